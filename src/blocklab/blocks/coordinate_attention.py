@@ -1,0 +1,40 @@
+"""Coordinate Attention. Hou, Zhou and Feng, CVPR 2021, arXiv:2103.02907, section 3.2."""
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from blocklab.blocks.registry import register_block
+
+
+@register_block("coordinate")
+class CoordinateAttention(nn.Module):
+    """Gate each position by its row's and its column's mean: (B, C, H, W) -> same.
+
+    f = h_swish(BN(W1 [mean_w(x); mean_h(x)])) over H + W positions and max(8, C // reduction)
+    channels; y = x * sigmoid(W_h f_h) * sigmoid(W_w f_w). Parameters are named as the authors'
+    (``conv1``, ``bn1``, ``conv_h``, ``conv_w``). Differs from the paper: nothing (the minimum of 8
+    channels is the authors' code's).
+    """
+
+    def __init__(self, channels: int, *, reduction: PositiveInt = 32) -> None:
+        super().__init__()
+        hidden = max(8, channels // reduction)
+        self.conv1 = nn.Conv2d(channels, hidden, 1)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.act = nn.Hardswish()
+        self.conv_h = nn.Conv2d(hidden, channels, 1)
+        self.conv_w = nn.Conv2d(hidden, channels, 1)
+
+    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gate of the rows, (B, C, H, 1), and of the columns, (B, C, 1, W)."""
+        height, width = x.shape[2:]
+        rows = x.mean(3, keepdim=True)  # (B, C, H, 1)
+        columns = x.mean(2, keepdim=True).transpose(2, 3)  # (B, C, W, 1)
+        features = self.act(self.bn1(self.conv1(torch.cat([rows, columns], dim=2))))
+        rows, columns = features.split([height, width], dim=2)
+        return self.conv_h(rows).sigmoid(), self.conv_w(columns.transpose(2, 3)).sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        row_gate, column_gate = self.gates(x)
+        return x * row_gate * column_gate

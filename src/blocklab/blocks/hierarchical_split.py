@@ -1,0 +1,129 @@
+"""Hierarchical split. Gao, Cheng, Zhao, Zhang, Yang and Torr, TPAMI 2021, arXiv:1904.01169."""
+
+from typing import Annotated
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from blocklab.blocks.activation import Activation, create_activation
+from blocklab.blocks.registry import (
+    AttentionChain,
+    BlockSpec,
+    create_chain,
+    parse_chain,
+    register_block,
+)
+
+Scale = Annotated[int, Field(ge=2)]
+
+
+def split_width(planes: int, base_width: int) -> int:
+    """Channels of one group: base_width for 64 planes, in proportion for others, at least 1."""
+    return max(1, planes * base_width // 64)
+
+
+@register_block("hierarchical_split", kind="mixer")
+class HierarchicalSplit(nn.Module):
+    """Res2Net's module: (B, C_in, H, W) -> (B, scale * width, H/s, W/s).
+
+    Channels are split into ``scale`` groups. y_1 = K_1(x_1), y_i = K_i(x_i + y_{i-1}), the last
+    group passes; K_i is a 3x3 convolution, BatchNorm, activation. In a stage's first block the
+    groups are not chained and the last one is averaged 3x3 at the stage's stride (section 3.1 and
+    the authors' code). Parameters are named as the authors' (``convs``, ``bns``).
+
+    Differs from the paper: an ``attention`` (shared by the groups) may follow each K_i, and
+    ``inner_activation`` may replace the block's activation. In a basic block, where no 1x1
+    convolution comes first, one is put in (``project``) if the input is of another width.
+    """
+
+    has_norm_and_activation = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        first_in_stage: bool,
+        activation: str,
+        *,
+        scale: Scale = 4,
+        base_width: PositiveInt = 26,
+        attention: AttentionChain = [],  # noqa: B006 - read only
+        inner_activation: Activation | None = None,
+    ) -> None:
+        super().__init__()
+        self.width = out_channels // scale
+        self.first_in_stage = first_in_stage
+        inner = inner_activation or activation
+        self.project: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.project = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, bias=False),
+                nn.BatchNorm2d(out_channels),
+                create_activation(inner, inplace=True),
+            )
+        self.convs = nn.ModuleList(
+            nn.Conv2d(self.width, self.width, 3, stride, 1, bias=False) for _ in range(scale - 1)
+        )
+        self.bns = nn.ModuleList(nn.BatchNorm2d(self.width) for _ in range(scale - 1))
+        self.act = create_activation(inner)
+        self.attention = create_chain(parse_chain(attention), self.width)
+        pooled = first_in_stage or stride > 1
+        self.pool = nn.AvgPool2d(3, stride, padding=1) if pooled else nn.Identity()
+
+    @staticmethod
+    def inner_width(planes: int, scale: int, base_width: int, **_: object) -> int:
+        """Width of the block's inside: 26w x 4s is 104 channels for 64 planes."""
+        return split_width(planes, base_width) * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        *groups, last = self.project(x).split(self.width, 1)
+        outputs: list[Tensor] = []
+        for group, conv, bn in zip(groups, self.convs, self.bns, strict=True):
+            if outputs and not self.first_in_stage:
+                group = group + outputs[-1]
+            outputs.append(self.attention(self.act(bn(conv(group)))))
+        return torch.cat([*outputs, self.pool(last)], 1)
+
+
+@register_block("hierarchical_split", kind="ffn_mixer")
+class HierarchicalSplitBottleneck(nn.Module):
+    """A whole Res2Net bottleneck inside VAN's FFN: (B, C, H, W) -> (B, 4C, H, W).
+
+    1x1 to scale * width channels, the hierarchical split, 1x1 to ``expansion`` * C, and a
+    projection shortcut. Not of a paper: a change to VAN's FFN, whose depth-wise 3x3 convolution it
+    replaces.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        scale: Scale = 4,
+        base_width: PositiveInt = 16,
+        expansion: PositiveInt = 4,
+        inner_activation: Activation = "celu",
+    ) -> None:
+        super().__init__()
+        width = split_width(channels, base_width) * scale
+        self.out_channels = channels * expansion
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.act = create_activation(inner_activation)
+        self.conv2 = HierarchicalSplit(
+            width, width, 1, True, inner_activation, scale=scale, base_width=base_width
+        )
+        self.conv3 = nn.Conv2d(width, self.out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(self.out_channels)
+        self.downsample = nn.Sequential(
+            nn.Conv2d(channels, self.out_channels, 1, bias=False),
+            nn.BatchNorm2d(self.out_channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv2(self.act(self.bn1(self.conv1(x))))
+        return self.act(self.bn3(self.conv3(out)) + self.downsample(x))
+
+
+__all__ = ["BlockSpec", "HierarchicalSplit", "HierarchicalSplitBottleneck", "split_width"]

@@ -1,0 +1,99 @@
+"""Large Kernel Attention. Guo, Lu, Liu, Cheng and Hu, CVMJ 2023, arXiv:2202.09741, section 3.1."""
+
+from typing import Annotated
+
+import torch
+from pydantic import AfterValidator, PositiveInt
+from torch import Tensor, nn
+
+from blocklab.blocks.activation import Activation, create_activation
+from blocklab.blocks.registry import register_block
+from blocklab.errors import InputError
+
+
+def check_odd(kernel: int) -> int:
+    """Return a kernel's size if it is odd and positive, so that padding keeps the map's size.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if kernel < 1 or kernel % 2 == 0:
+        raise InputError(f"a kernel's size must be odd and positive, not {kernel}")
+    return kernel
+
+
+OddInt = Annotated[int, AfterValidator(check_odd)]
+
+
+def depthwise(channels: int, kernel: int, dilation: int = 1, bias: bool = True) -> nn.Conv2d:
+    """Build a depth-wise convolution of stride 1 that keeps the map's size."""
+    padding = dilation * (kernel // 2)
+    return nn.Conv2d(
+        channels, channels, kernel, padding=padding, dilation=dilation, groups=channels, bias=bias
+    )
+
+
+@register_block("large_kernel_attention")
+class LargeKernelAttention(nn.Module):
+    """Gate each value by a large, decomposed convolution: (B, C, H, W) -> same.
+
+    y = x * conv1x1(depth-wise dilated(depth-wise(x))). The paper's 21x21 kernel is a 5x5 and a 7x7
+    dilated by 3. Parameters are named as the authors' (``conv0``, ``conv_spatial``, ``conv1``).
+    Options beyond the paper: the kernels, ``norm`` (BatchNorm after each of the three
+    convolutions) and ``inner_activation`` (after the first two).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        local_kernel: OddInt = 5,
+        kernel: OddInt = 7,
+        dilation: PositiveInt = 3,
+        norm: bool = False,
+        inner_activation: Activation | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv0 = depthwise(channels, local_kernel)
+        self.conv_spatial = depthwise(channels, kernel, dilation)
+        self.conv1 = nn.Conv2d(channels, channels, 1)
+        self.bn0 = nn.BatchNorm2d(channels) if norm else nn.Identity()
+        self.bn_spatial = nn.BatchNorm2d(channels) if norm else nn.Identity()
+        self.bn1 = nn.BatchNorm2d(channels) if norm else nn.Identity()
+        self.act = create_activation(inner_activation) if inner_activation else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.act(self.bn0(self.conv0(x)))
+        gate = self.act(self.bn_spatial(self.conv_spatial(gate)))
+        return x * self.bn1(self.conv1(gate))
+
+
+@register_block("multi_scale_lka", kind="token_mixer")
+class MultiScaleLKA(nn.Module):
+    """Large Kernel Attentions side by side, concatenated: (B, C, H, W) -> (B, nC, H, W).
+
+    Each gates its own copy of x; they differ in the size of the dilated kernel. Not of a paper: a
+    change to VAN, whose next 1x1 convolution takes the n * C channels.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernels: tuple[OddInt, ...] = (5, 7, 9),
+        local_kernel: OddInt = 5,
+        dilation: PositiveInt = 3,
+    ) -> None:
+        super().__init__()
+        if not kernels:
+            raise InputError("multi_scale_lka needs at least one kernel, such as kernels: [5, 7]")
+        self.branches = nn.ModuleList(
+            LargeKernelAttention(
+                channels, local_kernel=local_kernel, kernel=kernel, dilation=dilation
+            )
+            for kernel in kernels
+        )
+        self.out_channels = channels * len(kernels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], dim=1)

@@ -1,0 +1,204 @@
+"""Names for blocks, and the options that each takes.
+
+A block is a plain module. What the slot tells it (its channels, its stride, ...) comes as positional
+parameters, taken by name from `SLOT_PARAMETERS`; what a user may choose comes as keyword-only
+parameters, whose annotations and defaults are the block's options. So the constructor is the schema:
+a misspelt option, a wrong type or a value out of range is refused before any model is built, and a
+specification written with its defaults filled in identifies a block.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
+from torch import nn
+
+from blocklab.blocks.activation import Activation
+from blocklab.errors import InputError, did_you_mean, one_line
+
+BlockSpec = dict[str, Any]
+
+SLOT_PARAMETERS: dict[str, tuple[str, ...]] = {
+    # Added to a network: (B, C, H, W) -> (B, C, H, W).
+    "attention": ("channels",),
+    # Replaces a convolution: (B, C_in, H, W) -> (B, width, H / stride, W / stride).
+    "mixer": ("in_channels", "out_channels", "stride", "first_in_stage", "activation"),
+    # VAN's spatial unit: keeps the map's size, may widen it (attribute `out_channels`).
+    "token_mixer": ("channels", "drop_path"),
+    # Between the two 1x1 convolutions of VAN's FFN; may widen it (attribute `out_channels`).
+    "ffn_mixer": ("channels", "activation"),
+}
+_BlockClass = TypeVar("_BlockClass", bound=type[nn.Module])
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=False, arbitrary_types_allowed=True)
+
+
+@dataclass(frozen=True)
+class BlockInfo:
+    """What the registry knows of a block."""
+
+    name: str
+    kind: str
+    cls: type[nn.Module]
+    slot_parameters: tuple[str, ...]
+    options: type[BaseModel]
+
+
+_REGISTRY: dict[tuple[str, str], BlockInfo] = {}
+
+
+def register_block(name: str, kind: str = "attention") -> Callable[[_BlockClass], _BlockClass]:
+    """Register a module class under `name`, to be used in the slots of `kind`.
+
+    Args:
+        name: what models and YAML files call it.
+        kind: ``attention``, ``mixer``, ``token_mixer`` or ``ffn_mixer``.
+
+    Raises:
+        InputError: if the kind is unknown, the name is taken by another class, or the constructor
+            asks for something that slots of this kind do not tell.
+    """
+
+    def register(cls: _BlockClass) -> _BlockClass:
+        if kind not in SLOT_PARAMETERS:
+            raise InputError(
+                f"no kind of block '{kind}'{did_you_mean(kind, SLOT_PARAMETERS) or ';'} "
+                f"kinds: {', '.join(SLOT_PARAMETERS)}"
+            )
+        taken = _REGISTRY.get((kind, name))
+        if taken is not None and _identity(taken.cls) != _identity(cls):
+            raise InputError(
+                f"the {kind} '{name}' is already {taken.cls.__module__}.{taken.cls.__qualname__}; "
+                "register yours under another name"
+            )
+        slot_parameters, options = _read_signature(name, kind, cls)
+        _REGISTRY[kind, name] = BlockInfo(name, kind, cls, slot_parameters, options)
+        return cls
+
+    return register
+
+
+def _identity(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__  # a module that is loaded again may register again
+
+
+def _read_signature(
+    name: str, kind: str, cls: type[nn.Module]
+) -> tuple[tuple[str, ...], type[BaseModel]]:
+    slot_parameters: list[str] = []
+    options: dict[str, Any] = {}
+    for parameter in inspect.signature(cls).parameters.values():
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            if parameter.name not in SLOT_PARAMETERS[kind]:
+                raise InputError(
+                    f"block '{name}' asks for '{parameter.name}', which no {kind} slot tells; slots "
+                    f"tell {', '.join(SLOT_PARAMETERS[kind])}; make an option of it (keyword-only)"
+                )
+            slot_parameters.append(parameter.name)
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            if parameter.annotation is parameter.empty or parameter.default is parameter.empty:
+                raise InputError(
+                    f"option '{parameter.name}' of block '{name}' needs a type and a default"
+                )
+            options[parameter.name] = (parameter.annotation, parameter.default)
+        else:
+            raise InputError(f"block '{name}' takes *args or **kwargs; name its options instead")
+    return tuple(slot_parameters), create_model(f"{name}_options", __base__=_Options, **options)
+
+
+def block_info(kinds: str | tuple[str, ...], name: object) -> BlockInfo:
+    """Find a block by name among one or several kinds.
+
+    Raises:
+        InputError: if there is none; the message names the closest and lists the others.
+    """
+    kinds = (kinds,) if isinstance(kinds, str) else kinds
+    for kind in kinds:
+        if isinstance(name, str) and (kind, name) in _REGISTRY:
+            return _REGISTRY[kind, name]
+    known = sorted(known for kind, known in _REGISTRY if kind in kinds)
+    raise InputError(
+        f"no {kinds[0]} '{name}'{did_you_mean(str(name), known) or '.'} "
+        f"{kinds[0].capitalize()}s: {', '.join(known)}"
+    )
+
+
+def registered_blocks() -> Iterator[BlockInfo]:
+    """Every registered block, by kind and name."""
+    yield from (_REGISTRY[key] for key in sorted(_REGISTRY))
+
+
+def parse_block(kinds: str | tuple[str, ...], value: object) -> BlockSpec:
+    """Turn ``"se"`` or ``{"type": "se", "reduction": 8}`` into a specification with all options.
+
+    Raises:
+        InputError: for an unknown block or option, or a value of the wrong type.
+    """
+    if isinstance(value, str):
+        value = {"type": value}
+    kind = kinds if isinstance(kinds, str) else kinds[0]
+    if not isinstance(value, Mapping) or "type" not in value:
+        raise InputError(
+            f"a {kind} is a name or a mapping with a 'type', not {value!r}; "
+            f"for example {{type: {_example(kind)}}}"
+        )
+    info = block_info(kinds, value["type"])
+    given = {key: item for key, item in value.items() if key != "type"}
+    try:
+        options = info.options.model_validate(given)
+    except ValidationError as error:
+        what = f"{info.kind} '{info.name}'"
+        raise InputError(one_line(error, what, info.options.model_fields)) from None
+    return {"type": info.name, **options.model_dump(mode="json")}
+
+
+def _example(kind: str) -> str:
+    return next((name for known, name in sorted(_REGISTRY) if known == kind), "...")
+
+
+def parse_chain(value: object) -> list[BlockSpec]:
+    """Turn nothing, one attention or a list of them into a list of full specifications."""
+    if value is None or value == "none":
+        return []
+    items = value if isinstance(value, list | tuple) else [value]
+    return [parse_block("attention", item) for item in items]
+
+
+# The type of an option that is itself an attention, or a chain of them.
+AttentionChain = Annotated[list[BlockSpec], BeforeValidator(parse_chain)]
+
+
+def create_block(kinds: str | tuple[str, ...], spec: BlockSpec | str, **told: Any) -> nn.Module:
+    """Build a block: `told` is what the slot tells it, of which it takes what it asks for.
+
+    Raises:
+        InputError: where the specification or the combination of options and channels is wrong.
+    """
+    spec = parse_block(kinds, spec)
+    info = block_info(kinds, spec["type"])
+    options = {key: value for key, value in spec.items() if key != "type"}
+    return info.cls(**{name: told[name] for name in info.slot_parameters}, **options)
+
+
+def create_chain(specs: list[BlockSpec], channels: int) -> nn.Module:
+    """Build a chain of attentions, applied in order; a chain of one is that attention itself."""
+    blocks = [create_block("attention", spec, channels=channels) for spec in specs]
+    if not blocks:
+        return nn.Identity()
+    return blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
+
+
+def mixer_width(spec: BlockSpec, planes: int) -> int:
+    """How wide a mixer wants the inside of a block of `planes` channels (default: as it is)."""
+    cls = block_info("mixer", spec["type"]).cls
+    width = getattr(cls, "inner_width", None)
+    if width is None:
+        return planes
+    return cast(int, width(planes, **{k: v for k, v in spec.items() if k != "type"}))
+
+
+__all__ = ["Activation", "AttentionChain", "BlockInfo", "BlockSpec", "register_block"]

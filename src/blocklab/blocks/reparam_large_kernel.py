@@ -1,0 +1,126 @@
+"""Re-parameterised large kernels. Ding, Zhang, Han and Ding, CVPR 2022, arXiv:2203.06717."""
+
+from typing import Annotated
+
+import torch
+from pydantic import Field, PositiveFloat
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blocklab.blocks.large_kernel_attention import OddInt, depthwise
+from blocklab.blocks.registry import register_block
+from blocklab.errors import InputError
+
+
+class _ConvNorm(nn.Module):
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.bn = nn.BatchNorm2d(conv.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """Return the kernel and bias of the one convolution that both are in evaluation mode."""
+        variance, mean = self.bn.running_var, self.bn.running_mean
+        assert variance is not None and mean is not None
+        scale = self.bn.weight / (variance + self.bn.eps).sqrt()
+        return self.conv.weight * scale[:, None, None, None], self.bn.bias - mean * scale
+
+
+class ReparamLargeKernelConv(nn.Module):
+    """A depth-wise large kernel with a small one beside it: (B, C, H, W) -> same.
+
+    y = BN(conv_kxk(x)) + BN(conv_small(x)) in training; `merge` makes one convolution of both
+    (section 3, guideline 3). Parameters are named as the authors' (``lkb_origin``, ``small_conv``,
+    merged ``lkb_reparam``).
+    """
+
+    def __init__(self, channels: int, kernel: int, small_kernel: int | None) -> None:
+        super().__init__()
+        if small_kernel is not None and small_kernel > kernel:
+            raise InputError(
+                f"small_kernel {small_kernel} is larger than the kernel {kernel}; "
+                "choose a smaller one or none"
+            )
+        self.lkb_origin: _ConvNorm | None = _ConvNorm(depthwise(channels, kernel, bias=False))
+        self.small_conv: _ConvNorm | None = None
+        if small_kernel is not None:
+            self.small_conv = _ConvNorm(depthwise(channels, small_kernel, bias=False))
+        self.lkb_reparam: nn.Conv2d | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.lkb_reparam is not None:
+            return self.lkb_reparam(x)
+        assert self.lkb_origin is not None
+        out = self.lkb_origin(x)
+        return out if self.small_conv is None else out + self.small_conv(x)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Replace both branches by one convolution with the same outputs in evaluation mode."""
+        if self.lkb_origin is None:
+            return
+        origin = self.lkb_origin.conv
+        kernel, bias = self.lkb_origin.fold()
+        if self.small_conv is not None:
+            small, small_bias = self.small_conv.fold()
+            margin = (kernel.shape[2] - small.shape[2]) // 2
+            kernel, bias = kernel + F.pad(small, [margin] * 4), bias + small_bias
+        merged = depthwise(origin.out_channels, origin.kernel_size[0]).to(kernel)
+        merged.weight.copy_(kernel)
+        merged.bias.copy_(bias)  # type: ignore[union-attr]
+        self.lkb_reparam, self.lkb_origin, self.small_conv = merged, None, None
+
+
+@register_block("reparam_large_kernel", kind="token_mixer")
+class RepLKBlock(nn.Module):
+    """RepLKNet's block: (B, C, H, W) -> same.
+
+    x + drop_path(BN(conv1x1(relu(large kernel(relu(BN(conv1x1(BN(x))))))))). Names are the authors'
+    (``prelkb_bn``, ``pw1``, ``large_kernel``, ``pw2``). ``width`` is the inner width as a multiple
+    of C (authors' ``dw_ratio``). ``drop_path=None`` takes the rate that the slot tells.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        drop_path: float,
+        *,
+        kernel: OddInt = 31,
+        small_kernel: OddInt | None = 5,
+        width: PositiveFloat = 1.0,
+        drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | None = None,
+    ) -> None:
+        super().__init__()
+        inner = max(1, int(channels * width))
+        self.prelkb_bn = nn.BatchNorm2d(channels)
+        self.pw1 = _ConvNorm(nn.Conv2d(channels, inner, 1, bias=False))
+        self.large_kernel = ReparamLargeKernelConv(inner, kernel, small_kernel)
+        self.pw2 = _ConvNorm(nn.Conv2d(inner, channels, 1, bias=False))
+        self.drop_path = DropPath(drop_path if drop_path_rate is None else drop_path_rate)
+        self.out_channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.pw1(self.prelkb_bn(x)))
+        return x + self.drop_path(self.pw2(F.relu(self.large_kernel(out))))
+
+    def merge(self) -> None:
+        """Merge the kernels, as `ReparamLargeKernelConv.merge`."""
+        self.large_kernel.merge()
+
+
+class ConvFFN(nn.Module):
+    """RepLKNet's feed-forward block: x + drop_path(BN(1x1(gelu(BN(1x1(BN(x))))))), same shape."""
+
+    def __init__(self, channels: int, hidden: int, drop_path: float) -> None:
+        super().__init__()
+        self.preffn_bn = nn.BatchNorm2d(channels)
+        self.pw1 = _ConvNorm(nn.Conv2d(channels, hidden, 1, bias=False))
+        self.pw2 = _ConvNorm(nn.Conv2d(hidden, channels, 1, bias=False))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.pw2(F.gelu(self.pw1(self.preffn_bn(x)))))

@@ -1,0 +1,27 @@
+"""Squeeze-and-excitation. Hu, Shen and Sun, CVPR 2018, arXiv:1709.01507, section 3."""
+
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blocklab.blocks.registry import register_block
+
+
+@register_block("se")
+class SqueezeExcitation(nn.Module):
+    """Gate each channel by a small network of all channels' means: (B, C, H, W) -> same.
+
+    s = sigmoid(W2 relu(W1 mean_{hw}(x))), y = x * s, with W1 to max(1, C // reduction) channels.
+    Parameters are named as timm's and torchvision's (``fc1``, ``fc2``, 1x1 convolutions with bias).
+    Differs from the paper: nothing.
+    """
+
+    def __init__(self, channels: int, *, reduction: PositiveInt = 16) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        squeezed = x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
+        return x * self.fc2(F.relu(self.fc1(squeezed))).sigmoid()

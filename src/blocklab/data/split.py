@@ -1,0 +1,108 @@
+"""Stratified splits and limits, always the same ones.
+
+Each has a fixed seed of its own: which images validate, test or train never depends on the seed
+of a run, so that runs are compared on the same images.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from blocklab.errors import InputError
+
+VALIDATION_SEED = 20_110
+TEST_SEED = 20_111
+LIMIT_SEED = 20_112
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some rows of a store of images; nothing is copied.
+
+    `images` uint8 (M, H, W, 3) and `labels` int64 (M,) are the whole store; `indices` int64 (N,)
+    are the rows of this split, in its order. `targets` are its N labels.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+    @classmethod
+    def whole(cls, images: np.ndarray, labels: np.ndarray) -> Self:
+        """Return the split of all rows."""
+        return cls(images, labels, np.arange(len(labels)))
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Labels of this split, int64 (N,)."""
+        return self.labels[self.indices]
+
+    def __len__(self) -> int:
+        """Return the number of images N."""
+        return len(self.indices)
+
+
+def stratified_split(
+    labels: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out round(fraction * N) of N rows, each class in proportion.
+
+    Returns (kept, held out): sorted row numbers, int64. A class never loses its last row, so fewer
+    are held out where classes are that small.
+    """
+    if not 0 <= fraction < 1:
+        raise InputError(f"a fraction to hold out must be at least 0 and under 1 (got {fraction})")
+    counts = np.bincount(labels)
+    wanted = round(fraction * len(labels))
+    quotas = _quotas(counts, wanted, np.zeros_like(counts), np.maximum(counts - 1, 0))
+    held = np.zeros(len(labels), bool)
+    held[_choose(labels, quotas, seed)] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def stratified_limit(
+    labels: np.ndarray, count: int, seed: int, what: str, note: str = ""
+) -> np.ndarray:
+    """Choose `count` of N rows, each class in proportion and with at least one row.
+
+    Returns sorted row numbers, int64 (count,). `what` names the setting in an
+    error, and `note` is added to how many there are.
+
+    Raises:
+        InputError: if there are fewer rows than that, or more classes.
+    """
+    counts = np.bincount(labels)
+    classes = int((counts > 0).sum())
+    if count > len(labels):
+        raise InputError(
+            f"{what}={count}, but there are {len(labels)} images{note}; ask for at most that"
+        )
+    if count < classes:
+        raise InputError(f"{what}={count} is fewer than the {classes} classes; ask for one a class")
+    quotas = _quotas(counts, count, np.minimum(counts, 1), counts)
+    return np.sort(_choose(labels, quotas, seed))
+
+
+def _quotas(counts: np.ndarray, total: int, least: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """Share `total` over the classes by largest remainders, between `least` and `most` each."""
+    exact = counts * (total / max(1, counts.sum()))
+    quotas = np.clip(np.floor(exact + 1e-9).astype(np.int64), least, most)
+    total = min(total, int(most.sum()))
+    while (missing := total - int(quotas.sum())) != 0:
+        step = 1 if missing > 0 else -1
+        room = quotas < most if step > 0 else quotas > least
+        # The classes furthest from their exact share move first; ties go to the lower number.
+        order = np.argsort(-step * (exact - quotas), kind="stable")
+        order = order[room[order]][: abs(missing)]
+        quotas[order] += step
+    return quotas
+
+
+def _choose(labels: np.ndarray, quotas: np.ndarray, seed: int) -> np.ndarray:
+    # NumPy promises this old generator's numbers for ever, the newer one's not.
+    shuffled = np.random.RandomState(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(labels, minlength=len(quotas)))[:-1]])
+    parts = [by_class[s : s + q] for s, q in zip(starts, quotas, strict=True)]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)

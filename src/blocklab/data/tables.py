@@ -1,0 +1,215 @@
+"""Images in parquet files, as Hugging Face stores them."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from blocklab.data.pictures import Contents, Picture, Pictures, Source
+from blocklab.errors import InputError
+
+IMAGE_COLUMNS = ("img", "image")
+LABEL_COLUMNS = ("fine_label", "label")
+SPLITS = {"train": ("train",), "test": ("test", "validation")}
+ROWS_AT_ONCE = 256
+_SHARD = re.compile(r"-(\d+)-of-(\d+)\.parquet$")
+
+Tables = dict[str, list[Path]]
+
+
+def parquet_source(root: Path) -> Source:
+    """Describe a folder with train*.parquet and test*.parquet (or validation*.parquet).
+
+    Raises:
+        InputError: if it is not such a folder, or a file of a sharded split is missing.
+    """
+    tables = list_parquet(root)
+    stats = [(str(path.resolve()), path.stat()) for paths in tables.values() for path in paths]
+    identity = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    return Source(root.resolve().name, identity, lambda _: table_contents(tables))
+
+
+def list_parquet(root: Path) -> Tables:
+    """List the files of "train" and "test", in `root` or in `root`/data.
+
+    Raises:
+        InputError: as `parquet_source`.
+    """
+    if not root.is_dir():
+        what = "is a file" if root.is_file() else "does not exist"
+        raise InputError(f"the data folder {root} {what}; give the folder of the parquet files")
+    for folder in (root, root / "data"):
+        tables = find_tables(folder)
+        if all(tables.values()):
+            return tables
+        if any(tables.values()):
+            absent = next(split for split, paths in tables.items() if not paths)
+            raise InputError(f"{folder} has no {absent}*.parquet; put it beside the other split")
+    raise InputError(f"{root} has no train*.parquet and test*.parquet; put them there")
+
+
+def find_tables(folder: Path) -> Tables:
+    """Find the parquet files of "train" and "test"; a list is empty where there are none.
+
+    Raises:
+        InputError: if shards are missing, or a split is there both whole and in shards.
+    """
+    return {split: _find_split(folder, prefixes) for split, prefixes in SPLITS.items()}
+
+
+def table_contents(tables: Tables, order_by_content: bool = False) -> Contents:
+    """Read labels and class names now; images when asked for.
+
+    Class names are those of the Hugging Face metadata, else the sorted labels of the training
+    split.
+
+    Raises:
+        InputError: if a file is no parquet, or its columns or labels are not usable.
+    """
+    schema = _schema(tables["train"][0])
+    label_column = _column(tables["train"][0], schema, LABEL_COLUMNS, "label")
+    raw = {
+        split: [_labels(path, label_column) for path in paths] for split, paths in tables.items()
+    }
+    names = _metadata_names(schema, label_column)
+    first = next((value for column in raw["train"] for value in column), None)
+    if first is None:
+        raise InputError(f"{tables['train'][0]} has no rows; replace it")
+    if names is None or isinstance(first, str):
+        classes = sorted({value for column in raw["train"] for value in column})
+        numbers = {value: number for number, value in enumerate(classes)}
+        names = tuple(str(value) for value in classes)
+    else:
+        numbers = {number: number for number in range(len(names))}
+    pictures = {}
+    for split, paths in tables.items():
+        labels = [
+            _numbered(path, column, numbers) for path, column in zip(paths, raw[split], strict=True)
+        ]
+        pictures[split] = Pictures(np.concatenate(labels), lambda paths=paths: _items(paths))
+    return Contents(names, pictures["train"], pictures["test"], order_by_content)
+
+
+def _find_split(folder: Path, prefixes: tuple[str, ...]) -> list[Path]:
+    for prefix in prefixes:
+        paths = sorted(folder.glob(f"{prefix}*.parquet"))
+        if not paths:
+            continue
+        if folder / f"{prefix}.parquet" in paths and len(paths) > 1:
+            raise InputError(
+                f"{folder} holds both {prefix}.parquet and {paths[0].name}; keep one of the two"
+            )
+        if shard := _SHARD.search(paths[0].name):
+            total = int(shard[2])
+            if len(paths) != total:
+                raise InputError(
+                    f"{folder} has {len(paths)} of the {total} {prefix} parquet files; "
+                    "add the missing ones"
+                )
+        return paths
+    return []
+
+
+def _items(paths: list[Path]) -> Iterator[Picture]:
+    for path in paths:
+        row = 0
+        schema = _schema(path)
+        column = _column(path, schema, IMAGE_COLUMNS, "image")
+        _check_image_type(path, column, schema.field(column).type)
+        with _readable(path):
+            batches = pq.ParquetFile(path).iter_batches(ROWS_AT_ONCE, columns=[column])
+        while True:
+            with _readable(path):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            values = batch.column(0)
+            if pa.types.is_struct(values.type):
+                values = values.field("bytes")
+            for value in values:
+                if not value.is_valid:
+                    raise InputError(f"{path}, row {row} has no image; remove the row")
+                yield Picture(f"{path}, row {row}", value.as_py())
+                row += 1
+
+
+def _schema(path: Path) -> pa.Schema:
+    with _readable(path):
+        return pq.read_schema(path)
+
+
+def _column(path: Path, schema: pa.Schema, choices: tuple[str, ...], what: str) -> str:
+    for choice in choices:
+        if choice in schema.names:
+            return choice
+    raise InputError(
+        f"{path} has no {what} column: it must be named {' or '.join(choices)}; "
+        f"found: {', '.join(schema.names) or 'none'}"
+    )
+
+
+def _check_image_type(path: Path, column: str, kind: pa.DataType) -> None:
+    if pa.types.is_struct(kind):
+        kind = next((field.type for field in kind if field.name == "bytes"), pa.null())
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise InputError(
+            f"column '{column}' of {path} holds {kind}; it must hold encoded images, as binary or "
+            "as a struct with bytes"
+        )
+
+
+def _labels(path: Path, column: str) -> list[int] | list[str]:
+    schema = _schema(path)
+    if column not in schema.names:
+        _column(path, schema, (column,), "label")
+    kind = schema.field(column).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if not (
+        pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    ):
+        raise InputError(f"column '{column}' of {path} holds {kind}; it must hold integers or text")
+    with _readable(path):
+        values = pq.ParquetFile(path).read(columns=[column]).column(0)
+    if values.null_count:
+        row = values.is_null().to_pylist().index(True)
+        raise InputError(f"{path}, row {row} has no label; remove the row")
+    return values.to_pylist()
+
+
+def _numbered(path: Path, column: list[Any], numbers: dict[Any, int]) -> np.ndarray:
+    odd = next((row for row, value in enumerate(column) if value not in numbers), None)
+    if odd is not None:
+        raise InputError(
+            f"{path}, row {odd}: label {column[odd]!r} is none of the {len(numbers)} classes of "
+            "the training split; remove the row or mend its label"
+        )
+    return np.array([numbers[value] for value in column], np.int64)
+
+
+def _metadata_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
+    """Names that Hugging Face's metadata give the labels; None if there are none to be had."""
+    try:
+        note = json.loads((schema.metadata or {})[b"huggingface"])
+        names = note["info"]["features"][column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return tuple(map(str, names)) if isinstance(names, list) and names else None
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, PermissionError):
+            raise InputError(f"no permission to read {path}; change its mode") from error
+        raise InputError(
+            f"{path} is not a whole parquet file ({str(error).splitlines()[0]}); fetch it again"
+        ) from error

@@ -1,0 +1,55 @@
+"""What can go wrong, said in one line with the remedy.
+
+`InputError` is the user's to mend (exit status 2); `RunError` is something that failed midway
+(exit status 1). Everything a user types or any file a user gives ends in one of them, never in a
+traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+
+class BlocklabError(Exception):
+    """Base of the errors that blocklab reports in one line."""
+
+    exit_status = 1
+
+
+class InputError(BlocklabError, ValueError):
+    """Something the user typed, or a file the user gave, is wrong."""
+
+    exit_status = 2
+
+
+class RunError(BlocklabError, RuntimeError):
+    """Something failed midway: a full disk, a diverged loss, a worker that died."""
+
+    exit_status = 1
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest choice, or an empty string."""
+    close = difflib.get_close_matches(str(word), list(choices), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def one_line(error: ValidationError, what: str, fields: Iterable[str] = ()) -> str:
+    """Say the first thing that pydantic found wrong with `what`, in one line.
+
+    `fields` are the names that would have been right; a misspelt one gets the closest of them.
+    """
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    fields = list(fields)
+    if first["type"] == "extra_forbidden":
+        name = str(first["loc"][-1])
+        known = f" Known: {', '.join(fields)}." if fields else ""
+        return f"{what} has no '{where}'{did_you_mean(name, fields) or '.'}{known}"
+    message = first["msg"].removeprefix("Value error, ")
+    if isinstance(first.get("ctx", {}).get("error"), BlocklabError):
+        return str(first["ctx"]["error"])
+    given = first.get("input")
+    shown = "" if first["type"] == "missing" or isinstance(given, dict) else f" (got {given!r})"
+    return f"{what}: {where + ': ' if where else ''}{message}{shown}"

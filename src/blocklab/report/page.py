@@ -1,0 +1,206 @@
+"""A study's results as a folder: one offline page, its tables and its figures."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from blocklab.files import write_atomically
+from blocklab.report.figures import ON_PAGE, Figure, figures, save_figures, svg
+from blocklab.report.tables import (
+    ABSENT,
+    Column,
+    accuracy_percent,
+    columns,
+    csv,
+    csv_text,
+    latex,
+    markdown,
+    square,
+)
+from blocklab.study.results import RUN_COLUMNS, RowResult, RunRecord, StudyResults, run_line
+
+RUNS_SHOWN_OPEN = 30  # longer lists start folded
+
+
+def write_report(results: StudyResults, folder: Path) -> Path:
+    """Write report.html, table.md, table.tex, table.csv, runs.csv and figures/ to `folder`.
+
+    The page needs no other file and no network. Returns its path. Results without a finished run
+    give a page that says so.
+
+    Raises:
+        RunError: if the folder cannot be written.
+    """
+    write_atomically(folder / "table.md", markdown(results))
+    write_atomically(folder / "table.tex", latex(results))
+    write_atomically(folder / "table.csv", csv(results))
+    lines = [run_line(row, run) for row, run in results.runs]
+    write_atomically(folder / "runs.csv", csv_text(lines, RUN_COLUMNS))
+    save_figures(results, folder / "figures")
+    page = folder / "report.html"
+    write_atomically(page, html(results))
+    return page
+
+
+def html(results: StudyResults) -> str:
+    """Return the page. All text from files is escaped; nothing in it is fetched."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = columns(results)
+    drawn = figures(results)
+    return environment.get_template("page.html.j2").render(
+        results=results,
+        summary=summary_sentence(results),
+        columns=shown,
+        groups=_groups(shown),
+        figures=[(figure, Markup(svg(figure, ON_PAGE))) for figure in drawn],
+        specifications=_specifications(drawn),
+        theme=ON_PAGE,
+        bundle=_bundle() if drawn else "",
+        finished=sum(len(row.finished) for row in results.rows),
+        planned=sum(len(row.planned_seeds) for row in results.rows),
+        most_seeds=max((len(row.finished) for row in results.rows), default=0),
+        optimistic=any(row.best_top1 for row in results.rows),
+        reported=any(row.reported for row in results.rows),
+        speeds=[_speed(row) for row in results.rows if row.finished],
+        setups=_setups(results),
+        runs=[_run_cells(row.name, run) for row, run in results.runs],
+        runs_open=len(results.runs) <= RUNS_SHOWN_OPEN,
+        troubles=_troubles(results),
+        recipe=_flat(results.recipe),
+        data=_flat(results.data),
+    )
+
+
+def summary_sentence(results: StudyResults) -> str:
+    """Say in one sentence what was compared: data, recipe, seeds, images, epochs."""
+    run = results.runs[0][1].run if results.runs else {}
+    images = ""
+    if "train_images" in run:
+        counts = [
+            f"{run[f'{split}_images']:,} {name}"
+            for split, name in (("train", "training"), ("validation", "validation"))
+            if run.get(f"{split}_images")
+        ]
+        counts = f"{', '.join(counts)} and {run.get('test_images', 0):,} test images"
+        shape = f"{square(run.get('image_size', 0))}, {run.get('num_classes')} classes"
+        images = f" ({counts}, {shape})"
+    source = results.data.get("source", "the data")
+    epochs = results.recipe.get("epochs")
+    length = f", {epochs} epoch{_s(epochs)}" if isinstance(epochs, int) else ""
+    seeds = len(results.seeds)
+    varies = f"; rows differ in {' and '.join(results.varies)} only" if results.varies else ""
+    baseline = f"; the baseline is {results.baseline}" if results.baseline else ""
+    return (
+        f"{len(results.rows)} model{_s(len(results.rows))} on {source}{images}, each trained by "
+        f"the recipe {results.recipe_name}{length}, from {seeds} seed{_s(seeds)}"
+        f"{varies}{baseline}."
+    )
+
+
+@cache
+def _bundle() -> Markup:
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    # It goes in whole, as script; the one text that could end the script early is split.
+    return Markup(script.replace("</script", r"<\/script"))
+
+
+def _specifications(drawn: tuple[Figure, ...]) -> dict[str, dict[str, Any]]:
+    return {figure.name: figure.specification for figure in drawn}
+
+
+def _groups(shown: tuple[Column, ...]) -> list[tuple[str, int]]:
+    """Return the headings that span columns, and how many each spans."""
+    return [(name, len(list(same))) for name, same in groupby(shown, lambda one: one.group)]
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    row: str
+    what: str
+
+
+def _troubles(results: StudyResults) -> list[_Trouble]:
+    found = []
+    for row in results.rows:
+        found += [_Trouble(row.name, message) for message in row.failed]
+        for run in row.diverged:
+            after = f" after {run.epochs} epochs" if run.epochs else ""
+            found.append(_Trouble(row.name, f"seed {run.seed} diverged{after} (run {run.hash})"))
+        if row.missing_seeds:
+            seeds = ", ".join(map(str, row.missing_seeds))
+            word = f"seed{_s(len(row.missing_seeds))} {seeds}"
+            found.append(_Trouble(row.name, f"no result from {word}"))
+    return found
+
+
+def _speed(row: RowResult) -> list[str]:
+    """Return what a row ran on and how fast: one cell where its runs agree, else all they say."""
+    memory = row.over_seeds("peak_memory_bytes")
+    seconds, speed = row.over_seeds("train_seconds"), row.over_seeds("images_per_second")
+    return [
+        row.name,
+        *(_said(row, name) for name in ("memory_format", "precision", "threads")),
+        f"{seconds.mean:,.0f}" if seconds else ABSENT,
+        f"{speed.mean:,.0f}" if speed else ABSENT,
+        f"{memory.mean / 1e6:,.0f}" if memory else ABSENT,
+    ]
+
+
+def _said(row: RowResult, name: str) -> str:
+    return ", ".join(sorted({str(run.run.get(name, ABSENT)) for run in row.finished}))
+
+
+def _setups(results: StudyResults) -> list[list[str]]:
+    """Return the machines and versions in use, each with the number of runs made on it."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for _, run in results.runs:
+        machine, versions = run.run.get("machine") or {}, run.run.get("versions") or {}
+        cells = [machine.get(name, ABSENT) for name in ("device", "cpu", "cores")]
+        cells += [versions.get(name, ABSENT) for name in ("blocklab", "torch", "timm", "python")]
+        counts[tuple(map(str, cells))] += 1
+    return [[*setup, str(count)] for setup, count in counts.most_common()]
+
+
+def _run_cells(row: str, run: RunRecord) -> list[str]:
+    seconds = run.figure("train_seconds")
+    return [
+        row,
+        str(run.seed),
+        run.result["status"],
+        str(run.epochs or ABSENT),
+        accuracy_percent(run.figure("test_top1_percent")),
+        accuracy_percent(run.figure("test_top5_percent")),
+        ABSENT if seconds is None else f"{seconds:,.0f}",
+        str(run.run.get("started", ABSENT)),
+        f"{run.folder.parent.name}/{run.folder.name}",
+    ]
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested fields as ``a.b`` and their values as text."""
+    found = []
+    for name, value in fields.items():
+        if isinstance(value, dict) and value:
+            found += _flat(value, f"{prefix}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            found.append((f"{prefix}{name}", {"null": "none"}.get(text, text)))
+    return found
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

@@ -1,0 +1,128 @@
+"""The figures' files, their data, and labels that must not cover each other."""
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocklab.report.figures import COLOURS, figures, save_figures, spread
+from blocklab.study.results import StudyResults
+
+MakeResults = Callable[..., StudyResults]
+
+
+def values_of(specification: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return all points of a specification, wherever Altair put them."""
+    found = [point for data in specification.get("datasets", {}).values() for point in data]
+    for part in [specification, *specification.get("layer", [])]:
+        found += (part.get("data") or {}).get("values", [])
+    return found
+
+
+def by_name(results: StudyResults) -> dict[str, dict[str, Any]]:
+    return {figure.name: figure.specification for figure in figures(results)}
+
+
+def test_files_are_written_and_are_what_they_say(make_results: MakeResults, tmp_path: Path) -> None:
+    results = make_results({"base": [46.0, 47.0], "<b>&": [50.0, 51.0]}, reads_test_set=True)
+    written = save_figures(results, tmp_path / "figures")
+    assert sorted(path.name for path in written) == sorted(
+        path.name for path in (tmp_path / "figures").iterdir()
+    )
+    assert len(written) == 8
+    for path in written:
+        if path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+        else:
+            root = ElementTree.fromstring(path.read_text())
+            assert root.tag.endswith("svg")
+            assert "<b>&" in "".join(root.itertext())
+
+
+def test_a_figure_without_data_goes(make_results: MakeResults, tmp_path: Path) -> None:
+    save_figures(make_results({"base": [46.0], "other": [47.0]}), tmp_path)
+    assert (tmp_path / "differences.svg").exists()
+    save_figures(make_results({"only": [46.0]}), tmp_path)
+    assert not (tmp_path / "differences.svg").exists()
+    assert (tmp_path / "accuracy_against_macs.svg").exists()
+
+
+def test_nothing_finished_is_no_figure(make_results: MakeResults) -> None:
+    assert figures(make_results({"base": ["missing"], "other": [None]})) == ()
+
+
+def test_curves_average_finished_seeds_only(make_results: MakeResults) -> None:
+    results = make_results({"base": [40.0, 50.0, None]}, reads_test_set=True)
+    points = values_of(by_name(results)["test_accuracy_over_epochs"])
+    means = {point["epoch"]: point for point in points if "n" in point and "label" not in point}
+    assert (means[4]["n"], sorted(means)) == (2, [1, 2, 3, 4])
+    at_last = [point for point in points if point["epoch"] == 5]
+    assert {point["value"] for point in at_last if "n" in point} == {45.0}
+    assert {point["seed"] for point in at_last if "seed" in point} == {0, 1, 2}  # shown, though
+
+
+def test_test_curve_only_where_the_recipe_reads_it(make_results: MakeResults) -> None:
+    assert "test_accuracy_over_epochs" not in by_name(make_results({"base": [46.0]}))
+
+
+def test_axes_do_not_start_at_zero(make_results: MakeResults) -> None:
+    specification = by_name(make_results({"a": [60.0, 60.4], "b": [61.0, 61.5]}))
+    for layer in specification["accuracy_against_macs"]["layer"]:
+        low, high = layer["encoding"]["y"]["scale"]["domain"]
+        assert 45 < low < 60 < 61.5 < high
+
+
+def test_differences_show_the_zero_line_and_all_but_the_baseline(
+    make_results: MakeResults,
+) -> None:
+    results = make_results({"base": [46.0, 47.0], "up": [50.0, 51.5], "down": [45.0, 45.5]})
+    points = values_of(by_name(results)["differences"])
+    assert {point["row"] for point in points if "row" in point} == {"up", "down"}
+    assert {"zero": 0} in points
+    up = next(point for point in points if point.get("row") == "up")
+    assert (up["mean"], up["n"]) == (4.25, 2)
+    assert up["text"] == "+4.25 [+1.07, +7.43]"
+
+
+def test_colours_are_used_once_before_dashes_change(make_results: MakeResults) -> None:
+    results = make_results({f"row{i}": [40.0 + i] for i in range(9)})
+    specification = by_name(results)["validation_accuracy_over_epochs"]
+    encoding = next(
+        layer["encoding"] for layer in specification["layer"] if "strokeDash" in layer["encoding"]
+    )
+    colours = encoding["color"]["scale"]["range"]
+    dashes = [tuple(dash) for dash in encoding["strokeDash"]["scale"]["range"]]
+    assert len(set(colours[: len(COLOURS)])) == len(COLOURS)
+    assert len(set(zip(colours, dashes, strict=True))) == 9
+
+
+def test_equal_costs_and_accuracies_keep_labels_apart(make_results: MakeResults) -> None:
+    macs = {name: 4_170_000_000 for name in ("first", "second", "third")}
+    results = make_results({name: [60.0] for name in macs}, macs=macs)
+    specification = by_name(results)["accuracy_against_macs"]
+    points = {p["row"]: p["label"] for p in values_of(specification) if "row" in p}
+    low, high = specification["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    line = (high - low) * 14 / specification["height"]
+    heights = sorted(points.values())
+    assert len(heights) == 3
+    assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) >= 0.98 * line
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([1.0, 5.0], [1.0, 5.0]),
+        ([2.0, 2.0], [1.5, 2.5]),
+        ([3.0, 1.0, 1.2], [3.0, 0.6, 1.6]),
+        ([0.0, 0.5, 1.0], [-0.5, 0.5, 1.5]),
+        ([], []),
+    ],
+)
+def test_spread_moves_as_little_as_it_can(places: list[float], expected: list[float]) -> None:
+    assert spread(places, 1.0) == pytest.approx(expected)
+
+
+def test_spread_stays_below_the_top() -> None:
+    assert spread([9.0, 9.5, 2.0], 1.0, highest=9.5) == pytest.approx([8.5, 9.5, 2.0])

@@ -1,0 +1,198 @@
+"""The page: whole without any other file, honest about what is missing, and only ever text."""
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from blocklab.report import write_report
+from blocklab.report.page import html, summary_sentence
+from blocklab.study.results import Reported, StudyResults
+
+MakeResults = Callable[..., StudyResults]
+ATTACK = "<script>alert(1)</script>"
+
+
+class Elements(HTMLParser):
+    """Collects what a browser would see: elements with attributes, scripts, and plain text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text: list[str] = []
+        self._inside = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture
+def three_seeds(make_results: MakeResults) -> StudyResults:
+    return make_results({"base": [46.0, 47.0, 48.0], "other": [50.0, 51.5, 52.0]})
+
+
+def test_every_file_is_written(three_seeds: StudyResults, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    assert write_report(three_seeds, folder) == folder / "report.html"
+    assert sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
+    ) == [
+        "figures/accuracy_against_macs.png",
+        "figures/accuracy_against_macs.svg",
+        "figures/differences.png",
+        "figures/differences.svg",
+        "figures/validation_accuracy_over_epochs.png",
+        "figures/validation_accuracy_over_epochs.svg",
+        "report.html",
+        "runs.csv",
+        "table.csv",
+        "table.md",
+        "table.tex",
+    ]
+    assert len((folder / "runs.csv").read_text().splitlines()) == 7
+
+
+def test_page_fetches_nothing(three_seeds: StudyResults) -> None:
+    page = html(three_seeds)
+    assert not re.findall(r"""(?:src|href|srcset|action)\s*=\s*["']?\s*(?:https?:)?//""", page)
+    assert "@import" not in page
+    elements = Elements(page)
+    assert not [tag for tag, _ in elements.found if tag in ("link", "iframe", "img", "object")]
+    assert not [attributes for tag, attributes in elements.found if "src" in attributes and tag]
+    policy = [a["content"] for _, a in elements.found if a.get("http-equiv")]
+    assert len(policy) == 1
+    assert "default-src 'none'" in (policy[0] or "")
+    assert "http" not in (policy[0] or "")
+
+
+def test_vega_is_there_once(three_seeds: StudyResults) -> None:
+    scripts = Elements(html(three_seeds)).scripts
+    assert [len(script) > 500_000 for script in scripts].count(True) == 1
+    assert sum("vegaEmbed(place" in script for script in scripts) == 1
+    assert sum(map(len, scripts)) < 1_200_000
+
+
+def test_names_are_text_everywhere(make_results: MakeResults) -> None:
+    plain = make_results({"base": [46.0, 47.0], "other": [50.0, 51.0]}, reads_test_set=True)
+    hostile = make_results_hostile(make_results)
+    before, after = Elements(html(plain)), Elements(html(hostile))
+    assert len(after.scripts) == len(before.scripts)
+    assert not [script for script in after.scripts if script.strip() == "alert(1)"]
+    assert {tag for tag, _ in after.found} == {tag for tag, _ in before.found}
+    assert after.words.count(ATTACK) > 15  # title, description, rows, notes, errors, fields
+    # the figures' JSON is whole, and gives the name back as it was
+    specifications = json.loads(after.scripts[0])
+    assert ATTACK in json.dumps(specifications)
+    assert "<" not in after.scripts[0]
+
+
+def make_results_hostile(make_results: MakeResults) -> StudyResults:
+    closing = "</title></style></noscript><img src=x onerror=alert(1)>"
+    return make_results(
+        {ATTACK: [46.0, None], f'"{ATTACK}{closing}': [50.0, "missing"]},
+        reads_test_set=True,
+        title=ATTACK,
+        description=ATTACK + closing,
+        data={"source": ATTACK},
+        recipe={ATTACK: {ATTACK: ATTACK}},
+        recipe_name=ATTACK,
+        varies=(ATTACK,),
+        notes=(ATTACK,),
+        command=ATTACK,
+        failed={ATTACK: (ATTACK,)},
+        reported={ATTACK: Reported(top1=1.0, note=ATTACK)},
+    )
+
+
+def test_table_of_the_page_is_the_table(three_seeds: StudyResults) -> None:
+    page = html(three_seeds)
+    assert '<th scope="row">other</th>' in page
+    assert "<td>51.17 \u00b1 1.04</td><td>[48.58, 53.75]</td>" in page
+    assert page.count('<tr class="baseline">') == 1
+
+
+def test_one_seed_says_why_there_is_no_interval(
+    make_results: MakeResults, three_seeds: StudyResults
+) -> None:
+    said = "One seed, so no interval."
+    assert said in html(make_results({"first": [46.0], "second": [47.0]}))
+    assert said not in html(three_seeds)
+
+
+def test_nothing_finished_is_a_page_that_says_so(make_results: MakeResults, tmp_path: Path) -> None:
+    results = make_results({"base": ["missing"] * 2, "other": ["missing"] * 2})
+    page = write_report(results, tmp_path).read_text()
+    assert "No run has finished yet." in page
+    assert "no result from seeds 0, 1" in page
+    assert "<script" not in page
+    assert (tmp_path / "runs.csv").read_text().startswith("row,seed,status")
+
+
+def test_selection_rule_is_said_as_it_was(
+    make_results: MakeResults, three_seeds: StudyResults
+) -> None:
+    once = Elements(html(three_seeds)).words
+    assert "the test set is read once, after that epoch" in once
+    assert "optimistic" not in once
+    always = Elements(html(make_results({"x": [46.0], "y": [47.0]}, reads_test_set=True))).words
+    assert "reads the test set after every epoch" in always
+    assert "top\u20111, best test epoch (optimistic)" in always
+    assert "46.75" in always
+
+
+def test_what_failed_is_listed(make_results: MakeResults) -> None:
+    results = make_results(
+        {"base": [46.0, None, "missing"]}, failed={"base": ("seed 2: the disk is full",)}
+    )
+    words = Elements(html(results)).words
+    assert "seed 2: the disk is full" in words
+    assert "seed 1 diverged after 5 epochs (run 0000000000000001)" in words
+    assert "no result from seed 2" in words
+    assert "1 of 3 planned runs have finished" in words
+
+
+def test_summary_sentence(three_seeds: StudyResults) -> None:
+    assert summary_sentence(three_seeds) == (
+        "2 models on cifar100 (45,000 training, 5,000 validation and 10,000 test images, "
+        "32\u00d732, 100 classes), each trained by the recipe report, 5 epochs, from 3 seeds; "
+        "rows differ in attention only; the baseline is base."
+    )
+
+
+def test_setup_runs_recipe_and_command_are_there(three_seeds: StudyResults) -> None:
+    words = Elements(html(three_seeds)).words
+    for said in (
+        "channels_last bf16-mixed 1 62 720 512",
+        "Some CPU <fast> 2 0.1.0 2.9.1 1.0.22 3.11.7 6",
+        "runs/0000000100000002",
+        "optimizer.lr 0.1",
+        "ema none",
+        "blocklab study attention --seeds 3",
+    ):
+        assert said in words
+
+
+def test_machine_paths_stay_out_of_the_page(three_seeds: StudyResults) -> None:
+    folder = three_seeds.rows[0].runs[0].folder
+    assert str(folder.parent.parent) not in html(three_seeds)
