@@ -1,0 +1,298 @@
+"""ResNet with slots. He, Zhang, Ren and Sun, CVPR 2016, arXiv:1512.03385.
+
+Stem, mixer, attention, activation and downsampling are slots; with none of them filled it is
+torchvision's ResNet, parameter names included. The stride of a bottleneck sits on its middle
+convolution, as in torchvision's.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blocklab.backbones.base import (
+    Backbone,
+    BackboneConfig,
+    create_staged_chain,
+    drop_path_rates,
+    in_stage,
+    parse_staged,
+    without_stages,
+)
+from blocklab.blocks import Conv3x3, create_activation, create_block, mixer_width
+from blocklab.blocks.activation import Activation
+from blocklab.blocks.registry import BlockSpec
+
+_MAX_STAGES = 4
+
+
+class Stem(BaseModel):
+    """How the image enters.
+
+    ``imagenet`` is a 7x7 convolution and a max pool, each of stride 2; ``deep`` three 3x3
+    convolutions for the 7x7 (Bag of Tricks, arXiv:1812.01187, ResNet-C); ``cifar`` one 3x3
+    convolution of stride 1.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["imagenet", "deep", "cifar"] = "imagenet"
+    widths: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="channels of a deep stem's first two convolutions (default 64, 64)"
+    )
+
+
+def _parse_stem(value: object) -> object:
+    value = {"type": value} if isinstance(value, str) else value
+    if isinstance(value, dict) and value.get("type") == "deep" and value.get("widths") is None:
+        value = {**value, "widths": (64, 64)}
+    if isinstance(value, dict) and value.get("type") != "deep" and value.get("widths") is not None:
+        raise ValueError("only the deep stem takes widths")
+    return value
+
+
+def _parse_mixer(value: object) -> BlockSpec:
+    return parse_staged("mixer", value, _MAX_STAGES)
+
+
+def _parse_attention(value: object) -> list[BlockSpec]:
+    if value is None or value == "none":
+        return []
+    items = value if isinstance(value, list | tuple) else [value]
+    return [parse_staged("attention", item, _MAX_STAGES) for item in items]
+
+
+class ResNetConfig(BackboneConfig):
+    """A ResNet as data."""
+
+    block: Literal["basic", "bottleneck"]
+    depths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=_MAX_STAGES)]
+    widths: tuple[PositiveInt, ...] = (64, 128, 256, 512)
+    stem: Annotated[Stem, BeforeValidator(_parse_stem)] = Stem()
+    mixer: Annotated[BlockSpec, BeforeValidator(_parse_mixer)] = {"type": "conv3x3"}
+    attention: Annotated[list[BlockSpec], BeforeValidator(_parse_attention)] = []
+    activation: Activation = "relu"
+    downsample: Literal["conv", "avgpool", "pad"] = "conv"
+
+
+class _PadShortcut(nn.Module):
+    """Strided identity with zeros for the new channels ("option A" of the paper, section 4.2)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.added = out_channels - in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added))
+
+
+def _shortcut(kind: str, in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    if kind == "pad":
+        return _PadShortcut(in_channels, out_channels, stride)
+    if kind == "conv":
+        return nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+    pool = nn.Identity()
+    if stride > 1:  # ceil_mode keeps a last odd row; the padding it adds is not averaged in
+        pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
+    return nn.Sequential(
+        pool, nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
+    )
+
+
+def _attach_mixer(
+    block: nn.Module,
+    number: int,
+    spec: BlockSpec,
+    told: dict[str, Any],
+) -> None:
+    """Put a mixer where ``conv<number>`` was; one that brings its own norm leaves no BatchNorm."""
+    mixer = create_block("mixer", spec, **told)
+    complete = getattr(mixer, "has_norm_and_activation", False)
+    setattr(block, f"conv{number}", mixer)
+    setattr(block, f"bn{number}", nn.Identity() if complete else nn.BatchNorm2d(told["out_channels"]))
+    act = nn.Identity() if complete else create_activation(told["activation"], inplace=True)
+    setattr(block, f"act{number}", act)
+
+
+class BasicBlock(nn.Module):
+    """Mixer, 3x3 convolution, sum: (B, C_in, H, W) -> (B, planes, H/s, W/s)."""
+
+    expansion = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        planes: int,
+        stride: int,
+        first: bool,
+        mixer: BlockSpec,
+        attention: nn.Module | None,
+        activation: str,
+        downsample: str,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        width = mixer_width(mixer, planes)
+        told = {
+            "in_channels": in_channels,
+            "out_channels": width,
+            "stride": stride,
+            "first_in_stage": first,
+            "activation": activation,
+        }
+        _attach_mixer(self, 1, mixer, told)
+        self.conv2 = nn.Conv2d(width, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.attention = attention
+        self.downsample = _shortcut(downsample, in_channels, planes, stride)
+        self.drop_path = DropPath(drop_path)
+        self.act = create_activation(activation, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.act1(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        if self.attention is not None:
+            out = self.attention(out)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.act(self.drop_path(out) + shortcut)
+
+
+class Bottleneck(nn.Module):
+    """1x1, mixer, 1x1, sum: (B, C_in, H, W) -> (B, 4 * planes, H/s, W/s)."""
+
+    expansion = 4
+
+    def __init__(
+        self,
+        in_channels: int,
+        planes: int,
+        stride: int,
+        first: bool,
+        mixer: BlockSpec,
+        attention: nn.Module | None,
+        activation: str,
+        downsample: str,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        width, out_channels = mixer_width(mixer, planes), planes * self.expansion
+        told = {
+            "in_channels": width,
+            "out_channels": width,
+            "stride": stride,
+            "first_in_stage": first,
+            "activation": activation,
+        }
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.act1 = create_activation(activation, inplace=True)
+        _attach_mixer(self, 2, mixer, told)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.attention = attention
+        self.downsample = _shortcut(downsample, in_channels, out_channels, stride)
+        self.drop_path = DropPath(drop_path)
+        self.act = create_activation(activation, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.act1(self.bn1(self.conv1(x)))
+        out = self.act2(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        if self.attention is not None:
+            out = self.attention(out)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.act(self.drop_path(out) + shortcut)
+
+
+class ResNet(Backbone):
+    """ResNet from a `ResNetConfig`: (B, in_chans, H, W) -> (B, num_classes)."""
+
+    family = "resnet"
+    classifier_name = "fc"
+
+    def __init__(self, config: ResNetConfig, num_classes: int = 1000, in_chans: int = 3) -> None:
+        super().__init__(num_classes, in_chans, config.drop_rate)
+        self._build_stem(config, in_chans)
+        block_class = BasicBlock if config.block == "basic" else Bottleneck
+        rates = iter(drop_path_rates(config.drop_path_rate, sum(config.depths)))
+        channels, reduction = config.widths[0], self.stem_stride
+        widths, reductions = [], []
+        for stage, (depth, planes) in enumerate(
+            zip(config.depths, config.widths, strict=False), start=1
+        ):
+            mixer: BlockSpec = {"type": "conv3x3"}
+            if in_stage(config.mixer, stage):
+                mixer = without_stages(config.mixer)
+            blocks = []
+            for index in range(depth):
+                stride = 2 if stage > 1 and index == 0 else 1
+                out_channels = planes * block_class.expansion
+                blocks.append(
+                    block_class(
+                        channels,
+                        planes,
+                        stride,
+                        index == 0,
+                        mixer,
+                        create_staged_chain(config.attention, stage, out_channels),
+                        config.activation,
+                        config.downsample,
+                        next(rates),
+                    )
+                )
+                channels, reduction = out_channels, reduction * stride
+            setattr(self, f"layer{stage}", nn.Sequential(*blocks))
+            widths.append(channels)
+            reductions.append(reduction)
+        self.stage_modules = tuple(f"layer{stage}" for stage in range(1, len(config.depths) + 1))
+        self.finish(widths, reductions)
+        self.init_weights()
+
+    def _build_stem(self, config: ResNetConfig, in_chans: int) -> None:
+        width, act = config.widths[0], config.activation
+        if config.stem.type == "imagenet":
+            self.conv1: nn.Module = nn.Conv2d(in_chans, width, 7, 2, padding=3, bias=False)
+        elif config.stem.type == "cifar":
+            self.conv1 = nn.Conv2d(in_chans, width, 3, padding=1, bias=False)
+        else:
+            first, second = config.stem.widths or (64, 64)
+            self.conv1 = nn.Sequential(
+                nn.Conv2d(in_chans, first, 3, 2, padding=1, bias=False),
+                nn.BatchNorm2d(first),
+                create_activation(act, inplace=True),
+                nn.Conv2d(first, second, 3, padding=1, bias=False),
+                nn.BatchNorm2d(second),
+                create_activation(act, inplace=True),
+                nn.Conv2d(second, width, 3, padding=1, bias=False),
+            )
+        self.bn1 = nn.BatchNorm2d(width)
+        self.act1 = create_activation(act, inplace=True)
+        small = config.stem.type == "cifar"
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, padding=1)
+        self.stem_stride = 1 if small else 4
+
+    def forward_stem(self, x: Tensor) -> Tensor:
+        return self.maxpool(self.act1(self.bn1(self.conv1(x))))
+
+    def forward_stage(self, x: Tensor, stage: int) -> Tensor:
+        return getattr(self, self.stage_modules[stage])(x)
+
+    def init_module(self, module: nn.Module) -> None:
+        """Kaiming normal over the fan-out for convolutions (arXiv:1502.01852, section 2.2)."""
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        blocks = r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"
+        return {"stem": r"^conv1|bn1|maxpool", "blocks": blocks}
+
+
+__all__ = ["BasicBlock", "Bottleneck", "Conv3x3", "ResNet", "ResNetConfig", "Stem"]

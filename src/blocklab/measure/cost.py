@@ -1,0 +1,137 @@
+"""Cost: multiply-accumulates and parameters, by one definition.
+
+MACs are those of convolutions, linear layers and matrix products, wherever they are called
+(BatchNorm, pooling and element-wise work count nothing), for one image in evaluation mode.
+Parameters are all of them. Nothing is computed and no weight allocated: the network runs on the
+meta device, and each operator that reaches PyTorch's dispatcher is counted.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from blocklab.errors import InputError
+from blocklab.models import create_model
+
+# Operators that multiply no matrices, beyond the element-wise ones, reductions and views, which
+# PyTorch tags. What is in neither set is an error, so that no product is missed in silence.
+WITHOUT_PRODUCTS = frozenset(
+    """
+    _adaptive_avg_pool2d _softmax _log_softmax _native_batch_norm_legit_no_training _to_copy
+    _unsafe_view amax amin arange avg_pool2d cat clone constant_pad_nd copy_ cudnn_batch_norm
+    empty empty_like fill_ full full_like linalg_vector_norm lift_fresh max max_pool2d_with_indices
+    mean median min native_batch_norm native_group_norm native_layer_norm new_empty new_ones
+    new_zeros ones ones_like scalar_tensor sort stack std sum topk upsample_bilinear2d
+    upsample_nearest2d var var_mean zeros zeros_like
+    """.split()
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """MACs of one image and number of parameters; both are counts, not millions."""
+
+    macs: int
+    params: int
+
+
+class _MacCounter(TorchDispatchMode):
+    def __init__(self, on_count: Callable[[int], None]) -> None:
+        super().__init__()
+        self.on_count = on_count
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        packet = func._overloadpacket
+        if packet in flop_registry:
+            self.on_count(flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2)
+        elif not self._is_free(func, packet.__name__):
+            raise InputError(
+                f"cost does not know operator '{func}'; if it multiplies no matrices, add "
+                f"'{packet.__name__}' to blocklab.measure.cost.WITHOUT_PRODUCTS"
+            )
+        return out
+
+    @staticmethod
+    def _is_free(func: Any, name: str) -> bool:
+        tags = func.tags
+        return (
+            torch.Tag.pointwise in tags
+            or getattr(torch.Tag, "reduction", None) in tags
+            or func.is_view
+            or name in WITHOUT_PRODUCTS
+        )
+
+
+def count_macs(model: nn.Module, images: Tensor, on_count: Callable[[int], None]) -> None:
+    """Run a model on `images` and report each product's MACs as it happens.
+
+    Raises:
+        InputError: for an operator of unknown cost, or images that the network cannot take.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), _MacCounter(on_count):
+            model(images)
+    except RuntimeError as error:
+        if isinstance(error, InputError) or not _is_about_size(str(error)):
+            raise
+        size = "x".join(map(str, images.shape[2:]))
+        raise InputError(
+            f"the network cannot take {size} images; use larger ones or a stem for small images"
+        ) from None
+    finally:
+        model.train(training)
+
+
+def _is_about_size(message: str) -> bool:
+    return any(word in message.lower() for word in ("too small", "kernel size", "input size"))
+
+
+def check_input_size(input_size: int) -> int:
+    """Return the side of an image if it is a positive number.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if not isinstance(input_size, int) or isinstance(input_size, bool) or input_size < 1:
+        raise InputError(f"input_size must be a positive number of pixels, not {input_size!r}")
+    return input_size
+
+
+def cost(
+    model_or_name: nn.Module | str | Mapping[str, Any],
+    input_size: int = 224,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+) -> Cost:
+    """Count a model's MACs on one ``in_chans x input_size x input_size`` image, and its parameters.
+
+    `num_classes` and `in_chans` hold for models given by name; a module brings its own.
+
+    Raises:
+        InputError: for an unknown model, a size that is not positive, or an operator whose cost is
+            not known.
+    """
+    check_input_size(input_size)
+    if isinstance(model_or_name, nn.Module):
+        model = model_or_name
+        in_chans = getattr(model, "in_chans", in_chans)
+    else:
+        with torch.device("meta"):
+            model = create_model(model_or_name, num_classes=num_classes, in_chans=in_chans)
+    reference = next(model.parameters(), torch.empty(0))
+    images = torch.empty(
+        1, in_chans, input_size, input_size, device=reference.device, dtype=reference.dtype
+    )
+    counts: list[int] = []
+    count_macs(model, images, counts.append)
+    return Cost(sum(counts), sum(parameter.numel() for parameter in model.parameters()))

@@ -1,0 +1,87 @@
+"""Named models: the catalogue, `create_model` and `list_models`."""
+
+import fnmatch
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+from timm.models._features import FeatureGetterNet
+from torch import nn
+
+from blocklab.backbones import Backbone
+from blocklab.errors import InputError, did_you_mean
+from blocklab.models.spec import ModelSpec, resolve
+
+
+@cache
+def catalogue() -> dict[str, dict[str, Any]]:
+    """Every named model's entry, in the order of the catalogue's files."""
+    entries: dict[str, dict[str, Any]] = {}
+    folder = resources.files("blocklab.models") / "catalogue"
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        for name, entry in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+            if name in entries:
+                raise InputError(f"the catalogue names '{name}' twice; see {file.name}")
+            entries[name] = entry
+    return entries
+
+
+def _entry(name: str) -> Mapping[str, Any]:
+    entries = catalogue()
+    if name not in entries:
+        raise InputError(
+            f"no model '{name}'{did_you_mean(name, entries) or ';'} "
+            "`blocklab models` lists all of them"
+        )
+    return entries[name]
+
+
+def list_models(filter: str = "*") -> list[str]:
+    """Return the names of the models that match a shell pattern, such as ``"res2net*"``."""
+    return [name for name in catalogue() if fnmatch.fnmatch(name, filter)]
+
+
+def model_spec(model: str | Mapping[str, Any], **slot_overrides: Any) -> ModelSpec:
+    """Resolve a named model or a specification, with some slots filled otherwise.
+
+    Raises:
+        InputError: for an unknown model, slot, block or option.
+    """
+    what = f"model '{model}'" if isinstance(model, str) else "the model"
+    value: str | Mapping[str, Any] = model
+    if slot_overrides:
+        base = {"base": model} if isinstance(model, str) else dict(model)
+        value = {**base, **slot_overrides}
+    return resolve(value, _entry, what)
+
+
+def create_model(
+    name: str | Mapping[str, Any],
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    features_only: bool = False,
+    out_indices: tuple[int, ...] | None = None,
+    **slot_overrides: Any,
+) -> Backbone | nn.Module:
+    """Build a model, freshly initialised.
+
+    Args:
+        name: a named model, or a specification (``{"backbone": "resnet50", "attention": "se"}``).
+        num_classes: outputs of the head; 0 leaves the pooled features.
+        in_chans: channels of the image.
+        features_only: return a network that gives the maps after its stages, as timm's do.
+        out_indices: which stages those are (default: all).
+        **slot_overrides: slots to fill otherwise, such as ``stem="cifar"``.
+
+    Raises:
+        InputError: for an unknown model, slot, block or option, or a size that is not positive.
+    """
+    model = model_spec(name, **slot_overrides).build(num_classes, in_chans)
+    if not features_only:
+        if out_indices is not None:
+            raise InputError("out_indices goes with features_only=True")
+        return model
+    indices = out_indices if out_indices is not None else tuple(range(len(model.stage_modules)))
+    return FeatureGetterNet(model, out_indices=indices)
