@@ -63,7 +63,7 @@ def make_results(tmp_path: Path) -> MakeResults:
     """
 
     def build(
-        accuracies: dict[str, list[float | None | str]],
+        accuracies: dict[str, list[float | str | None]],
         *,
         epochs: int = 5,
         reads_test_set: bool = False,
@@ -73,13 +73,15 @@ def make_results(tmp_path: Path) -> MakeResults:
         **fields: Any,
     ) -> StudyResults:
         seeds = tuple(range(max(map(len, accuracies.values()))))
+        studies = tmp_path / f"made{len(list(tmp_path.glob('made*')))}"
+        studies.mkdir(parents=True)
         rows = []
         for number, (name, values) in enumerate(accuracies.items()):
             runs = []
             for seed, top1 in enumerate(values):
                 if isinstance(top1, str):
                     continue
-                folder = tmp_path / "runs" / f"{number:08x}{seed:08x}"
+                folder = studies / "runs" / f"{number:08x}{seed:08x}"
                 write_run(folder, seed, top1, epochs=epochs, reads_test_set=reads_test_set)
                 record = read_run(folder)
                 assert record is not None

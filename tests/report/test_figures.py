@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_equal_costs_and_accuracies_keep_labels_apart(make_results: MakeResults)
     line = (high - low) * 14 / specification["height"]
     heights = sorted(points.values())
     assert len(heights) == 3
-    assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) >= 0.98 * line
+    assert min(b - a for a, b in pairwise(heights)) >= 0.98 * line
 
 
 @pytest.mark.parametrize(

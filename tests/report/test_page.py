@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -93,36 +94,34 @@ def test_vega_is_there_once(three_seeds: StudyResults) -> None:
     assert sum(map(len, scripts)) < 1_200_000
 
 
-def test_names_are_text_everywhere(make_results: MakeResults) -> None:
-    plain = make_results({"base": [46.0, 47.0], "other": [50.0, 51.0]}, reads_test_set=True)
-    hostile = make_results_hostile(make_results)
-    before, after = Elements(html(plain)), Elements(html(hostile))
-    assert len(after.scripts) == len(before.scripts)
-    assert not [script for script in after.scripts if script.strip() == "alert(1)"]
-    assert {tag for tag, _ in after.found} == {tag for tag, _ in before.found}
-    assert after.words.count(ATTACK) > 15  # title, description, rows, notes, errors, fields
-    # the figures' JSON is whole, and gives the name back as it was
-    specifications = json.loads(after.scripts[0])
-    assert ATTACK in json.dumps(specifications)
-    assert "<" not in after.scripts[0]
-
-
-def make_results_hostile(make_results: MakeResults) -> StudyResults:
-    closing = "</title></style></noscript><img src=x onerror=alert(1)>"
+def named_throughout(make_results: MakeResults, name: str, other: str) -> StudyResults:
+    """Return results that say `name` in every place that takes text from a file."""
     return make_results(
-        {ATTACK: [46.0, None], f'"{ATTACK}{closing}': [50.0, "missing"]},
+        {name: [46.0, None], other: [50.0, "missing"]},
         reads_test_set=True,
-        title=ATTACK,
-        description=ATTACK + closing,
-        data={"source": ATTACK},
-        recipe={ATTACK: {ATTACK: ATTACK}},
-        recipe_name=ATTACK,
-        varies=(ATTACK,),
-        notes=(ATTACK,),
-        command=ATTACK,
-        failed={ATTACK: (ATTACK,)},
-        reported={ATTACK: Reported(top1=1.0, note=ATTACK)},
+        title=name,
+        description=other,
+        data={"source": name},
+        recipe={name: {name: name}},
+        recipe_name=name,
+        varies=(name,),
+        notes=(name,),
+        command=name,
+        failed={name: (name,)},
+        reported={name: Reported(top1=1.0, note=name)},
     )
+
+
+def test_names_are_text_everywhere(make_results: MakeResults) -> None:
+    closing = f'"{ATTACK}</title></style></svg><img src=x onerror=alert(1)>'
+    plain = Elements(html(named_throughout(make_results, "plain", "simple")))
+    hostile = Elements(html(named_throughout(make_results, ATTACK, closing)))
+    assert [tag for tag, _ in hostile.found] == [tag for tag, _ in plain.found]
+    assert not [script for script in hostile.scripts if script.strip() == "alert(1)"]
+    assert hostile.words.count(ATTACK) > 15
+    # the figures' JSON is whole, and gives the name back as it was
+    assert "<" not in hostile.scripts[0]
+    assert ATTACK in json.dumps(json.loads(hostile.scripts[0]))
 
 
 def test_table_of_the_page_is_the_table(three_seeds: StudyResults) -> None:
@@ -130,6 +129,16 @@ def test_table_of_the_page_is_the_table(three_seeds: StudyResults) -> None:
     assert '<th scope="row">other</th>' in page
     assert "<td>51.17 \u00b1 1.04</td><td>[48.58, 53.75]</td>" in page
     assert page.count('<tr class="baseline">') == 1
+
+
+def test_figures_are_seen_without_scripts(three_seeds: StudyResults) -> None:
+    drawn = html(three_seeds).partition("<script")[0]
+    assert drawn.count("</svg>") == 3
+    assert drawn.count('fill="currentColor"') > 20  # so that they follow light and dark
+
+
+def test_a_study_without_rows_is_a_page(three_seeds: StudyResults) -> None:
+    assert "No run has finished yet." in html(replace(three_seeds, rows=()))
 
 
 def test_one_seed_says_why_there_is_no_interval(

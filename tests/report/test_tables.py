@@ -3,6 +3,7 @@
 import csv as csv_format
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -105,7 +106,8 @@ def test_csv_has_numbers_as_numbers(make_results: MakeResults) -> None:
 def test_csv_text_never_starts_a_formula(start: str) -> None:
     text = csv_text([{"row": f"{start}cmd", "gap": -1.5, "note": "a=b"}])
     cells = list(csv_format.reader(io.StringIO(text, newline="")))[1]
-    assert cells == [f"'{start}cmd", "-1.5", "a=b"]
+    kept = " " if start == "\r" else start  # a bare CR would end the line for some readers
+    assert cells == [f"'{kept}cmd", "-1.5", "a=b"]
 
 
 def test_small_models_do_not_cost_zero() -> None:
@@ -123,8 +125,6 @@ def test_signs() -> None:
 
 
 def test_sizes_that_differ_get_a_column(make_results: MakeResults) -> None:
-    from dataclasses import replace
-
     results = make_results({"a": [1.0], "b": [1.0]})
     results = replace(results, rows=(results.rows[0], replace(results.rows[1], input_size=32)))
     cells = {column.full_heading: column.text(results.rows[1]) for column in columns(results)}

@@ -43,7 +43,7 @@ def test_equal_values_have_an_interval_of_no_width() -> None:
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
 def test_what_cannot_be_averaged_is_refused(values: list[float]) -> None:
-    with pytest.raises(ValueError, match="summarise|cannot average"):
+    with pytest.raises(ValueError, match=r"summarise|cannot average"):
         summarise(values)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from timm.models import FeatureInfo
 from torch import Tensor, nn

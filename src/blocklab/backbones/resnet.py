@@ -117,7 +117,9 @@ def _attach_mixer(
     mixer = create_block("mixer", spec, **told)
     complete = getattr(mixer, "has_norm_and_activation", False)
     setattr(block, f"conv{number}", mixer)
-    setattr(block, f"bn{number}", nn.Identity() if complete else nn.BatchNorm2d(told["out_channels"]))
+    setattr(
+        block, f"bn{number}", nn.Identity() if complete else nn.BatchNorm2d(told["out_channels"])
+    )
     act = nn.Identity() if complete else create_activation(told["activation"], inplace=True)
     setattr(block, f"act{number}", act)
 

@@ -96,9 +96,7 @@ class FFN(nn.Module):
 class Block(nn.Module):
     """Two residual halves, each scaled a channel at a time by a learned factor from 0.01."""
 
-    def __init__(
-        self, channels: int, ffn_ratio: int, config: VANConfig, drop_path: float
-    ) -> None:
+    def __init__(self, channels: int, ffn_ratio: int, config: VANConfig, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(channels)
         self.attn = Attention(channels, config.mixer, config.activation, drop_path)

@@ -1,10 +1,10 @@
 """Names for blocks, and the options that each takes.
 
-A block is a plain module. What the slot tells it (its channels, its stride, ...) comes as positional
-parameters, taken by name from `SLOT_PARAMETERS`; what a user may choose comes as keyword-only
-parameters, whose annotations and defaults are the block's options. So the constructor is the schema:
-a misspelt option, a wrong type or a value out of range is refused before any model is built, and a
-specification written with its defaults filled in identifies a block.
+A block is a plain module. What the slot tells it (its channels, its stride, ...) comes as
+positional parameters, taken by name from `SLOT_PARAMETERS`; what a user may choose comes as
+keyword-only parameters, whose annotations and defaults are the block's options. So the constructor
+is the schema: a misspelt option, a wrong type or a value out of range is refused before any model
+is built, and a specification written with its defaults filled in identifies a block.
 """
 
 import inspect
@@ -95,8 +95,8 @@ def _read_signature(
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
             if parameter.name not in SLOT_PARAMETERS[kind]:
                 raise InputError(
-                    f"block '{name}' asks for '{parameter.name}', which no {kind} slot tells; slots "
-                    f"tell {', '.join(SLOT_PARAMETERS[kind])}; make an option of it (keyword-only)"
+                    f"block '{name}' asks for '{parameter.name}', which no {kind} slot tells; "
+                    f"slots tell {', '.join(SLOT_PARAMETERS[kind])}; make an option of it (keyword-only)"
                 )
             slot_parameters.append(parameter.name)
         elif parameter.kind is parameter.KEYWORD_ONLY:

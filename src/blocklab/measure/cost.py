@@ -21,14 +21,15 @@ from blocklab.models import create_model
 # Operators that multiply no matrices, beyond the element-wise ones, reductions and views, which
 # PyTorch tags. What is in neither set is an error, so that no product is missed in silence.
 WITHOUT_PRODUCTS = frozenset(
-    """
-    _adaptive_avg_pool2d _softmax _log_softmax _native_batch_norm_legit_no_training _to_copy
-    _unsafe_view amax amin arange avg_pool2d cat clone constant_pad_nd copy_ cudnn_batch_norm
-    empty empty_like fill_ full full_like linalg_vector_norm lift_fresh max max_pool2d_with_indices
-    mean median min native_batch_norm native_group_norm native_layer_norm new_empty new_ones
-    new_zeros ones ones_like scalar_tensor sort stack std sum topk upsample_bilinear2d
-    upsample_nearest2d var var_mean zeros zeros_like
-    """.split()
+    (
+        "_adaptive_avg_pool2d _softmax _log_softmax _native_batch_norm_legit_no_training _to_copy "
+        "_unsafe_view amax amin arange avg_pool2d cat celu clone constant_pad_nd copy_ "
+        "cudnn_batch_norm elu empty empty_like fill_ full full_like gelu hardswish leaky_relu "
+        "lift_fresh linalg_vector_norm max max_pool2d_with_indices mean median min mish "
+        "native_batch_norm native_group_norm native_layer_norm new_empty new_ones new_zeros ones "
+        "ones_like scalar_tensor selu sort stack std sum topk upsample_bilinear2d "
+        "upsample_nearest2d var var_mean zeros zeros_like"
+    ).split()
 )
 
 

@@ -218,7 +218,7 @@ def _against_macs(results: StudyResults) -> Figure | None:
     macs = [point["macs_g"] for point in points]
     wide = min(macs) > 0 and max(macs) / min(macs) > 8  # then equal ratios deserve equal lengths
     left, right = (
-        (min(macs) / 1.3, max(macs) * 1.3) if wide else _limits(macs, least=max(macs) * 0.1)
+        (min(macs) / 1.3, max(macs) * 1.3) if wide else _limits(macs, least=max(macs) * 0.1 or 1)
     )
     _place_labels(points, (left, right), wide, (high - low) * LINE_OF_TEXT / height)
     sizes = {row.input_size for row in results.rows}

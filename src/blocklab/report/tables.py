@@ -218,6 +218,8 @@ def _rounded(name: str, cell: Any) -> Any:
 
 
 def _harmless(cell: Any) -> Any:
-    if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{cell}"
-    return cell
+    if not isinstance(cell, str):
+        return cell
+    starts_formula = cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    one_line = re.sub(r"[\r\n]+", " ", cell)
+    return f"'{one_line}" if starts_formula else one_line
