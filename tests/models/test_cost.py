@@ -38,8 +38,8 @@ def test_cost_of_filled_slots(spec: dict[str, object], macs: str, params: str) -
 
 
 def test_unknown_names_are_refused_with_the_closest() -> None:
-    with pytest.raises(InputError, match="did you mean 'resnet50'"):
-        create_model("resnet5O")
+    with pytest.raises(InputError, match="did you mean 'resnet50_triplet'"):
+        create_model("resnet50_tripel")
     with pytest.raises(InputError, match="did you mean 'attention'"):
         create_model("resnet50", atention="se")
     with pytest.raises(InputError, match="no attention 'tripel'; did you mean 'triplet'"):

@@ -96,7 +96,7 @@ def _read_signature(
             if parameter.name not in SLOT_PARAMETERS[kind]:
                 raise InputError(
                     f"block '{name}' asks for '{parameter.name}', which no {kind} slot tells; "
-                    f"slots tell {', '.join(SLOT_PARAMETERS[kind])}; make an option of it (keyword-only)"
+                    f"slots tell {', '.join(SLOT_PARAMETERS[kind])}; make it a keyword-only option"
                 )
             slot_parameters.append(parameter.name)
         elif parameter.kind is parameter.KEYWORD_ONLY:
