@@ -1,0 +1,146 @@
+"""How to train, as data. A recipe is a YAML file of these fields; `--set` overrides any of them."""
+
+import math
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from blocklab.errors import InputError, did_you_mean, one_line
+
+
+class Recipe(BaseModel):
+    """Everything that decides how a model is trained, with its units.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images a step.
+        drop_last: leave out an epoch's last batch where it is not full.
+        optimizer: a name of timm's, such as ``sgd`` (with Nesterov), ``momentum`` or ``adamw``.
+        lr: learning rate at the schedule's top.
+        momentum: of SGD, or beta1.
+        weight_decay: per step, times the learning rate.
+        decay_norms_and_biases: whether weight decay also falls on one-dimensional parameters.
+        schedule: ``constant``, ``step``, ``cosine`` or ``onecycle``.
+        warmup_epochs: linear rise from 0 (a tenth, a fraction are fine).
+        step_epochs, step_factor: the step schedule multiplies by the factor every so many epochs.
+        min_lr_ratio: where cosine and one-cycle end, as a part of ``lr``.
+        onecycle_peak: where one-cycle has its top, as a part of all epochs.
+        label_smoothing: share of the target spread over all classes.
+        crop_padding: pixels of padding before a random crop; 0 is no crop.
+        flip: mirror half of the images.
+        cutout: side in pixels of a square that is set to the mean; 0 is none.
+        mixup, cutmix: alpha of their Beta distributions; 0 is none. With both, half of each.
+        ema_decay: decay of an exponential moving average of the weights a step, which is then what
+            is evaluated; None is none.
+        clip_grad_norm: largest norm of all gradients; None is no limit.
+        normalize: ``dataset`` (its mean and SD) or ``half`` (0.5 and 0.5).
+        test_every_epoch: read the test set after each epoch and record the best of them beside the
+            last, as optimistic. Off, the test set is read once, after the last epoch.
+        precision: ``auto`` takes bf16 where the device computes it fast, else ``fp32``.
+        memory_format: ``auto`` takes what the device does fast.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    epochs: int = Field(50, gt=0)
+    batch_size: int = Field(128, gt=0)
+    drop_last: bool = True
+    optimizer: str = "sgd"
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    decay_norms_and_biases: bool = False
+    schedule: Literal["constant", "step", "cosine", "onecycle"] = "cosine"
+    warmup_epochs: float = Field(0.0, ge=0)
+    step_epochs: int = Field(30, gt=0)
+    step_factor: float = Field(0.1, gt=0)
+    min_lr_ratio: float = Field(0.0, ge=0, le=1)
+    onecycle_peak: float = Field(0.3, gt=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    crop_padding: int = Field(0, ge=0)
+    flip: bool = False
+    cutout: int = Field(0, ge=0)
+    mixup: float = Field(0.0, ge=0)
+    cutmix: float = Field(0.0, ge=0)
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    clip_grad_norm: float | None = Field(None, gt=0)
+    normalize: Literal["dataset", "half"] = "dataset"
+    test_every_epoch: bool = False
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.batch_size == 1:
+            raise InputError(
+                "batch_size 1 cannot train: BatchNorm needs two images or more; set batch_size=2 "
+                "or larger"
+            )
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise InputError("mixup and cutmix pair images; set an even batch_size")
+        if (self.mixup or self.cutmix) and not self.drop_last:
+            raise InputError("mixup and cutmix need full batches; set drop_last=true")
+        if self.warmup_epochs > self.epochs:
+            raise InputError(
+                f"warmup_epochs {self.warmup_epochs:g} is longer than the {self.epochs} epochs; "
+                "make it shorter"
+            )
+        return self
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any], what: str = "the recipe") -> Self:
+        """Read a mapping of fields.
+
+        Raises:
+            InputError: if a field or value is wrong, in one line.
+        """
+        try:
+            return cls.model_validate(dict(fields))
+        except ValidationError as error:
+            raise InputError(one_line(error, what, cls.model_fields)) from None
+
+    def learning_rate(self, epoch: float) -> float:
+        """Return the learning rate at a point in training, in epochs from 0 (fractions count)."""
+        if epoch < self.warmup_epochs:
+            return self.lr * epoch / self.warmup_epochs
+        low = self.lr * self.min_lr_ratio
+        if self.schedule == "constant":
+            return self.lr
+        if self.schedule == "step":
+            return self.lr * self.step_factor ** int(epoch // self.step_epochs)
+        start = self.warmup_epochs
+        if self.schedule == "onecycle":
+            peak = start + self.onecycle_peak * (self.epochs - start)
+            if epoch < peak:
+                rise = (epoch - start) / (peak - start)
+                return self.lr * (0.04 + 0.96 * (1 - math.cos(math.pi * rise)) / 2)
+            start = peak
+        done = min(1.0, (epoch - start) / max(self.epochs - start, 1e-9))
+        return low + (self.lr - low) * (1 + math.cos(math.pi * done)) / 2
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that are shipped with the package."""
+    folder = resources.files("blocklab") / "recipes"
+    return sorted(
+        file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
+    )
+
+
+def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Load a shipped recipe, with some fields changed.
+
+    Raises:
+        InputError: for an unknown recipe or field, or a wrong value.
+    """
+    names = recipe_names()
+    if name not in names:
+        raise InputError(
+            f"no recipe '{name}'{did_you_mean(name, names) or ';'} recipes: {', '.join(names)}"
+        )
+    file = resources.files("blocklab") / "recipes" / f"{name}.yaml"
+    fields = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return Recipe.parse({**fields, **(changes or {})}, f"recipe '{name}'")
