@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 from pydantic import ValidationError
 
 from blocklab.backbones import BACKBONES, FAMILIES, Backbone, BackboneConfig
@@ -28,6 +29,11 @@ class ModelSpec:
     def build(self, num_classes: int = 1000, in_chans: int = 3) -> Backbone:
         """Build the network, freshly initialised."""
         return cast(Any, FAMILIES[self.family][0])(self.config, num_classes, in_chans)
+
+    def build_meta(self, num_classes: int = 1000, in_chans: int = 3) -> Backbone:
+        """Build the network without memory for its weights, to count or to describe it."""
+        with torch.device("meta"):
+            return self.build(num_classes, in_chans)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what identifies the model, as plain JSON."""
