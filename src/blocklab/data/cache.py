@@ -159,7 +159,7 @@ def _in_memory(contents: Contents, image_size: int | None) -> Store:
         tally.add(split, images)
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, pictures.labels
         arrays[f"{split}_order"] = tally.order(split, pictures.labels, contents.order_by_content)
-    return Store(arrays, contents.class_names, image_size=size, **tally.facts(contents))
+    return Store(arrays, image_size=size, **tally.facts(contents))
 
 
 def _decoded(pictures: Pictures, image_size: int | None, size: int) -> Iterator[np.ndarray]:
