@@ -7,7 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from blocklab.errors import RunError
+import yaml
+
+from blocklab.errors import InputError, RunError
+
+LARGEST_YAML = 1_000_000  # bytes: a study of a thousand rows has a tenth of it
+DEEPEST_YAML = 20
 
 
 def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
@@ -59,6 +64,74 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"cannot read {path}: {error}; delete it and run again") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as plain data: no tags, no key twice, no aliases that unfold, bounded depth."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read; write it out")
+        self.depth += 1
+        if self.depth > DEEPEST_YAML:
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {DEEPEST_YAML}")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+                word = getattr(key, "value", "?")
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {word!r} is not text; put it in quotes",
+                    problem_mark=key.start_mark,
+                )
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key '{key.value}' is there twice; rename or remove one",
+                    problem_mark=key.start_mark,
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, what: str) -> Any:
+    """Read YAML as plain data; `what` names it in errors.
+
+    Raises:
+        InputError: in one line, with the place, if it is not the YAML that blocklab reads.
+    """
+    if len(text) > LARGEST_YAML:
+        raise InputError(f"{what} is longer than {LARGEST_YAML:,} characters; split it")
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{what}{place}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file as plain data.
+
+    Raises:
+        InputError: if it cannot be read, or is not the YAML that blocklab reads.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_YAML + 1)
+        return parse_yaml(content.decode("utf-8"), str(path))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; check the path") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not text in UTF-8; save it as that") from None
 
 
 def _sync(path: Path) -> None:

@@ -6,12 +6,12 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-import yaml
 from timm.models._features import FeatureGetterNet
 from torch import nn
 
 from blocklab.backbones import Backbone
 from blocklab.errors import InputError, did_you_mean
+from blocklab.files import parse_yaml
 from blocklab.models.spec import ModelSpec, resolve
 
 
@@ -21,7 +21,7 @@ def catalogue() -> dict[str, dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = {}
     folder = resources.files("blocklab.models") / "catalogue"
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        for name, entry in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+        for name, entry in parse_yaml(file.read_text(encoding="utf-8"), file.name).items():
             if name in entries:
                 raise InputError(f"the catalogue names '{name}' twice; see {file.name}")
             entries[name] = entry

@@ -4,6 +4,7 @@ bf16 is taken where the processor has instructions for it (elsewhere it is emula
 channels_last goes with it, as convolutions in bf16 are fastest in that layout.
 """
 
+import logging
 import os
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from lightning_fabric import Fabric
 
 from blocklab.errors import InputError
 from blocklab.training.recipe import Recipe
+
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each AMP
 
 _FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 

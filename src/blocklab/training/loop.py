@@ -218,8 +218,9 @@ def evaluate(
     loss = torch.cat(losses)
     record = {
         f"{split}_loss": loss.double().mean().item() if loss.isfinite().all() else None,
-        f"{split}_top1_percent": 100 * accuracy[1].compute().item(),
-        f"{split}_top5_percent": 100 * accuracy[5].compute().item(),
+        # Rounded where float32 ends: 10, not 10.000000149.
+        f"{split}_top1_percent": round(100 * accuracy[1].compute().item(), 4),
+        f"{split}_top5_percent": round(100 * accuracy[5].compute().item(), 4),
     }
     images_ = {"labels": torch.cat(labels_seen), "top5": torch.cat(best_seen), "loss": loss}
     return record, {name: values.cpu().numpy() for name, values in images_.items()}

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from blocklab.errors import InputError, did_you_mean, one_line
+from blocklab.files import parse_yaml, read_yaml
 
 
 class Recipe(BaseModel):
@@ -131,16 +132,22 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Load a shipped recipe, with some fields changed.
+    """Load a shipped recipe by name, or a YAML file of one, with some fields changed.
 
     Raises:
         InputError: for an unknown recipe or field, or a wrong value.
     """
     names = recipe_names()
-    if name not in names:
+    if name in names:
+        file = resources.files("blocklab") / "recipes" / f"{name}.yaml"
+        fields = parse_yaml(file.read_text(encoding="utf-8"), f"recipe '{name}'")
+    elif name.endswith((".yaml", ".yml")):
+        fields = read_yaml(Path(name))
+        if not isinstance(fields, dict):
+            raise InputError(f"{name} holds no recipe; write one field a line, such as epochs: 5")
+    else:
         raise InputError(
-            f"no recipe '{name}'{did_you_mean(name, names) or ';'} recipes: {', '.join(names)}"
+            f"no recipe '{name}'{did_you_mean(name, names) or ';'} "
+            f"recipes: {', '.join(names)}, or the path of a YAML file"
         )
-    file = resources.files("blocklab") / "recipes" / f"{name}.yaml"
-    fields = yaml.safe_load(file.read_text(encoding="utf-8"))
     return Recipe.parse({**fields, **(changes or {})}, f"recipe '{name}'")
