@@ -2,6 +2,16 @@
 
 from blocklab.blocks import register_block
 from blocklab.measure import Cost, cost
-from blocklab.models import create_model, list_models
+from blocklab.models import LoadReport, create_model, list_models, load_weights, register_with_timm
 
-__all__ = ["Cost", "cost", "create_model", "list_models", "register_block"]
+register_with_timm()
+
+__all__ = [
+    "Cost",
+    "LoadReport",
+    "cost",
+    "create_model",
+    "list_models",
+    "load_weights",
+    "register_block",
+]

@@ -48,8 +48,9 @@ def one_line(error: ValidationError, what: str, fields: Iterable[str] = ()) -> s
         known = f" Known: {', '.join(fields)}." if fields else ""
         return f"{what} has no '{where}'{did_you_mean(name, fields) or '.'}{known}"
     message = first["msg"].removeprefix("Value error, ")
-    if isinstance(first.get("ctx", {}).get("error"), BlocklabError):
-        return str(first["ctx"]["error"])
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, BlocklabError):
+        return str(cause)
     given = first.get("input")
     shown = "" if first["type"] == "missing" or isinstance(given, dict) else f" (got {given!r})"
     return f"{what}: {where + ': ' if where else ''}{message}{shown}"

@@ -81,7 +81,7 @@ class Backbone(nn.Module):
 
     family: ClassVar[str]
     classifier_name: ClassVar[str] = "head"
-    stage_modules: ClassVar[tuple[str, ...]]  # where each stage's features come from
+    stage_modules: tuple[str, ...]  # where each stage's features come from
     num_features: int
     stem_stride: int
 

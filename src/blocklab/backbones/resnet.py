@@ -40,7 +40,8 @@ class Stem(BaseModel):
 
     type: Literal["imagenet", "deep", "cifar"] = "imagenet"
     widths: tuple[PositiveInt, PositiveInt] | None = Field(
-        None, description="channels of a deep stem's first two convolutions (default 64, 64)"
+        default=None,
+        description="channels of a deep stem's first two convolutions (default 64, 64)",
     )
 
 
@@ -107,21 +108,13 @@ def _shortcut(kind: str, in_channels: int, out_channels: int, stride: int) -> nn
     )
 
 
-def _attach_mixer(
-    block: nn.Module,
-    number: int,
-    spec: BlockSpec,
-    told: dict[str, Any],
-) -> None:
-    """Put a mixer where ``conv<number>`` was; one that brings its own norm leaves no BatchNorm."""
+def _create_mixer(spec: BlockSpec, told: dict[str, Any]) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """Return a mixer and its norm and activation; one that brings its own gets identities."""
     mixer = create_block("mixer", spec, **told)
-    complete = getattr(mixer, "has_norm_and_activation", False)
-    setattr(block, f"conv{number}", mixer)
-    setattr(
-        block, f"bn{number}", nn.Identity() if complete else nn.BatchNorm2d(told["out_channels"])
-    )
-    act = nn.Identity() if complete else create_activation(told["activation"], inplace=True)
-    setattr(block, f"act{number}", act)
+    if getattr(mixer, "has_norm_and_activation", False):
+        return mixer, nn.Identity(), nn.Identity()
+    act = create_activation(told["activation"], inplace=True)
+    return mixer, nn.BatchNorm2d(told["out_channels"]), act
 
 
 class BasicBlock(nn.Module):
@@ -150,7 +143,7 @@ class BasicBlock(nn.Module):
             "first_in_stage": first,
             "activation": activation,
         }
-        _attach_mixer(self, 1, mixer, told)
+        self.conv1, self.bn1, self.act1 = _create_mixer(mixer, told)
         self.conv2 = nn.Conv2d(width, planes, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
         self.attention = attention
@@ -196,7 +189,7 @@ class Bottleneck(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.act1 = create_activation(activation, inplace=True)
-        _attach_mixer(self, 2, mixer, told)
+        self.conv2, self.bn2, self.act2 = _create_mixer(mixer, told)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.attention = attention

@@ -14,9 +14,9 @@ class GlobalContext(nn.Module):
 
     c = sum_j softmax_j(w x_j) x_j; t = W2 relu(LN(W1 c)), W1 to max(1, C // reduction) channels;
     y = x + t, or with ``fusion="scale"`` x * sigmoid(t). Parameters are named as the authors'
-    (``conv_mask``, ``channel_add_conv.0/1/3``). Differs from the paper: nothing; the authors start
-    the last convolution at zero, which ``zero_init=True`` does (default: the backbone's scheme,
-    so that rows of a study start alike).
+    (``conv_mask``, ``channel_add_conv.0/1/3``, or ``channel_mul_conv`` where it scales). Differs
+    from the paper: nothing; the authors start the last convolution at zero, which
+    ``zero_init=True`` does (default: the backbone's scheme, so that rows of a study start alike).
     """
 
     def __init__(
@@ -39,17 +39,22 @@ class GlobalContext(nn.Module):
             nn.ReLU(),
             nn.Conv2d(hidden, channels, 1),
         )
-        self.channel_add_conv = transform
+        # Two names, so that weights of one kind of fusion do not load into the other.
+        self.channel_add_conv = transform if fusion == "add" else None
+        self.channel_mul_conv = transform if fusion == "scale" else None
 
     def init_weights(self) -> None:
         """Zero the last convolution where asked, so that the block starts as the identity."""
-        if self.zero_init:
-            nn.init.zeros_(self.channel_add_conv[3].weight)  # type: ignore[arg-type]
-            nn.init.zeros_(self.channel_add_conv[3].bias)  # type: ignore[arg-type]
+        transform = self.channel_add_conv or self.channel_mul_conv
+        if self.zero_init and transform is not None:
+            nn.init.zeros_(transform[3].weight)  # type: ignore[arg-type]
+            nn.init.zeros_(transform[3].bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         positions = x.flatten(2)  # (B, C, HW)
         weights = self.conv_mask(x).flatten(2).softmax(2)  # (B, 1, HW)
-        context = positions @ weights.transpose(1, 2)  # (B, C, 1)
-        transformed = self.channel_add_conv(context.unsqueeze(3))  # (B, C, 1, 1)
-        return x + transformed if self.fusion == "add" else x * transformed.sigmoid()
+        context = (positions @ weights.transpose(1, 2)).unsqueeze(3)  # (B, C, 1, 1)
+        if self.channel_add_conv is not None:
+            return x + self.channel_add_conv(context)
+        assert self.channel_mul_conv is not None
+        return x * self.channel_mul_conv(context).sigmoid()

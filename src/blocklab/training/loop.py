@@ -122,11 +122,6 @@ def train(
     Stops early where the loss is no longer a number.
     """
     batches = make_batches(data.train, data, recipe, setup, seed, train=True)
-    if len(data.train) % recipe.batch_size == 1 and not recipe.drop_last:
-        raise InputError(
-            f"{len(data.train)} images leave a last batch of one, which BatchNorm cannot train on; "
-            "set drop_last=true or another batch_size"
-        )
     model, optimizer = setup.fabric.setup(state.model, state.optimizer)
     mix = _mixing(recipe, len(data.class_names))
     while state.epochs_done < recipe.epochs and not state.diverged:
@@ -135,7 +130,7 @@ def train(
         model.train()
         loss_sum = torch.zeros((), dtype=torch.float64, device=setup.device)
         correct = torch.zeros((), dtype=torch.int64, device=setup.device)
-        images_seen, computing = 0, 0.0
+        images_seen, computing, rate = 0, 0.0, recipe.lr
         began = time.perf_counter()
         for step, (images, labels) in enumerate(batches.epoch(epoch)):
             rate = recipe.learning_rate(epoch + step / len(batches))

@@ -21,13 +21,17 @@ from safetensors.torch import save_file
 from blocklab.data import DataSpec, ImageData, open_data
 from blocklab.errors import InputError, RunError
 from blocklab.files import read_json, write_atomically, write_json
-from blocklab.measure import cost
+from blocklab.measure import Cost, cost
 from blocklab.models import ModelSpec
 from blocklab.training.device import Setup, available_cores, choose_setup
 from blocklab.training.loop import Record, State, evaluate, prepare, train
 from blocklab.training.recipe import Recipe
 
 OnEpoch = Callable[[Record], None]
+
+
+class BusyError(RunError):
+    """Another process is training the run."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,26 @@ def is_finished(folder: Path) -> bool:
     return (folder / "result.json").exists()
 
 
+def check_fits(definition: RunDefinition, data: ImageData) -> Cost:
+    """Check that a run can train on its data, before anything is trained; return its cost.
+
+    Raises:
+        InputError: if the network cannot take the images, or they do not fill a batch.
+    """
+    recipe = definition.recipe
+    if recipe.drop_last and len(data.train) < recipe.batch_size:
+        raise InputError(
+            f"{len(data.train)} training images do not fill one batch of {recipe.batch_size}; "
+            f"set batch_size={min(len(data.train), 32)} or use more images"
+        )
+    if not recipe.drop_last and len(data.train) % recipe.batch_size == 1:
+        raise InputError(
+            f"{len(data.train)} images leave a last batch of one, which BatchNorm cannot train on; "
+            "set drop_last=true or another batch_size"
+        )
+    return cost(definition.model.build_meta(len(data.class_names)), data.image_size)
+
+
 def execute_run(
     definition: RunDefinition,
     out: Path,
@@ -90,7 +114,7 @@ def execute_run(
             if not is_finished(folder):
                 _train_to_the_end(definition, folder, label, threads, on_epoch)
     except Timeout:
-        raise RunError(f"another process is training {folder}; wait for it to end") from None
+        raise BusyError(f"another process is training {folder}; wait for it to end") from None
     except PermissionError as error:
         raise RunError(f"cannot write to {folder}; choose another --out") from error
     return folder
@@ -105,8 +129,9 @@ def _train_to_the_end(
 ) -> None:
     recipe, seed = definition.recipe, definition.seed
     data = open_data(definition.data)
+    counted = check_fits(definition, data)
     begun = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
-    threads = begun.get("threads") or threads or available_cores()
+    threads = int(begun.get("threads") or threads or available_cores())
     torch.set_num_threads(threads)
     setup = choose_setup(recipe, begun.get("precision"), begun.get("memory_format"))
     torch.manual_seed(seed)
@@ -114,7 +139,7 @@ def _train_to_the_end(
     if (folder / "last.ckpt").exists():
         _resume(state, folder / "last.ckpt", setup)
     if not begun:
-        _write_run_file(definition, folder, label, data, setup, threads)
+        _write_run_file(definition, folder, label, data, counted, setup, threads)
     for record in train(state, data, recipe, setup, seed):
         write_atomically(folder / "last.ckpt", lambda path: torch.save(state.to_dict(), path))
         _write_log(folder, state.log)
@@ -138,10 +163,10 @@ def _write_run_file(
     folder: Path,
     label: str,
     data: ImageData,
+    counted: Cost,
     setup: Setup,
     threads: int,
 ) -> None:
-    counted = cost(definition.model.build_meta(len(data.class_names)), data.image_size)
     write_json(
         folder / "run.json",
         {

@@ -1,0 +1,124 @@
+"""A study's folder, beside the folders of its runs: what was asked, and reading what came of it.
+
+``OUT/<study>/study.json`` says which runs belong to which row, and what each row costs, so that a
+page can be made from the run folders alone, without the data and without building a model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from blocklab.errors import InputError, RunError
+from blocklab.files import read_json, write_json
+from blocklab.measure import Cost
+from blocklab.study.results import Reported, RowResult, RunRecord, StudyResults, read_run
+from blocklab.study.study import Study
+
+FAILURE_FILE = "failed.json"  # in a run's folder: why it last ended without a result
+
+
+def study_folder(study: Study, out: Path) -> Path:
+    """Return where a study's page and tables are."""
+    return out / study.name
+
+
+def write_study_folder(
+    study: Study, out: Path, costs: Mapping[str, tuple[Cost, int]], command: str | None
+) -> Path:
+    """Write study.json; `costs` maps a row to its cost and the input size it is counted at."""
+    folder = study_folder(study, out)
+    rows = []
+    for row in study.rows:
+        counted, input_size = costs[row.name]
+        rows.append(
+            {
+                "name": row.name,
+                "model": row.model.to_dict(),
+                "runs": {str(seed): row.definition(seed).hash for seed in study.seeds},
+                "cost": {"macs": counted.macs, "params": counted.params, "input_size": input_size},
+                "reported": asdict(row.reported) if row.reported else None,
+                "note": row.note,
+            }
+        )
+    write_json(
+        folder / "study.json",
+        {
+            "title": study.title,
+            "description": study.description,
+            "data": study.data.definition(),
+            "recipe": study.recipe.model_dump(mode="json"),
+            "recipe_name": study.recipe_name,
+            "seeds": list(study.seeds),
+            "varies": list(study.varies),
+            "baseline": study.baseline,
+            "notes": list(study.notes),
+            "command": command,
+            "rows": rows,
+        },
+    )
+    return folder
+
+
+def read_study_folder(folder: Path) -> StudyResults:
+    """Read a study's results from its folder and the run folders beside it.
+
+    Raises:
+        InputError: if the folder is not a study's.
+        RunError: if a file in it is damaged.
+    """
+    path = folder / "study.json"
+    if not path.exists():
+        near = sorted(file.parent.name for file in folder.glob("*/study.json"))
+        remedy = f"studies in it: {', '.join(near)}" if near else "run `blocklab study` first"
+        raise InputError(f"{folder} is not a study's folder; {remedy}")
+    saved = read_json(path)
+    try:
+        rows = tuple(_read_row(row, folder.parent) for row in saved["rows"])
+        notes = [f"{row['name']}: {row['note']}" for row in saved["rows"] if row["note"]]
+        return StudyResults(
+            title=saved["title"],
+            description=saved["description"],
+            data=saved["data"],
+            recipe=saved["recipe"],
+            recipe_name=saved["recipe_name"],
+            seeds=tuple(saved["seeds"]),
+            varies=tuple(saved["varies"]),
+            baseline=saved["baseline"],
+            rows=rows,
+            notes=(*saved["notes"], *notes),
+            command=saved["command"],
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}: {error}); run the study again: finished "
+            "runs are kept"
+        ) from error
+
+
+def note_failure(folder: Path, message: str) -> None:
+    """Write down why a run ended without a result."""
+    write_json(folder / FAILURE_FILE, {"message": message})
+
+
+def _read_row(saved: Mapping[str, Any], out: Path) -> RowResult:
+    runs: list[RunRecord] = []
+    failed: list[str] = []
+    for seed, run_hash in saved["runs"].items():
+        run = read_run(out / run_hash)
+        if run is not None:
+            runs.append(run)
+        elif (out / run_hash / FAILURE_FILE).exists():
+            message = read_json(out / run_hash / FAILURE_FILE)["message"]
+            failed.append(f"seed {seed}: {message}")
+    return RowResult(
+        name=saved["name"],
+        model=saved["model"],
+        **saved["cost"],
+        runs=tuple(runs),
+        planned_seeds=tuple(int(seed) for seed in saved["runs"]),
+        failed=tuple(failed),
+        reported=Reported(**saved["reported"]) if saved["reported"] else None,
+    )

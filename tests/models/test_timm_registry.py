@@ -1,0 +1,65 @@
+"""timm finds our models once blocklab is imported."""
+
+import inspect
+import warnings
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+import blocklab
+from blocklab.errors import InputError
+from blocklab.models.timm_registry import register_with_timm
+
+
+def test_every_named_model_is_listed() -> None:
+    expected = sorted(f"blocklab_{name}" for name in blocklab.list_models())
+    assert sorted(timm.list_models("blocklab_*")) == expected
+    assert all(timm.is_model(name) for name in expected)
+    assert not set(timm.list_models("blocklab_*", pretrained=True))
+
+
+def test_a_second_registration_is_silent() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        register_with_timm()
+
+
+def test_timm_builds_what_we_build() -> None:
+    torch.manual_seed(0)
+    theirs = timm.create_model("blocklab_resnet20_se", num_classes=7, drop_path_rate=0.1)
+    torch.manual_seed(0)
+    ours = blocklab.create_model("resnet20_se", num_classes=7, drop_path_rate=0.1)
+    assert str(theirs) == str(ours)
+    x = torch.randn(2, 3, 16, 24)
+    assert torch.equal(theirs.eval()(x), ours.eval()(x))
+    assert theirs.num_classes == 7
+
+
+def test_features_of_chosen_stages() -> None:
+    features: Any = timm.create_model(
+        "blocklab_resnet50_se", num_classes=10, in_chans=1, features_only=True, out_indices=(1, 2)
+    )
+    assert features.feature_info.channels() == [512, 1024]
+    assert features.feature_info.reduction() == [8, 16]
+    shapes = [tuple(m.shape) for m in features.eval()(torch.randn(2, 1, 64, 96))]
+    assert shapes == [(2, 512, 8, 12), (2, 1024, 4, 6)]
+
+
+@pytest.mark.parametrize("name", ["blocklab_resnet18", "blocklab_resnet18.a1_in1k"])
+def test_pretrained_weights_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"no pretrained weights.*load_weights") as caught:
+        timm.create_model(name, pretrained=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_options_are_refused() -> None:
+    with pytest.raises(InputError, match="did you mean 'attention'"):
+        timm.create_model("blocklab_resnet18", atention="se")
+
+
+def test_entry_points_name_themselves() -> None:
+    entry = timm.model_entrypoint("blocklab_van_b0")
+    assert entry.__name__ == "blocklab_van_b0"
+    assert "van_b0" in (inspect.getdoc(entry) or "")
