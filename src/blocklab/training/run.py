@@ -190,6 +190,10 @@ def _write_run_file(
             "memory_format": setup.layout,
             "threads": threads,
             "num_classes": len(data.class_names),
+            "class_names": list(data.class_names),
+            "data_address": definition.data.source,  # as given, to open the images again
+            "data_mean": list(data.mean),
+            "data_std": list(data.std),
             "image_size": data.image_size,
             "train_images": len(data.train),
             "validation_images": len(data.validation),

@@ -1,0 +1,97 @@
+"""The command line's frame: its commands, how it ends, and what an error looks like.
+
+Exit status 0: done. 1: something failed midway. 2: wrong input. An error is one line on stderr.
+"""
+
+import importlib
+import os
+import sys
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from blocklab.errors import BlocklabError
+
+app = typer.Typer(
+    name="blocklab",
+    help="Name a convolutional backbone, fill its slots with blocks, and learn what that buys.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+# The module of each command, which adds it to `app`; in the order in which help lists them.
+COMMANDS = {
+    "quickstart": "quickstart",
+    "models": "models",
+    "describe": "models",
+    "train": "train",
+    "study": "study",
+    "report": "study",
+    "evaluate": "runs",
+    "predict": "runs",
+    "diagnose": "runs",
+    "export": "runs",
+    "bench": "bench",
+    "check": "check",
+}
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(f"blocklab {version_of('blocklab')}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; return its exit status."""
+    verb = arguments[0] if arguments else ""
+    # Only what is called is imported, so that listing models does not wait for the training room.
+    for module in dict.fromkeys([COMMANDS[verb]] if verb in COMMANDS else COMMANDS.values()):
+        importlib.import_module(f"blocklab.cli.{module}")
+    try:
+        status = typer.main.get_command(app).main(
+            args=arguments, prog_name="blocklab", standalone_mode=False
+        )
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except TyperException as error:
+        return _say(f"{error}; `blocklab {_verb(arguments)}--help` shows what it takes", 2)
+    except BlocklabError as error:
+        return _say(str(error), error.exit_status)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("stopped; what was saved is kept: run the same command again to go on", 130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError:
+        return _say("out of memory; use a smaller batch_size, fewer --workers or smaller images", 1)
+    except Exception as error:
+        if os.environ.get("BLOCKLAB_TRACEBACK"):
+            raise
+        said = " ".join(str(error).split())
+        return _say(
+            f"{type(error).__name__}: {said} (a fault of blocklab's: please report it with what "
+            "BLOCKLAB_TRACEBACK=1 shows)",
+            1,
+        )
+
+
+def _verb(arguments: list[str]) -> str:
+    return f"{arguments[0]} " if arguments and arguments[0] in COMMANDS else ""
+
+
+def _say(message: str, status: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))

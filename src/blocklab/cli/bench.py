@@ -1,0 +1,27 @@
+"""``blocklab bench``: how fast and how large a model is on this machine."""
+
+from typing import Annotated
+
+import typer
+
+from blocklab.cli.app import app
+from blocklab.cli.options import Json, Plugins, load_plugins
+from blocklab.cli.output import print_json, print_table
+from blocklab.measure.speed import bench as bench_model
+
+
+@app.command()
+def bench(
+    model: Annotated[str, typer.Argument(help="A named model.")],
+    input_size: Annotated[int, typer.Option(help="Side of the image in pixels.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 64,
+    plugin: Plugins = [],  # noqa: B006 - read only
+    json: Json = False,
+) -> None:
+    """Measure training and inference speed and memory: layouts, precisions, deployed or not."""
+    load_plugins(plugin)
+    report = bench_model(model, input_size=input_size, batch_size=batch_size)
+    if json:
+        print_json(report.to_dict())
+        return
+    print_table(report.headings, report.cells(), report.title)

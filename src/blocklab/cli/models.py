@@ -1,0 +1,102 @@
+"""``blocklab models`` and ``blocklab describe``."""
+
+from typing import Annotated
+
+import typer
+
+from blocklab.cli.app import app
+from blocklab.cli.options import InputSize, Json, Plugins, load_plugins
+from blocklab.cli.output import print_json, print_table
+from blocklab.errors import InputError, did_you_mean
+from blocklab.measure import cost
+from blocklab.measure.description import describe as describe_model
+from blocklab.measure.receptive_field import live_taps
+from blocklab.models import list_models, model_spec
+from blocklab.report.tables import counted, square
+
+
+@app.command()
+def models(
+    pattern: Annotated[
+        str, typer.Argument(metavar="[FILTER]", help="A shell pattern, such as 'res2net*'.")
+    ] = "*",
+    with_cost: Annotated[bool, typer.Option("--cost", help="Count MACs and parameters.")] = False,
+    input_size: InputSize = 224,
+    num_classes: Annotated[int, typer.Option(help="Outputs of the head.")] = 1000,
+    json: Json = False,
+) -> None:
+    """List the named models."""
+    names = list_models(pattern)
+    if not names:
+        close = did_you_mean(pattern.strip("*?"), list_models())
+        raise InputError(f"no model matches '{pattern}'{close or ';'} `blocklab models` lists all")
+    if not with_cost:
+        if json:
+            print_json([{"model": name} for name in names])
+        else:
+            print("\n".join(names))
+        return
+    costs = {name: cost(name, input_size, num_classes) for name in names}
+    if json:
+        print_json(
+            [
+                {"model": name, "macs": c.macs, "params": c.params, "input_size": input_size}
+                for name, c in costs.items()
+            ]
+        )
+        return
+    print_table(
+        ("model", f"MACs (G) at {square(input_size)}", "params (M)"),
+        [(name, counted(c.macs / 1e9), counted(c.params / 1e6)) for name, c in costs.items()],
+    )
+
+
+@app.command()
+def describe(
+    model: Annotated[str, typer.Argument(help="A named model.")],
+    input_size: InputSize = 224,
+    num_classes: Annotated[int, typer.Option(help="Outputs of the head.")] = 1000,
+    plugin: Plugins = [],  # noqa: B006 - read only
+    json: Json = False,
+) -> None:
+    """Show a model's stages, shapes and costs, and which taps of large kernels can be used."""
+    load_plugins(plugin)
+    spec = model_spec(model)
+    described = describe_model(spec.build_meta(num_classes), input_size)
+    taps = live_taps(spec.build_meta(num_classes), input_size)
+    if json:
+        print_json(
+            {
+                "model": model,
+                "specification": spec.to_dict(),
+                "input_size": input_size,
+                "num_classes": num_classes,
+                "macs": described.macs,
+                "params": described.params,
+                "parts": [part.to_dict() for part in described.parts],
+                "large_kernels": [row.to_dict() for row in taps],
+            }
+        )
+        return
+    print_table(
+        ("part", "output (C, H, W)", "MACs (G)", "params (M)"),
+        [
+            *(
+                (
+                    part.name,
+                    ", ".join(map(str, part.shape)),
+                    counted(part.macs / 1e9),
+                    counted(part.params / 1e6),
+                )
+                for part in described.parts
+            ),
+            ("total", "", counted(described.macs / 1e9), counted(described.params / 1e6)),
+        ],
+        f"{model} at {square(input_size)}, {num_classes} classes",
+    )
+    if taps:
+        print_table(
+            ("large kernel", "map", "taps that can meet it", "of"),
+            [row.cells() for row in taps],
+            "Taps of large kernels that can ever meet a pixel",
+        )

@@ -1,0 +1,64 @@
+"""Options that several commands share."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from blocklab.errors import InputError
+from blocklab.files import parse_yaml
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Out = Annotated[Path, typer.Option(help="The folder of run folders.")]
+Settings = Annotated[
+    list[str],
+    typer.Option(
+        "--set", metavar="FIELD=VALUE", help="Change a field of the recipe, or of the data (data.…)"
+    ),
+]
+Plugins = Annotated[
+    list[Path],
+    typer.Option("--plugin", help="A Python file that registers blocks; it is run."),
+]
+InputSize = Annotated[int, typer.Option(help="Side of the image in pixels.")]
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Read ``field=value`` items, the value as YAML: ``epochs=3 flip=true ema_decay=null``.
+
+    Raises:
+        InputError: for an item without a field and a value, or a field set twice.
+    """
+    found: dict[str, Any] = {}
+    for item in settings:
+        field, equals, value = item.partition("=")
+        if not equals or not field.strip():
+            raise InputError(f"--set takes FIELD=VALUE, not '{item}'; for example --set epochs=3")
+        if field.strip() in found:
+            raise InputError(f"--set gives '{field.strip()}' twice; give it once")
+        found[field.strip()] = parse_yaml(value, f"--set {field.strip()}")
+    return found
+
+
+def parse_names(given: Iterable[str] | None) -> list[str] | None:
+    """Split ``A,B`` into names; one with a comma in it stands in double quotes."""
+    if not given:
+        return None
+    return [
+        name.strip()
+        for line in csv.reader(given, skipinitialspace=True)
+        for name in line
+        if name.strip()
+    ]
+
+
+def load_plugins(paths: Iterable[Path]) -> tuple[str, ...]:
+    """Run the files that register a user's blocks; return their paths, for worker processes."""
+    from blocklab.blocks.plugins import load_plugin
+
+    paths = [path.resolve() for path in paths]
+    for path in paths:
+        load_plugin(path)
+    return tuple(map(str, paths))

@@ -1,0 +1,47 @@
+"""What commands print: tables for people, JSON for programs."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from blocklab.report.tables import columns
+from blocklab.study.results import StudyResults
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on stdout; nothing else goes there."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
+) -> None:
+    """Print a table, its first column left and the others right; wide where it is no terminal."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for number, heading in enumerate(headings):
+        table.add_column(
+            escape(heading), justify="left" if number == 0 else "right", no_wrap=number == 0
+        )
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console = output_console()
+    console.print(table)
+
+
+def output_console() -> Console:
+    """Return the console of stdout, which does not wrap into a file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=240)
+
+
+def print_results(results: StudyResults) -> None:
+    """Print a study's table as the page has it."""
+    shown = columns(results)
+    headings = [column.full_heading for column in shown]
+    rows = [[column.text(row) for column in shown] for row in results.rows]
+    print_table(headings, rows, results.title)

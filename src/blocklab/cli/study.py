@@ -1,0 +1,162 @@
+"""``blocklab study`` and ``blocklab report``."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from blocklab.cli.app import app
+from blocklab.cli.options import (
+    Json,
+    Out,
+    Plugins,
+    Settings,
+    load_plugins,
+    parse_names,
+    parse_settings,
+)
+from blocklab.cli.output import print_json, print_results, print_table
+from blocklab.errors import InputError
+from blocklab.report import write_index, write_report
+from blocklab.study.collection import load_studies
+from blocklab.study.execute import run_studies
+from blocklab.study.folder import read_study_folder, study_folder
+from blocklab.study.plan import PLAN_HEADINGS, plan_cells, plan_lines
+from blocklab.study.progress import Progress
+from blocklab.study.results import StudyResults
+from blocklab.study.study import Study
+from blocklab.study.verify import verify_run
+
+STUDY = "A study's YAML file, or the name of one that is shipped with blocklab."
+
+
+@app.command()
+def study(
+    file: Annotated[str, typer.Argument(metavar="FILE_OR_NAME", help=STUDY)] = "",
+    data: Annotated[str | None, typer.Option(help="Images to use in place of the study's.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe in place of the study's.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
+    rows: Annotated[list[str] | None, typer.Option(help="Rows to keep, A,B (and baseline).")] = None,
+    out: Out = Path("runs"),
+    settings: Settings = [],  # noqa: B006 - read only
+    workers: Annotated[
+        str, typer.Option(help="Processes that share the cores: a number, or auto.")
+    ] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads of each run.")] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: auto, or where.")
+    ] = None,
+    plugin: Plugins = [],  # noqa: B006 - read only
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List runs, costs and time.")] = False,
+    verify: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Train one run again; compare every bit.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Run a study's rows and seeds, and write its page; a rerun goes on where it stopped."""
+    plugins = load_plugins(plugin)
+    if verify is not None:
+        if file:
+            raise InputError("--verify RUN takes no study; leave the study's name out")
+        return _verify(verify, json)
+    if not file:
+        raise InputError(f"name a study: {STUDY[0].lower()}{STUDY[1:]}")
+    studies = load_studies(
+        file,
+        data=data,
+        recipe=recipe,
+        seeds=seeds,
+        rows=parse_names(rows),
+        settings=parse_settings(settings),
+    )
+    if dry_run:
+        lines = plan_lines(studies, out)
+        if json:
+            print_json(lines)
+        else:
+            print_table(PLAN_HEADINGS, map(plan_cells, lines))
+        return 0
+    results = run_and_report(studies, out, workers, threads, ray, plugins)
+    if json:
+        print_json([_results_as_json(one, result, out) for one, result in zip(studies, results)])
+    else:
+        for one, result in zip(studies, results, strict=True):
+            print_results(result)
+            print(f"page: {study_folder(one, out) / 'report.html'}")
+    return 1 if any(row.failed for result in results for row in result.rows) else 0
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="A study's folder.")],
+    json: Json = False,
+) -> None:
+    """Make the page and the tables of a study from whatever has finished."""
+    results = read_study_folder(folder)
+    page = write_report(results, folder)
+    if json:
+        print_json({"page": str(page), "rows": results.summary_lines()})
+        return
+    print_results(results)
+    print(f"page: {page}")
+
+
+def run_and_report(
+    studies: tuple[Study, ...],
+    out: Path,
+    workers: str | int = "auto",
+    threads: int | None = None,
+    ray: str | None = None,
+    plugins: tuple[str, ...] = (),
+) -> tuple[StudyResults, ...]:
+    """Run studies under a live table on stderr and write a page for each, and one for all."""
+    command = shlex.join(["blocklab", *sys.argv[1:]])
+    with Progress(Console(stderr=True)) as progress:
+        results = run_studies(
+            studies,
+            out,
+            workers=_worker_count(workers),
+            threads=threads,
+            watcher=progress,
+            plugins=plugins,
+            ray=ray,
+            command=command,
+        )
+    for one, result in zip(studies, results, strict=True):
+        write_report(result, study_folder(one, out))
+    if len(studies) > 1:
+        names = [one.name for one in studies]
+        page = write_index(out, list(zip(names, results, strict=True)))
+        print(f"index: {page}", file=sys.stderr)
+    return results
+
+
+def _worker_count(given: str | int) -> int | None:
+    """Read --workers; None is auto."""
+    if given == "auto":
+        return None
+    try:
+        return int(given)
+    except ValueError:
+        raise InputError(f"--workers is a number or auto, not '{given}'") from None
+
+
+def _verify(run: Path, json: bool) -> int:
+    verification = verify_run(run)
+    if json:
+        print_json(verification.to_dict())
+    else:
+        print(verification)
+    return 0 if verification.same else 1
+
+
+def _results_as_json(study: Study, results: StudyResults, out: Path) -> dict[str, object]:
+    folder = study_folder(study, out)
+    return {
+        "study": study.name,
+        "page": str(folder / "report.html"),
+        "rows": results.summary_lines(),
+    }

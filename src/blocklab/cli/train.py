@@ -1,0 +1,65 @@
+"""``blocklab train``: one run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from blocklab.cli.app import app
+from blocklab.cli.options import Json, Out, Plugins, Settings, load_plugins, parse_settings
+from blocklab.cli.output import print_json, print_table
+from blocklab.data import DataSpec
+from blocklab.models import model_spec
+from blocklab.report.tables import accuracy_percent
+from blocklab.study.progress import TrainingBar
+from blocklab.study.study import split_settings
+from blocklab.training.distributed import launch
+from blocklab.training.finished import read_result
+from blocklab.training.recipe import load_recipe
+from blocklab.training.run import RunDefinition
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="A named model.")],
+    data: Annotated[str, typer.Option(help="Images: digits, cifar100, folder:PATH, …")],
+    recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file of one.")] = "quick",
+    seed: Annotated[int, typer.Option(help="Decides initial weights, order and draws.")] = 0,
+    out: Out = Path("runs"),
+    settings: Settings = [],  # noqa: B006 - read only
+    threads: Annotated[int | None, typer.Option(help="Threads of the run.")] = None,
+    devices: Annotated[int, typer.Option(help="Devices (or processes) of one machine.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines, each with that many devices.")] = 1,
+    plugin: Plugins = [],  # noqa: B006 - read only
+    json: Json = False,
+) -> int:
+    """Train one model; a rerun goes on where it stopped."""
+    plugins = load_plugins(plugin)
+    recipe_changes, data_changes = split_settings(parse_settings(settings))
+    loaded = load_recipe(recipe, recipe_changes)
+    definition = RunDefinition(
+        model_spec(model), DataSpec.parse({"source": data, **data_changes}), loaded, seed
+    )
+    with TrainingBar(Console(stderr=True), model, loaded.epochs) as bar:
+        folder = launch(
+            definition,
+            out,
+            label=model,
+            devices=devices,
+            nodes=nodes,
+            threads=threads,
+            plugins=plugins,
+            on_epoch=bar.epoch,
+            on_step=bar.step,
+        )
+    result = read_result(folder)
+    if json:
+        print_json({"run": str(folder), **result})
+    else:
+        names = ("test top-1 (%)", "test top-5 (%)", "seconds", "run")
+        figures = [result.get("test_top1_percent"), result.get("test_top5_percent")]
+        shown = [accuracy_percent(figure) for figure in figures]
+        shown += [f"{result['train_seconds']:.0f}", str(folder)]
+        print_table(("model", *names), [(model, *shown)])
+    return 0 if result["status"] == "finished" else 1

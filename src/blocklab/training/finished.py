@@ -1,0 +1,167 @@
+"""A finished run, opened again: its network with its weights, to evaluate, predict or export."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from blocklab.backbones import Backbone
+from blocklab.data import DataSpec, ImageData, open_data
+from blocklab.data.pictures import Picture, decode
+from blocklab.errors import InputError, RunError
+from blocklab.files import read_json
+from blocklab.measure.activations import Diagnosis, count_zeros
+from blocklab.models import ModelSpec, load_weights
+from blocklab.training.device import Setup, choose_setup
+from blocklab.training.loop import HALF, Record, evaluate, make_batches
+from blocklab.training.recipe import Recipe
+from blocklab.training.run import is_finished
+
+MOST_PREDICTED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one image, best first, with their probabilities (0 to 1)."""
+
+    image: Path
+    classes: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        classes = [{"class": name, "probability": share} for name, share in self.classes]
+        return {"image": str(self.image), "classes": classes}
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run's folder, read: the network in evaluation mode, and all that its images need."""
+
+    folder: Path
+    run: dict[str, Any]  # run.json
+    spec: ModelSpec
+    recipe: Recipe
+    model: Backbone
+
+    @classmethod
+    def open(cls, folder: Path) -> "FinishedRun":
+        """Read a run's folder and build its network.
+
+        Raises:
+            InputError: if the folder is not that of a finished run, or a block it needs is not
+                registered.
+            RunError: if a file in it is damaged.
+        """
+        if not (folder / "run.json").is_file():
+            raise InputError(f"{folder} is not a run's folder (it has no run.json); name one")
+        if not is_finished(folder):
+            raise InputError(f"{folder} has no result yet; run the same command again to end it")
+        run = read_json(folder / "run.json")
+        try:
+            definition = run["definition"]
+            spec = ModelSpec.from_dict(definition["model"])
+            recipe = Recipe.parse(definition["recipe"], f"the recipe in {folder / 'run.json'}")
+            model = spec.build(len(run["class_names"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{folder / 'run.json'} is damaged ({type(error).__name__}: {error}); delete the "
+                "folder and run again"
+            ) from error
+        load_weights(model, folder / "model.safetensors")
+        return cls(folder, run, spec, recipe, model.eval())
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the network's outputs, in order."""
+        return tuple(self.run["class_names"])
+
+    @property
+    def normalisation(self) -> tuple[Any, Any]:
+        """Mean and SD, a channel each, that images had in training."""
+        if self.recipe.normalize == "half":
+            return HALF
+        return tuple(self.run["data_mean"]), tuple(self.run["data_std"])
+
+    def setup(self) -> Setup:
+        """Device, precision and layout that the run trained with."""
+        return choose_setup(self.recipe, self.run["precision"], self.run["memory_format"])
+
+    def open_data(self, address: str | None = None) -> ImageData:
+        """Open the run's images, or others of the same classes.
+
+        Raises:
+            InputError: if they are not there, or have other classes.
+        """
+        fields = {**self.run["definition"]["data"], "source": address or self.run["data_address"]}
+        if address is not None:  # limits are the run's own business
+            fields = {"source": address, "image_size": self.run["image_size"]}
+        data = open_data(DataSpec.parse(fields))
+        if data.class_names != self.class_names:
+            raise InputError(
+                f"{data.name} has other classes ({len(data.class_names)}) than the run "
+                f"({len(self.class_names)}); give images of the same classes, in folders of the "
+                "same names"
+            )
+        # As in training, whatever the mean of other images is.
+        return replace(data, mean=self.run["data_mean"], std=self.run["data_std"])
+
+    def evaluate(self, address: str | None = None, split: str = "test") -> Record:
+        """Measure top-1, top-5 (percent) and loss on a split.
+
+        Raises:
+            InputError: as `open_data`, or if the split has no images.
+        """
+        data, setup = self.open_data(address), self.setup()
+        images = len(getattr(data, split))
+        model = self._placed(setup)
+        record, _ = evaluate(model, data, split, self.recipe, setup)
+        return {"split": split, "images": images, **record}
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[Path], top: int = 5) -> list[Prediction]:
+        """Name the likeliest classes of image files.
+
+        Raises:
+            InputError: for a file that is no image, or a number of classes that is not positive.
+        """
+        if top < 1:
+            raise InputError(f"top is 1 class or more, not {top}")
+        setup = self.setup()
+        model = self._placed(setup)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in self.normalisation)
+        found: list[Prediction] = []
+        for start in range(0, len(images), MOST_PREDICTED_AT_ONCE):
+            paths = images[start : start + MOST_PREDICTED_AT_ONCE]
+            pixels = [decode(Picture(str(path), path), self.run["image_size"]) for path in paths]
+            batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
+            batch = ((batch - mean) / std).to(setup.device, memory_format=setup.memory_format)
+            with setup.fabric.autocast():
+                shares: Tensor = model(batch).float().softmax(1).cpu()
+            best = shares.topk(min(top, shares.shape[1]))
+            for path, values, numbers in zip(paths, best.values, best.indices, strict=True):
+                named = [self.class_names[int(number)] for number in numbers]
+                found.append(Prediction(path, tuple(zip(named, values.tolist(), strict=True))))
+        return found
+
+    def _placed(self, setup: Setup) -> nn.Module:
+        return self.model.to(device=setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
+
+
+def read_result(folder: Path) -> Record:
+    """Read what a finished run reached."""
+    return read_json(folder / "result.json")
+
+
+def diagnose_run(finished: FinishedRun, first: int = 30, last: int = 40) -> Diagnosis:
+    """Count zero activations of a run's network over test batches `first` to `last`.
+
+    Raises:
+        InputError: if the test images make no such batches.
+    """
+    data, setup = finished.open_data(), finished.setup()
+    batches = make_batches(data.test, data, finished.recipe, setup, 0, train=False)
+    return count_zeros(finished.model, batches.epoch(0), first, last)
