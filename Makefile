@@ -1,17 +1,39 @@
-# Each target does all of its own set-up: a .venv is made once and again when pyproject.toml changes.
+# Each target does all of its own set-up: a .venv is made once, and again when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: test lint
+.PHONY: quickstart test lint docs clean
 
-.venv/.installed: pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
-
-lint: .venv/.installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+quickstart: .venv/.installed
+	$(BIN)/blocklab quickstart
 
 test: lint
 	$(BIN)/python -m pytest
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+docs: .venv/.installed-docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning docs docs/_build
+
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) .
+	touch $@
+
+.venv/.installed-dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) '.[dev]'
+	touch $@ .venv/.installed
+
+.venv/.installed-docs: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) '.[docs]'
+	touch $@ .venv/.installed
+
+clean:
+	rm -rf .venv docs/_build
