@@ -103,7 +103,9 @@ def diagnose(
 def export(
     run: Run,
     format: Annotated[Format, typer.Option(help="What to write.")],
-    to: Annotated[Path | None, typer.Option(help="Where to (default: in the run's folder).")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Where to (default: in the run's folder).")
+    ] = None,
     deploy: Annotated[
         bool, typer.Option("--deploy", help="Merge kernels and fold BatchNorm first.")
     ] = False,

@@ -39,7 +39,9 @@ def study(
     data: Annotated[str | None, typer.Option(help="Images to use in place of the study's.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe in place of the study's.")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
-    rows: Annotated[list[str] | None, typer.Option(help="Rows to keep, A,B (and baseline).")] = None,
+    rows: Annotated[
+        list[str] | None, typer.Option(help="Rows to keep, A,B (and baseline).")
+    ] = None,
     out: Out = Path("runs"),
     settings: Settings = [],  # noqa: B006 - read only
     workers: Annotated[
@@ -81,7 +83,8 @@ def study(
         return 0
     results = run_and_report(studies, out, workers, threads, ray, plugins)
     if json:
-        print_json([_results_as_json(one, result, out) for one, result in zip(studies, results)])
+        pairs = zip(studies, results, strict=True)
+        print_json([_results_as_json(one, result, out) for one, result in pairs])
     else:
         for one, result in zip(studies, results, strict=True):
             print_results(result)

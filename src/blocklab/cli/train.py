@@ -7,12 +7,12 @@ import typer
 from rich.console import Console
 
 from blocklab.cli.app import app
+from blocklab.cli.bar import TrainingBar
 from blocklab.cli.options import Json, Out, Plugins, Settings, load_plugins, parse_settings
 from blocklab.cli.output import print_json, print_table
 from blocklab.data import DataSpec
 from blocklab.models import model_spec
 from blocklab.report.tables import accuracy_percent
-from blocklab.study.progress import TrainingBar
 from blocklab.study.study import split_settings
 from blocklab.training.distributed import launch
 from blocklab.training.finished import read_result
