@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from blocklab.backbones.base import Backbone, BackboneConfig
+from blocklab.backbones.base import Backbone, input_cfg
+from blocklab.backbones.config import BackboneConfig
 from blocklab.backbones.replknet import RepLKNet, RepLKNetConfig
 from blocklab.backbones.resnet import ResNet, ResNetConfig
 from blocklab.backbones.van import VAN, VANConfig
@@ -56,4 +57,4 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
-__all__ = ["BACKBONES", "FAMILIES", "Backbone", "BackboneConfig"]
+__all__ = ["BACKBONES", "FAMILIES", "Backbone", "BackboneConfig", "input_cfg"]

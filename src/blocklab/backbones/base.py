@@ -1,100 +1,76 @@
-"""What all backbones share: timm's conventions for features and heads, and their configuration."""
+"""What all backbones share: timm's conventions for features and heads."""
 
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, cast
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, ClassVar, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import FeatureInfo
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from blocklab.blocks.registry import BlockSpec, block_info, create_block, parse_block
+from blocklab.backbones.config import BackboneConfig
 from blocklab.errors import InputError
 
-Rate = Annotated[float, Field(ge=0, lt=1)]
 
+def check_images(x: Tensor, channels: int) -> None:
+    """Refuse what is no batch of images of so many channels.
 
-class BackboneConfig(BaseModel):
-    """A backbone as data: its sizes and what fills its slots; all defaults filled in."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    drop_rate: Rate = Field(0.0, description="dropout before the classifier")
-    drop_path_rate: Rate = Field(0.0, description="stochastic depth of the last block")
-
-
-def parse_staged(kinds: str | tuple[str, ...], value: object, stages: int) -> BlockSpec:
-    """Parse a block that may be limited to stages: ``{type: se, stages: [2, 3, 4]}``.
-
-    Stages count from 1. A block in all stages is written without them.
+    Raises:
+        InputError: if it is none.
     """
-    chosen = None
-    if isinstance(value, dict) and "stages" in value:
-        value = dict(value)
-        chosen = value.pop("stages")
-        if isinstance(chosen, int):
-            chosen = [chosen]
-        valid = isinstance(chosen, list | tuple) and all(
-            isinstance(stage, int) and 1 <= stage <= stages for stage in chosen
+    if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
+        raise InputError(
+            f"the network takes (batch, {channels}, height, width), not {tuple(x.shape)}"
         )
-        if not valid or not chosen:
-            raise InputError(f"stages are numbers from 1 to {stages}, not {chosen!r}")
-    spec = parse_block(kinds, value)
-    if chosen is not None and set(cast(list[int], chosen)) != set(range(1, stages + 1)):
-        spec["stages"] = sorted(set(cast(list[int], chosen)))
-    return spec
 
 
-def in_stage(spec: BlockSpec, stage: int) -> bool:
-    """Whether a parsed block sits in `stage` (from 1)."""
-    return "stages" not in spec or stage in spec["stages"]
+torch.fx.wrap("check_images")  # a symbolic trace calls it and does not look inside
 
 
-def without_stages(spec: BlockSpec) -> BlockSpec:
-    """Return the block itself, as the registry knows it."""
-    return {key: value for key, value in spec.items() if key != "stages"}
-
-
-def create_staged_chain(specs: list[BlockSpec], stage: int, channels: int) -> nn.Module | None:
-    """Build those attentions of a chain that sit in `stage`, or None where none does."""
-    blocks = [
-        create_block("attention", without_stages(spec), channels=channels)
-        for spec in specs
-        if in_stage(spec, stage)
-    ]
-    if not blocks:
-        return None
-    return blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
-
-
-def token_mixer_kind(spec: BlockSpec) -> str:
-    """VAN's spatial unit may be any attention, or a token mixer: say which this is."""
-    return block_info(("token_mixer", "attention"), spec["type"]).kind
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Let no BatchNorm inside count its batch: it is one that it has already counted."""
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    tracked = [norm.track_running_stats for norm in norms]
+    try:
+        for norm in norms:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm, track in zip(norms, tracked, strict=True):
+            norm.track_running_stats = track
 
 
 class Backbone(nn.Module):
     """A stem, stages, a pooled head; subclasses build them and run one stage at a time.
 
     Follows timm: `forward_features`, `forward_head`, `forward_intermediates`, `get_classifier`,
-    `reset_classifier`, `feature_info`, `num_features`, `set_grad_checkpointing`, `group_matcher`.
+    `reset_classifier`, `feature_info`, `num_features`, `head_hidden_size`, `pretrained_cfg`,
+    `set_grad_checkpointing`, `group_matcher`, `no_weight_decay`, `prune_intermediate_layers`.
     """
 
     family: ClassVar[str]
     classifier_name: ClassVar[str] = "head"
+    norm_name: ClassVar[str | None] = None  # of the norm between the last stage and the pool
+    crop_pct: ClassVar[float] = 0.875  # how the authors cropped their test images
     stage_modules: tuple[str, ...]  # where each stage's features come from
     num_features: int
     stem_stride: int
 
-    def __init__(self, num_classes: int, in_chans: int, drop_rate: float) -> None:
+    def __init__(self, config: BackboneConfig, num_classes: int, in_chans: int) -> None:
         super().__init__()
         for name, value, least in (("num_classes", num_classes, 0), ("in_chans", in_chans, 1)):
             if not isinstance(value, int) or value < least:
                 raise InputError(f"{name} must be {least} or more, not {value!r}")
+        self.config = config
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.drop_rate = drop_rate
+        self.drop_rate = config.drop_rate
+        self.stem_stride = config.stem_stride
         self.grad_checkpointing = False
-        self.pretrained_cfg: dict[str, Any] = {}
+        self.pruned: tuple[str, ...] = ()  # prefixes of the names that it once had
 
     # What a subclass does.
     def forward_stem(self, x: Tensor) -> Tensor:
@@ -105,9 +81,13 @@ class Backbone(nn.Module):
         """Run stage 0, 1, ...: a map to a map."""
         raise NotImplementedError
 
+    def stage_parts(self, stage: int) -> tuple[str, ...]:
+        """Return the names of the modules that stage 0, 1, ... alone uses."""
+        raise NotImplementedError
+
     def forward_norm(self, x: Tensor) -> Tensor:
-        """What follows the last stage, before pooling (the identity unless overridden)."""
-        return x
+        """What follows the last stage, before pooling (the identity where there is no norm)."""
+        return x if self.norm_name is None else getattr(self, self.norm_name)(x)
 
     def finish(self, widths: list[int], reductions: list[int]) -> None:
         """Set what follows from the built stages; called at the end of a constructor."""
@@ -122,6 +102,13 @@ class Backbone(nn.Module):
             out_indices=tuple(range(len(widths))),
         )
         self.global_pool = "avg"
+        self.pretrained_cfg = input_cfg(type(self), self.config)
+        self.pretrained_cfg["num_classes"] = self.num_classes
+        self.pretrained_cfg["input_size"] = (
+            self.in_chans,
+            *self.pretrained_cfg["input_size"][1:],
+        )
+        self.default_cfg = self.pretrained_cfg  # timm's older name for it
         setattr(self, self.classifier_name, self._classifier(self.num_classes))
 
     def _classifier(self, num_classes: int) -> nn.Module:
@@ -134,19 +121,22 @@ class Backbone(nn.Module):
         Raises:
             InputError: for an image that the network cannot take.
         """
-        if x.ndim != 4 or x.shape[1] != self.in_chans or 0 in x.shape:
-            raise InputError(
-                f"the network takes (batch, {self.in_chans}, height, width), not {tuple(x.shape)}"
-            )
+        check_images(x, self.in_chans)
         x = self.forward_stem(x)
         for stage in range(len(self.stage_modules)):
             x = self._run_stage(x, stage)
         return self.forward_norm(x)
 
     def _run_stage(self, x: Tensor, stage: int) -> Tensor:
-        if self.grad_checkpointing and self.training and x.requires_grad:
-            return cast(Tensor, checkpoint(self.forward_stage, x, stage, use_reentrant=False))
-        return self.forward_stage(x, stage)
+        if not (self.grad_checkpointing and self.training and torch.is_grad_enabled()):
+            return self.forward_stage(x, stage)
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), _statistics_kept(self)
+
+        # Compiled, a recomputed stage counts its batch twice, as it does in timm's networks.
+        told: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": contexts}
+        return cast(Tensor, checkpoint(self.forward_stage, x, stage, use_reentrant=False, **told))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, num_features, H', W') -> (B, num_classes), or the pooled features themselves."""
@@ -162,30 +152,78 @@ class Backbone(nn.Module):
     def forward_intermediates(
         self,
         x: Tensor,
-        indices: int | list[int] | None = None,
+        indices: int | list[int] | tuple[int, ...] | None = None,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: Literal["NCHW"] = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return the maps after the chosen stages (all, the last n, or a list of them)."""
+        """Return the maps after the chosen stages: all, the last n, or those in a list.
+
+        Args:
+            x: (B, in_chans, H, W).
+            indices: stages from 0; negative ones count from the end.
+            norm: normalise the last stage's map, where the network has such a norm.
+            stop_early: do not run the stages after the last chosen one.
+            output_fmt: the layout; there is one.
+            intermediates_only: return the maps alone, else what `forward_features` gives as well.
+
+        Raises:
+            InputError: for a stage that the network has not.
+        """
         if output_fmt != "NCHW":
             raise InputError(f"output_fmt is NCHW, not {output_fmt!r}")
+        check_images(x, self.in_chans)
+        chosen = self._chosen_stages(indices)
         count = len(self.stage_modules)
-        if indices is None:
-            indices = list(range(count))
-        elif isinstance(indices, int):
-            indices = list(range(count - indices, count))
-        chosen = [index % count for index in indices]
+        run = max(chosen) + 1 if stop_early else count
+        normed = run == len(self.config.blocks_per_stage)  # the norm is the last stage's
         x = self.forward_stem(x)
         maps: list[Tensor] = []
-        for stage in range(count):
-            if stop_early and stage > max(chosen):
-                break
+        for stage in range(run):
             x = self._run_stage(x, stage)
             if stage in chosen:
-                maps.append(self.forward_norm(x) if norm and stage == count - 1 else x)
-        return maps if intermediates_only else (self.forward_norm(x), maps)
+                last = norm and normed and stage == run - 1
+                maps.append(self.forward_norm(x) if last else x)
+        if intermediates_only:
+            return maps
+        return self.forward_norm(x) if normed else x, maps
+
+    def _chosen_stages(self, indices: int | list[int] | tuple[int, ...] | None) -> list[int]:
+        count = len(self.stage_modules)
+        if isinstance(indices, int):
+            wanted = range(count - indices, count) if 0 < indices <= count else range(0)
+        else:
+            wanted = range(count) if indices is None else indices
+        if not wanted or not all(-count <= index < count for index in wanted):
+            raise InputError(
+                f"the network has stages 0 to {count - 1} (or -{count} to -1): it has no {indices}"
+            )
+        return sorted({index % count for index in wanted})
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | list[int] | tuple[int, ...] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Remove what the maps after the chosen stages do not need; return the stages from 0."""
+        chosen = self._chosen_stages(indices)
+        removed = []
+        for stage in range(len(self.stage_modules) - 1, max(chosen), -1):
+            for name in self.stage_parts(stage):
+                parent, _, child = name.rpartition(".")
+                delattr(self.get_submodule(parent), child)
+                removed.append(f"{name}.")
+        self.stage_modules = self.stage_modules[: max(chosen) + 1]
+        if self.norm_name is not None and prune_norm:
+            setattr(self, self.norm_name, nn.Identity())
+            removed.append(f"{self.norm_name}.")
+        if prune_head:
+            self.reset_classifier(0, "")
+            removed.append(f"{self.classifier_name}.")
+        self.pruned = (*self.pruned, *removed)
+        return chosen
 
     def get_classifier(self) -> nn.Module:
         """Return the last layer."""
@@ -193,10 +231,14 @@ class Backbone(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a new last layer; 0 classes: none. `global_pool` is ``avg`` or an empty string."""
+        if global_pool not in (None, "avg", ""):
+            raise InputError(f"global_pool is 'avg' or '', not {global_pool!r}")
+        if global_pool == "" and num_classes:
+            raise InputError("global_pool='' leaves a map: it goes with num_classes=0")
         if global_pool is not None:
-            if global_pool not in ("avg", ""):
-                raise InputError(f"global_pool is 'avg' or '', not {global_pool!r}")
             self.global_pool = global_pool
+        elif num_classes:
+            self.global_pool = "avg"
         reference = next(self.parameters())
         self.num_classes = num_classes
         classifier = self._classifier(num_classes).to(reference.device, reference.dtype)
@@ -230,9 +272,19 @@ class Backbone(nn.Module):
         return set()
 
 
-def drop_path_rates(rate: float, blocks: int) -> list[float]:
-    """Stochastic depth that grows linearly from 0 to `rate` over the blocks."""
-    return [rate * block / max(1, blocks - 1) for block in range(blocks)]
-
-
-BackboneBuilder = Callable[..., Backbone]
+def input_cfg(cls: type[Backbone], config: BackboneConfig) -> dict[str, Any]:
+    """Return what timm asks of a network's images and its first and last layers."""
+    size = config.native_size
+    reduction = config.stem_stride * 2 ** (len(config.blocks_per_stage) - 1)
+    side = -(-size // reduction)
+    return {
+        "input_size": (3, size, size),
+        "pool_size": (side, side),
+        "num_classes": 1000,
+        "crop_pct": 1.0 if size == 32 else cls.crop_pct,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": config.first_conv,
+        "classifier": cls.classifier_name,
+    }

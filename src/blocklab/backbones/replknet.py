@@ -6,9 +6,11 @@ Parameter names and initialisation (PyTorch's own) are the authors'.
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PositiveFloat, PositiveInt, model_validator
+from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
 
-from blocklab.backbones.base import Backbone, BackboneConfig, drop_path_rates
+from blocklab.backbones.base import Backbone
+from blocklab.backbones.config import BackboneConfig, drop_path_rates
 from blocklab.blocks import ConvFFN, create_activation, create_block, parse_block
 from blocklab.blocks.activation import Activation
 from blocklab.blocks.large_kernel_attention import OddInt
@@ -39,6 +41,18 @@ class RepLKNetConfig(BackboneConfig):
         "reparam_large_kernel"
     )
     activation: Activation = "relu"
+
+    @property
+    def blocks_per_stage(self) -> tuple[int, ...]:
+        return self.depths
+
+    @property
+    def first_conv(self) -> str:
+        return "stem.0.conv"
+
+    @property
+    def stem_stride(self) -> int:
+        return 4 if self.stem == "imagenet" else 1
 
     @model_validator(mode="after")
     def _same_lengths(self) -> "RepLKNetConfig":
@@ -89,9 +103,10 @@ class RepLKNet(Backbone):
     """RepLKNet from a `RepLKNetConfig`: (B, in_chans, H, W) -> (B, num_classes)."""
 
     family = "replknet"
+    norm_name = "norm"
 
     def __init__(self, config: RepLKNetConfig, num_classes: int = 1000, in_chans: int = 3) -> None:
-        super().__init__(num_classes, in_chans, config.drop_rate)
+        super().__init__(config, num_classes, in_chans)
         width, act = config.widths[0], config.activation
         stride = 2 if config.stem == "imagenet" else 1
         self.stem = nn.ModuleList(
@@ -102,7 +117,6 @@ class RepLKNet(Backbone):
                 _ConvNormAct(width, width, 3, stride, width, act),
             ]
         )
-        self.stem_stride = stride * stride
         rates = drop_path_rates(config.drop_path_rate, sum(config.depths))
         self.stages = nn.ModuleList()
         self.transitions = nn.ModuleList()
@@ -132,9 +146,17 @@ class RepLKNet(Backbone):
     def forward_stage(self, x: Tensor, stage: int) -> Tensor:
         return self.stages[stage](x if stage == 0 else self.transitions[stage - 1](x))
 
-    def forward_norm(self, x: Tensor) -> Tensor:
-        return self.norm(x)
+    def stage_parts(self, stage: int) -> tuple[str, ...]:
+        transition = (f"transitions.{stage - 1}",) if stage else ()
+        return (f"stages.{stage}", *transition)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.blocks\.(\d+)"
+        # A transition goes with the stage (or the first block of the stage) that it leads to.
+        ends = () if coarse else (0,)
+        later = range(1, len(self.transitions) + 1)
+        blocks = [
+            (r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.blocks\.(\d+)", None),
+            *((rf"^transitions\.{stage - 1}\.", (stage, *ends)) for stage in later),
+            (r"^norm", MATCH_PREV_GROUP),
+        ]
         return {"stem": r"^stem", "blocks": blocks}

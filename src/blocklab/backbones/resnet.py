@@ -12,8 +12,8 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocklab.backbones.base import (
-    Backbone,
+from blocklab.backbones.base import Backbone
+from blocklab.backbones.config import (
     BackboneConfig,
     create_staged_chain,
     drop_path_rates,
@@ -76,6 +76,18 @@ class ResNetConfig(BackboneConfig):
     attention: Annotated[list[BlockSpec], BeforeValidator(_parse_attention)] = []
     activation: Activation = "relu"
     downsample: Literal["conv", "avgpool", "pad"] = "conv"
+
+    @property
+    def blocks_per_stage(self) -> tuple[int, ...]:
+        return self.depths
+
+    @property
+    def first_conv(self) -> str:
+        return "conv1.0" if self.stem.type == "deep" else "conv1"
+
+    @property
+    def stem_stride(self) -> int:
+        return 1 if self.stem.type == "cifar" else 4
 
 
 class _PadShortcut(nn.Module):
@@ -214,7 +226,7 @@ class ResNet(Backbone):
     classifier_name = "fc"
 
     def __init__(self, config: ResNetConfig, num_classes: int = 1000, in_chans: int = 3) -> None:
-        super().__init__(num_classes, in_chans, config.drop_rate)
+        super().__init__(config, num_classes, in_chans)
         self._build_stem(config, in_chans)
         block_class = BasicBlock if config.block == "basic" else Bottleneck
         rates = iter(drop_path_rates(config.drop_path_rate, sum(config.depths)))
@@ -272,13 +284,15 @@ class ResNet(Backbone):
         self.act1 = create_activation(act, inplace=True)
         small = config.stem.type == "cifar"
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, padding=1)
-        self.stem_stride = 1 if small else 4
 
     def forward_stem(self, x: Tensor) -> Tensor:
         return self.maxpool(self.act1(self.bn1(self.conv1(x))))
 
     def forward_stage(self, x: Tensor, stage: int) -> Tensor:
         return getattr(self, self.stage_modules[stage])(x)
+
+    def stage_parts(self, stage: int) -> tuple[str, ...]:
+        return (self.stage_modules[stage],)
 
     def init_module(self, module: nn.Module) -> None:
         """Kaiming normal over the fan-out for convolutions (arXiv:1502.01852, section 2.2)."""

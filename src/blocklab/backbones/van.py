@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BeforeValidator, PositiveInt, model_validator
 from timm.layers import DropPath, LayerNorm2d
+from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
 
-from blocklab.backbones.base import Backbone, BackboneConfig, drop_path_rates
+from blocklab.backbones.base import Backbone
+from blocklab.backbones.config import BackboneConfig, drop_path_rates
 from blocklab.blocks import create_activation, create_block, parse_block
 from blocklab.blocks.activation import Activation
 from blocklab.blocks.registry import BlockSpec
@@ -42,6 +44,18 @@ class VANConfig(BackboneConfig):
         "ffn_mixer", "depthwise3x3"
     )
     activation: Activation = "gelu"
+
+    @property
+    def blocks_per_stage(self) -> tuple[int, ...]:
+        return self.depths
+
+    @property
+    def first_conv(self) -> str:
+        return "patch_embed1.proj"
+
+    @property
+    def stem_stride(self) -> int:
+        return 4 if self.stem == "imagenet" else 1
 
     @model_validator(mode="after")
     def _same_lengths(self) -> "VANConfig":
@@ -116,11 +130,11 @@ class VAN(Backbone):
     """VAN from a `VANConfig`: (B, in_chans, H, W) -> (B, num_classes)."""
 
     family = "van"
+    crop_pct = 0.9
 
     def __init__(self, config: VANConfig, num_classes: int = 1000, in_chans: int = 3) -> None:
-        super().__init__(num_classes, in_chans, config.drop_rate)
+        super().__init__(config, num_classes, in_chans)
         rates = iter(drop_path_rates(config.drop_path_rate, sum(config.depths)))
-        self.stem_stride = 4 if config.stem == "imagenet" else 1
         channels, reduction, reductions = in_chans, 1, []
         for stage, (width, depth, ratio) in enumerate(
             zip(config.widths, config.depths, config.ffn_ratios, strict=True), start=1
@@ -148,6 +162,9 @@ class VAN(Backbone):
             x = block(x)
         return getattr(self, f"norm{stage + 1}")(x)
 
+    def stage_parts(self, stage: int) -> tuple[str, ...]:
+        return tuple(f"{part}{stage + 1}" for part in ("patch_embed", "block", "norm"))
+
     def init_module(self, module: nn.Module) -> None:
         """Normal over the fan-out of one group for convolutions, truncated normal for the head."""
         if isinstance(module, nn.Conv2d):
@@ -165,7 +182,14 @@ class VAN(Backbone):
             nn.init.zeros_(classifier.bias)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        blocks = r"^(?:patch_embed|block|norm)(\d+)" if coarse else r"^block(\d+)\.(\d+)"
+        if coarse:
+            return {"stem": r"^patch_embed1", "blocks": r"^(?:patch_embed|block|norm)(\d+)"}
+        # A stage's embedding goes with its first block, its norm with its last.
+        blocks = [
+            (r"^block(\d+)\.(\d+)", None),
+            (r"^patch_embed(\d+)", (0,)),
+            (r"^norm(\d+)", MATCH_PREV_GROUP),
+        ]
         return {"stem": r"^patch_embed1", "blocks": blocks}
 
     def no_weight_decay(self) -> set[str]:
