@@ -1,0 +1,87 @@
+"""``blocklab``, ``blocklab models`` and ``blocklab describe``."""
+
+import json
+from typing import Any
+
+import pytest
+
+from blocklab import list_models
+
+Blocklab = Any
+
+
+def test_help_names_every_command(blocklab: Blocklab) -> None:
+    said = blocklab()
+    assert said.status == 0
+    for verb in ("quickstart", "models", "describe", "train", "study", "report", "evaluate"):
+        assert verb in said.out
+    for verb in ("predict", "diagnose", "export", "bench", "check"):
+        assert verb in said.out
+    assert blocklab("--help").out == said.out
+    assert blocklab("--version").out.startswith("blocklab 0.")
+
+
+def test_models_lists_names(blocklab: Blocklab) -> None:
+    assert blocklab("models").out.split() == list_models()
+    assert blocklab("models", "res2net50*").out.split() == list_models("res2net50*")
+
+
+def test_models_with_costs(blocklab: Blocklab) -> None:
+    said = blocklab("models", "resnet50", "--cost", "--json")
+    assert json.loads(said.out) == [
+        {"model": "resnet50", "macs": 4089184256, "params": 25557032, "input_size": 224}
+    ]
+    shown = blocklab("models", "resnet50", "--cost").out
+    assert "4.089" in shown and "25.557" in shown and "224\u00d7224" in shown
+    smaller = blocklab("models", "resnet50", "--cost", "--input-size", 32, "--json")
+    assert json.loads(smaller.out)[0]["macs"] < 4089184256 / 40
+
+
+@pytest.mark.parametrize(
+    ("model", "macs", "params"),
+    [
+        ("resnet50", "4.089", "25.557"),
+        ("res2net50", "2.586", "16.360"),
+        ("van_b0", "0.864", "4.106"),
+        ("van_b1", "2.495", "13.862"),
+    ],
+)
+def test_describe_counts_as_published(
+    blocklab: Blocklab, model: str, macs: str, params: str
+) -> None:
+    said = blocklab("describe", model)
+    total = next(line for line in said.out.splitlines() if line.lstrip().startswith("total"))
+    assert total.split() == ["total", macs, params]
+
+
+def test_describe_tells_shapes_and_live_taps(blocklab: Blocklab) -> None:
+    described = json.loads(blocklab("describe", "van_b0", "--input-size", 32, "--json").out)
+    shapes = [part["shape"] for part in described["parts"]]
+    assert shapes == [[32, 8, 8], [64, 4, 4], [160, 2, 2], [256, 1, 1], [1000]]
+    assert sum(part["params"] for part in described["parts"]) == described["params"]
+    assert described["large_kernels"]
+    assert "taps" in blocklab("describe", "van_b0", "--input-size", 32).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("frobnicate",), "frobnicate"),
+        (("models", "--cots"), "--cots"),
+        (("models", "nosuch*"), "no model matches"),
+        (("describe",), "MODEL"),
+        (("describe", "resnet5"), "did you mean 'resnet50'"),
+        (("describe", "resnet50", "--input-size", 0), "positive"),
+        (("describe", "resnet50", "--input-size", "wide"), "wide"),
+        (("models", "--cost", "--input-size", -3), "positive"),
+        (("describe", "resnet50", "--num-classes", -1), "num_classes"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    blocklab: Blocklab, arguments: tuple[object, ...], says: str
+) -> None:
+    said = blocklab(*arguments)
+    assert said.status == 2
+    assert said.out == ""
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1
+    assert says in said.err

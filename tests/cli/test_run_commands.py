@@ -1,0 +1,134 @@
+"""``blocklab train`` and what can be done with the run it leaves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+Blocklab = Any
+SMALL = ("--set", "epochs=2", "--set", "batch_size=16", "--set", "data.train_images=48")
+SMALL = (*SMALL, "--set", "data.test_images=40")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from blocklab.cli.app import run
+
+    out = tmp_path_factory.mktemp("runs")
+    assert run(["train", "resnet20_se", "--data", "digits", "--out", str(out), *SMALL]) == 0
+    (folder,) = (path.parent for path in out.glob("*/result.json"))
+    return folder
+
+
+def test_a_run_is_a_folder_of_the_contract(run_folder: Path) -> None:
+    names = {path.name for path in run_folder.iterdir()}
+    wanted = "run.json log.jsonl last.ckpt model.safetensors predictions.npz result.json"
+    assert set(wanted.split()) <= names
+    assert len((run_folder / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_finished_run_is_not_trained_again(blocklab: Blocklab, run_folder: Path) -> None:
+    before = (run_folder / "model.safetensors").stat().st_mtime_ns
+    command = ("train", "resnet20_se", "--data", "digits", "--out", run_folder.parent)
+    said = blocklab(*command, *SMALL, "--json")
+    assert said.status == 0
+    result = json.loads(said.out)
+    assert result["run"] == str(run_folder)
+    assert result["status"] == "finished" and result["epochs"] == 2
+    assert (run_folder / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_evaluate_repeats_the_result(blocklab: Blocklab, run_folder: Path) -> None:
+    said = blocklab("evaluate", run_folder, "--json")
+    assert said.status == 0, said.err
+    measured = json.loads(said.out)
+    result = json.loads((run_folder / "result.json").read_text())
+    assert measured["images"] == 40
+    for name in ("test_top1_percent", "test_top5_percent", "test_loss"):
+        assert measured[name] == pytest.approx(result[name], abs=1e-6)
+    assert blocklab("evaluate", run_folder).status == 0
+
+
+def test_predict_names_classes(blocklab: Blocklab, run_folder: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{number}.png" for number in range(2)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 255, (40, 30, 3), np.uint8)).save(path)
+    said = blocklab("predict", run_folder, *paths, "--top", 3, "--json")
+    assert said.status == 0, said.err
+    found = json.loads(said.out)
+    assert [one["image"] for one in found] == list(map(str, paths))
+    for one in found:
+        shares = [named["probability"] for named in one["classes"]]
+        assert len(shares) == 3 and shares == sorted(shares, reverse=True)
+        assert 0 < sum(shares) <= 1.0001
+        assert all(named["class"] in "0123456789" for named in one["classes"])
+
+
+def test_diagnose_counts_zeros(blocklab: Blocklab, run_folder: Path) -> None:
+    said = blocklab("diagnose", run_folder, "--first", 1, "--last", 1, "--json")
+    assert said.status == 0, said.err
+    assert json.loads(said.out)
+    late = blocklab("diagnose", run_folder)  # batches 30 to 40 of 40 images
+    assert late.status == 2 and late.err.count("\n") == 1
+
+
+def test_export_safetensors(blocklab: Blocklab, run_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "exported.safetensors"
+    said = blocklab("export", run_folder, "--format", "safetensors", "--to", path)
+    assert said.status == 0, said.err
+    assert load_file(path).keys() == load_file(run_folder / "model.safetensors").keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("train", "resnet20"), "--data"),
+        (("train", "resnet2", "--data", "digits"), "did you mean 'resnet20'"),
+        (("train", "resnet20", "--data", "digit"), "did you mean 'digits'"),
+        (("train", "resnet20", "--data", "digits", "--recipe", "qick"), "did you mean 'quick'"),
+        (("train", "resnet20", "--data", "digits", "--set", "epoch=3"), "epochs"),
+        (("train", "resnet20", "--data", "digits", "--set", "epochs"), "FIELD=VALUE"),
+        (("train", "resnet20", "--data", "digits", "--set", "epochs=0"), "greater than 0"),
+        (("train", "resnet20", "--data", "digits", "--set", "lr=fast"), "number"),
+        (("train", "resnet20", "--data", "digits", "--set", "batch_size=1"), "batch_size"),
+        (("train", "resnet20", "--data", "digits", "--set", "data.image_size=-1"), "greater than"),
+        (("train", "resnet20", "--data", "digits", "--seed", -1), "seed"),
+        (("train", "resnet20", "--data", "digits", "--set", "optimizer=sdg"), "optimizer"),
+        (("train", "resnet20", "--data", "folder:/no/such", "--set", "epochs=1"), "/no/such"),
+        (("train", "resnet20", "--data", "digits", "--threads", 0), "threads"),
+        (("train", "resnet20", "--data", "digits", "--threads", 4096), "threads"),
+        (("evaluate", "/no/such/run"), "run.json"),
+        (("predict", "/no/such/run", "a.png"), "run.json"),
+        (("export", "/no/such/run", "--format", "tflite"), "tflite"),
+        (("report", "/no/such/study"), "study"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    blocklab: Blocklab, tmp_path: Path, arguments: tuple[object, ...], says: str
+) -> None:
+    if arguments[0] == "train":
+        arguments = (*arguments, "--out", tmp_path / "runs")
+    said = blocklab(*arguments)
+    assert said.status == 2, said.err
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1
+    assert says in said.err
+    assert not list(tmp_path.glob("runs/*/result.json"))
+
+
+def test_an_unwritable_folder(blocklab: Blocklab, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file, not a folder")
+    said = blocklab("train", "resnet20", "--data", "digits", "--out", tmp_path / "runs", *SMALL)
+    assert said.status == 1
+    assert said.err.count("\n") == 1 and "--out" in said.err
+
+
+def test_images_that_are_none(blocklab: Blocklab, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    for name in ("text.png", "absent.png"):
+        said = blocklab("predict", run_folder, tmp_path / name)
+        assert said.status == 2 and said.err.count("\n") == 1 and name in said.err

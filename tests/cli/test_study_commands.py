@@ -1,0 +1,100 @@
+"""``blocklab study`` and ``blocklab report``, from the YAML file to the page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Blocklab = Any
+
+
+def test_a_study_from_file_to_page(blocklab: Blocklab, study_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    planned = blocklab("study", study_file, "--out", out, "--dry-run", "--json")
+    assert planned.status == 0, planned.err
+    assert len(json.loads(planned.out)) == 4
+    assert not out.exists()
+
+    said = blocklab("study", study_file, "--out", out, "--json")
+    assert said.status == 0, said.err
+    (result,) = json.loads(said.out)
+    page = Path(result["page"])
+    assert page == out / "tiny" / "report.html"
+    assert "Two tiny networks" in page.read_text()
+    assert [row["row"] for row in result["rows"]] == ["plain", "se"]
+    assert all(row["seeds_finished"] == 2 for row in result["rows"])
+    for name in ("table.md", "table.tex", "table.csv", "runs.csv", "study.json"):
+        assert (page.parent / name).is_file()
+    results = sorted(out.glob("*/result.json"))
+    assert len(results) == 4
+    times = [path.stat().st_mtime_ns for path in results]
+
+    again = blocklab("study", study_file, "--out", out)
+    assert again.status == 0
+    assert str(page) in again.out and "plain" in again.out
+    assert [path.stat().st_mtime_ns for path in results] == times
+
+    page.unlink()
+    reported = blocklab("report", page.parent)
+    assert reported.status == 0 and page.is_file()
+    assert "se" in reported.out
+
+    narrowed = blocklab("study", study_file, "--out", out, "--rows", "se", "--seeds", 1, "--json")
+    assert [row["seeds_planned"] for row in json.loads(narrowed.out)[0]["rows"]] == [1, 1]
+    assert [path.stat().st_mtime_ns for path in results] == times
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("se: resnet20_se", "se: resnet20_es"), "did you mean 'resnet20_se'"),
+        (("varies: [attention]", "varies: [mixer]"), "varies"),
+        (("varies: [attention]", "varys: [attention]"), "did you mean 'varies'"),
+        (("source: digits", "source: digist"), "did you mean 'digits'"),
+        (("base: quick", "base: quik"), "did you mean 'quick'"),
+        (("epochs: 2", "epochs: two"), "epochs"),
+        (("se: resnet20_se", "se: {base: resnet20, atention: se}"), "did you mean 'attention'"),
+        (("se: resnet20_se", "se: resnet20"), "same run"),
+        (("seeds: 2", "seeds: 0"), "seed"),
+        (("batch_size: 16", "batch_size: 64"), "batch_size"),
+        (("title: Two", "title: [Two"), "line 1"),
+        (("varies: [attention]", "baseline: sse\nvaries: [attention]"), "did you mean 'se'"),
+    ],
+)
+def test_a_wrong_study_is_one_line(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path, change: tuple[str, str], says: str
+) -> None:
+    text = study_file.read_text()
+    assert change[0] in text
+    study_file.write_text(text.replace(*change))
+    said = blocklab("study", study_file, "--out", tmp_path / "runs")
+    assert said.status == 2, said.err
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1
+    assert says in said.err
+    assert not list(tmp_path.glob("runs/*/result.json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "name a study"),
+        (("tabel_1",), "did you mean 'table_1'"),
+        (("no/such/file.yaml",), "cannot read"),
+        (("quickstart", "--rows", "pain"), "did you mean 'plain'"),
+        (("quickstart", "--workers", 0), "--workers"),
+        (("quickstart", "--workers", "many"), "--workers"),
+        (("quickstart", "--workers", 10_000), "--workers"),
+        (("quickstart", "--threads", 10_000), "--threads"),
+        (("quickstart", "--plugin", "no_such_block.py"), "no_such_block.py"),
+        (("quickstart", "--set", "lr=0.1", "--set", "lr=0.2"), "twice"),
+        (("--verify", "/no/such/run"), "/no/such/run"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    blocklab: Blocklab, tmp_path: Path, arguments: tuple[object, ...], says: str
+) -> None:
+    said = blocklab("study", *arguments, "--out", tmp_path / "runs")
+    assert said.status == 2, said.err
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1
+    assert says in said.err
