@@ -1,5 +1,9 @@
-"""Files that are whole or not there: written under a temporary name, synced, then renamed."""
+"""Files that are whole or not there: written under a temporary name, synced, then renamed.
 
+What must not be trusted blindly later carries its SHA-256, so that a flipped bit is noticed.
+"""
+
+import hashlib
 import json
 import os
 import tempfile
@@ -64,6 +68,45 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"cannot read {path}: {error}; delete it and run again") from error
+
+
+CHECKSUM = "sha256"  # the key under which a JSON object carries its own checksum
+
+
+def write_checked_json(path: Path, value: dict[str, Any]) -> None:
+    """Write an object as JSON with its own checksum in it, atomically."""
+    write_json(path, {**value, CHECKSUM: _json_checksum(value)})
+
+
+def read_checked_json(path: Path) -> dict[str, Any] | None:
+    """Read what `write_checked_json` wrote; None if it is not there, or not as it was written."""
+    try:
+        value = json.loads(path.read_bytes())
+        if value.pop(CHECKSUM) == _json_checksum(value):
+            return value
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        pass
+    return None
+
+
+def file_sha256(path: Path) -> str | None:
+    """Return a file's SHA-256 in hexadecimal digits; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed left in a folder; nobody else may be writing to it."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def _json_checksum(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class _Loader(yaml.SafeLoader):

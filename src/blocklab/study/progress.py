@@ -12,15 +12,15 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from blocklab.study.execute import Costs
-from blocklab.study.study import PlannedRun
+from blocklab.study.plan import Job
+from blocklab.study.sharing import Sharing
 
 ABSENT = "\u2013"  # an en dash: not measured
 
 
 @dataclass
 class _Running:
-    run: PlannedRun
+    job: Job
     records: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -32,12 +32,12 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.live = Live(console=console, get_renderable=self._draw, refresh_per_second=4)
         self.running: dict[str, _Running] = {}
-        self.costs: Costs = {}
         self.total, self.done, self.failed = 0, 0, 0
         self.work_total, self.work_done = 0.0, 0.0
         self.began = time.monotonic()
+        # Last, as it draws at once.
+        self.live = Live(console=console, get_renderable=self._draw, refresh_per_second=4)
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -53,36 +53,46 @@ class Progress:
         if self.console.is_terminal:
             self.live.stop()
 
-    def planned(self, runs: Sequence[PlannedRun], finished: int, costs: Costs) -> None:
+    def planned(self, jobs: Sequence[Job], finished: int, sharing: Sharing) -> None:
         """Note how much there is to do."""
-        self.costs, self.done, self.total = costs, finished, finished + len(runs)
-        self.work_total = sum(self._work(run) * run.row.recipe.epochs for run in runs)
+        self.done, self.total = finished, finished + len(jobs)
+        self.work_total = sum(job.work for job in jobs)
         self.began = time.monotonic()
         if finished:
             self.console.print(f"{finished} of {self.total} runs are finished already", style="dim")
+        if jobs:
+            self.console.print(str(sharing), style="dim", highlight=False)
 
-    def started(self, run: PlannedRun) -> None:
+    def started(self, job: Job) -> None:
         """Add a line for the run."""
-        self.running[run.definition.hash] = _Running(run)
+        self.running[job.hash] = _Running(job)
 
-    def epoch(self, run: PlannedRun, record: dict[str, Any]) -> None:
-        """Move the run's line on."""
-        self.running[run.definition.hash].records.append(record)
-        self.work_done += self._work(run)
+    def epoch(self, job: Job, record: dict[str, Any]) -> None:
+        """Move the run's line on; work that an earlier call has done is no work of this one."""
+        running = self.running.setdefault(job.hash, _Running(job))
+        if not running.records:
+            self.work_total -= job.work / job.epochs * (record["epoch"] - 1)
+        running.records.append(record)
+        self.work_done += job.work / job.epochs
 
-    def ended(self, run: PlannedRun, failure: str | None) -> None:
+    def note(self, job: Job, text: str) -> None:
+        """Say it above the table."""
+        self.console.print(f"[yellow]note[/yellow]  {escape(job.name)}: {escape(text)}")
+
+    def ended(self, job: Job, failure: str | None) -> None:
         """Say how the run ended, above the table."""
-        ended = self.running.pop(run.definition.hash)
+        ended = self.running.pop(job.hash, _Running(job))
+        last = ended.records[-1]["epoch"] if ended.records else 0
+        self.work_total -= job.work / job.epochs * (job.epochs - last)  # if it diverged or failed
         if failure is not None:
             self.failed += 1
-            self.console.print(f"[red]failed[/red]  {_name(run)}: {escape(failure)}")
+            self.console.print(f"[red]failed[/red]  {escape(job.name)}: {escape(failure)}")
             return
         self.done += 1
         seconds = sum(record["train_seconds"] for record in ended.records)
-        self.console.print(f"[green]done[/green]  {_name(run)}{_figures(ended)}  {_clock(seconds)}")
-
-    def _work(self, run: PlannedRun) -> float:
-        return float(self.costs[run.row.name][0].macs)
+        self.console.print(
+            f"[green]done[/green]  {escape(job.name)}{_figures(ended)}  {_clock(seconds)}"
+        )
 
     def _draw(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -92,14 +102,14 @@ class Progress:
         for running in self.running.values():
             last = running.records[-1] if running.records else {}
             table.add_row(
-                _name(running.run),
-                f"{last.get('epoch', 0)}/{running.run.row.recipe.epochs}",
+                escape(running.job.name),
+                f"{last.get('epoch', 0)}/{running.job.epochs}",
                 _shown(last.get("train_loss"), 3),
                 _shown(last.get("validation_top1_percent"), 2),
                 _shown(last.get("images_per_second"), 0),
             )
         line = Table.grid(padding=(0, 1))
-        share = self.work_done / self.work_total if self.work_total else 1.0
+        share = min(1.0, self.work_done / self.work_total) if self.work_total > 0 else 1.0
         line.add_row(
             ProgressBar(total=1.0, completed=share, width=30),
             f"{self.done} of {self.total} runs" + (f", {self.failed} failed" * bool(self.failed)),
@@ -111,10 +121,6 @@ class Progress:
         spent = time.monotonic() - self.began
         left = f"about {_clock(spent / share * (1 - share))} left" if share else "…"
         return f"{_clock(spent)} so far, {left}"
-
-
-def _name(run: PlannedRun) -> str:
-    return f"{escape(run.row.name)} seed {run.definition.seed}"
 
 
 def _figures(running: _Running) -> str:

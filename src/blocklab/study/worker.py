@@ -1,78 +1,103 @@
-"""A worker: a process that trains one run after another and tells what happens through a pipe."""
+"""A worker: a process that trains one run after another and tells what happens through a pipe.
+
+It may die at any moment, and so may the study that started it: then it stops at once, which frees
+the lock of its run, and the run goes on later from the checkpoint of its last whole epoch.
+"""
 
 import contextlib
 import os
 import signal
-import sys
-import time
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from blocklab.errors import BlocklabError
-from blocklab.training.run import BusyError, RunDefinition, execute_run
+from blocklab.training.run import RunDefinition, execute_run
+from blocklab.training.run_folder import BusyError
 
-BUSY_WAIT_SECONDS = 1.0
+Tell = Callable[["Message"], None]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A run to train, and where."""
+    """A run to train, and where; plain data, as only a worker may know the blocks of a plugin."""
 
-    definition: RunDefinition
+    run: dict[str, Any]  # RunDefinition.to_task
     out: Path
     label: str
+    threads: int
 
 
 @dataclass(frozen=True)
 class Message:
-    """What a worker says: ``epoch`` (with its record), ``finished``, ``busy`` or ``failed``."""
+    """What a worker says.
+
+    ``epoch`` (with its record) and ``note`` on the way; ``finished``, ``busy`` or ``failed`` last.
+    """
 
     kind: str
     record: dict[str, Any] | None = None
     text: str = ""
 
 
-def work(connection: Connection, threads: int, device: int | None) -> None:
+def work(connection: Connection, plugins: Sequence[str], device: int | None) -> None:
     """Train what arrives until None does, or until the other end is gone.
 
     `device` is the GPU of this worker where there are several.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
-    # A study that was killed closes its end: we stop after the epoch that is then saved.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             task: Task | None = connection.recv()
             if task is None:
                 return
-            connection.send(_train(task, threads, connection))
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  nobody is left to read them
+            connection.send(train_task(task, connection.send, plugins))
+    os._exit(1)  # the study was killed: nobody is left to tell
 
 
-def _train(task: Task, threads: int, connection: Connection) -> Message:
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)  # whatever is half done is done again: a checkpoint is whole or not there
+
+
+def train_task(task: Task, tell: Tell, plugins: Sequence[str] = ()) -> Message:
+    """Train a run to its end and return how it ended; tell of each epoch on the way."""
     try:
+        load_plugins(plugins)
         execute_run(
-            task.definition,
+            RunDefinition.from_dict(task.run),
             task.out,
             task.label,
-            threads,
-            on_epoch=lambda record: connection.send(Message("epoch", record)),
+            task.threads,
+            on_epoch=lambda record: tell(Message("epoch", record)),
+            on_note=lambda text: tell(Message("note", text=text)),
         )
-    except (BrokenPipeError, ConnectionResetError):
-        raise
-    except BusyError:  # another study trains it: it is tried again later
-        time.sleep(BUSY_WAIT_SECONDS)
+    except BusyError:
         return Message("busy")
     except BlocklabError as error:
         return Message("failed", text=str(error))
-    except MemoryError:
-        return Message("failed", text="out of memory; use a smaller batch_size or fewer --workers")
-    except Exception as error:  # whatever a block does wrong, the study goes on and says so
-        said = str(error).strip().splitlines()
-        return Message(
-            "failed", text=f"{type(error).__name__}: {said[0] if said else 'no message'}"
-        )
+    except (BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:  # before the first epoch: a block that cannot be built
+        said = str(error).strip().splitlines() or ["no message"]
+        return Message("failed", text=f"{type(error).__name__}: {said[0]}")
     return Message("finished")
+
+
+def load_plugins(paths: Sequence[str]) -> None:
+    """Register the blocks of plugin files, in a process that has not."""
+    if not paths:
+        return
+    from blocklab.blocks.plugins import load_plugin
+
+    for path in paths:
+        load_plugin(Path(path))

@@ -5,33 +5,29 @@ import json
 import platform
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import timm
 import torch
-from filelock import FileLock, Timeout
-from safetensors.torch import save_file
 
 from blocklab.data import DataSpec, ImageData, open_data
-from blocklab.errors import InputError, RunError
-from blocklab.files import read_json, write_atomically, write_json
+from blocklab.errors import BlocklabError, InputError, RunError
 from blocklab.measure import Cost, cost
 from blocklab.models import ModelSpec
 from blocklab.training.device import Setup, available_cores, choose_setup
 from blocklab.training.loop import Record, State, evaluate, prepare, train
 from blocklab.training.recipe import Recipe
+from blocklab.training.run_folder import RUN, RunFolder, is_finished, what_is_damaged
 
 OnEpoch = Callable[[Record], None]
-
-
-class BusyError(RunError):
-    """Another process is training the run."""
+OnNote = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -56,16 +52,32 @@ class RunDefinition:
             "seed": self.seed,
         }
 
+    def to_task(self) -> dict[str, Any]:
+        """Return what another process needs to train it: plain JSON, with the data's own path."""
+        return {**self.to_dict(), "data": self.data.model_dump(mode="json")}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], data_source: str | None = None) -> Self:
+        """Rebuild a definition from `to_task`, or from `to_dict` and where its data lies.
+
+        Raises:
+            InputError: if a part of it is not known here, such as a block of a plugin.
+        """
+        data = dict(value["data"])
+        if data_source is not None:
+            data["source"] = data_source
+        return cls(
+            ModelSpec.from_dict(value["model"]),
+            DataSpec.parse(data),
+            Recipe.parse(value["recipe"]),
+            value["seed"],
+        )
+
     @property
     def hash(self) -> str:
         """16 hexadecimal digits of the definition's SHA-256."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run's folder holds its result, which is written last."""
-    return (folder / "result.json").exists()
 
 
 def check_fits(definition: RunDefinition, data: ImageData) -> Cost:
@@ -94,118 +106,148 @@ def execute_run(
     label: str = "",
     threads: int | None = None,
     on_epoch: OnEpoch | None = None,
+    on_note: OnNote | None = None,
 ) -> Path:
     """Train one run to its end, from its last checkpoint if there is one; return its folder.
 
     A finished run is left as it is. `threads` are this process's for the run (default: all cores);
-    a resumed run keeps those that it began with, so that its bits do not change.
+    a resumed run keeps those that it began with, so that its bits do not change. `on_note` is
+    told, in one line each, what was found damaged and how it was mended.
 
     Raises:
         InputError: if the definition does not fit the data or the machine.
-        RunError: if the folder cannot be written or another process is training this run.
+        RunError: if it fails midway; the checkpoint of the last whole epoch is kept.
+        BusyError: if another process is training this run.
     """
-    folder = out / definition.hash
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make {folder}: {error.strerror}; choose another --out") from error
-    try:
-        with FileLock(folder / "lock", timeout=0):
-            if not is_finished(folder):
-                _train_to_the_end(definition, folder, label, threads, on_epoch)
-    except Timeout:
-        raise BusyError(f"another process is training {folder}; wait for it to end") from None
-    except PermissionError as error:
-        raise RunError(f"cannot write to {folder}; choose another --out") from error
-    return folder
+    folder = RunFolder(out / definition.hash)
+    with folder.locked():
+        damaged = what_is_damaged(folder.path)
+        if damaged and on_note is not None:
+            on_note(f"{damaged} is damaged; it is made again from the last checkpoint")
+        if not is_finished(folder.path):
+            _train_to_the_end(definition, folder, label, threads, on_epoch, on_note)
+    return folder.path
 
 
 def _train_to_the_end(
     definition: RunDefinition,
-    folder: Path,
+    folder: RunFolder,
     label: str,
     threads: int | None,
     on_epoch: OnEpoch | None,
+    on_note: OnNote | None,
 ) -> None:
     recipe, seed = definition.recipe, definition.seed
+    _reset_peak_memory()
     data = open_data(definition.data)
     counted = check_fits(definition, data)
-    begun = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
-    threads = int(begun.get("threads") or threads or available_cores())
+    saved, notes = folder.load_checkpoint(definition.hash)
+    if (begun := folder.read_run()) is None and (begun := (saved or {}).get("run")):
+        notes.append(f"{RUN} is damaged or gone; written again from the checkpoint")
+        folder.write_run(begun)
+    for note in notes:
+        if on_note is not None:
+            on_note(note)
+    kept = begun or {}
+    if kept and kept["data_fingerprint"] != data.fingerprint:
+        raise RunError(
+            f"the images of {definition.data.source} changed since {folder.path} began; delete "
+            "that folder to train it anew, or put the images back"
+        )
+    threads = int(kept.get("threads") or threads or available_cores())
     torch.set_num_threads(threads)
-    setup = choose_setup(recipe, begun.get("precision"), begun.get("memory_format"))
+    setup = choose_setup(recipe, kept.get("precision"), kept.get("memory_format"))
     torch.manual_seed(seed)
     state = prepare(definition.model.build(len(data.class_names)), recipe, setup)
-    if (folder / "last.ckpt").exists():
-        _resume(state, folder / "last.ckpt", setup)
-    if not begun:
-        _write_run_file(definition, folder, label, data, counted, setup, threads)
-    for record in train(state, data, recipe, setup, seed):
-        write_atomically(folder / "last.ckpt", lambda path: torch.save(state.to_dict(), path))
-        _write_log(folder, state.log)
-        if on_epoch is not None:
-            on_epoch(record)
-    _write_log(folder, state.log)
-    _finish(state, data, recipe, setup, folder)
-
-
-def _resume(state: State, checkpoint: Path, setup: Setup) -> None:
+    if saved is not None:
+        _resume(state, saved, folder)
+    if begun is None:
+        begun = _describe(definition, label, data, counted, setup, threads)
+        folder.write_run(begun)
     try:
-        state.load(torch.load(checkpoint, map_location=setup.device, weights_only=True))
-    except Exception as error:  # a damaged file fails in many ways
+        for record in train(state, data, recipe, setup, seed):
+            if not state.diverged:  # else the last good checkpoint stays
+                extra = {"run_hash": definition.hash, "run": begun}
+                folder.save_checkpoint(state.to_dict() | extra)
+            folder.write_log(state.log)
+            if on_epoch is not None:
+                on_epoch(record)
+        folder.write_log(state.log)
+        _finish(state, data, recipe, setup, folder)
+    except (BlocklabError, BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:  # whatever a block does wrong, it is said in one line
+        raise RunError(f"epoch {state.epochs_done + 1}: {_said(error)}") from error
+
+
+def _resume(state: State, saved: dict[str, Any], folder: RunFolder) -> None:
+    try:
+        state.load(saved)
+    except Exception as error:  # of another version of the code, which names things otherwise
         raise RunError(
-            f"cannot read {checkpoint} ({type(error).__name__}); delete it to train this run again"
+            f"the checkpoint in {folder.path} does not fit this run ({type(error).__name__}); "
+            "delete that folder to train it anew"
         ) from error
 
 
-def _write_run_file(
+def _said(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else "no message"
+    # PyTorch says so in a plain RuntimeError on the CPU.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return "out of memory; use a smaller batch_size or fewer --workers"
+    return f"{type(error).__name__}: {text}"
+
+
+def _describe(
     definition: RunDefinition,
-    folder: Path,
     label: str,
     data: ImageData,
     counted: Cost,
     setup: Setup,
     threads: int,
-) -> None:
-    write_json(
-        folder / "run.json",
-        {
-            "definition": definition.to_dict(),
-            "label": label,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": {
-                "blocklab": version("blocklab"),
-                "torch": torch.__version__,
-                "timm": timm.__version__,
-                "python": platform.python_version(),
-            },
-            "machine": {
-                "cpu": _processor(),
-                "cores": available_cores(),
-                "device": str(setup.device)
-                if setup.device.type == "cpu"
-                else torch.cuda.get_device_name(setup.device),
-            },
-            "precision": setup.precision,
-            "memory_format": setup.layout,
-            "threads": threads,
-            "num_classes": len(data.class_names),
-            "class_names": list(data.class_names),
-            "data_address": definition.data.source,  # as given, to open the images again
-            "data_mean": list(data.mean),
-            "data_std": list(data.std),
-            "image_size": data.image_size,
-            "train_images": len(data.train),
-            "validation_images": len(data.validation),
-            "test_images": len(data.test),
-            "data_fingerprint": data.fingerprint,
-            "cost": {
-                "macs": counted.macs,
-                "params": counted.params,
-                "input_size": data.image_size,
-            },
+) -> dict[str, Any]:
+    return {
+        "definition": definition.to_dict(),
+        "data_address": _absolute(definition.data.source),
+        "label": label,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "blocklab": version("blocklab"),
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "python": platform.python_version(),
         },
-    )
+        "machine": {
+            "cpu": _processor(),
+            "cores": available_cores(),
+            "device": str(setup.device)
+            if setup.device.type == "cpu"
+            else torch.cuda.get_device_name(setup.device),
+        },
+        "precision": setup.precision,
+        "memory_format": setup.layout,
+        "threads": threads,
+        "class_names": list(data.class_names),
+        "image_size": data.image_size,
+        "train_images": len(data.train),
+        "validation_images": len(data.validation),
+        "test_images": len(data.test),
+        "data_fingerprint": data.fingerprint,
+        "data_mean": list(data.mean),
+        "data_std": list(data.std),
+        "cost": {
+            "macs": counted.macs,
+            "params": counted.params,
+            "input_size": data.image_size,
+        },
+    }
+
+
+def _absolute(source: str) -> str:
+    """Return an address whose path holds from any folder."""
+    kind, colon, path = source.partition(":")
+    return f"{kind}:{Path(path).expanduser().absolute()}" if colon else source
 
 
 def _processor() -> str:
@@ -218,46 +260,44 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _write_log(folder: Path, log: list[Record]) -> None:
-    lines = (json.dumps(record, allow_nan=False) for record in log)
-    write_atomically(folder / "log.jsonl", "".join(f"{line}\n" for line in lines))
-
-
-def _finish(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder: Path) -> None:
+def _finish(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder: RunFolder) -> None:
     seconds = sum(record["train_seconds"] for record in state.log)
     speeds = [record["images_per_second"] for record in state.log]
     result: Record = {
-        "status": "diverged" if state.diverged else "finished",
+        "status": "diverged",
         "epochs": state.epochs_done,
         "train_seconds": seconds,
         "images_per_second": float(np.median(speeds)),
-        "peak_memory_bytes": _peak_memory(setup),
     }
-    if not state.diverged:
-        record, per_image = evaluate(state.evaluated, data, "test", recipe, setup)
-        result |= record
+    record, per_image = (
+        (None, {}) if state.diverged else evaluate(state.evaluated, data, "test", recipe, setup)
+    )
+    if record and record["test_loss"] is not None:  # else the last step broke the weights
+        result |= {"status": "finished", **record}
         result["validation_top1_percent"] = state.log[-1].get("validation_top1_percent")
         if recipe.test_every_epoch:
             best = max(state.log, key=lambda line: line["test_top1_percent"])
             result["best_test_top1_percent"] = best["test_top1_percent"]
             result["best_test_top5_percent"] = best["test_top5_percent"]
             result["best_test_epoch"] = best["epoch"]
-        write_atomically(folder / "predictions.npz", lambda path: _save_arrays(path, per_image))
-    weights = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in state.evaluated.state_dict().items()
-    }
-    write_atomically(folder / "model.safetensors", lambda path: save_file(weights, path))
-    write_json(folder / "result.json", result)
+        folder.write_predictions(per_image)
+        folder.write_weights(state.evaluated.state_dict())
+    result["peak_memory_bytes"] = _peak_memory(setup)
+    folder.finish(result)
 
 
-def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+def _reset_peak_memory() -> None:
+    """Forget the peak of this process's earlier runs, where the system allows it."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_memory(setup: Setup) -> int:
     if setup.device.type == "cuda":
         return torch.cuda.max_memory_allocated(setup.device)
+    with suppress(OSError, ValueError, IndexError):  # kB; getrusage's peak cannot be reset
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,275 @@
+"""A run's folder: its files, and how damage to them is noticed and mended.
+
+Every file is written whole or not at all, and everything that is trusted later has a checksum:
+run.json and result.json carry their own, a checkpoint's is the comment of its zip archive (so it
+still opens with `torch.load`), and result.json holds those of the run's other files. A run whose
+result or predictions are damaged counts as unfinished; done again from its last checkpoint, it
+ends with the same bits.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from blocklab.errors import RunError
+from blocklab.files import (
+    file_sha256,
+    read_checked_json,
+    remove_leftovers,
+    write_atomically,
+    write_checked_json,
+)
+
+RUN, LOG, RESULT = "run.json", "log.jsonl", "result.json"
+CHECKPOINT, PREVIOUS = "last.ckpt", "previous.ckpt"
+WEIGHTS, PREDICTIONS = "model.safetensors", "predictions.npz"
+LOCK = "lock"
+_SEAL = b"sha256="  # then 64 hexadecimal digits: a checkpoint's last 71 bytes
+_SEAL_BYTES = len(_SEAL) + 64
+
+
+class BusyError(RunError):
+    """Another process is training the run."""
+
+
+class RunFolder:
+    """The folder of one run, for the process that trains it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._inode: int | None = None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder and hold its lock, which the system frees should this process die.
+
+        Raises:
+            BusyError: if another process holds it.
+            RunError: if the folder cannot be made or written to.
+        """
+        lock = FileLock(self.path / LOCK, timeout=0)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._inode = self.path.stat().st_ino
+            lock.acquire()
+        except Timeout:
+            raise BusyError(
+                f"another process is training {self.path}; wait for it to end"
+            ) from None
+        except OSError as error:
+            raise RunError(
+                f"cannot write to {self.path}: {error.strerror or error}; choose another --out"
+            ) from error
+        try:
+            remove_leftovers(self.path)
+            yield
+        finally:
+            with suppress(OSError):  # the folder may have vanished
+                lock.release()
+
+    def check_there(self) -> None:
+        """Check that the folder is the one that was locked.
+
+        Raises:
+            RunError: if it was removed or replaced meanwhile; its lock went with it.
+        """
+        try:
+            there = self.path.stat().st_ino == self._inode
+        except OSError:
+            there = False
+        if not there:
+            raise RunError(
+                f"{self.path} vanished while its run was trained; run the same command again"
+            )
+
+    def read_run(self) -> dict[str, Any] | None:
+        """Return run.json, or None if it is not there or damaged."""
+        return read_checked_json(self.path / RUN)
+
+    def write_run(self, run: dict[str, Any]) -> None:
+        """Write run.json."""
+        self.check_there()
+        write_checked_json(self.path / RUN, run)
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write last.ckpt; the one before stays as previous.ckpt."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.check_there()
+        self._keep_previous()
+        write_atomically(self.path / CHECKPOINT, _sealed(buffer.getvalue()))
+
+    def _keep_previous(self) -> None:
+        last, spare = self.path / CHECKPOINT, self.path / f".{PREVIOUS}.tmp"
+        try:
+            spare.unlink(missing_ok=True)
+            if last.exists():
+                try:
+                    os.link(last, spare)  # so that last.ckpt is there at every moment
+                except OSError:  # no hard links on this file system
+                    shutil.copyfile(last, spare)
+                spare.replace(self.path / PREVIOUS)
+        except OSError as error:
+            raise RunError(
+                f"cannot write {self.path / PREVIOUS}: {error.strerror or error}; free some space"
+            ) from error
+
+    def load_checkpoint(self, run_hash: str) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the newest checkpoint of the run that is whole, and what to say of the others.
+
+        A damaged one is removed, so that it is not kept as the previous one.
+        """
+        said = []
+        for name in (CHECKPOINT, PREVIOUS):
+            path = self.path / name
+            if not path.exists():
+                continue
+            saved = _load_sealed(path)
+            if saved is not None and saved.get("run_hash") == run_hash:
+                if said:
+                    said[-1] += f"; going on from {name}, epoch {saved['epochs_done']}"
+                return saved, said
+            said.append(f"{name} is damaged")
+            with suppress(OSError):
+                path.unlink()
+        if said:
+            said[-1] += "; no checkpoint is left, training from the start"
+        return None, said
+
+    def write_log(self, log: list[dict[str, Any]]) -> None:
+        """Write log.jsonl, all lines of it."""
+        self.check_there()
+        lines = (json.dumps(record, allow_nan=False) for record in log)
+        write_atomically(self.path / LOG, "".join(f"{line}\n" for line in lines))
+
+    def write_predictions(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write predictions.npz."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        self.check_there()
+        write_atomically(self.path / PREDICTIONS, buffer.getvalue())
+
+    def write_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Write model.safetensors."""
+        # Cloned, as safetensors takes no two names of one memory (a module that is shared).
+        plain = {
+            name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()
+        }
+        self.check_there()
+        write_atomically(self.path / WEIGHTS, save_tensors(plain))
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write result.json, after which the run counts as finished."""
+        self.check_there()
+        write_result(self.path, result)
+        (self.path / PREVIOUS).unlink(missing_ok=True)
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    """Write result.json with the checksums of the run's other files, which are there by now."""
+    files = {}
+    for name in (RUN, LOG, PREDICTIONS, WEIGHTS):
+        if (folder / name).exists():
+            size = (folder / name).stat().st_size
+            files[name] = {"bytes": size, "sha256": file_sha256(folder / name)}
+    write_checked_json(folder / RESULT, {**result, "files": files})
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """Return a finished run's result; None if there is none, or if it or its files are damaged.
+
+    Weights are looked at by size alone, as they are large; `read_weights` hashes them.
+    """
+    result = read_checked_json(folder / RESULT)
+    return None if result is None or _damaged_file(folder, result) else result
+
+
+def what_is_damaged(folder: Path) -> str | None:
+    """Name the damaged file of a run that has a result.json; None if there is none of either."""
+    if not (folder / RESULT).exists():
+        return None
+    result = read_checked_json(folder / RESULT)
+    return RESULT if result is None else _damaged_file(folder, result)
+
+
+def _damaged_file(folder: Path, result: dict[str, Any]) -> str | None:
+    for name, known in result.get("files", {RESULT: {"bytes": -1}}).items():
+        try:
+            whole = (folder / name).stat().st_size == known["bytes"]
+        except OSError:
+            whole = False
+        if not whole or (name != WEIGHTS and file_sha256(folder / name) != known["sha256"]):
+            return name
+    return None
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run's folder holds its result, and the result is whole."""
+    return read_result(folder) is not None
+
+
+def is_busy(folder: Path) -> bool:
+    """Whether another process is training the run of this folder."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False  # whoever trains it will say what is wrong
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read the trained weights of a finished run.
+
+    Raises:
+        RunError: if the run has none, or they are damaged.
+    """
+    result = read_result(folder)
+    if result is None:
+        raise RunError(f"{folder} has no whole result; run its study or training again")
+    if WEIGHTS not in result["files"]:
+        raise RunError(f"the run {folder} {result['status']}: it has no weights to use")
+    try:
+        content = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise RunError(f"cannot read {folder / WEIGHTS}: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != result["files"][WEIGHTS]["sha256"]:
+        raise RunError(
+            f"{folder / WEIGHTS} is damaged; delete it and run again: it is written anew from the "
+            "last checkpoint"
+        )
+    return load_tensors(content)
+
+
+def _sealed(archive: bytes) -> bytes:
+    """Give a zip archive without a comment its own checksum as one."""
+    assert archive[-22:-18] == b"PK\x05\x06" and archive[-2:] == b"\0\0", "not as torch.save ends"
+    body = archive[:-2] + _SEAL_BYTES.to_bytes(2, "little")
+    return body + _SEAL + hashlib.sha256(body).hexdigest().encode()
+
+
+def _load_sealed(path: Path) -> dict[str, Any] | None:
+    try:
+        content = path.read_bytes()
+        body, seal = content[:-_SEAL_BYTES], content[-_SEAL_BYTES:]
+        if seal != _SEAL + hashlib.sha256(body).hexdigest().encode():
+            return None
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception:  # a damaged file fails in many ways
+        return None
