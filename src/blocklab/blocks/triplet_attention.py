@@ -7,12 +7,13 @@ from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from blocklab.blocks.activation import Activation, create_activation
+from blocklab.blocks.axis_pooling import Statistic, axis_pool, gated_product, unpooled
+from blocklab.blocks.banded_convolution import banded_conv2d
 from blocklab.blocks.coordinate_attention import CoordinateAttention
 from blocklab.blocks.large_kernel_attention import LargeKernelAttention, OddInt, depthwise
+from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
-
-Statistic = Literal["max", "avg", "median", "l1", "l2"]
 
 
 def _check_statistics(statistics: tuple[Statistic, ...]) -> tuple[Statistic, ...]:
@@ -54,19 +55,27 @@ class _Convolution(nn.Module):
         self.act = create_activation(inner_activation) if inner_activation else nn.Identity()
         self.bn = nn.BatchNorm2d(1, momentum=0.01)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.act(self.conv(x)))
+    def forward(self, x: Tensor, transposed: bool) -> Tensor:
+        if is_recorded(x):
+            x = x.mT if transposed else x
+            scores = self.bn(self.act(self.conv(x)))
+            return scores.mT if transposed else scores
+        weight = self.conv.weight.mT if transposed else self.conv.weight
+        return self.bn(self.act(banded_conv2d(x, weight, self.conv.bias)))
 
 
 class _PoolBranch(nn.Module):
-    """The scores of one pooled plane; the parent makes gates of them."""
+    """The scores of one pooled plane; the parent makes gates of them.
+
+    ``transposed`` planes come with the kernel's axes swapped, and leave so.
+    """
 
     def __init__(self, statistics: int, kernel: int, inner_activation: str | None) -> None:
         super().__init__()
         self.conv = _Convolution(statistics, kernel, inner_activation)
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        return self.conv(pooled)
+    def forward(self, pooled: Tensor, transposed: bool = False) -> Tensor:
+        return self.conv(pooled, transposed)
 
 
 class _LargeKernelBranch(nn.Module):
@@ -135,16 +144,21 @@ class TripletAttention(nn.Module):
         return scores.flatten(1).softmax(1).view_as(scores)
 
     def forward(self, x: Tensor) -> Tensor:
-        over_height = pool(x, 2, self.statistics)  # (B, S, C, W)
-        over_width = pool(x, 3, self.statistics).transpose(2, 3)  # (B, S, H, C)
-        cw = self._gate(self.cw(over_height)).transpose(1, 2)  # (B, C, 1, W)
-        hc = self._gate(self.hc(over_width)).permute(0, 3, 2, 1)  # (B, C, H, 1)
-        if self.spatial == "full_large_kernel":
-            return (x * (cw + hc) + self.hw(x)) / 3
+        dims = (2, 3, 1) if self.spatial == "zpool" else (2, 3)
+        recorded = is_recorded(x)
+        if recorded:
+            pooled = [pool(x, dim, self.statistics) for dim in dims]
+            pooled[0], pooled[1] = pooled[0].mT, pooled[1].mT
+        else:
+            x, pooled = axis_pool(x, dims, self.statistics)
+        # Thirds of the gates: y is x times the mean of three.
+        cw = unpooled(self._gate(self.cw(pooled[0], True)).squeeze(1), 2) / 3  # (B, C, 1, W)
+        hc = unpooled(self._gate(self.hc(pooled[1])).squeeze(1), 3) / 3  # (B, C, H, 1)
+        gates = [cw, hc]
         if isinstance(self.hw, CoordinateAttention):
             row_gate, column_gate = self.hw.gates(x)
-            hw = row_gate * column_gate  # (B, C, H, W)
-        else:
-            scores = self.hw(pool(x, 1, self.statistics) if self.spatial == "zpool" else x)
-            hw = self._gate(scores)  # (B, 1, H, W)
-        return x * ((cw + hc + hw) / 3)
+            gates.append(row_gate * (column_gate / 3))  # (B, C, H, W)
+        elif self.spatial != "full_large_kernel":
+            gates.append(self._gate(self.hw(pooled[2] if self.spatial == "zpool" else x)) / 3)
+        y = x * sum(gates[1:], gates[0]) if recorded else gated_product(x, gates)
+        return y + self.hw(x) / 3 if self.spatial == "full_large_kernel" else y
