@@ -16,6 +16,9 @@ class BlocklabError(Exception):
 
     exit_status = 1
 
+    def __init__(self, message: str) -> None:
+        super().__init__(_printable(message))
+
 
 class InputError(BlocklabError, ValueError):
     """Something the user typed, or a file the user gave, is wrong."""
@@ -27,6 +30,11 @@ class RunError(BlocklabError, RuntimeError):
     """Something failed midway: a full disk, a diverged loss, a worker that died."""
 
     exit_status = 1
+
+
+def _printable(message: str) -> str:
+    """Write line breaks, control and undecodable characters (of file names, say) as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -7,8 +7,10 @@ Below the data folder, for `cifar100` (and likewise `cifar10`), the first of:
   cifar100/train/CLASS/* and cifar100/test/CLASS/*
 """
 
+import gzip
 import io
 import pickle
+import pickletools
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,10 +21,11 @@ import numpy as np
 
 from blocklab.data.folders import folder_source
 from blocklab.data.pictures import Contents, Picture, Pictures, Source
-from blocklab.data.tables import Tables, find_tables, table_contents
+from blocklab.data.tables import Tables, find_tables, identify, table_contents
 from blocklab.errors import InputError
 
 MAX_MEMBER_BYTES = 1 << 30
+MAX_ARCHIVE_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,8 @@ def _table_folders(cifar: Cifar, root: Path) -> Iterator[Path]:
 
 
 def _table_source(cifar: Cifar, tables: Tables) -> Source:
-    paths = [path for split in tables.values() for path in split]
-    return Source(cifar.name, _identity(paths), lambda _: _checked(cifar, table_contents(tables)))
+    identity = identify([path for split in tables.values() for path in split])
+    return Source(cifar.name, identity, lambda _: _checked(cifar, table_contents(tables)))
 
 
 def _pickle_source(cifar: Cifar, folder: Path) -> Source:
@@ -115,33 +118,44 @@ def _pickle_source(cifar: Cifar, folder: Path) -> Source:
     def read(_: int | None) -> Contents:
         return _pickled_contents(cifar, lambda name: (str(folder / name), _bytes(folder / name)))
 
-    return Source(cifar.name, _identity([folder / name for name in names]), read)
+    return Source(cifar.name, identify([folder / name for name in names]), read)
 
 
 def _archive_source(cifar: Cifar, archive: Path) -> Source:
     def read(_: int | None) -> Contents:
         try:
-            with tarfile.open(archive) as opened:
-                return _pickled_contents(cifar, lambda name: _member(cifar, archive, opened, name))
-        except (tarfile.TarError, EOFError, OSError) as error:
+            members = _members(cifar, archive)
+        except InputError:
+            raise
+        except Exception as error:  # damaged bytes raise nearly anything
             raise InputError(
-                f"{archive} is not a whole archive ({error}); delete it and fetch it again"
+                f"{archive} is not a whole archive ({error or type(error).__name__}); "
+                "delete it and fetch it again"
             ) from error
+        return _pickled_contents(cifar, lambda name: (f"{archive}:{name}", members.pop(name)))
 
-    return Source(cifar.name, _identity([archive]), read)
+    return Source(cifar.name, identify([archive]), read)
 
 
-def _member(cifar: Cifar, archive: Path, opened: tarfile.TarFile, name: str) -> tuple[str, bytes]:
-    """Read one member by its exact name: nothing is unpacked, no link or `..` is followed."""
-    path = f"{cifar.archive_folder}/{name}"
-    try:
-        member = opened.getmember(path)
-    except KeyError:
-        raise InputError(f"{archive} has no {path}; delete it and fetch it again") from None
-    content = opened.extractfile(member) if member.isfile() else None
-    if content is None or member.size > MAX_MEMBER_BYTES:
-        raise InputError(f"{path} in {archive} is no ordinary file; delete it and fetch it again")
-    return f"{archive}:{path}", content.read()
+def _members(cifar: Cifar, archive: Path) -> dict[str, bytes]:
+    """Read the data's files by their exact names; nothing is unpacked, no link is followed."""
+    names = (*cifar.train_files, *cifar.test_files, cifar.meta_file)
+    wanted = {f"{cifar.archive_folder}/{name}": name for name in names}
+    found: dict[str, bytes] = {}
+    with gzip.open(archive) as unzipped:
+        with tarfile.open(fileobj=unzipped, mode="r|") as opened:
+            for member in opened:
+                if member.size > MAX_MEMBER_BYTES or unzipped.tell() > MAX_ARCHIVE_BYTES:
+                    raise ValueError("it unpacks to far more than this data set")
+                if member.name in wanted and member.isfile():
+                    content = opened.extractfile(member)
+                    found[wanted[member.name]] = content.read() if content else b""
+        while unzipped.read(1 << 20):  # to the end, where the checksum stands
+            if unzipped.tell() > MAX_ARCHIVE_BYTES:
+                raise ValueError("it unpacks to far more than this data set")
+    if absent := [path for path, name in wanted.items() if name not in found]:
+        raise InputError(f"{archive} has no file {absent[0]}; delete it and fetch it again")
+    return found
 
 
 def _pickled_contents(cifar: Cifar, fetch: Callable[[str], tuple[str, bytes]]) -> Contents:
@@ -169,10 +183,10 @@ def _batch(
 ) -> tuple[str, np.ndarray, np.ndarray]:
     """Return where it came from, uint8 (N, 32, 32, 3) and int64 (N,)."""
     batch = _unpickle(where, content)
-    pixels, labels = batch.get("data"), batch.get(cifar.labels_key)
+    data, labels = batch.get("data"), batch.get(cifar.labels_key)
+    pixels = data.values if isinstance(data, _Array) else None
     if not (
-        isinstance(pixels, np.ndarray)
-        and pixels.dtype == np.uint8
+        pixels is not None
         and pixels.ndim == 2
         and pixels.shape[1] == 3 * 32 * 32
         and isinstance(labels, list)
@@ -197,11 +211,6 @@ def _checked(cifar: Cifar, contents: Contents) -> Contents:
     return Contents(contents.class_names, contents.train, contents.test, order_by_content=True)
 
 
-def _identity(paths: list[Path]) -> Any:
-    stats = [(str(path.resolve()), path.stat()) for path in paths]
-    return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-
-
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -211,9 +220,15 @@ def _bytes(path: Path) -> bytes:
 
 def _unpickle(where: str, content: bytes) -> dict[str, Any]:
     try:
+        for operation, argument, _ in pickletools.genops(content):
+            # A note under a huge number makes the unpickler fill the memory with empty ones.
+            if operation.name == "LONG_BINPUT" and int(argument or 0) > len(content):
+                raise pickle.UnpicklingError("a number in it is too large")
         value = _DataUnpickler(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # a damaged or hostile pickle can raise anything
-        raise InputError(f"{where} is not a CIFAR file ({error}); fetch it again") from error
+        raise InputError(
+            f"{where} is not a CIFAR file ({error or type(error).__name__}); fetch it again"
+        ) from error
     if not isinstance(value, dict):
         raise InputError(f"{where} is not a CIFAR file (it holds no dict); fetch it again")
     return {k.decode("latin1") if isinstance(k, bytes) else str(k): v for k, v in value.items()}
@@ -226,16 +241,47 @@ def _encode_latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+class _Array:
+    """What a pickle may make of NumPy's array: one of bytes.
+
+    Not NumPy's own, which a hostile pickle could make of any memory.
+    """
+
+    values: np.ndarray | None = None
+
+    def __init__(self, *ignored: object) -> None:
+        """NumPy's pickles make an empty array first; its state comes after."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, content = state
+        if not isinstance(dtype, _DType) or not dtype.is_byte:
+            raise pickle.UnpicklingError("an array in it is not of bytes")
+        if isinstance(content, str):  # of Python 2, whose text was bytes
+            content = content.encode("latin1")
+        order = "F" if fortran else "C"
+        self.values = np.frombuffer(content, np.uint8).reshape(shape, order=order)
+
+
+class _DType:
+    """NumPy's type of an array's elements: bytes or not."""
+
+    def __init__(self, name: str, *ignored: object) -> None:
+        self.is_byte = name in ("u1", "|u1", "uint8")
+
+    def __setstate__(self, state: object) -> None:
+        """Byte order and the like, of which a byte has none."""
+
+
 class _DataUnpickler(pickle.Unpickler):
-    """Admits numpy arrays and plain values; a pickle may otherwise call any function."""
+    """Admits arrays of bytes and plain values; a pickle may otherwise call any function."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("_codecs", "encode"):
             return _encode_latin1
-        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
-            return getattr(np, name)
-        if module in {"numpy.core.multiarray", "numpy._core.multiarray"} and (
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return {"ndarray": _Array, "dtype": _DType}[name]
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and (
             name == "_reconstruct"
         ):
-            return np.ndarray.__reduce__(np.empty(0))[0]
+            return _Array
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no image data needs")

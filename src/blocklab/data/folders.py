@@ -1,6 +1,8 @@
 """Images in class folders: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/*."""
 
+import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +35,12 @@ def folder_source(root: Path) -> Source:
         InputError: if it is not such a folder, a class is empty, or the splits' classes differ.
     """
     splits = list_folder(root)
-    identity = [str(root.resolve()), {name: sorted(files) for name, files in splits.items()}]
+    # Hashed file by file: the identity of a million files as JSON would be 100 MB of text.
+    listing = hashlib.sha256()
+    for split, files in splits.items():
+        for file in files:
+            listing.update(repr((split, *file)).encode())
+    identity = [str(root.resolve()), listing.hexdigest()]
     return Source(root.resolve().name, identity, lambda _: _contents(root, splits))
 
 
@@ -43,8 +50,8 @@ def list_folder(root: Path) -> dict[str, list[Listed]]:
     Raises:
         InputError: as `folder_source`.
     """
-    if not root.is_dir():
-        what = "is a file" if root.is_file() else "does not exist"
+    if not os.path.isdir(root):  # unlike Path.is_dir, never raises
+        what = "is a file" if os.path.isfile(root) else "does not exist"
         raise InputError(f"the data folder {root} {what}; give the folder of the class folders")
     folders = _folders(root)
     if "train" not in folders:
@@ -104,30 +111,47 @@ def _list_classes(root: Path, folder: Path) -> list[Listed]:
         )
     files: list[Listed] = []
     for class_name in classes:
-        found = sorted(_list_images(root, folder / class_name, class_name))
+        place = folder / class_name
+        within = "" if folder == root else f"{folder.name}/"
+        found = sorted(_list_images(place, f"{within}{class_name}", _as_text(class_name)))
         if not found:
             raise InputError(
-                f"class '{class_name}' ({folder / class_name}) has no images "
+                f"class '{class_name}' ({place}) has no images "
                 f"({', '.join(EXTENSIONS)}); add some or remove the folder"
             )
         files += found
     return files
 
 
-def _list_images(root: Path, folder: Path, class_name: str) -> Iterator[Listed]:
-    for place, _, names in os.walk(folder, onerror=_refuse):
-        for name in names:
-            # Names that begin with a dot are notes of the file system, whatever they end in.
-            if not name.lower().endswith(EXTENSIONS) or name.startswith("."):
-                continue
-            path = Path(place, name)
-            try:
-                stat = path.stat()
-            except OSError as error:
-                _refuse(error)
-            else:
-                relative = path.relative_to(root).as_posix()
-                yield Listed(relative, class_name, stat.st_size, stat.st_mtime_ns)
+def _list_images(folder: Path, relative: str, class_name: str) -> Iterator[Listed]:
+    """List the images of a class, those in folders inside it too; linked folders are left out.
+
+    `relative` is the folder's name as seen from the root. Names that begin with a dot are notes
+    of the file system or of an editor, whatever they end in.
+    """
+    waiting = [(str(folder), relative)]
+    while waiting:
+        place, relative = waiting.pop()
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    name = f"{relative}/{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append((entry.path, name))
+                    elif entry.name.lower().endswith(EXTENSIONS):
+                        found = entry.stat()
+                        if not stat.S_ISREG(found.st_mode):
+                            raise InputError(f"{entry.path} is no ordinary file; remove it")
+                        yield Listed(name, class_name, found.st_size, found.st_mtime_ns)
+        except OSError as error:
+            _refuse(error)
+
+
+def _as_text(name: str) -> str:
+    """Write bytes of a file's name that are no UTF-8 as escapes: other files hold class names."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _folders(folder: Path) -> list[str]:

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from blocklab.data.cache import Store, open_store
 from blocklab.data.sources import find_source
 from blocklab.data.spec import DataSpec
@@ -54,8 +52,8 @@ def open_data(spec: DataSpec) -> ImageData:
         )
     return ImageData(
         name=source.name,
-        train=_limited(_part(train, kept), spec.train_images, "train_images", len(held)),
-        validation=_part(train, held),
+        train=_limited(train.part(kept), spec.train_images, "train_images", len(held)),
+        validation=train.part(held),
         test=_limited(test, spec.test_images, "test_images"),
         class_names=store.class_names,
         mean=store.mean,
@@ -66,16 +64,14 @@ def open_data(spec: DataSpec) -> ImageData:
 
 
 def _whole(store: Store, split: str) -> Split:
-    parts = (store.arrays[f"{split}_{what}"] for what in ("images", "labels", "order"))
-    return Split(*parts)
-
-
-def _part(split: Split, rows: np.ndarray) -> Split:
-    return Split(split.images, split.labels, split.indices[rows])
+    images, labels, order, checksums = (
+        store.arrays[f"{split}_{what}"] for what in ("images", "labels", "order", "crc32")
+    )
+    return Split(images, labels, order, checksums if store.check_images else None)
 
 
 def _limited(split: Split, count: int | None, what: str, held: int = 0) -> Split:
     if count is None:
         return split
     note = f" ({held} more are set aside for validation)" if held else ""
-    return _part(split, stratified_limit(split.targets, count, LIMIT_SEED, what, note))
+    return split.part(stratified_limit(split.targets, count, LIMIT_SEED, what, note))

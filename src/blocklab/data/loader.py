@@ -62,8 +62,14 @@ class Batches:
     are moved to the device once; None does so on a GPU where they take less than a quarter of its
     free memory. Otherwise each batch is gathered on the CPU.
 
+    Of `world_size` processes, each gets a contiguous share of every batch: in the order of their
+    ranks the shares make up the batch of a single process, to the bit. `batch_size` is that of
+    the whole batch. Shares differ by one image at most, and of a last batch of fewer images than
+    processes some are empty: there are as many batches on each rank, which may thus wait for one
+    another.
+
     Raises:
-        InputError: if there is no batch to give.
+        InputError: if there is no batch to give, or a batch is smaller than the processes are many.
     """
 
     def __init__(
@@ -80,6 +86,8 @@ class Batches:
         drop_last: bool = False,
         seed: int = 0,
         resident: bool | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1 (got {batch_size})")
@@ -92,7 +100,16 @@ class Batches:
                 f"{len(split)} images do not fill one batch of {batch_size}; set batch_size to "
                 f"{len(split)} or less"
             )
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank {rank} is none of {world_size} processes; they count from 0")
+        if batch_size < world_size:
+            raise InputError(
+                f"a batch of {batch_size} cannot be shared by {world_size} processes; set "
+                f"batch_size to {world_size} or more"
+            )
         self.split = split
+        self.rank = rank
+        self.world_size = world_size
         self.batch_size = batch_size
         self.device = device
         self.memory_format = memory_format
@@ -119,17 +136,24 @@ class Batches:
         return full + (rest > 0 and not self.drop_last)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of epoch number `epoch`."""
+        """Yield the batches of epoch number `epoch`, or this rank's share of each."""
         order, draws = self._draw(epoch)
         on_device = order.to(self.device, non_blocking=True)
         draws = Draws(*(numbers.to(self.device, non_blocking=True) for numbers in draws))
         for number in range(len(self)):
-            rows = slice(number * self.batch_size, (number + 1) * self.batch_size)
+            rows = self._share(number)
             if self._pixels is None:
                 pixels = self._gather(order[rows])
             else:
                 pixels = self._pixels[on_device[rows]]
             yield self._prepare(pixels, draws.rows(rows)), self._labels[on_device[rows]]
+
+    def _share(self, number: int) -> slice:
+        """Return which places of the epoch's order this rank has of batch `number`."""
+        start = number * self.batch_size
+        size = min(self.batch_size, len(self.split) - start)
+        first, last = (size * rank // self.world_size for rank in (self.rank, self.rank + 1))
+        return slice(start + first, start + last)
 
     def _draw(self, epoch: int) -> tuple[Tensor, Draws]:
         """Draw the order and all numbers of an epoch, whichever of them are used.
@@ -149,8 +173,7 @@ class Batches:
 
     def _gather(self, order: Tensor) -> Tensor:
         """Copy the batch's pixels from the store to the device, uint8 (B, H, W, 3)."""
-        rows = self.split.indices[order.numpy()]
-        pixels = torch.from_numpy(np.take(self.split.images, rows, axis=0))
+        pixels = torch.from_numpy(self.split.pixels(order.numpy()))
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
         return pixels.to(self.device, non_blocking=True)
@@ -161,7 +184,7 @@ class Batches:
             (len(self.split), *self.split.images.shape[1:]), dtype=torch.uint8, device=self.device
         )
         for start in range(0, len(self.split), 4096):
-            part = np.take(self.split.images, self.split.indices[start : start + 4096], axis=0)
+            part = self.split.pixels(slice(start, start + 4096))
             pixels[start : start + len(part)] = torch.from_numpy(part).to(self.device)
         return pixels
 

@@ -1,6 +1,9 @@
 """One picture: from a file, bytes or an array to square RGB pixels."""
 
 import io
+import os
+import stat
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,8 @@ from PIL import Image
 from blocklab.errors import InputError
 
 MAX_PIXELS = 64_000_000
+MAX_FILE_BYTES = 512_000_000
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Pillow also knows formats that start another program (EPS); only these are ever tried.
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -76,9 +81,9 @@ def decode(picture: Picture, image_size: int | None) -> np.ndarray:
             return payload
         return np.asarray(_fit(Image.fromarray(payload), image_size))
     try:
-        with Image.open(
-            io.BytesIO(payload) if isinstance(payload, bytes) else payload, formats=FORMATS
-        ) as image:
+        content = payload if isinstance(payload, bytes) else _read(payload)
+        _check_png(content)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(_too_large(picture, f"{image.width}x{image.height}"))
             rgb = _to_rgb(image)
@@ -92,8 +97,8 @@ def decode(picture: Picture, image_size: int | None) -> np.ndarray:
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise InputError(
-            f"cannot read the image {picture.origin} ({reason.splitlines()[0] if reason else '?'})"
-            "; replace or remove it"
+            f"cannot read the image {picture.origin} ({reason or type(error).__name__}); "
+            "replace or remove it"
         ) from error
 
 
@@ -111,6 +116,37 @@ def natural_size(contents: Contents) -> int:
             f"image_size={min(height, width)}"
         )
     return height
+
+
+def _read(path: Path) -> bytes:
+    """Read a file; a pipe or a device, which could make us wait or read for ever, is refused."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is no ordinary file")
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"it is larger than {MAX_FILE_BYTES // 10**6} MB")
+    return content
+
+
+def _check_png(content: bytes) -> None:
+    """Check the CRC of each chunk of a PNG: Pillow skips those of the pixels.
+
+    Raises:
+        ValueError: if one is wrong, or the file ends early.
+    """
+    if not content.startswith(PNG_SIGNATURE):
+        return
+    view, start, kind = memoryview(content), len(PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        # A chunk: 4 bytes of length, 4 of type, the data, and the CRC-32 of type and data.
+        end = start + 8 + int.from_bytes(view[start : start + 4], "big")
+        if end + 4 > len(view):
+            raise ValueError("the file ends early")
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise ValueError("a checksum in it is wrong")
+        start, kind = end + 4, bytes(view[start + 4 : start + 8])
 
 
 def _too_large(picture: Picture, size: str) -> str:
@@ -136,6 +172,8 @@ def _fit(image: Image.Image, size: int) -> Image.Image:
     """Shorter side to `size`, then the central size x size."""
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
+    if width * height > MAX_PIXELS:  # a strip
+        raise ValueError(f"{image.width}x{image.height} is too long and thin for {size}x{size}")
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2

@@ -1,11 +1,11 @@
 """Where images come from: a name (`cifar100`), or a kind and a path (`folder:PATH`)."""
 
 import hashlib
-import json
 import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from platformdirs import user_data_path
@@ -15,7 +15,7 @@ from blocklab.data.download import download_cifar
 from blocklab.data.folders import folder_source, list_folder
 from blocklab.data.pictures import Contents, Picture, Pictures, Source
 from blocklab.data.split import TEST_SEED, stratified_split
-from blocklab.data.tables import list_parquet, parquet_source
+from blocklab.data.tables import identify, list_parquet, parquet_source
 from blocklab.errors import InputError, RunError, did_you_mean
 
 NAMES = ("digits", *CIFARS)
@@ -29,7 +29,7 @@ SAMPLED_BYTES = 1 << 16
 def data_folder() -> Path:
     """Return the folder where data lies: BLOCKLAB_DATA, else the user's data folder."""
     named = os.environ.get("BLOCKLAB_DATA")
-    return Path(named).expanduser() if named else user_data_path("blocklab")
+    return _path(named) if named else user_data_path("blocklab")
 
 
 def check_address(address: str) -> str:
@@ -57,9 +57,9 @@ def find_source(address: str) -> Source:
     """
     kind, _, path = check_address(address).partition(":")
     if kind == "folder":
-        return folder_source(Path(path).expanduser())
+        return folder_source(_path(path))
     if kind == "parquet":
-        return parquet_source(Path(path).expanduser())
+        return parquet_source(_path(path))
     if kind == "digits":
         return Source("digits", "digits", _digits, embedded=True)
     root = data_folder()
@@ -80,28 +80,71 @@ def portable_address(address: str) -> str:
     spread evenly. An image edited in place, to the same size, goes unnoticed here (though not by
     the cache, which looks at times of change too).
 
+    A study asks for it many times: it is taken again only when a folder or one of the 64 files
+    has changed.
+
     Raises:
         InputError: if the folder is not usable.
     """
     kind, _, path = check_address(address).partition(":")
     if kind not in KINDS:
         return address
-    root = Path(path).expanduser()
+    root = _path(path)
+    known = _fingerprints.get(address)
+    if known is None or known.times != _times(known.paths):
+        known = _fingerprints[address] = _fingerprint(kind, root)
+    return f"{kind}:{known.digest}"
+
+
+class _Fingerprint(NamedTuple):
+    """Of a folder of data, and the times of change of what it was taken from."""
+
+    digest: str
+    paths: list[Path]
+    times: list[int] | None
+
+
+_fingerprints: dict[str, _Fingerprint] = {}
+
+
+def _fingerprint(kind: str, root: Path) -> _Fingerprint:
     if kind == "folder":
-        names = [file.name for files in list_folder(root).values() for file in files]
-        files = [(name, root / name) for name in names]
+        files = sorted((f.name, f.size) for listed in list_folder(root).values() for f in listed)
+        folders = {name.rpartition("/")[0] for name, _ in files}
+        folders |= {folder.partition("/")[0] for folder in folders} | {""}  # train/, and the root
+        watched = [root / folder for folder in sorted(folders)]
+        sampled = [root / name for name, _ in files[:: max(1, len(files) // SAMPLED_FILES)]]
     else:
-        files = [(path.name, path) for paths in list_parquet(root).values() for path in paths]
-    files.sort()
-    step = max(1, len(files) // SAMPLED_FILES)
+        tables = sorted(path for paths in list_parquet(root).values() for path in paths)
+        files = [
+            (path.name, size) for path, (_, size, _) in zip(tables, identify(tables), strict=True)
+        ]
+        watched = sorted({root, *(path.parent for path in tables)})
+        sampled = tables[:: max(1, len(tables) // SAMPLED_FILES)]
+    watched += sampled
+    times = _times(watched)
+    digest = hashlib.sha256()
+    for name, size in files:
+        digest.update(repr((name, size)).encode())
     try:
-        sizes = [(name, path.stat().st_size) for name, path in files]
-        tails = [_tail_crc32(path) for _, path in files[::step]]
+        for path in sampled:
+            digest.update(_tail_crc32(path).to_bytes(4, "big"))
     except OSError as error:
         raise InputError(
             f"cannot read {error.filename}: {error.strerror}; check its mode"
         ) from error
-    return f"{kind}:{hashlib.sha256(json.dumps([sizes, tails]).encode()).hexdigest()[:16]}"
+    return _Fingerprint(digest.hexdigest()[:16], watched, times)
+
+
+def _times(paths: list[Path]) -> list[int] | None:
+    try:
+        return [path.stat().st_mtime_ns for path in paths]
+    except OSError:
+        return None
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # unlike Path.expanduser, never raises
 
 
 def _tail_crc32(path: Path) -> int:

@@ -4,12 +4,13 @@ Each has a fixed seed of its own: which images validate, test or train never dep
 of a run, so that runs are compared on the same images.
 """
 
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
-from blocklab.errors import InputError
+from blocklab.errors import InputError, RunError
 
 VALIDATION_SEED = 20_110
 TEST_SEED = 20_111
@@ -21,12 +22,14 @@ class Split:
     """Some rows of a store of images; nothing is copied.
 
     `images` uint8 (M, H, W, 3) and `labels` int64 (M,) are the whole store; `indices` int64 (N,)
-    are the rows of this split, in its order. `targets` are its N labels.
+    are the rows of this split, in its order. `targets` are its N labels. `checksums` uint32 (M,)
+    are the images' CRC-32 where they are still to be checked as they are read: see cache.py.
     """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
+    checksums: np.ndarray | None = None
 
     @classmethod
     def whole(cls, images: np.ndarray, labels: np.ndarray) -> Self:
@@ -41,6 +44,25 @@ class Split:
     def __len__(self) -> int:
         """Return the number of images N."""
         return len(self.indices)
+
+    def part(self, places: np.ndarray) -> Self:
+        """Return the split of some of its images, by their places in its order."""
+        return replace(self, indices=self.indices[places])
+
+    def pixels(self, places: np.ndarray | slice) -> np.ndarray:
+        """Copy some images out of the store, uint8 (n, H, W, 3), by their places in its order.
+
+        Raises:
+            RunError: if one is not as it was written.
+        """
+        rows = self.indices[places]
+        images = np.take(self.images, rows, axis=0)
+        if self.checksums is not None:
+            for row, image in zip(rows, images, strict=True):
+                if zlib.crc32(image) != self.checksums[row]:
+                    place = getattr(self.images.base, "filename", "the cache")
+                    raise RunError(f"image {row} of {place} is damaged; delete it and run again")
+        return images
 
 
 def stratified_split(

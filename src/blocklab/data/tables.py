@@ -1,7 +1,9 @@
 """Images in parquet files, as Hugging Face stores them."""
 
 import json
+import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,9 +32,26 @@ def parquet_source(root: Path) -> Source:
         InputError: if it is not such a folder, or a file of a sharded split is missing.
     """
     tables = list_parquet(root)
-    stats = [(str(path.resolve()), path.stat()) for paths in tables.values() for path in paths]
-    identity = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    identity = identify([path for paths in tables.values() for path in paths])
     return Source(root.resolve().name, identity, lambda _: table_contents(tables))
+
+
+def identify(paths: list[Path]) -> list[tuple[str, int, int]]:
+    """Return where each file really lies, its size and its time of change.
+
+    Raises:
+        InputError: if one is no ordinary file, or a link to nothing.
+    """
+    found = []
+    for path in paths:
+        try:
+            facts = path.stat()
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}; mend or remove it") from error
+        if not stat.S_ISREG(facts.st_mode):
+            raise InputError(f"{path} is no ordinary file; put the data's own file there")
+        found.append((os.path.realpath(path), facts.st_size, facts.st_mtime_ns))
+    return found
 
 
 def list_parquet(root: Path) -> Tables:
@@ -41,8 +60,8 @@ def list_parquet(root: Path) -> Tables:
     Raises:
         InputError: as `parquet_source`.
     """
-    if not root.is_dir():
-        what = "is a file" if root.is_file() else "does not exist"
+    if not os.path.isdir(root):  # unlike Path.is_dir, never raises
+        what = "is a file" if os.path.isfile(root) else "does not exist"
         raise InputError(f"the data folder {root} {what}; give the folder of the parquet files")
     for folder in (root, root / "data"):
         tables = find_tables(folder)
@@ -123,25 +142,31 @@ def _items(paths: list[Path]) -> Iterator[Picture]:
         column = _column(path, schema, IMAGE_COLUMNS, "image")
         _check_image_type(path, column, schema.field(column).type)
         with _readable(path):
-            batches = pq.ParquetFile(path).iter_batches(ROWS_AT_ONCE, columns=[column])
+            batches = _open(path).iter_batches(ROWS_AT_ONCE, columns=[column])
         while True:
             with _readable(path):
                 batch = next(batches, None)
+                values = pa.array([]) if batch is None else batch.column(0)
+                if pa.types.is_struct(values.type):
+                    values = values.field("bytes")
+                pictures: list[bytes | None] = values.to_pylist()
             if batch is None:
                 break
-            values = batch.column(0)
-            if pa.types.is_struct(values.type):
-                values = values.field("bytes")
-            for value in values:
-                if not value.is_valid:
+            for content in pictures:
+                if content is None:
                     raise InputError(f"{path}, row {row} has no image; remove the row")
-                yield Picture(f"{path}, row {row}", value.as_py())
+                yield Picture(f"{path}, row {row}", content)
                 row += 1
 
 
 def _schema(path: Path) -> pa.Schema:
     with _readable(path):
-        return pq.read_schema(path)
+        return _open(path).schema_arrow
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    """Open a file whose pages are checked against their checksums, where it has them."""
+    return pq.ParquetFile(path, page_checksum_verification=True)
 
 
 def _column(path: Path, schema: pa.Schema, choices: tuple[str, ...], what: str) -> str:
@@ -176,11 +201,10 @@ def _labels(path: Path, column: str) -> list[int] | list[str]:
     ):
         raise InputError(f"column '{column}' of {path} holds {kind}; it must hold integers or text")
     with _readable(path):
-        values = pq.ParquetFile(path).read(columns=[column]).column(0)
-    if values.null_count:
-        row = values.is_null().to_pylist().index(True)
-        raise InputError(f"{path}, row {row} has no label; remove the row")
-    return values.to_pylist()
+        values: list[Any] = _open(path).read(columns=[column]).column(0).to_pylist()
+    if None in values:
+        raise InputError(f"{path}, row {values.index(None)} has no label; remove the row")
+    return values
 
 
 def _numbered(path: Path, column: list[Any], numbers: dict[Any, int]) -> np.ndarray:
@@ -207,9 +231,10 @@ def _metadata_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
-        if isinstance(error, PermissionError):
-            raise InputError(f"no permission to read {path}; change its mode") from error
+    except PermissionError as error:
+        raise InputError(f"no permission to read {path}; change its mode") from error
+    except Exception as error:  # damaged bytes raise nearly anything
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"{path} is not a whole parquet file ({str(error).splitlines()[0]}); fetch it again"
+            f"{path} is not a whole parquet file ({reason}); fetch it again"
         ) from error
