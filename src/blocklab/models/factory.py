@@ -12,23 +12,44 @@ from torch import nn
 from blocklab.backbones import Backbone
 from blocklab.errors import InputError, did_you_mean
 from blocklab.files import parse_yaml
+from blocklab.models.names import is_filled, parse_filled
 from blocklab.models.spec import ModelSpec, resolve
 
 
-@cache
 def catalogue() -> dict[str, dict[str, Any]]:
     """Every named model's entry, in the order of the catalogue's files."""
+    return _read_catalogue()[0]
+
+
+def declared_params(name: str) -> int:
+    """Return how many parameters the catalogue says a named model has, with 1000 classes.
+
+    Raises:
+        InputError: if the catalogue does not name the model.
+    """
+    params = _read_catalogue()[1]
+    if name not in params:
+        raise InputError(f"the catalogue has no '{name}'{did_you_mean(name, params)}")
+    return params[name]
+
+
+@cache
+def _read_catalogue() -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
     entries: dict[str, dict[str, Any]] = {}
+    params: dict[str, int] = {}
     folder = resources.files("blocklab.models") / "catalogue"
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         for name, entry in parse_yaml(file.read_text(encoding="utf-8"), file.name).items():
             if name in entries:
                 raise InputError(f"the catalogue names '{name}' twice; see {file.name}")
+            params[name] = entry.pop("params")
             entries[name] = entry
-    return entries
+    return entries, params
 
 
 def _entry(name: str) -> Mapping[str, Any]:
+    if is_filled(name):
+        return parse_filled(name)
     entries = catalogue()
     if name not in entries:
         raise InputError(
