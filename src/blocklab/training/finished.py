@@ -16,8 +16,10 @@ from blocklab.errors import InputError, RunError
 from blocklab.files import read_json
 from blocklab.measure.activations import Diagnosis, count_zeros
 from blocklab.models import ModelSpec, load_weights
+from blocklab.training.batches import HALF, make_batches
 from blocklab.training.device import Setup, choose_setup
-from blocklab.training.loop import HALF, Record, evaluate, make_batches
+from blocklab.training.evaluation import evaluate
+from blocklab.training.loop import Record
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import is_finished
 

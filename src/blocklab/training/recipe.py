@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.files import parse_yaml, read_yaml
@@ -21,11 +21,12 @@ class Recipe(BaseModel):
         drop_last: leave out an epoch's last batch where it is not full.
         optimizer: a name of timm's, such as ``sgd`` (with Nesterov), ``momentum`` or ``adamw``.
         lr: learning rate at the schedule's top.
-        momentum: of SGD, or beta1.
+        momentum: of SGD, or beta1 where the optimizer has two betas.
         weight_decay: per step, times the learning rate.
         decay_norms_and_biases: whether weight decay also falls on one-dimensional parameters.
         schedule: ``constant``, ``step``, ``cosine`` or ``onecycle``.
-        warmup_epochs: linear rise from 0 (a tenth, a fraction are fine).
+        warmup_epochs: linear rise from 0 (a fraction is fine); not with one-cycle, which rises by
+            itself.
         step_epochs, step_factor: the step schedule multiplies by the factor every so many epochs.
         min_lr_ratio: where cosine and one-cycle end, as a part of ``lr``.
         onecycle_peak: where one-cycle has its top, as a part of all epochs.
@@ -41,7 +42,11 @@ class Recipe(BaseModel):
         test_every_epoch: read the test set after each epoch and record the best of them beside the
             last, as optimistic. Off, the test set is read once, after the last epoch.
         precision: ``auto`` takes bf16 where the device computes it fast, else ``fp32``.
-        memory_format: ``auto`` takes what the device does fast.
+        memory_format: ``auto`` measures which layout trains the model faster.
+        compile: ``on`` trains through `torch.compile`; ``auto`` tries it where the run is long
+            enough to win back the time of compiling, and keeps it where it is faster.
+        sync_batchnorm: where several devices train one run, take BatchNorm's statistics over the
+            images of all of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -72,6 +77,14 @@ class Recipe(BaseModel):
     test_every_epoch: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    compile: Literal["off", "auto", "on"] = "off"
+    sync_batchnorm: bool = False
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _switch(cls, value: object) -> object:
+        """Take YAML's `on` and `off`, which it reads as true and false."""
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -89,6 +102,8 @@ class Recipe(BaseModel):
                 f"warmup_epochs {self.warmup_epochs:g} is longer than the {self.epochs} epochs; "
                 "make it shorter"
             )
+        if self.schedule == "onecycle" and self.warmup_epochs:
+            raise InputError("one-cycle rises by itself; set warmup_epochs=0, or schedule=cosine")
         return self
 
     @classmethod
