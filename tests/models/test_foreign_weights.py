@@ -13,10 +13,8 @@ from timm.layers.squeeze_excite import SEModule
 from timm.models.resnet import Bottleneck
 from timm.models.resnet import ResNet as TimmResNet
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from blocklab import create_model, load_weights
-from blocklab.blocks import ReparamLargeKernelConv
 from blocklab.errors import InputError
 
 State = dict[str, Tensor]
@@ -193,87 +191,3 @@ def test_triplet_attention_of_the_authors(release: str) -> None:
     assert report.source == "Triplet Attention (official)"
     with torch.inference_mode():
         assert torch.equal(model(images()), loaded.eval()(images()))
-
-
-# The papers' networks, written from their equations over the names of the official releases.
-def norm(state: State, name: str, x: Tensor) -> Tensor:
-    mean, variance, weight, bias = (
-        state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
-    )
-    return F.batch_norm(x, mean, variance, weight, bias)
-
-
-def conv(state: State, name: str, x: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
-    weight = state[f"{name}.weight"]
-    padding, groups = dilation * (weight.shape[2] // 2), x.shape[1] // weight.shape[1]
-    return F.conv2d(x, weight, state.get(f"{name}.bias"), stride, padding, dilation, groups)
-
-
-def official_van(state: State, x: Tensor) -> Tensor:
-    for stage in range(1, 5):
-        x = conv(state, f"patch_embed{stage}.proj", x, stride=4 if stage == 1 else 2)
-        x = norm(state, f"patch_embed{stage}.norm", x)
-        for index in range(2):
-            block = f"block{stage}.{index}"
-            y = norm(state, f"{block}.norm1", x)
-            value = F.gelu(conv(state, f"{block}.attn.proj_1", y))
-            gate = conv(state, f"{block}.attn.spatial_gating_unit.conv0", value)
-            gate = conv(state, f"{block}.attn.spatial_gating_unit.conv_spatial", gate, dilation=3)
-            gate = conv(state, f"{block}.attn.spatial_gating_unit.conv1", gate)
-            y = y + conv(state, f"{block}.attn.proj_2", value * gate)
-            x = x + state[f"{block}.layer_scale_1"].view(1, -1, 1, 1) * y
-            y = conv(state, f"{block}.mlp.fc1", norm(state, f"{block}.norm2", x))
-            y = F.gelu(conv(state, f"{block}.mlp.dwconv.dwconv", y))
-            y = conv(state, f"{block}.mlp.fc2", y)
-            x = x + state[f"{block}.layer_scale_2"].view(1, -1, 1, 1) * y
-        weight, bias = state[f"norm{stage}.weight"], state[f"norm{stage}.bias"]
-        x = F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, 1e-6)
-        x = x.permute(0, 3, 1, 2)
-    return x.mean((2, 3)) @ state["head.weight"].T + state["head.bias"]
-
-
-def official_replknet(state: State, x: Tensor) -> Tensor:
-    def conv_bn(name: str, x: Tensor, stride: int = 1) -> Tensor:
-        return norm(state, f"{name}.bn", conv(state, f"{name}.conv", x, stride))
-
-    for layer, stride in enumerate((2, 1, 1, 2)):
-        x = F.relu(conv_bn(f"stem.{layer}", x, stride))
-    for stage in range(4):
-        if stage:
-            x = F.relu(conv_bn(f"transitions.{stage - 1}.0", x))
-            x = F.relu(conv_bn(f"transitions.{stage - 1}.1", x, 2))
-        block = f"stages.{stage}.blocks.0"
-        y = F.relu(conv_bn(f"{block}.pw1", norm(state, f"{block}.prelkb_bn", x)))
-        if f"{block}.large_kernel.lkb_reparam.weight" in state:
-            y = conv(state, f"{block}.large_kernel.lkb_reparam", y)
-        else:
-            large = conv_bn(f"{block}.large_kernel.lkb_origin", y)
-            y = large + conv_bn(f"{block}.large_kernel.small_conv", y)
-        x = x + conv_bn(f"{block}.pw2", F.relu(y))
-        block = f"stages.{stage}.blocks.1"
-        y = F.gelu(conv_bn(f"{block}.pw1", norm(state, f"{block}.preffn_bn", x)))
-        x = x + conv_bn(f"{block}.pw2", y)
-    return norm(state, "norm", x).mean((2, 3)) @ state["head.weight"].T + state["head.bias"]
-
-
-def test_van_of_the_authors() -> None:
-    state = randomise(create_model("van_b0", **TEN, depths=(2, 2, 2, 2))).state_dict()
-    ours = create_model("van_b0", **TEN, depths=(2, 2, 2, 2)).eval()
-    assert load_weights(ours, {"state_dict": state}).source == "VAN (official, blocklab)"
-    with torch.inference_mode():
-        assert_same_outputs(official_van(state, images()), ours(images()))
-
-
-@pytest.mark.parametrize("merged", [False, True])
-def test_replknet_of_the_authors(merged: bool) -> None:
-    slots: dict[str, Any] = {"stem": "imagenet", "depths": (1, 1, 1, 1)}
-    model = randomise(create_model("replknet_31n", **TEN, **slots))
-    for module in model.modules():
-        if merged and isinstance(module, ReparamLargeKernelConv):
-            module.merge()
-    state = model.state_dict()
-    ours = create_model("replknet_31n", **TEN, **slots).eval()
-    assert load_weights(ours, {"model": state}).source == "RepLKNet (official, blocklab)"
-    assert any("lkb_reparam" in name for name in ours.state_dict()) is merged
-    with torch.inference_mode():
-        assert_same_outputs(official_replknet(state, images()), ours(images()))
