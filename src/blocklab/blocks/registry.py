@@ -4,15 +4,26 @@ A block is a plain module. What the slot tells it (its channels, its stride, ...
 positional parameters, taken by name from `SLOT_PARAMETERS`; what a user may choose comes as
 keyword-only parameters, whose annotations and defaults are the block's options. So the constructor
 is the schema: a misspelt option, a wrong type or a value out of range is refused before any model
-is built, and a specification written with its defaults filled in identifies a block.
+is built, and a specification written with its defaults filled in identifies a block. A block of a
+user's file is written with the digest of that file, ``my_block@3f2a9c1b04de``, so that a changed
+file is another block.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PydanticUserError,
+    ValidationError,
+    create_model,
+)
+from pydantic_core import PydanticSerializationError
 from torch import nn
 
 from blocklab.blocks.activation import Activation
@@ -46,6 +57,12 @@ class BlockInfo:
     cls: type[nn.Module]
     slot_parameters: tuple[str, ...]
     options: type[BaseModel]
+    digest: str | None = None  # of the user's file that it comes from
+
+    @property
+    def versioned_name(self) -> str:
+        """What a specification calls it: its name, and its file's digest where it has one."""
+        return f"{self.name}@{self.digest}" if self.digest else self.name
 
 
 _REGISTRY: dict[tuple[str, str], BlockInfo] = {}
@@ -69,6 +86,8 @@ def register_block(name: str, kind: str = "attention") -> Callable[[_BlockClass]
                 f"no kind of block '{kind}'{did_you_mean(kind, SLOT_PARAMETERS) or ';'} "
                 f"kinds: {', '.join(SLOT_PARAMETERS)}"
             )
+        if not name or "@" in name:
+            raise InputError(f"a block cannot be called '{name}'; name it without '@'")
         taken = _REGISTRY.get((kind, name))
         if taken is not None and _identity(taken.cls) != _identity(cls):
             raise InputError(
@@ -82,6 +101,28 @@ def register_block(name: str, kind: str = "attention") -> Callable[[_BlockClass]
     return register
 
 
+@contextmanager
+def registering(digest: str, instead_of: Iterable[BlockInfo] = ()) -> Iterator[list[BlockInfo]]:
+    """Mark what is registered inside as of a file with this digest; an error takes it all back.
+
+    The list that is yielded holds those blocks at the end. `instead_of` are the blocks of an
+    earlier version of the file.
+    """
+    before, found = dict(_REGISTRY), list[BlockInfo]()
+    try:
+        for info in instead_of:
+            del _REGISTRY[info.kind, info.name]
+        yield found
+        for key, info in _REGISTRY.items():
+            if info is not before.get(key):
+                _REGISTRY[key] = replace(info, digest=digest)
+                found.append(_REGISTRY[key])
+    except BaseException:
+        _REGISTRY.clear()
+        _REGISTRY.update(before)
+        raise
+
+
 def _identity(cls: type) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__  # a module that is loaded again may register again
 
@@ -91,7 +132,7 @@ def _read_signature(
 ) -> tuple[tuple[str, ...], type[BaseModel]]:
     slot_parameters: list[str] = []
     options: dict[str, Any] = {}
-    for parameter in inspect.signature(cls).parameters.values():
+    for parameter in inspect.signature(cls, eval_str=True).parameters.values():
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
             if parameter.name not in SLOT_PARAMETERS[kind]:
                 raise InputError(
@@ -107,7 +148,23 @@ def _read_signature(
             options[parameter.name] = (parameter.annotation, parameter.default)
         else:
             raise InputError(f"block '{name}' takes *args or **kwargs; name its options instead")
-    return tuple(slot_parameters), create_model(f"{name}_options", __base__=_Options, **options)
+    return tuple(slot_parameters), _options_model(name, options)
+
+
+def _options_model(name: str, options: dict[str, Any]) -> type[BaseModel]:
+    """Make the schema of a block's options, and check that its defaults can be written down."""
+    try:
+        model = create_model(f"{name}_options", __base__=_Options, **options)
+        defaults = {option: default for option, (_, default) in options.items()}
+        model.model_validate(defaults).model_dump(mode="json")
+    except ValidationError as error:
+        raise InputError(one_line(error, f"the defaults of block '{name}'")) from None
+    except (PydanticUserError, PydanticSerializationError) as error:
+        raise InputError(
+            f"the options of block '{name}' are to be numbers, words or lists of them: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    return model
 
 
 def block_info(kinds: str | tuple[str, ...], name: object) -> BlockInfo:
@@ -117,9 +174,20 @@ def block_info(kinds: str | tuple[str, ...], name: object) -> BlockInfo:
         InputError: if there is none; the message names the closest and lists the others.
     """
     kinds = (kinds,) if isinstance(kinds, str) else kinds
+    plain, _, digest = name.partition("@") if isinstance(name, str) else ("", "", "")
     for kind in kinds:
-        if isinstance(name, str) and (kind, name) in _REGISTRY:
-            return _REGISTRY[kind, name]
+        info = _REGISTRY.get((kind, plain))
+        if info is not None:
+            if digest and digest != info.digest:
+                raise InputError(
+                    f"{kind} '{plain}' is not the one that was meant (@{digest}), as its file has "
+                    "changed; give the file as it was, or run again"
+                )
+            return info
+    if digest:
+        raise InputError(
+            f"no {kinds[0]} '{plain}'; give the file that it comes from: --plugin FILE"
+        )
     known = sorted(known for kind, known in _REGISTRY if kind in kinds)
     raise InputError(
         f"no {kinds[0]} '{name}'{did_you_mean(str(name), known) or '.'} "
@@ -153,7 +221,7 @@ def parse_block(kinds: str | tuple[str, ...], value: object) -> BlockSpec:
     except ValidationError as error:
         what = f"{info.kind} '{info.name}'"
         raise InputError(one_line(error, what, info.options.model_fields)) from None
-    return {"type": info.name, **options.model_dump(mode="json")}
+    return {"type": info.versioned_name, **options.model_dump(mode="json")}
 
 
 def _example(kind: str) -> str:

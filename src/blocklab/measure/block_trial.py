@@ -1,0 +1,156 @@
+"""A block on trial: built in the places that its kind can have in a network, and run there.
+
+Parameters and running statistics are random rather than those that it starts with: zeros at the
+start would hide what is wrong behind them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blocklab.blocks.registry import BlockInfo, BlockSpec, create_block, mixer_width
+
+PLANES = 64  # channels that most reductions leave something of
+WIDE_PLANES = 1024  # where a minimum of channels no longer hides a reduction
+SIZES = ((7, 5), (8, 12), (2, 2), (1, 6), (1, 1))
+BATCH = 4
+
+Place = dict[str, Any]  # what a slot tells a block
+
+
+class CheckFailed(Exception):
+    """A check found a fault; the message says where."""
+
+
+class NotApplicable(Exception):
+    """A check does not concern this block, or was not asked for."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The block that is checked."""
+
+    info: BlockInfo
+    spec: BlockSpec
+    compile_backend: str | None = None
+
+    def places(self, planes: int = PLANES, spec: BlockSpec | None = None) -> list[Place]:
+        """Return what slots of its kind can tell it."""
+        if self.info.kind != "mixer":
+            return [{"channels": planes, "activation": "relu", "drop_path": 0.0}]
+        width = mixer_width(spec or self.spec, planes)
+        wide = {"in_channels": width, "out_channels": width, "activation": "relu"}
+        steps = [(1, False), (1, True), (2, True)]
+        places = [{**wide, "stride": s, "first_in_stage": first} for s, first in steps]
+        narrow = {**places[2], "in_channels": planes // 2}  # as in a basic block, where maps shrink
+        return [*places, narrow]
+
+    def build(
+        self,
+        place: Place,
+        *,
+        spec: BlockSpec | None = None,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+        random: bool = True,
+    ) -> nn.Module:
+        """Build the block from a seed, initialised as in a backbone or, by default, at random."""
+        torch.manual_seed(seed)
+        block = create_block(self.info.kind, spec or self.spec, **place)
+        for module in block.modules():
+            start = getattr(module, "init_weights", None)
+            if callable(start):
+                start()
+        block.to(dtype)
+        return _randomised(block) if random else block
+
+    def images(
+        self,
+        place: Place,
+        size: tuple[int, int] = SIZES[0],
+        *,
+        batch: int = BATCH,
+        dtype: torch.dtype = torch.float32,
+        seed: int = 100,
+    ) -> Tensor:
+        """Draw an input from a seed."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(batch, channels_of(place), *size, generator=generator, dtype=dtype)
+
+
+def channels_of(place: Place) -> int:
+    """Return how many channels enter."""
+    return place["channels"] if "channels" in place else place["in_channels"]
+
+
+def _randomised(block: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for parameter in block.parameters():
+            size = parameter.square().mean().sqrt()
+            noise = torch.randn_like(parameter)
+            parameter += 0.5 * noise * (size if size > 0 else 0.2)
+        for name, buffer in block.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(0, 0.3)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5)
+    return block
+
+
+def told(place: Place) -> str:
+    """Say which of a mixer's places this is."""
+    if "stride" not in place:
+        return ""
+    first = ", first of its stage" if place["first_in_stage"] else ""
+    widths = f"{place['in_channels']} to {place['out_channels']} channels"
+    return f" (stride {place['stride']}{first}, {widths})"
+
+
+@contextmanager
+def where(what: str) -> Iterator[None]:
+    """Say of an error where it happened."""
+    try:
+        yield
+    except (CheckFailed, NotApplicable):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise CheckFailed(f"{what}: {type(error).__name__}: {said}") from error
+
+
+def forward(block: nn.Module, x: Tensor, training: bool = False) -> Tensor:
+    """Run a block on a copy of x; what it draws at random is the same each time."""
+    torch.manual_seed(1)
+    return block.train(training)(x.clone())
+
+
+def difference(got: Tensor, expected: Tensor) -> float:
+    """Return the norm of the difference as a part of the norm of what was expected."""
+    if got.shape != expected.shape:
+        raise CheckFailed(f"shape {tuple(got.shape)} instead of {tuple(expected.shape)}")
+    got, expected = got.detach().double(), expected.detach().double()
+    if not got.isfinite().all():
+        return float("inf")
+    scale = float(expected.norm())
+    return float((got - expected).norm()) / (scale if scale > 0 else 1.0)
+
+
+def gradients_of(
+    block: nn.Module, x: Tensor, training: bool, seed: int = 2
+) -> tuple[Tensor, dict[str, Tensor | None]]:
+    """Return the output, and the gradient of a random weighting of it by name."""
+    leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    torch.manual_seed(1)
+    out = block.train(training)(leaf.clone())
+    generator = torch.Generator().manual_seed(seed)
+    weighting = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
+    wanted = {"the input": leaf}
+    wanted |= {name: p for name, p in block.named_parameters() if p.requires_grad}
+    if not out.requires_grad:
+        return out, dict.fromkeys(wanted)
+    found = torch.autograd.grad(out, list(wanted.values()), weighting, allow_unused=True)
+    return out, dict(zip(wanted, found, strict=True))
