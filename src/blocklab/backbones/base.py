@@ -174,7 +174,7 @@ class Backbone(nn.Module):
         if output_fmt != "NCHW":
             raise InputError(f"output_fmt is NCHW, not {output_fmt!r}")
         check_images(x, self.in_chans)
-        chosen = self._chosen_stages(indices)
+        chosen = self.chosen_stages(indices)
         count = len(self.stage_modules)
         run = max(chosen) + 1 if stop_early else count
         normed = run == len(self.config.blocks_per_stage)  # the norm is the last stage's
@@ -189,7 +189,12 @@ class Backbone(nn.Module):
             return maps
         return self.forward_norm(x) if normed else x, maps
 
-    def _chosen_stages(self, indices: int | list[int] | tuple[int, ...] | None) -> list[int]:
+    def chosen_stages(self, indices: int | list[int] | tuple[int, ...] | None) -> list[int]:
+        """Return the stages that timm's `indices` mean, in order.
+
+        Raises:
+            InputError: for a stage that the network has not.
+        """
         count = len(self.stage_modules)
         if isinstance(indices, int):
             wanted = range(count - indices, count) if 0 < indices <= count else range(0)
@@ -208,7 +213,7 @@ class Backbone(nn.Module):
         prune_head: bool = True,
     ) -> list[int]:
         """Remove what the maps after the chosen stages do not need; return the stages from 0."""
-        chosen = self._chosen_stages(indices)
+        chosen = self.chosen_stages(indices)
         removed = []
         for stage in range(len(self.stage_modules) - 1, max(chosen), -1):
             for name in self.stage_parts(stage):

@@ -4,7 +4,7 @@ import fnmatch
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from timm.models._features import FeatureGetterNet
 from torch import nn
@@ -14,6 +14,9 @@ from blocklab.errors import InputError, did_you_mean
 from blocklab.files import parse_yaml
 from blocklab.models.names import is_filled, parse_filled
 from blocklab.models.spec import ModelSpec, resolve
+
+if TYPE_CHECKING:
+    from blocklab.models.checkpoint import Source
 
 
 def catalogue() -> dict[str, dict[str, Any]]:
@@ -83,26 +86,51 @@ def create_model(
     num_classes: int = 1000,
     in_chans: int = 3,
     features_only: bool = False,
-    out_indices: tuple[int, ...] | None = None,
+    out_indices: int | tuple[int, ...] | None = None,
+    pretrained: "Source | None" = None,
+    head: Literal["load", "fresh"] = "load",
+    first_conv: Literal["load", "adapt"] = "load",
     **slot_overrides: Any,
 ) -> Backbone | nn.Module:
-    """Build a model, freshly initialised.
+    """Build a model, freshly initialised or with the weights of a checkpoint.
 
     Args:
         name: a named model, or a specification (``{"backbone": "resnet50", "attention": "se"}``).
         num_classes: outputs of the head; 0 leaves the pooled features.
         in_chans: channels of the image.
         features_only: return a network that gives the maps after its stages, as timm's do.
-        out_indices: which stages those are (default: all).
+        out_indices: which stages those are: the last n, or a tuple of them (default: all).
+        pretrained: a checkpoint's path, its address (downloaded once, hash checked) or its tensors
+            by name; every tensor must fit (`load_weights` loads what fits).
+        head: ``fresh`` leaves the head as initialised, for another number of classes.
+        first_conv: ``adapt`` changes the checkpoint's first convolution to `in_chans`.
         **slot_overrides: slots to fill otherwise, such as ``stem="cifar"``.
 
     Raises:
-        InputError: for an unknown model, slot, block or option, or a size that is not positive.
+        InputError: for an unknown model, slot, block or option, a size that is not positive, or
+            weights that do not fit.
+        RunError: if a download fails.
     """
+    if pretrained is None:
+        if head != "load" or first_conv != "load":
+            raise InputError("head and first_conv say how weights are loaded: give pretrained")
+    elif isinstance(pretrained, bool):
+        raise InputError(
+            "pretrained is a checkpoint's path or address; blocklab brings no weights of its own"
+        )
     model = model_spec(name, **slot_overrides).build(num_classes, in_chans)
+    if pretrained is not None:
+        from blocklab.models.weights import load_weights  # whose refusals look into the catalogue
+
+        if features_only and head == "load":
+            head = "fresh"  # it has none
+        load_weights(model, pretrained, head=head, first_conv=first_conv)
     if not features_only:
         if out_indices is not None:
             raise InputError("out_indices goes with features_only=True")
         return model
-    indices = out_indices if out_indices is not None else tuple(range(len(model.stage_modules)))
-    return FeatureGetterNet(model, out_indices=indices)
+    count = len(model.stage_modules)
+    indices = model.prune_intermediate_layers(
+        count if out_indices is None else out_indices, prune_norm=True
+    )
+    return FeatureGetterNet(model, out_indices=tuple(indices), prune=False)
