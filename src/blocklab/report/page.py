@@ -25,7 +25,8 @@ from blocklab.report.tables import (
     markdown,
     square,
 )
-from blocklab.study.results import RUN_COLUMNS, RowResult, RunRecord, StudyResults, run_line
+from blocklab.study.lines import RUN_COLUMNS, run_line
+from blocklab.study.results import RowResult, RunRecord, StudyResults
 
 RUNS_SHOWN_OPEN = 30  # longer lists start folded
 

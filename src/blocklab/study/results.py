@@ -1,67 +1,30 @@
 """Run folders become one table: what each row costs, reaches, and gains on the baseline."""
 
 import json
-import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from blocklab.errors import RunError
-from blocklab.files import read_json
-from blocklab.study.statistics import Difference, Summary, paired_difference, summarise
-
-RESULT_FIGURES = (
-    "test_top1_percent",
-    "test_top5_percent",
-    "test_loss",
-    "best_test_top1_percent",
-    "best_test_top5_percent",
-    "best_test_epoch",
-    "validation_top1_percent",
-    "train_seconds",
-    "images_per_second",
-    "peak_memory_bytes",
+from blocklab.study.images import ImageInterval, over_images
+from blocklab.study.lines import RUN_COLUMNS, SUMMARY_COLUMNS, frame, run_line, summary_line
+from blocklab.study.records import CostAt, Reported, RunRecord, read_run
+from blocklab.study.statistics import (
+    SAME,
+    Comparison,
+    Difference,
+    Planning,
+    Summary,
+    compare,
+    paired_difference,
+    plan_seeds,
+    summarise,
 )
 
+__all__ = ["CostAt", "Reported", "RowResult", "RunRecord", "StudyResults", "read_run"]
 
-@dataclass(frozen=True)
-class RunRecord:
-    """A run that has ended: its three files, read."""
-
-    hash: str
-    seed: int
-    folder: Path
-    run: dict[str, Any]  # run.json
-    log: list[dict[str, Any]]  # log.jsonl, one an epoch
-    result: dict[str, Any]  # result.json
-
-    @property
-    def diverged(self) -> bool:
-        """Whether its loss stopped being a number: to be shown, never averaged."""
-        return self.result["status"] == "diverged"
-
-    @property
-    def epochs(self) -> int | None:
-        """How many epochs it trained."""
-        return self.result.get("epochs")
-
-    def figure(self, name: str) -> float | None:
-        """Return a number of result.json, or None where it has none."""
-        return _number(self.result.get(name))
-
-
-@dataclass(frozen=True)
-class Reported:
-    """What a publication printed for a row: G, M, %, %, and what is known about the figures."""
-
-    macs_g: float | None = None
-    params_m: float | None = None
-    top1: float | None = None
-    top5: float | None = None
-    note: str | None = None
+COST_TOLERANCE_PERCENT = 3.0  # tools that count differ by less; beyond it, something else differs
 
 
 @dataclass(frozen=True)
@@ -70,6 +33,8 @@ class RowResult:
 
     `macs` and `params` are plain counts, `macs` for one image of `input_size` pixels a side.
     `runs` holds one record a seed. `failed` holds a message a run that ended in an error.
+    `reported_cost` is our count at the size (and with the classes) that `reported` was counted at.
+    `tuned` holds what was chosen for this row on validation data, such as ``{"lr": 0.05}``.
     `baseline` is filled in by `StudyResults`.
     """
 
@@ -82,6 +47,8 @@ class RowResult:
     planned_seeds: tuple[int, ...]
     failed: tuple[str, ...] = ()
     reported: Reported | None = None
+    reported_cost: CostAt | None = None
+    tuned: dict[str, Any] | None = None
     baseline: "RowResult | None" = field(default=None, repr=False)
 
     @cached_property
@@ -140,6 +107,32 @@ class RowResult:
         )
 
     @cached_property
+    def over_images(self) -> ImageInterval | None:
+        """Test top-1 in %, with its interval over other test images; None without predictions."""
+        read = [run.per_image for run in self.finished]
+        return over_images([one for one in read if one]) if all(read) else None
+
+    @cached_property
+    def difference_over_images(self) -> ImageInterval | None:
+        """The difference to the baseline, with its interval over other test images."""
+        if self.baseline is None:
+            return None
+        pairs = [(a.per_image, b.per_image) for _, a, b in shared_runs(self, self.baseline)]
+        ours, theirs = [a for a, b in pairs if a and b], [b for a, b in pairs if a and b]
+        return over_images(ours, theirs) if len(ours) == len(pairs) else None
+
+    @cached_property
+    def cost_gaps_percent(self) -> dict[str, float]:
+        """How far our `reported_cost` is from the reported MACs and params, where there are any."""
+        if self.reported is None or self.reported_cost is None:
+            return {}
+        pairs = {
+            "macs": (self.reported_cost.macs / 1e9, self.reported.macs_g),
+            "params": (self.reported_cost.params / 1e6, self.reported.params_m),
+        }
+        return {name: 100 * (ours / said - 1) for name, (ours, said) in pairs.items() if said}
+
+    @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know before comparing this row with another."""
         said = []
@@ -175,6 +168,7 @@ class StudyResults:
     rows: tuple[RowResult, ...]
     notes: tuple[str, ...] = ()
     command: str | None = None
+    claims: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Tell each row which one it is compared with."""
@@ -191,6 +185,50 @@ class StudyResults:
         return tuple((row, run) for row in self.rows for run in row.runs)
 
     @cached_property
+    def comparisons(self) -> dict[str, Comparison]:
+        """A verdict for each row but the baseline; empty where no baseline is among the rows."""
+        compared = {row.name: row for row in self.rows if row.baseline is not None}
+        identical = {
+            name
+            for name, row in compared.items()
+            if row.baseline is not None and self.identical_seeds(row, row.baseline)
+        }
+        return compare({name: row.difference for name, row in compared.items()}, identical)
+
+    @cached_property
+    def planning(self) -> Planning | None:
+        """What the spread of all rows' differences says about how many seeds are needed."""
+        return plan_seeds(self.comparisons.values())
+
+    def identical_seeds(self, one: RowResult, other: RowResult) -> tuple[int, ...]:
+        """Return the seeds that two rows share, if from each they gave the same bits, else ().
+
+        The same bits are the same five classes and the same loss on every test image.
+        """
+        shared = shared_runs(one, other)
+        for _, ours, theirs in shared:
+            a, b = ours.per_image, theirs.per_image
+            if a is None or b is None or a.bits != b.bits:
+                return ()
+        return tuple(seed for seed, _, _ in shared)
+
+    @cached_property
+    def identical(self) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
+        """Names of rows that compute one function, with the seeds that show it."""
+        by_bits: dict[Any, list[RowResult]] = {}
+        for row in self.rows:
+            for run in row.finished:
+                if run.per_image is not None:
+                    by_bits.setdefault((run.seed, run.per_image.bits), []).append(row)
+        found: dict[tuple[str, ...], tuple[int, ...]] = {}
+        for rows in by_bits.values():
+            first, *others = rows
+            same = [(row, self.identical_seeds(first, row)) for row in others]
+            if names := tuple(row.name for row, seeds in same if seeds):
+                found[first.name, *names] = min((s for _, s in same if s), key=len)
+        return tuple(found.items())
+
+    @cached_property
     def reads_test_set_every_epoch(self) -> bool:
         """Whether any run looked at the test set before its last epoch."""
         return any("test_top1_percent" in line for _, run in self.runs for line in run.log)
@@ -202,6 +240,12 @@ class StudyResults:
         has_baseline = any(row.name == self.baseline and row.top1 for row in self.rows)
         if self.baseline and not has_baseline and any(row.top1 for row in self.rows):
             said.append(f"no differences: the baseline {self.baseline} has no finished run")
+        for names, seeds in self.identical:
+            listed = ", ".join(map(str, seeds))
+            said.append(
+                f"{' and '.join(names)}: {SAME}, same bits on every seed (seeds {listed}), so "
+                "nothing ranks one above the other"
+            )
         for part in ("precision", "threads", "versions", "machine"):
             if len({json.dumps(run.run.get(part), sort_keys=True) for _, run in self.runs}) > 1:
                 said.append(f"the runs differ in {part}")
@@ -209,141 +253,34 @@ class StudyResults:
         for row in self.rows:
             if row.reported and row.reported.note:
                 said.append(f"{row.name}, as reported: {row.reported.note}")
+        said += dict.fromkeys(
+            f"erratum {text}" if text[:1].isdigit() else f"erratum: {text}"
+            for row in self.rows
+            if row.reported
+            for text in row.reported.errata
+        )
         return tuple(said)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one line a run that has ended; a figure that it lacks is missing, not 0."""
-        return _frame([run_line(row, run) for row, run in self.runs], RUN_COLUMNS)
+        return frame([run_line(row, run) for row, run in self.runs], RUN_COLUMNS)
 
     def summary_frame(self) -> pd.DataFrame:
         """Return one line a row; a figure that it lacks is missing, not 0."""
-        return _frame(self.summary_lines(), SUMMARY_COLUMNS)
+        return frame(self.summary_lines(), SUMMARY_COLUMNS)
 
     def summary_lines(self) -> list[dict[str, Any]]:
         """Return the lines of `summary_frame` with whole numbers whole and None for missing."""
-        return [_summary_line(row) for row in self.rows]
+        return [summary_line(row, self.comparisons.get(row.name)) for row in self.rows]
 
 
-def read_run(folder: Path) -> RunRecord | None:
-    """Read a run's folder; None while it has no result.json, which is written last.
-
-    Raises:
-        RunError: if one of its files is damaged; the message names the file.
-    """
-    if not (folder / "result.json").exists():
-        return None
-    result, run = _read_object(folder / "result.json"), _read_object(folder / "run.json")
-    if result.get("status") not in ("finished", "diverged"):
-        raise _damaged(folder / "result.json", "its status is neither finished nor diverged")
-    if result["status"] == "finished" and _number(result.get("test_top1_percent")) is None:
-        raise _damaged(folder / "result.json", "test_top1_percent is not a number")
-    definition = run.get("definition")
-    seed = definition.get("seed") if isinstance(definition, dict) else None
-    if not isinstance(seed, int):
-        raise _damaged(folder / "run.json", "definition.seed is not a whole number")
-    return RunRecord(folder.name, seed, folder, run, _read_log(folder / "log.jsonl"), result)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise _damaged(path, "it holds no JSON object")
-    return value
-
-
-def _read_log(path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-    if not all(isinstance(line, dict) and isinstance(line.get("epoch"), int) for line in lines):
-        raise _damaged(path, "a line has no epoch")
-    return lines
-
-
-def _damaged(path: Path, what: str) -> RunError:
-    return RunError(f"cannot read {path}: {what}; delete the folder {path.parent} and run again")
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+def shared_runs(one: RowResult, other: RowResult) -> list[tuple[int, RunRecord, RunRecord]]:
+    """Return seed and both runs for each seed that both rows have finished, in the seeds' order."""
+    theirs = {run.seed: run for run in other.finished}
+    pairs = [(run.seed, run, theirs[run.seed]) for run in one.finished if run.seed in theirs]
+    return sorted(pairs, key=lambda pair: pair[0])
 
 
 def _seeds(runs: tuple[RunRecord, ...]) -> str:
     numbers = ", ".join(str(run.seed) for run in runs)
     return f"seed{'s' if len(runs) > 1 else ''} {numbers}"
-
-
-RUN_COLUMNS = (
-    *("row", "seed", "status", "epochs", *RESULT_FIGURES, "macs", "params", "cost_input_size"),
-    *("precision", "memory_format", "threads", "device", "run"),
-)
-SUMMARY_COLUMNS = (
-    *("row", "macs", "params", "cost_input_size", "seeds_planned", "seeds_finished"),
-    *(
-        f"{figure}_percent_{part}"
-        for figure in ("test_top1", "test_top5", "best_test_top1", "best_test_top5")
-        for part in ("mean", "sd", "low", "high")
-    ),
-    *(f"difference_top1_points_{part}" for part in ("mean", "low", "high")),
-    *("difference_seeds", "difference_p_uncorrected"),
-    *("train_seconds_mean", "images_per_second_mean"),
-    *("reported_macs_g", "reported_params_m", "reported_top1_percent", "reported_top5_percent"),
-    *("reported_note", "notes"),
-)
-
-TEXT_COLUMNS = (
-    *("row", "status", "precision", "memory_format", "device", "run", "reported_note", "notes"),
-)
-
-
-def _frame(lines: list[dict[str, Any]], names: tuple[str, ...]) -> pd.DataFrame:
-    frame = pd.DataFrame(lines, columns=pd.Index(names))
-    for name in names:
-        if name not in TEXT_COLUMNS:  # a column without any figure is still one of numbers
-            frame[name] = pd.to_numeric(frame[name])
-    return frame
-
-
-def run_line(row: RowResult, run: RunRecord) -> dict[str, Any]:
-    """Return a run's line of `StudyResults.to_frame`, with None for what it lacks."""
-    return {
-        "row": row.name,
-        "seed": run.seed,
-        "status": run.result["status"],
-        "epochs": run.epochs,
-        **{name: run.result.get(name) for name in RESULT_FIGURES},
-        "macs": row.macs,
-        "params": row.params,
-        "cost_input_size": row.input_size,
-        **{name: run.run.get(name) for name in ("precision", "memory_format", "threads")},
-        "device": (run.run.get("machine") or {}).get("device"),
-        "run": run.hash,
-    }
-
-
-def _summary_line(row: RowResult) -> dict[str, Any]:
-    line: dict[str, Any] = dict.fromkeys(SUMMARY_COLUMNS)
-    line |= {"row": row.name, "macs": row.macs, "params": row.params}
-    line |= {"cost_input_size": row.input_size, "notes": "; ".join(row.notes)}
-    line |= {"seeds_planned": len(row.planned_seeds), "seeds_finished": len(row.finished)}
-    for figure in ("test_top1", "test_top5", "best_test_top1", "best_test_top5"):
-        if summary := row.over_seeds(f"{figure}_percent"):
-            for part in ("mean", "sd", "low", "high"):
-                line[f"{figure}_percent_{part}"] = getattr(summary, part)
-    line["difference_seeds"] = row.difference.n if row.difference else 0
-    if row.difference:
-        for part in ("mean", "low", "high"):
-            line[f"difference_top1_points_{part}"] = getattr(row.difference, part)
-        line["difference_p_uncorrected"] = row.difference.p
-    for figure in ("train_seconds", "images_per_second"):
-        if summary := row.over_seeds(figure):
-            line[f"{figure}_mean"] = summary.mean
-    if row.reported:
-        line |= {"reported_macs_g": row.reported.macs_g, "reported_note": row.reported.note}
-        line |= {"reported_params_m": row.reported.params_m}
-        line |= {"reported_top1_percent": row.reported.top1}
-        line |= {"reported_top5_percent": row.reported.top5}
-    return line

@@ -1,0 +1,124 @@
+"""Per-image results: the uncertainty that a finite test set brings, and networks that are one.
+
+A study has two sources of chance. Training again from other seeds is the one that verdicts are
+about. The other is which images happen to be in the test set: it is there with any number of seeds,
+and is seen from how a comparison varies between images.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from blocklab.errors import RunError
+
+PREDICTIONS = "predictions.npz"
+
+Bits = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PerImage:
+    """What a trained network said of each test image.
+
+    `correct` is (N,) bool, of the first class named. `bits` holds the name, length and CRC-32 of
+    each array (labels, five classes, loss); `order` is that of the labels, which two runs share
+    where they were tested on the same images in the same order.
+    """
+
+    correct: NDArray[np.bool_]
+    bits: Bits
+    order: int
+
+
+@dataclass(frozen=True)
+class ImageInterval:
+    """A mean over images and seeds, in percent or points, with what it would be on other images.
+
+    `low` to `high` is the 95 % interval over test images like these, of these trained networks.
+    `both_low` to `both_high` is the one over other images and other seeds together; None of one
+    seed. `images` says how many.
+    """
+
+    mean: float
+    low: float
+    high: float
+    images: int
+    both_low: float | None = None
+    both_high: float | None = None
+
+
+def read_per_image(folder: Path) -> PerImage | None:
+    """Read a run's predictions.npz; None if it has none.
+
+    Raises:
+        RunError: if the file is damaged; the message names it.
+    """
+    path = folder / PREDICTIONS
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            labels, top = archive["labels"], archive["top5"]
+            members = [(one.filename, one.file_size, one.CRC) for one in archive.zip.infolist()]
+        if labels.ndim != 1 or top.ndim != 2 or len(top) != len(labels) or not top.size:
+            raise ValueError(f"labels {labels.shape} and top5 {top.shape} do not belong together")
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # a damaged archive fails in many ways
+        what = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise RunError(
+            f"cannot read {path}: {what}; delete the folder {folder} and run again"
+        ) from error
+    order = next(crc for name, _, crc in members if name == "labels.npy")
+    return PerImage(top[:, 0] == labels, tuple(sorted(members)), order)
+
+
+def over_images(
+    ours: Sequence[PerImage], theirs: Sequence[PerImage] | None = None
+) -> ImageInterval | None:
+    """Return the mean accuracy, or with `theirs` the paired difference, with its intervals.
+
+    `theirs` are the baseline's runs from the same seeds, in the same order. None where there are
+    no runs, or they were not tested on the same images.
+
+    With d[s, i] the result of seed s on image i (times 100), S seeds and N images: the interval
+    over images is that of the mean of the N means over seeds, by Student's t, since N independent
+    images make it normal. The one over both adds the two sources. Mean squares MS of a two-way
+    table without repetition estimate its variance as (MS_seeds + MS_images - MS_rest) / (S N), and
+    Satterthwaite's formula its degrees of freedom.
+    """
+    runs = [*ours, *(theirs or ())]
+    if not ours or len({(run.order, len(run.correct)) for run in runs}) != 1:
+        return None
+    table = np.stack([run.correct for run in ours]).astype(np.float32)  # (S, N)
+    if theirs is not None:
+        table -= np.stack([run.correct for run in theirs])
+    seeds, images = table.shape
+    if images < 2:
+        return None
+    by_image = table.mean(0, dtype=np.float64)  # (N,)
+    mean = float(by_image.mean())
+    square_images = seeds * float(by_image.var(ddof=1))  # the mean square between images
+    half = _half(math.sqrt(square_images / (seeds * images)), images - 1)
+    low, high = 100 * (mean - half), 100 * (mean + half)
+    if seeds == 1:
+        return ImageInterval(100 * mean, low, high, images)
+    square_seeds = images * float(table.mean(1, dtype=np.float64).var(ddof=1))
+    total = float(np.square(table, dtype=np.float64).sum()) - seeds * images * mean**2
+    df = (seeds - 1, images - 1, (seeds - 1) * (images - 1))
+    rest = max(0.0, total - df[0] * square_seeds - df[1] * square_images) / df[2]
+    # Neither source can have less than nothing, though its estimate may.
+    both = max(square_seeds + square_images - rest, square_seeds, square_images)
+    if both == 0:
+        return ImageInterval(100 * mean, low, high, images, low, high)
+    squares = square_seeds**2 / df[0] + square_images**2 / df[1] + rest**2 / df[2]
+    half = _half(math.sqrt(both / (seeds * images)), max(both**2 / squares, df[0]))
+    both_low, both_high = 100 * (mean - half), 100 * (mean + half)
+    return ImageInterval(100 * mean, low, high, images, both_low, both_high)
+
+
+def _half(standard_error: float, df: float) -> float:
+    return float(stats.t.ppf(0.975, df)) * standard_error
