@@ -89,6 +89,9 @@ class Progress:
             self.console.print(f"[red]failed[/red]  {escape(job.name)}: {escape(failure)}")
             return
         self.done += 1
+        if ended.records and ended.records[-1].get("train_loss") is None:
+            self.console.print(f"[red]diverged[/red]  {escape(job.name)} in epoch {last}")
+            return
         seconds = sum(record["train_seconds"] for record in ended.records)
         self.console.print(
             f"[green]done[/green]  {escape(job.name)}{_figures(ended)}  {_clock(seconds)}"

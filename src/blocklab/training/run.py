@@ -2,19 +2,12 @@
 
 import hashlib
 import json
-import platform
-import resource
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import timm
 import torch
 
 from blocklab.data import DataSpec, ImageData, open_data
@@ -25,6 +18,7 @@ from blocklab.training.device import Setup, available_cores, choose_setup
 from blocklab.training.loop import Record, State, evaluate, prepare, train
 from blocklab.training.recipe import Recipe
 from blocklab.training.run_folder import RUN, RunFolder, is_finished, what_is_damaged
+from blocklab.training.surroundings import describe_run, peak_memory, reset_peak_memory
 
 OnEpoch = Callable[[Record], None]
 OnNote = Callable[[str], None]
@@ -125,7 +119,12 @@ def execute_run(
         if damaged and on_note is not None:
             on_note(f"{damaged} is damaged; it is made again from the last checkpoint")
         if not is_finished(folder.path):
-            _train_to_the_end(definition, folder, label, threads, on_epoch, on_note)
+            try:
+                _train_to_the_end(definition, folder, label, threads, on_epoch, on_note)
+            except (BlocklabError, BrokenPipeError, ConnectionResetError):
+                raise
+            except Exception as error:  # whatever a block does wrong, it is said in one line
+                raise RunError(_said(error)) from error
     return folder.path
 
 
@@ -138,7 +137,7 @@ def _train_to_the_end(
     on_note: OnNote | None,
 ) -> None:
     recipe, seed = definition.recipe, definition.seed
-    _reset_peak_memory()
+    reset_peak_memory()
     data = open_data(definition.data)
     counted = check_fits(definition, data)
     saved, notes = folder.load_checkpoint(definition.hash)
@@ -162,7 +161,9 @@ def _train_to_the_end(
     if saved is not None:
         _resume(state, saved, folder)
     if begun is None:
-        begun = _describe(definition, label, data, counted, setup, threads)
+        begun = describe_run(
+            definition.to_dict(), definition.data.source, label, data, counted, setup, threads
+        )
         folder.write_run(begun)
     try:
         for record in train(state, data, recipe, setup, seed):
@@ -176,7 +177,7 @@ def _train_to_the_end(
         _finish(state, data, recipe, setup, folder)
     except (BlocklabError, BrokenPipeError, ConnectionResetError):
         raise
-    except Exception as error:  # whatever a block does wrong, it is said in one line
+    except Exception as error:
         raise RunError(f"epoch {state.epochs_done + 1}: {_said(error)}") from error
 
 
@@ -197,67 +198,6 @@ def _said(error: Exception) -> str:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
         return "out of memory; use a smaller batch_size or fewer --workers"
     return f"{type(error).__name__}: {text}"
-
-
-def _describe(
-    definition: RunDefinition,
-    label: str,
-    data: ImageData,
-    counted: Cost,
-    setup: Setup,
-    threads: int,
-) -> dict[str, Any]:
-    return {
-        "definition": definition.to_dict(),
-        "data_address": _absolute(definition.data.source),
-        "label": label,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {
-            "blocklab": version("blocklab"),
-            "torch": torch.__version__,
-            "timm": timm.__version__,
-            "python": platform.python_version(),
-        },
-        "machine": {
-            "cpu": _processor(),
-            "cores": available_cores(),
-            "device": str(setup.device)
-            if setup.device.type == "cpu"
-            else torch.cuda.get_device_name(setup.device),
-        },
-        "precision": setup.precision,
-        "memory_format": setup.layout,
-        "threads": threads,
-        "class_names": list(data.class_names),
-        "image_size": data.image_size,
-        "train_images": len(data.train),
-        "validation_images": len(data.validation),
-        "test_images": len(data.test),
-        "data_fingerprint": data.fingerprint,
-        "data_mean": list(data.mean),
-        "data_std": list(data.std),
-        "cost": {
-            "macs": counted.macs,
-            "params": counted.params,
-            "input_size": data.image_size,
-        },
-    }
-
-
-def _absolute(source: str) -> str:
-    """Return an address whose path holds from any folder."""
-    kind, colon, path = source.partition(":")
-    return f"{kind}:{Path(path).expanduser().absolute()}" if colon else source
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _finish(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder: RunFolder) -> None:
@@ -282,22 +222,5 @@ def _finish(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder:
             result["best_test_epoch"] = best["epoch"]
         folder.write_predictions(per_image)
         folder.write_weights(state.evaluated.state_dict())
-    result["peak_memory_bytes"] = _peak_memory(setup)
+    result["peak_memory_bytes"] = peak_memory(setup)
     folder.finish(result)
-
-
-def _reset_peak_memory() -> None:
-    """Forget the peak of this process's earlier runs, where the system allows it."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory(setup: Setup) -> int:
-    if setup.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(setup.device)
-    with suppress(OSError, ValueError, IndexError):  # kB; getrusage's peak cannot be reset
-        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,149 @@
+"""A study's runs as tasks of a Ray cluster, which has as many machines as it has.
+
+The run folders are the ledger, on a path that all machines share: they say what is finished, how
+far a run has come (its log is read for the live table), and a run whose machine died goes on from
+its checkpoint wherever Ray starts it again. So nothing that Ray knows is needed to go on later,
+not even the cluster.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blocklab.errors import InputError, RunError
+from blocklab.study.crew import Ledger, Watcher
+from blocklab.study.plan import Job
+from blocklab.study.worker import Message, Task, train_task
+from blocklab.training.run_folder import LOG
+
+GPU_VARIABLE = "BLOCKLAB_GPUS_PER_RUN"  # a fraction lets runs share a GPU, 0 is none
+POLL_SECONDS = 0.5
+RETRIES = 5  # by Ray, of a task whose worker or machine died
+
+
+@dataclass
+class _Running:
+    job: Job
+    started: bool = False
+    epochs: int = 0  # lines of its log that were told
+
+
+class RayCrew:
+    """Runs as Ray tasks: `num_cpus` is a run's threads."""
+
+    def __init__(self, out: Path, watcher: Watcher, plugins: Sequence[str], address: str) -> None:
+        self.ray = _connect(address)
+        self.ledger = Ledger(out.absolute(), watcher)
+        self.plugins = tuple(plugins)
+        self.running: dict[Any, _Running] = {}  # by the reference to the task's answer
+        self.gpus = _gpus_per_run(self.ray)
+
+    def train(self, jobs: Sequence[Job]) -> None:
+        """Train them all; whatever ends this early cancels what runs."""
+        ledger = self.ledger
+        ledger.queue.extend(jobs)
+        try:
+            while ledger.queue or ledger.elsewhere or self.running:
+                while (job := ledger.next_job()) is not None:
+                    self._submit(job)
+                if self.running:
+                    ready, _ = self.ray.wait(list(self.running), timeout=POLL_SECONDS)
+                    for running in self.running.values():
+                        self._follow(running)
+                    for reference in ready:
+                        self._answered(reference)
+                else:
+                    time.sleep(POLL_SECONDS)
+                ledger.look()
+        finally:
+            for reference in self.running:
+                with suppress(Exception):  # a cluster that is gone has nothing to cancel
+                    self.ray.cancel(reference, force=True)
+            self.ray.shutdown()
+
+    def _submit(self, job: Job) -> None:
+        task = Task(job.definition.to_task(), self.ledger.out, job.label, job.threads)
+        remote = self.ray.remote(_train_on_cluster).options(
+            num_cpus=job.threads,
+            num_gpus=self.gpus,
+            max_retries=RETRIES,
+            name=job.name,
+        )
+        self.running[remote.remote(task, self.plugins)] = _Running(job, epochs=len(self._log(job)))
+
+    def _follow(self, running: _Running) -> None:
+        """Tell of what a run's log has more than at the last look."""
+        log = self._log(running.job)
+        if not running.started and (self.ledger.out / running.job.hash / "lock").exists():
+            running.started = True
+            self.ledger.watcher.started(running.job)
+        for record in log[running.epochs :]:
+            self.ledger.watcher.epoch(running.job, record)
+        # A log is shorter after a machine died before its last epoch was written there.
+        running.epochs = max(running.epochs, len(log))
+
+    def _log(self, job: Job) -> list[dict[str, Any]]:
+        try:
+            text = (self.ledger.out / job.hash / LOG).read_text(encoding="utf-8")
+            return [json.loads(line) for line in text.splitlines()]
+        except (OSError, ValueError):
+            return []
+
+    def _answered(self, reference: Any) -> None:
+        running = self.running.pop(reference)
+        job = running.job
+        try:
+            message: Message = self.ray.get(reference)
+        except self.ray.exceptions.RayError as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            self.ledger.died(job, f"was lost with its machine ({lines[0]})")
+            return
+        if message.kind == "busy":
+            self.ledger.leave(job)
+        else:
+            self.ledger.end(job, message.text if message.kind == "failed" else None)
+
+
+def _train_on_cluster(task: Task, plugins: Sequence[str]) -> Message:
+    if not task.out.is_dir():
+        return Message(
+            "failed",
+            text=f"{task.out} is not on this machine ({os.uname().nodename}); give --out a folder "
+            "that all machines of the cluster share",
+        )
+    return train_task(task, lambda message: None, plugins)
+
+
+def _connect(address: str) -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise InputError("Ray is not installed; run: pip install 'blocklab[ray]'") from None
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"no Ray cluster at '{address}' ({said}); start one with `ray start --head`"
+        ) from None
+    return ray
+
+
+def _gpus_per_run(ray: Any) -> float:
+    """Return a GPU a run where the cluster has any, or what the variable says."""
+    given = os.environ.get(GPU_VARIABLE)
+    if given is None:
+        return 1.0 if ray.cluster_resources().get("GPU", 0) else 0.0
+    try:
+        gpus = float(given)
+    except ValueError:
+        gpus = -1.0
+    if not 0 <= gpus <= 1:
+        raise InputError(f"{GPU_VARIABLE} is from 0 to 1, a share of a GPU, not '{given}'")
+    return gpus

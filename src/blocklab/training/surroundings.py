@@ -1,0 +1,104 @@
+"""What a run is run on, and what run.json says of it."""
+
+import platform
+import resource
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from blocklab.data import ImageData
+from blocklab.measure import Cost
+from blocklab.training.device import Setup, available_cores
+
+
+def describe_run(
+    definition: dict[str, Any],
+    source: str,
+    label: str,
+    data: ImageData,
+    counted: Cost,
+    setup: Setup,
+    threads: int,
+) -> dict[str, Any]:
+    """Return what run.json says: the definition, on what it runs, and facts about its data."""
+    return {
+        "definition": definition,
+        "data_address": _absolute(source),
+        "label": label,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "machine": {
+            "cpu": processor(),
+            "cores": available_cores(),
+            "device": str(setup.device)
+            if setup.device.type == "cpu"
+            else torch.cuda.get_device_name(setup.device),
+        },
+        "precision": setup.precision,
+        "memory_format": setup.layout,
+        "threads": threads,
+        "class_names": list(data.class_names),
+        "image_size": data.image_size,
+        "train_images": len(data.train),
+        "validation_images": len(data.validation),
+        "test_images": len(data.test),
+        "data_fingerprint": data.fingerprint,
+        "data_mean": list(data.mean),
+        "data_std": list(data.std),
+        "cost": {
+            "macs": counted.macs,
+            "params": counted.params,
+            "input_size": data.image_size,
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a run's bits may depend on."""
+    return {
+        "blocklab": version("blocklab"),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _absolute(source: str) -> str:
+    """Return an address whose path holds from any folder."""
+    kind, colon, path = source.partition(":")
+    return f"{kind}:{Path(path).expanduser().absolute()}" if colon else source
+
+
+def processor() -> str:
+    """Name the processor."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def reset_peak_memory() -> None:
+    """Forget the peak of this process's earlier runs, where the system allows it."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(setup: Setup) -> int:
+    """Return the most memory that this process (its GPU, if it has one) took, in bytes."""
+    if setup.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(setup.device)
+    with suppress(OSError, ValueError, IndexError):  # kB; getrusage's peak cannot be reset
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
