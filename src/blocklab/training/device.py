@@ -8,10 +8,8 @@ was measured, as convolutions in bf16 are fastest in that layout.
 
 import logging
 import os
-import platform
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -201,17 +199,6 @@ def missing_compiler(device: torch.device) -> str | None:
         except ImportError:
             return "the package triton"
     return None
-
-
-def processor_name() -> str:
-    """Return the CPU's name, as its maker writes it where the system tells."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def available_cores() -> int:

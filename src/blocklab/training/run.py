@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,8 +14,9 @@ from blocklab.data import DataSpec, ImageData, open_data
 from blocklab.errors import BlocklabError, InputError, RunError
 from blocklab.measure import Cost, cost
 from blocklab.models import ModelSpec
-from blocklab.training.device import Setup, available_cores, choose_setup
-from blocklab.training.loop import Record, State, evaluate, prepare, train
+from blocklab.training.autotune import Workload, resumed_setup, row_setup
+from blocklab.training.device import Setup, available_cores
+from blocklab.training.loop import OnStep, Record, State, evaluate, prepare, train
 from blocklab.training.recipe import Recipe
 from blocklab.training.run_folder import RUN, RunFolder, is_finished, what_is_damaged
 from blocklab.training.surroundings import describe_run, peak_memory, reset_peak_memory
@@ -101,12 +102,14 @@ def execute_run(
     threads: int | None = None,
     on_epoch: OnEpoch | None = None,
     on_note: OnNote | None = None,
+    on_step: OnStep | None = None,
 ) -> Path:
     """Train one run to its end, from its last checkpoint if there is one; return its folder.
 
     A finished run is left as it is. `threads` are this process's for the run (default: all cores);
     a resumed run keeps those that it began with, so that its bits do not change. `on_note` is
-    told, in one line each, what was found damaged and how it was mended.
+    told, in one line each, what was found damaged and how it was mended; `on_step` (steps done,
+    steps of the epoch) after each step.
 
     Raises:
         InputError: if the definition does not fit the data or the machine.
@@ -120,7 +123,7 @@ def execute_run(
             on_note(f"{damaged} is damaged; it is made again from the last checkpoint")
         if not is_finished(folder.path):
             try:
-                _train_to_the_end(definition, folder, label, threads, on_epoch, on_note)
+                train_to_the_end(definition, folder, label, threads, on_epoch, on_note, on_step)
             except (BlocklabError, BrokenPipeError, ConnectionResetError):
                 raise
             except Exception as error:  # whatever a block does wrong, it is said in one line
@@ -128,13 +131,15 @@ def execute_run(
     return folder.path
 
 
-def _train_to_the_end(
+def train_to_the_end(
     definition: RunDefinition,
     folder: RunFolder,
     label: str,
     threads: int | None,
     on_epoch: OnEpoch | None,
     on_note: OnNote | None,
+    on_step: OnStep | None = None,
+    setup: Setup | None = None,
 ) -> None:
     recipe, seed = definition.recipe, definition.seed
     reset_peak_memory()
@@ -155,7 +160,13 @@ def _train_to_the_end(
         )
     threads = int(kept.get("threads") or threads or available_cores())
     torch.set_num_threads(threads)
-    setup = choose_setup(recipe, kept.get("precision"), kept.get("memory_format"))
+    if setup is None:
+        if kept:
+            setup = resumed_setup(recipe, kept)
+        else:
+            work = Workload.of(definition.model, recipe, data, threads)
+            setup = row_setup(work, folder.path.parent, replace(definition, seed=0).hash)
+            reset_peak_memory()
     torch.manual_seed(seed)
     state = prepare(definition.model.build(len(data.class_names)), recipe, setup)
     if saved is not None:
@@ -166,7 +177,7 @@ def _train_to_the_end(
         )
         folder.write_run(begun)
     try:
-        for record in train(state, data, recipe, setup, seed):
+        for record in train(state, data, recipe, setup, seed, on_step):
             if not state.diverged:  # else the last good checkpoint stays
                 extra = {"run_hash": definition.hash, "run": begun}
                 folder.save_checkpoint(state.to_dict() | extra)

@@ -40,8 +40,7 @@ def describe_run(
             if setup.device.type == "cpu"
             else torch.cuda.get_device_name(setup.device),
         },
-        "precision": setup.precision,
-        "memory_format": setup.layout,
+        **setup.describe(),
         "threads": threads,
         "class_names": list(data.class_names),
         "image_size": data.image_size,
