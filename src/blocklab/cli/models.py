@@ -10,7 +10,6 @@ from blocklab.cli.output import print_json, print_table
 from blocklab.errors import InputError, did_you_mean
 from blocklab.measure import cost
 from blocklab.measure.description import describe as describe_model
-from blocklab.measure.receptive_field import live_taps
 from blocklab.models import list_models, model_spec
 from blocklab.report.tables import counted, square
 
@@ -60,6 +59,8 @@ def describe(
     json: Json = False,
 ) -> None:
     """Show a model's stages, shapes and costs, and which taps of large kernels can be used."""
+    from blocklab.measure.receptive_field import live_taps
+
     load_plugins(plugin)
     spec = model_spec(model)
     described = describe_model(spec.build_meta(num_classes), input_size)

@@ -20,7 +20,7 @@ from blocklab.cli.options import (
 )
 from blocklab.cli.output import print_json, print_results, print_table
 from blocklab.errors import InputError
-from blocklab.report import write_index, write_report
+from blocklab.report import write_report
 from blocklab.study.collection import load_studies
 from blocklab.study.execute import run_studies
 from blocklab.study.folder import read_study_folder, study_folder
@@ -75,7 +75,7 @@ def study(
         settings=parse_settings(settings),
     )
     if dry_run:
-        lines = plan_lines(studies, out)
+        lines = plan_lines(studies, out, _worker_count(workers), threads)
         if json:
             print_json(lines)
         else:
@@ -131,6 +131,8 @@ def run_and_report(
     for one, result in zip(studies, results, strict=True):
         write_report(result, study_folder(one, out))
     if len(studies) > 1:
+        from blocklab.report import write_index
+
         names = [one.name for one in studies]
         page = write_index(out, list(zip(names, results, strict=True)))
         print(f"index: {page}", file=sys.stderr)
