@@ -1,0 +1,236 @@
+"""What a network can see: taps of kernels that ever meet the map, and receptive fields.
+
+Both are properties of a network at an input size, not of its weights alone: a 31x31 kernel on a
+4x4 map is a 7x7 kernel with padding, and a receptive field measured with random weights ranks
+networks otherwise than one measured with trained weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from blocklab.backbones import Backbone
+from blocklab.errors import InputError
+from blocklab.measure.activations import residual_blocks
+from blocklab.measure.cost import check_input_size
+
+SMALLEST_LARGE_KERNEL = 5  # pixels from first to last tap: 3x3 ones are no large kernels
+
+
+@dataclass(frozen=True)
+class LiveTaps:
+    """A depth-wise large kernel at one map size, (height, width) throughout.
+
+    `modules` convolutions of one stage's blocks are alike; `module` names them, with * for the
+    block's number where there is more than one.
+    """
+
+    module: str
+    modules: int
+    kernel: tuple[int, int]
+    dilation: tuple[int, int]
+    map_size: tuple[int, int]
+    live: tuple[int, int]
+
+    @property
+    def live_taps(self) -> int:
+        """Taps that meet a pixel from at least one position."""
+        return self.live[0] * self.live[1]
+
+    @property
+    def total_taps(self) -> int:
+        """All taps."""
+        return self.kernel[0] * self.kernel[1]
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Return kernel, map, live taps and all taps as text."""
+        dilated = f", dilation {self.dilation[0]}" if max(self.dilation) > 1 else ""
+        times = f", {self.modules} of them" if self.modules > 1 else ""
+        return (
+            f"{self.module} ({_by(self.kernel)}{dilated}{times})",
+            _by(self.map_size),
+            f"{_by(self.live)} = {self.live_taps}",
+            str(self.total_taps),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        fields = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        return {**fields, "live_taps": self.live_taps, "total_taps": self.total_taps}
+
+
+def live_taps(model: nn.Module, input_size: int) -> tuple[LiveTaps, ...]:
+    """Return which taps of a network's depth-wise large kernels can meet a pixel, in its order.
+
+    A tap that only ever meets padding multiplies zeros: of a k x k kernel of stride 1 on an H x H
+    map those beyond H - 1 from its centre. Costs nothing on the meta device.
+
+    Raises:
+        InputError: for a size that the network cannot take.
+    """
+    check_input_size(input_size)
+    reference = next(model.parameters(), torch.empty(0))
+    channels = getattr(model, "in_chans", 3)
+    images = torch.empty(
+        1, channels, input_size, input_size, device=reference.device, dtype=reference.dtype
+    )
+    found: list[LiveTaps] = []
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and _is_large(module):
+
+            def look(conv: nn.Module, inputs: Any, _: Any, name: str = name) -> None:
+                found.append(_taps_of(name, conv, inputs[0]))
+
+            handles.append(module.register_forward_hook(look))
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(images)
+    except InputError:
+        raise
+    except RuntimeError as error:
+        raise InputError(
+            f"the network cannot take {input_size}x{input_size} images "
+            f"({str(error).splitlines()[0]}); use larger ones"
+        ) from None
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return _grouped(found, residual_blocks(model))
+
+
+def _is_large(conv: nn.Conv2d) -> bool:
+    extents = [d * (k - 1) + 1 for k, d in zip(conv.kernel_size, conv.dilation, strict=True)]
+    return conv.groups == conv.in_channels > 1 and max(extents) >= SMALLEST_LARGE_KERNEL
+
+
+def _taps_of(name: str, conv: nn.Module, x: Tensor) -> LiveTaps:
+    assert isinstance(conv, nn.Conv2d)
+    height, width = x.shape[-2:]
+    padding = conv.padding
+    if isinstance(padding, str):  # "same" is half of the kernel's extent, "valid" none
+        half = (d * (k - 1) // 2 for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
+        padding = tuple(half) if padding == "same" else (0, 0)
+    live = [
+        _live_along(size, kernel, stride, dilation, margin)
+        for size, kernel, stride, dilation, margin in zip(
+            (height, width), conv.kernel_size, conv.stride, conv.dilation, padding, strict=True
+        )
+    ]
+    kernel, dilation = conv.kernel_size, conv.dilation
+    return LiveTaps(
+        name,
+        1,
+        (kernel[0], kernel[1]),
+        (dilation[0], dilation[1]),
+        (height, width),
+        (live[0], live[1]),
+    )
+
+
+def _live_along(size: int, kernel: int, stride: int, dilation: int, padding: int) -> int:
+    """Count the taps of one axis that meet a pixel from at least one output."""
+    outputs = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    starts = np.arange(outputs) * stride - padding  # where the first tap lies
+    places = starts[:, None] + np.arange(kernel) * dilation  # (outputs, taps)
+    return int(((places >= 0) & (places < size)).any(0).sum())
+
+
+def _grouped(found: Sequence[LiveTaps], blocks: Sequence[str]) -> tuple[LiveTaps, ...]:
+    """Merge the convolutions of a stage's blocks that are alike in everything."""
+    groups: dict[Any, list[LiveTaps]] = {}
+    for one in found:
+        block = next((name for name in blocks if one.module.startswith(f"{name}.")), "")
+        stage = block.rpartition(".")[0]
+        key = f"{stage}.*{one.module.removeprefix(block)}" if stage else one.module
+        alike = (key, one.kernel, one.dilation, one.map_size, one.live)
+        groups.setdefault(alike, []).append(one)
+    return tuple(
+        alike[0] if len(alike) == 1 else replace(alike[0], module=key, modules=len(alike))
+        for (key, *_), alike in groups.items()
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ReceptiveField:
+    """How much each input pixel moves the centre of a network's last map.
+
+    `values` are (H, W), the largest 1. `weights` says which they were, such as ``random, seed 0``:
+    the answer hangs on them, and on the input size.
+    """
+
+    name: str
+    weights: str
+    input_size: int
+    images: int
+    values: NDArray[np.float64]
+
+    def side_holding(self, share: float) -> int:
+        """Return the side, in pixels, of the smallest centred square with this share of it all."""
+        total, centre = self.values.sum(), self.input_size // 2
+        for radius in range(self.input_size):
+            low, high = max(0, centre - radius), centre + radius + 1
+            if self.values[low:high, low:high].sum() >= share * total:
+                return min(2 * radius + 1, self.input_size)
+        return self.input_size
+
+
+def receptive_field(
+    model: nn.Module,
+    name: str,
+    weights: str,
+    input_size: int = 224,
+    images: Tensor | None = None,
+    seed: int = 0,
+) -> ReceptiveField:
+    """Measure a network's effective receptive field (Luo et al., 2016, arXiv:1701.04128).
+
+    The gradient of the centre of the last map, summed over its channels, by each input pixel;
+    its size, summed over colours and averaged over images.
+
+    Args:
+        model: in the form and with the weights to look at; run in evaluation mode.
+        name: for the figure.
+        weights: which weights it has, for the figure.
+        input_size: pixels a side of the noise that is looked at where there are no images.
+        images: (B, C, H, H), normalised as in training.
+        seed: of the noise: 8 images of independent normal values.
+
+    Raises:
+        InputError: if the network gives no map, or cannot take the images.
+    """
+    if images is None:
+        check_input_size(input_size)
+        noise = torch.Generator().manual_seed(seed)
+        channels = getattr(model, "in_chans", 3)
+        images = torch.randn(8, channels, input_size, input_size, generator=noise)
+    if images.ndim != 4 or images.shape[2] != images.shape[3]:
+        raise InputError(f"a receptive field needs square images, not {tuple(images.shape)}")
+    reference = next(model.parameters())
+    training = model.training
+    pixels = images.to(reference).requires_grad_()
+    try:
+        model.eval()
+        features = model.forward_features(pixels) if isinstance(model, Backbone) else model(pixels)
+        if not isinstance(features, Tensor) or features.ndim != 4:
+            raise InputError("the network gives no map (B, C, H, W) to take the centre of")
+        centre = features[:, :, features.shape[2] // 2, features.shape[3] // 2]
+        (gradient,) = torch.autograd.grad(centre.sum(), pixels)
+    finally:
+        model.train(training)
+    values = gradient.abs().sum(1).mean(0).double().cpu().numpy()  # (H, W)
+    largest = float(values.max())
+    if largest > 0:
+        values = values / largest
+    return ReceptiveField(name, weights, images.shape[-1], len(images), values)
+
+
+def _by(sizes: tuple[int, int]) -> str:
+    return f"{sizes[0]}x{sizes[1]}"

@@ -1,0 +1,124 @@
+"""Taps that can meet a pixel, by trying each; receptive fields whose extent is known."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from blocklab import create_model
+from blocklab.errors import InputError
+from blocklab.measure.receptive_field import live_taps, receptive_field
+from blocklab.models import model_spec
+
+
+def taps_by_trying(conv: nn.Conv2d, height: int, width: int) -> int:
+    """Count the taps whose weight changes some output: those that get a gradient from ones."""
+    channels = conv.in_channels
+    conv.weight.grad = None
+    conv(torch.ones(1, channels, height, width)).sum().backward()
+    assert conv.weight.grad is not None
+    return int((conv.weight.grad[0, 0] != 0).sum())
+
+
+@pytest.mark.parametrize("kernel", [5, 7, 13, 31])
+@pytest.mark.parametrize("dilation", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [1, 2, 4, 7, 8, 14])
+def test_live_taps_are_those_that_learn(kernel: int, dilation: int, stride: int, size: int) -> None:
+    padding = dilation * (kernel // 2)
+    conv = nn.Conv2d(3, 3, kernel, stride, padding=padding, dilation=dilation, groups=3, bias=False)
+    (row,) = live_taps(nn.Sequential(conv), size)
+    assert row.live_taps == taps_by_trying(conv, size, size)
+    assert row.total_taps == kernel**2
+    if stride == dilation == 1:
+        assert row.live == (min(kernel, 2 * size - 1),) * 2
+
+
+def test_padding_that_is_not_half_a_kernel() -> None:
+    conv = nn.Conv2d(3, 3, (7, 5), padding=(1, 4), groups=3, bias=False)
+    (row,) = live_taps(nn.Sequential(conv), 6)
+    assert row.live_taps == taps_by_trying(conv, 6, 6)
+    same = nn.Conv2d(3, 3, 7, padding="same", groups=3, bias=False)
+    (row,) = live_taps(nn.Sequential(same), 3)
+    assert (row.live, row.kernel) == ((5, 5), (7, 7))
+
+
+def test_large_kernels_on_small_maps_are_mostly_padding() -> None:
+    # a 31x31 kernel behind a stem of stride 4, on a 32x32 image
+    rows = live_taps(model_spec("van_b0_replk").build_meta(100), 32)
+    large = [row for row in rows if row.kernel == (31, 31)]
+    assert [(row.map_size, row.live) for row in large] == [
+        ((8, 8), (15, 15)),
+        ((4, 4), (7, 7)),
+        ((2, 2), (3, 3)),
+        ((1, 1), (1, 1)),
+    ]
+    assert [row.modules for row in large] == [3, 3, 5, 2]
+    assert large[0].module == "block1.*.attn.spatial_gating_unit.large_kernel.lkb_origin.conv"
+    assert large[0].cells() == (
+        "block1.*.attn.spatial_gating_unit.large_kernel.lkb_origin.conv (31x31, 3 of them)",
+        "8x8",
+        "15x15 = 225",
+        "961",
+    )
+    assert large[0].to_dict()["live_taps"] == 225
+
+
+def test_dilated_kernels_and_networks_without_large_ones() -> None:
+    rows = live_taps(model_spec("van_b0").build_meta(10), 32)
+    dilated = [row for row in rows if row.dilation == (3, 3)]
+    assert [row.live for row in dilated] == [(5, 5), (3, 3), (1, 1), (1, 1)]
+    assert live_taps(model_spec("resnet18").build_meta(10), 64) == ()
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_sizes_that_are_none_are_refused(size: int) -> None:
+    with pytest.raises(InputError, match="positive"):
+        live_taps(model_spec("van_b0").build_meta(10), size)
+
+
+def test_receptive_field_of_one_convolution_is_its_kernel() -> None:
+    conv = nn.Conv2d(3, 2, 5, padding=2, bias=False)
+    field = receptive_field(conv, "one", "drawn", 17)
+    weight = conv.weight.detach().sum(0).abs().sum(0).double()  # (5, 5)
+    inside = field.values[6:11, 6:11]
+    assert inside == pytest.approx((weight / weight.max()).numpy())
+    outside = field.values.copy()
+    outside[6:11, 6:11] = 0
+    assert not outside.any()
+    assert field.side_holding(1.0) == 5
+    assert (field.name, field.weights, field.input_size, field.images) == ("one", "drawn", 17, 8)
+
+
+def test_side_holding_grows_with_the_share() -> None:
+    model = create_model("resnet20", num_classes=10)
+    field = receptive_field(
+        model, "resnet20", "random, seed 0", 32, images=torch.randn(2, 3, 32, 32)
+    )
+    sides = [field.side_holding(share) for share in (0.2, 0.5, 0.95, 1.0)]
+    assert sides == sorted(sides)
+    assert 1 <= sides[0] < sides[-1] <= 32
+    assert field.values.max() == 1.0
+    assert np.isfinite(field.values).all()
+
+
+def test_same_noise_from_the_same_seed() -> None:
+    model = create_model("resnet20", num_classes=10)
+    fields = [receptive_field(model, "r", "w", 32, seed=seed).values for seed in (0, 0, 1)]
+    assert np.array_equal(fields[0], fields[1])
+    assert not np.array_equal(fields[0], fields[2])
+
+
+def test_what_has_no_field_is_refused() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.line(x.mean((2, 3)))
+
+    with pytest.raises(InputError, match="gives no map"):
+        receptive_field(Flat(), "flat", "none", 8)
+    with pytest.raises(InputError, match="square"):
+        receptive_field(nn.Conv2d(3, 3, 1), "c", "w", images=torch.zeros(1, 3, 4, 5))
