@@ -121,7 +121,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise InputError(f"no file {path}; check the path")
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             return load_file(path)
         # Training programs keep their command line in a Namespace, which does nothing on loading.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -141,6 +141,14 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds a {type(content).__name__}, not tensors by name")
     return content
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Tell by the name, or by the beginning: eight bytes that count the JSON that follows."""
+    if path.suffix == ".safetensors":
+        return True
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _tensors(content: Mapping[str, Any], what: str) -> Weights:

@@ -1,0 +1,259 @@
+"""Networks for other programs: safetensors, ONNX, `torch.export`, a folder for the hub.
+
+What is written is read again and run on a batch of another size than it was traced with; its
+outputs must be the network's.
+"""
+
+import copy
+import importlib.util
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from blocklab.backbones import Backbone
+from blocklab.errors import InputError, RunError
+from blocklab.models.hub import Card, save_pretrained
+from blocklab.models.saved import describe_saved, load_model, save_model
+from blocklab.models.spec import ModelSpec
+
+ExportFormat = Literal["safetensors", "onnx", "torch_export", "hub"]
+ENDINGS: dict[str, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2"}
+TRACED, CHECKED = 2, 3  # images; one alone would fix the batch
+TOLERANCE = 1e-4  # of the largest output: float32 sums in another order
+_ONNX = ("onnx", "onnxscript", "onnxruntime")
+_LARGEST_PROTOBUF = 1_800_000_000  # bytes; larger tensors lie in a file beside
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how far its outputs were from the network's.
+
+    `difference` is relative to the largest output.
+    """
+
+    path: Path
+    format: str
+    input_size: int
+    deployed: bool
+    difference: float
+
+    def __str__(self) -> str:
+        form = "deployed form" if self.deployed else "training form"
+        return (
+            f"{self.path} ({self.format}, {form}, {self.input_size}x{self.input_size}; outputs "
+            f"differ by {self.difference:.1e})"
+        )
+
+
+def export_model(
+    model: Backbone,
+    path: str | os.PathLike[str],
+    format: ExportFormat,
+    input_size: int | None = None,
+    deploy: bool = False,
+    class_names: Sequence[str] = (),
+    card: Card | None = None,
+) -> Exported:
+    """Write a network for other programs, and check what was written. The network stays as it is.
+
+    Args:
+        model: the network.
+        path: the file, or the folder for ``hub``.
+        format: ``safetensors`` (`load_model` reads it), ``onnx`` (any batch, one size of image),
+            ``torch_export`` (any batch, one size), or ``hub``.
+        input_size: side of the images (default: what the stem is made for).
+        deploy: write the form for use: kernels merged and BatchNorm folded; in ``safetensors`` and
+            ``hub``, whose tensors keep their names, kernels merged alone.
+        class_names: names of the outputs, kept in the file.
+        card: what the model card of ``hub`` tells besides.
+
+    Raises:
+        InputError: for an unknown format, a size that the network cannot take, a path that cannot
+            be written, or packages that are missing.
+        RunError: if writing fails, or the outputs of what was written differ.
+    """
+    if format not in get_args(ExportFormat):
+        raise InputError(f"no format '{format}'; formats: {', '.join(get_args(ExportFormat))}")
+    if model.pruned:
+        raise InputError("the network was pruned to some stages; export the whole one")
+    size = model.config.native_size if input_size is None else input_size
+    path = Path(path)
+    _check_size(model, size)
+    _check_path(path, folder=format == "hub")
+    network = copy.deepcopy(model).eval().cpu().float()
+    if deploy:
+        network = _deployed(network, keep_names=format in ("safetensors", "hub"))
+    about = describe_saved(model, class_names)
+    if format == "onnx":
+        written = _write_onnx(network, path, size, about)
+    elif format == "torch_export":
+        written = _write_torch_export(network, path, size, about)
+    else:
+        assert isinstance(network, Backbone)
+        if format == "hub":
+            save_pretrained(network, path, class_names, card, size)
+        else:
+            save_model(network, path, class_names)
+        written = load_model(path)
+    return Exported(path, format, size, deploy, _compare(written, network, size, path))
+
+
+def _check_size(model: Backbone, size: object) -> None:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise InputError(f"input_size is a number of pixels from 1, not {size!r}")
+    meta = ModelSpec(model.family, model.config).build_meta(model.num_classes, model.in_chans)
+    try:
+        meta.eval()(torch.empty(TRACED, model.in_chans, size, size, device="meta"))
+    except InputError:
+        raise
+    except RuntimeError as error:
+        raise InputError(
+            f"the network cannot take images of {size}x{size} ({str(error).splitlines()[0]}); "
+            f"choose another input_size, such as {model.config.native_size}"
+        ) from None
+
+
+def _check_path(path: Path, folder: bool) -> None:
+    """Refuse a path before the work, not after it."""
+    if folder and path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; name a folder")
+    if not folder and path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in it")
+    parent = path if folder else path.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write into {parent}: {error.strerror or error}; name another path"
+        ) from None
+
+
+def _deployed(network: Backbone, keep_names: bool) -> nn.Module:
+    if not keep_names:
+        from blocklab.models.deploy import deploy
+
+        return deploy(network)
+    for module in list(network.modules()):
+        merge = getattr(module, "merge", None)
+        if callable(merge):
+            merge()
+    return network
+
+
+def _images(network: nn.Module, count: int, size: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    channels = network.in_chans
+    assert isinstance(channels, int)
+    return torch.randn(count, channels, size, size, generator=generator)
+
+
+def _compare(written: Callable[[Tensor], Any], network: nn.Module, size: int, path: Path) -> float:
+    images = _images(network, CHECKED, size)
+    with torch.inference_mode():
+        expected, got = network(images), written(images)
+    difference = float((expected - got).abs().max() / expected.abs().max().clamp(min=1e-12))
+    if not difference <= TOLERANCE:
+        raise RunError(
+            f"{path} was written, but its outputs differ from the network's by {difference:.1e} of "
+            "the largest; do not use it, and export in another format"
+        )
+    return difference
+
+
+def _trace(network: nn.Module, size: int) -> torch.export.ExportedProgram:
+    images = _images(network, TRACED, size)
+    batch = torch.export.Dim("batch", min=1)
+    with torch.no_grad(), _quiet():
+        return torch.export.export(network, (images,), dynamic_shapes=({0: batch},))
+
+
+def _write_torch_export(
+    network: nn.Module, path: Path, size: int, about: dict[str, Any]
+) -> nn.Module:
+    program = _trace(network, size)
+    with _written(path) as temporary, _quiet():
+        torch.export.save(program, temporary, extra_files={"blocklab.json": json.dumps(about)})
+    with _quiet():
+        return torch.export.load(path).module()
+
+
+def _write_onnx(
+    network: nn.Module, path: Path, size: int, about: dict[str, Any]
+) -> Callable[[Tensor], Tensor]:
+    missing = [name for name in _ONNX if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"ONNX needs {', '.join(missing)}: pip install 'blocklab[onnx]', or export in another "
+            "format"
+        )
+    import onnxruntime
+
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            _trace(network, size),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props["blocklab"] = json.dumps(about)
+    weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    with _written(path) as temporary:
+        program.save(temporary, external_data=weights > _LARGEST_PROTOBUF)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(images: Tensor) -> Tensor:
+        outputs: Any = session.run(None, {name: images.numpy()})
+        return torch.from_numpy(outputs[0])
+
+    return run
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """Hand out a file of that name in a folder beside it, and move what was written there whole.
+
+    A network of many gigabytes writes a second file, which the first one knows by name.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+            yield Path(folder) / path.name
+            # The named file last: while it is not there, nothing is.
+            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
+                file.replace(path.parent / file.name)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}; free some space or name another path"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what exporters say of their own inside."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+__all__ = ["ENDINGS", "ExportFormat", "Exported", "export_model"]

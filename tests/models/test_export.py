@@ -1,0 +1,288 @@
+"""Exports: what is written gives the network's outputs, and what cannot be written is said."""
+
+import copy
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+import timm
+import torch
+from huggingface_hub import ModelCard
+from torch import Tensor, nn
+
+from blocklab import create_model, list_models
+from blocklab.errors import InputError, RunError
+from blocklab.models import (
+    Card,
+    Exported,
+    export_model,
+    from_pretrained,
+    load_model,
+    model_spec,
+    save_model,
+    save_pretrained,
+)
+from blocklab.models.factory import declared_params
+
+TEN: dict[str, Any] = {"num_classes": 10}
+# Each family, and each block in one of them; every named model is exported in the slow test.
+ONE_EACH: dict[str, dict[str, Any]] = {
+    "resnet20_sk": {
+        "depths": (1, 1),
+        "attention": ["se", "coordinate", "global_context", "triplet"],
+    },
+    "res2net20_se": {"depths": (2,), "stem": "deep", "downsample": "avgpool"},
+    "van_b0": {"depths": (1, 1), "widths": (16, 24), "ffn_ratios": (2, 2)},
+    "replknet_31n": {"depths": (1, 1), "widths": (8, 16), "kernels": (31, 13)},
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def build(name: str, **slots: Any) -> Any:
+    """Build a network whose norms do more than nothing, so that a lost one shows."""
+    torch.manual_seed(0)
+    model = create_model(name, **TEN, **slots).eval()
+    for key, value in model.state_dict().items():
+        if value.ndim == 1 and key.endswith(("running_var", "running_mean", "bias")):
+            value.uniform_(0.5, 1.0) if key.endswith("var") else value.normal_(0, 0.1)
+    return model
+
+
+def size_of(model: Any) -> int:
+    return 32 if model.config.native_size == 32 else 64
+
+
+def assert_onnx_at_batch_3(path: Path, model: nn.Module, size: int) -> None:
+    images = torch.randn(3, 3, size, size)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    outputs: Any = session.run(None, {"images": images.numpy()})
+    with torch.inference_mode():
+        expected: Tensor = model(images)
+    difference = (expected - torch.from_numpy(outputs[0])).abs().max() / expected.abs().max()
+    assert difference < 1e-5, f"relative difference {difference:.1e}"
+
+
+def check_onnx(model: Any, folder: Path) -> None:
+    size = size_of(model)
+    before = copy.deepcopy(model.state_dict())
+    done = export_model(model, folder / "model.onnx", "onnx", size)
+    assert_onnx_at_batch_3(done.path, model, size)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def check_torch_export(model: Any, folder: Path) -> None:
+    size = size_of(model)
+    done = export_model(model, folder / "model.pt2", "torch_export", size)
+    program = torch.export.load(done.path).module()
+    images = torch.randn(5, 3, size, size)
+    with torch.inference_mode():
+        assert torch.allclose(program(images), model(images), rtol=1e-5, atol=1e-5)
+
+
+def check_hub_and_safetensors(model: Any, folder: Path) -> None:
+    assert export_model(model, folder / "hub", "hub", size_of(model)).difference == 0
+    assert export_model(model, folder / "m.safetensors", "safetensors").difference == 0
+
+
+CHECKS = [check_onnx, check_torch_export, check_hub_and_safetensors]
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_onnx_gives_the_same_at_another_batch(name: str, tmp_path: Path) -> None:
+    check_onnx(build(name, **ONE_EACH[name]), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["van_b0"])
+def test_torch_export_gives_the_same_at_another_batch(name: str, tmp_path: Path) -> None:
+    check_torch_export(build(name, **ONE_EACH[name]), tmp_path)
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_a_file_and_a_folder_give_the_same(name: str, tmp_path: Path) -> None:
+    check_hub_and_safetensors(build(name, **ONE_EACH[name]), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_models())
+def test_every_named_model_is_exported(name: str, tmp_path: Path) -> None:
+    # Of the four largest (more than 400 million parameters) one block a stage.
+    slots = {"depths": (1, 1, 1, 1)} if declared_params(name) > 400_000_000 else {}
+    model = build(name, **slots)
+    for check in CHECKS:
+        check(model, tmp_path)
+
+
+def test_onnx_says_what_it_is(tmp_path: Path) -> None:
+    model = build("resnet20", depths=(1,))
+    names = [f"class {index}" for index in range(10)]
+    done = export_model(model, tmp_path / "a" / "m.onnx", "onnx", class_names=names)
+    assert done == Exported(done.path, "onnx", 32, False, done.difference)
+    assert str(done).startswith(f"{tmp_path}/a/m.onnx (onnx, training form, 32x32; outputs differ")
+    graph = onnx.load(done.path)
+    about = json.loads({entry.key: entry.value for entry in graph.metadata_props}["blocklab"])
+    assert about["class_names"] == names
+    assert about["model"] == model_spec("resnet20", depths=(1,)).to_dict()
+    batch = graph.graph.input[0].type.tensor_type.shape.dim[0]
+    assert not batch.HasField("dim_value")
+    assert sorted(path.name for path in done.path.parent.iterdir()) == ["m.onnx"]
+
+
+@pytest.mark.parametrize("format", ["safetensors", "hub"])
+def test_merged_kernels_keep_their_names(format: Any, tmp_path: Path) -> None:
+    model = build("replknet_31n", **ONE_EACH["replknet_31n"])
+    done = export_model(model, tmp_path / "out", format, deploy=True)
+    assert done.deployed
+    loaded = load_model(done.path)
+    assert any("lkb_reparam" in name for name in loaded.state_dict())
+    assert not any("lkb_reparam" in name for name in model.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.allclose(model(images), loaded(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_file_rebuilds_its_network(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = create_model("resnet20_se", num_classes=3, in_chans=1, attention="triplet")
+    save_model(model, tmp_path / "m.safetensors", ["a", "b", "c"])
+    loaded = load_model(tmp_path / "m.safetensors")
+    assert loaded.config == model.config
+    assert (loaded.num_classes, loaded.in_chans, loaded.training) == (3, 1, False)
+    images = torch.randn(2, 1, 16, 24)
+    with torch.inference_mode():
+        assert torch.equal(loaded(images), model.eval()(images))
+
+
+def test_a_hub_folder(tmp_path: Path) -> None:
+    model = build("resnet20_se")
+    names = [f"digit {index}" for index in range(10)]
+    card = Card(
+        name="resnet20_se on digits",
+        dataset="digits",
+        results={"test_top1_percent": 97.254, "test_top5_percent": 100.0},
+        training={"recipe": "quick", "epochs": 3, "seed": 0},
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        license="apache-2.0",
+    )
+    save_pretrained(model, tmp_path / "hub", names, card)
+    assert sorted(path.name for path in (tmp_path / "hub").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    config = json.loads((tmp_path / "hub" / "config.json").read_text())
+    assert config["label_names"] == names
+    assert config["pretrained_cfg"]["mean"] == [0.5, 0.5, 0.5]
+    assert config["pretrained_cfg"]["input_size"] == [3, 32, 32]
+    text = (tmp_path / "hub" / "README.md").read_text()
+    assert "| top-1 accuracy (%) | 97.25 |" in text
+    assert "| epochs | 3 |" in text
+    data = ModelCard.load(tmp_path / "hub" / "README.md").data
+    assert data.license == "apache-2.0"
+    assert data.eval_results is not None
+    assert [result.metric_value for result in data.eval_results] == [97.254, 100.0]
+    images = torch.randn(2, 3, 32, 32)
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
+    with torch.inference_mode():
+        expected = model(images)
+        assert torch.equal(from_pretrained(tmp_path / "hub")(images), expected)
+        assert torch.equal(theirs(images), expected)
+    assert timm.data.resolve_data_config(model=theirs)["mean"] == [0.5, 0.5, 0.5]
+    other: Any = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True, num_classes=4)
+    assert other.num_classes == 4
+    assert torch.equal(other.conv1.weight, model.conv1.weight)
+    features: Any = timm.create_model(
+        f"local-dir:{tmp_path / 'hub'}", pretrained=True, features_only=True, out_indices=(0, 2)
+    )
+    assert [m.shape[1] for m in features(images)] == [16, 64]
+
+
+def _bad(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    model = build("resnet20")
+    if kind == "format":
+        return export_model(model, folder / "m", "onx")  # type: ignore[arg-type]
+    if kind == "size":
+        return export_model(model, folder / "m.onnx", "onnx", 0)
+    if kind == "size that a block cannot take":
+        model = create_model("resnet20", in_chans=3, attention="se").eval()
+        monkeypatch.setattr(type(model), "forward_head", _too_small)
+        return export_model(model, folder / "m.onnx", "onnx", 8)  # type: ignore[arg-type]
+    if kind == "parent is a file":
+        (folder / "file").touch()
+        return export_model(model, folder / "file" / "m.onnx", "onnx")
+    if kind == "path is a folder":
+        return export_model(model, folder, "torch_export")
+    if kind == "hub is a file":
+        (folder / "file").touch()
+        return export_model(model, folder / "file", "hub")
+    if kind == "class names":
+        return export_model(model, folder / "m.safetensors", "safetensors", class_names=["one"])
+    if kind == "no extras":
+        found = importlib.util.find_spec
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name: None if "onnx" in name else found(name)
+        )
+        return export_model(model, folder / "m.onnx", "onnx")
+    if kind == "pruned":
+        model.prune_intermediate_layers(1)
+        return export_model(model, folder / "m.safetensors", "safetensors")
+    if kind == "results of nothing":
+        return Card(results={"test_top1_percent": 3})
+    if kind == "no folder":
+        return from_pretrained(folder / "absent")
+    if kind == "no file":
+        return load_model(folder / "absent.safetensors")
+    if kind == "not a file of ours":
+        from safetensors.torch import save_file
+
+        save_file(model.state_dict(), folder / "m.safetensors")
+        return load_model(folder / "m.safetensors")
+    assert kind == "damaged"
+    (folder / "m.safetensors").write_bytes(b"<html>")
+    return load_model(folder / "m.safetensors")
+
+
+def _too_small(self: Any, x: Tensor, pre_logits: bool = False) -> Tensor:
+    return torch.nn.functional.max_pool2d(x, 9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("format", "no format 'onx'; formats: safetensors, onnx, torch_export, hub"),
+        ("size", "input_size is a number of pixels from 1, not 0"),
+        ("size that a block cannot take", "cannot take images of 8x8 .* such as 32"),
+        ("parent is a file", "cannot write into .*file: .*; name another path"),
+        ("path is a folder", "is a folder; name a file in it"),
+        ("hub is a file", "is a file; name a folder"),
+        ("class names", "1 class names for 10 outputs; give one for each"),
+        ("no extras", r"ONNX needs onnx, onnxscript, onnxruntime: pip install 'blocklab\[onnx\]'"),
+        ("pruned", "pruned to some stages; export the whole one"),
+        ("results of nothing", "give the card a dataset"),
+        ("no folder", "has not both config.json and model.safetensors"),
+        ("no file", "no file .*absent.safetensors; check the path"),
+        ("not a file of ours", "does not say what network it holds; create that with"),
+        ("damaged", "is damaged or no .safetensors file"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(
+    kind: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        _bad(kind, tmp_path, monkeypatch)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_outputs_are_not_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("resnet20")
+    monkeypatch.setattr("blocklab.models.export.load_model", lambda path: build("resnet20_se"))
+    with pytest.raises(RunError, match=r"outputs differ from the network's by .* do not use it"):
+        export_model(model, tmp_path / "m.safetensors", "safetensors")
