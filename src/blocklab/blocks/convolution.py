@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from blocklab.blocks.large_kernel_attention import OddInt, depthwise
+from blocklab.blocks.depthwise import depthwise
+from blocklab.blocks.large_kernel_attention import OddInt
 from blocklab.blocks.registry import register_block
 
 

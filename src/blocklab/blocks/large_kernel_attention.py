@@ -7,6 +7,7 @@ from pydantic import AfterValidator, PositiveInt
 from torch import Tensor, nn
 
 from blocklab.blocks.activation import Activation, create_activation
+from blocklab.blocks.depthwise import depthwise
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
 
@@ -23,14 +24,6 @@ def check_odd(kernel: int) -> int:
 
 
 OddInt = Annotated[int, AfterValidator(check_odd)]
-
-
-def depthwise(channels: int, kernel: int, dilation: int = 1, bias: bool = True) -> nn.Conv2d:
-    """Build a depth-wise convolution of stride 1 that keeps the map's size."""
-    padding = dilation * (kernel // 2)
-    return nn.Conv2d(
-        channels, channels, kernel, padding=padding, dilation=dilation, groups=channels, bias=bias
-    )
 
 
 @register_block("large_kernel_attention")

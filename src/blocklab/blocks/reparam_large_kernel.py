@@ -8,7 +8,8 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocklab.blocks.large_kernel_attention import OddInt, depthwise
+from blocklab.blocks.depthwise import depthwise
+from blocklab.blocks.large_kernel_attention import OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
 

@@ -10,7 +10,8 @@ from blocklab.blocks.activation import Activation, create_activation
 from blocklab.blocks.axis_pooling import Statistic, axis_pool, gated_product, unpooled
 from blocklab.blocks.banded_convolution import banded_conv2d
 from blocklab.blocks.coordinate_attention import CoordinateAttention
-from blocklab.blocks.large_kernel_attention import LargeKernelAttention, OddInt, depthwise
+from blocklab.blocks.depthwise import depthwise
+from blocklab.blocks.large_kernel_attention import LargeKernelAttention, OddInt
 from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
