@@ -31,6 +31,10 @@ def test_conv3x3(stride: int) -> None:
     )
 
 
+def test_conv3x3_has_no_bias_as_a_norm_follows() -> None:
+    assert [name for name, _ in Conv3x3(3, 2, 1).named_parameters()] == ["weight"]
+
+
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 def test_depthwise(kernel: int) -> None:
     block = Depthwise3x3(3, kernel=kernel)

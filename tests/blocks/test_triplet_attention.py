@@ -165,3 +165,8 @@ def test_softmax_gates_of_a_plane_sum_to_one() -> None:
 def test_wrong_statistics_are_refused(statistics: list[str]) -> None:
     with pytest.raises(InputError, match="statistics"):
         create_block("attention", {"type": "triplet", "statistics": statistics}, channels=4)
+
+
+def test_its_spatial_coordinate_attention_has_reduction_16() -> None:
+    block = TripletAttention(256, spatial="coordinate")
+    assert block.hw.conv1.weight.shape == (16, 256, 1, 1)  # type: ignore[union-attr]

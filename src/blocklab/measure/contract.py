@@ -4,7 +4,7 @@ A check that passes says what was tried; one that fails says where. The checks t
 `blocklab.measure.block_checks`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -59,8 +59,9 @@ def check_block(
     kind: str,
     block: str | Mapping[str, Any],
     compile_backend: str | None = None,
+    checks: Sequence[str] | None = None,
 ) -> ReportCard:
-    """Run every check on a registered block.
+    """Run the contract's checks on a registered block.
 
     Args:
         kind: ``attention``, ``mixer``, ``token_mixer`` or ``ffn_mixer``.
@@ -68,10 +69,16 @@ def check_block(
         compile_backend: what `torch.compile` is tried with: ``inductor`` makes code and needs a
             C++ compiler; ``aot_eager`` traces forward and backward and runs them as they are.
             None leaves the check out, as compiling takes most of the time.
+        checks: names of `CHECKS` to run (default: all); whether it builds is always looked at.
 
     Raises:
-        InputError: for an unknown block, option or backend.
+        InputError: for an unknown block, option, backend or check.
     """
+    for name in checks or ():
+        if name not in CHECKS:
+            raise InputError(
+                f"no check '{name}'{did_you_mean(name, CHECKS) or '.'} Checks: {', '.join(CHECKS)}"
+            )
     if compile_backend is not None:
         backends = torch.compiler.list_backends(exclude_tags=())
         if compile_backend not in backends:
@@ -86,6 +93,8 @@ def check_block(
     torch.set_num_threads(1)  # tiny maps: more threads only wait for one another
     try:
         for name, check in CHECKS.items():
+            if checks is not None and name not in checks and results:
+                continue
             if results and results[0].outcome == "failed":  # nothing can be tried on no block
                 results.append(CheckResult(name, "not applicable", "it cannot be built"))
             else:
