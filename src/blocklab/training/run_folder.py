@@ -105,8 +105,12 @@ class RunFolder:
         write_checked_json(self.path / RUN, run)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write last.ckpt; the one before stays as previous.ckpt."""
-        buffer = io.BytesIO()
+        """Write last.ckpt; the one before stays as previous.ckpt.
+
+        `log` and `run` are made plain, as a checkpoint with any class in it would not be read.
+        """
+        plain = {name: json.loads(json.dumps(state[name])) for name in ("log", "run")}
+        buffer, state = io.BytesIO(), state | plain
         torch.save(state, buffer)
         self.check_there()
         self._keep_previous()

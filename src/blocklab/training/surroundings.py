@@ -62,7 +62,7 @@ def versions() -> dict[str, str]:
     """Return the versions that a run's bits may depend on."""
     return {
         "blocklab": version("blocklab"),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # it is of a class of its own
         "timm": timm.__version__,
         "python": platform.python_version(),
     }

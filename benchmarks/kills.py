@@ -1,0 +1,229 @@
+"""Kill a study at random moments, over and over, and count what is lost: it should be nothing.
+
+    python benchmarks/kills.py [--kills 50] [--epochs 150] [--seed 0] [--json]
+
+Each kill is SIGKILL to a worker, to the study's process or to all of its processes, at a random
+moment. After each it is checked that no process is left and that every epoch in a log is in a
+checkpoint that opens; then the same command is run again. A study that has ended is compared with
+one that was never stopped, file by file, and started anew. The last one is left to end.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from blocklab.study.study import Study
+from blocklab.study.verify import untimed
+from blocklab.training.run import execute_run
+from blocklab.training.run_folder import CHECKPOINT, LOG, PREVIOUS, RunFolder, is_finished
+
+TINY = {"backbone": "resnet20", "widths": [4, 8, 8], "depths": [1, 1, 1]}
+STUDY = {
+    "title": "A study to be killed",
+    "data": {"source": "digits", "train_images": 100, "test_images": 100},
+    "recipe": {"base": "quick", "batch_size": 20},
+    "seeds": 2,
+    "varies": ["attention"],
+    "rows": {
+        "plain": TINY,
+        "se": {**TINY, "attention": "se"},
+        "coordinate": {**TINY, "attention": "coordinate"},
+    },
+}
+CHILD = """
+import json, sys
+from pathlib import Path
+from blocklab.study.execute import run_studies
+from blocklab.study.study import Study
+study = Study.parse(json.loads(sys.argv[1]), "killed")
+results = run_studies((study,), Path(sys.argv[2]), threads=1)
+sys.exit(any(row.failed or row.missing_seeds for row in results[0].rows))
+"""
+PATIENCE = 300.0  # seconds for anything to happen, on a busy machine
+
+
+@dataclass
+class Summary:
+    """What was done and what was lost."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    studies_ended: int = 0
+    runs_compared: int = 0
+    results_lost: int = 0
+    epochs_lost: int = 0
+    runs_with_differing_bits: int = 0
+    processes_left: int = 0
+    seconds: float = 0.0
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was lost."""
+        return not (
+            self.results_lost
+            or self.epochs_lost
+            or self.runs_with_differing_bits
+            or self.processes_left
+        )
+
+
+def start(study: dict[str, object], out: Path) -> "subprocess.Popen[bytes]":
+    """Start the study in a session of its own, so that its processes can be told from others."""
+    command = [sys.executable, "-c", CHILD, json.dumps(study), str(out)]
+    return subprocess.Popen(command, start_new_session=True)
+
+
+def processes(session: int) -> Iterator[tuple[int, int]]:
+    """Yield (process, parent) of a session, zombies left out."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                yield int(entry.name), int(fields[1])
+
+
+def workers(session: int) -> list[int]:
+    """Workers are children of the server that forks them, which is a child of the study."""
+    parents = dict(processes(session))
+    return [pid for pid, parent in parents.items() if parents.get(parent) == session]
+
+
+def logged(out: Path) -> dict[str, int]:
+    """Return how many epochs each run's log has."""
+    return {log.parent.name: len(log.read_text().splitlines()) for log in out.glob(f"*/{LOG}")}
+
+
+def kill_once(
+    study: dict[str, object], out: Path, draw: random.Random, summary: Summary, whom: str
+) -> bool:
+    """Start the study and kill it at a random moment; return False if it ended before that."""
+    before = sum(logged(out).values())
+    child = start(study, out)
+    deadline = time.monotonic() + PATIENCE
+    if draw.random() < 0.85:  # most kills fall while runs train, the rest while things start
+        while child.poll() is None and sum(logged(out).values()) <= before:
+            assert time.monotonic() < deadline, "the study does nothing"
+            time.sleep(0.005)
+    wait_until = time.monotonic() + draw.uniform(0.0, 1.5)
+    while time.monotonic() < wait_until and child.poll() is None:
+        time.sleep(0.001)
+    victims = workers(child.pid) if whom == "worker" else [child.pid]
+    if child.poll() is not None or not victims:
+        child.wait(PATIENCE)
+        return False
+    finished = {folder.name for folder in out.glob("*") if is_finished(folder)}
+    seen = logged(out)
+    if whom == "group":
+        os.killpg(child.pid, signal.SIGKILL)
+    else:
+        os.kill(draw.choice(victims), signal.SIGKILL)
+    summary.kills[whom] += 1
+    if whom == "worker":  # the study goes on without it: let it, for a moment
+        time.sleep(draw.uniform(0.0, 1.0))
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait(PATIENCE)
+    check_state(child.pid, out, finished, seen, summary)
+    return True
+
+
+def check_state(
+    session: int, out: Path, finished: set[str], seen: dict[str, int], summary: Summary
+) -> None:
+    """Check that all processes are gone, and that what was there before the kill still is."""
+    gone = time.monotonic() + 20.0
+    while list(processes(session)) and time.monotonic() < gone:
+        time.sleep(0.02)
+    left = [pid for pid, _ in processes(session)]
+    summary.processes_left += len(left)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    summary.results_lost += sum(not is_finished(out / name) for name in finished)
+    for name, epochs in seen.items():
+        saved, _ = RunFolder(out / name).load_checkpoint(name)
+        if saved is None or saved["epochs_done"] < epochs:
+            summary.epochs_lost += epochs - (saved["epochs_done"] if saved else 0)
+
+
+def compare(reference: Path, out: Path, summary: Summary) -> None:
+    """Compare every run of two studies that have ended, bit by bit (times and memory left out)."""
+    for one in sorted(folder.parent for folder in reference.glob("*/run.json")):
+        other = out / one.name
+        summary.runs_compared += 1
+        if not is_finished(other):
+            summary.results_lost += 1
+            continue
+        same = all(
+            (one / name).read_bytes() == (other / name).read_bytes()
+            for name in ("model.safetensors", "predictions.npz")
+        )
+        logs = [
+            [untimed(json.loads(line)) for line in (folder / LOG).read_text().splitlines()]
+            for folder in (one, other)
+        ]
+        figures = [
+            {**untimed(json.loads((folder / "result.json").read_text())), "files": 0, "sha256": 0}
+            for folder in (one, other)
+        ]
+        leftovers = [*other.glob(".*.tmp"), *other.glob(PREVIOUS)]
+        whole = (other / CHECKPOINT).exists() and not leftovers
+        if not (same and whole and logs[0] == logs[1] and figures[0] == figures[1]):
+            summary.runs_with_differing_bits += 1
+
+
+def torture(kills: int, epochs: int, seed: int, folder: Path) -> Summary:
+    """Do it all; return what came of it."""
+    study = {**STUDY, "recipe": {**STUDY["recipe"], "epochs": epochs}}  # type: ignore[dict-item]
+    draw, summary, began = random.Random(seed), Summary(), time.monotonic()
+    reference, out = folder / "reference", folder / "killed"
+    for run in Study.parse(study, "reference").plan():  # one after the other, in this process
+        execute_run(run.definition, reference, threads=1)
+    turns = ["worker", "study", "group"]
+    while summary.kills.total() < kills:
+        whom = turns[summary.kills.total() % 3]
+        if not kill_once(study, out, draw, summary, whom):  # it ended first: a whole study
+            compare(reference, out, summary)
+            summary.studies_ended += 1
+            shutil.rmtree(out)
+    assert start(study, out).wait(PATIENCE * 2) == 0, "the study does not end after its kills"
+    compare(reference, out, summary)
+    summary.studies_ended += 1
+    summary.seconds = time.monotonic() - began
+    return summary
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="blocklab-kills-") as name:
+        summary = torture(given.kills, given.epochs, given.seed, Path(name))
+    if given.json:
+        print(json.dumps({**asdict(summary), "clean": summary.clean}))
+    else:
+        print("| what | count |\n|---|---|")
+        for whom in ("worker", "study", "group"):
+            print(f"| SIGKILL to {whom} | {summary.kills[whom]} |")
+        for name, value in asdict(summary).items():
+            if name != "kills":
+                print(f"| {name.replace('_', ' ')} | {value:,.0f} |")
+    return 0 if summary.clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
