@@ -1,0 +1,210 @@
+"""Claims: read strictly, judged by tests called directly, and never ranked where bits are equal."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats import multitest
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
+
+from blocklab.errors import InputError
+from blocklab.study.claims import Claim, judge_claims, parse_claim
+from blocklab.study.images import PerImage
+from blocklab.study.results import RowResult, RunRecord, StudyResults
+
+ROWS = ("base", "avg,max", "w/o RepLK", "a > b", "in top1", "x by 3")
+
+
+def row(name: str, values: list[float], bits: object = None, **fields: object) -> RowResult:
+    runs = []
+    for seed, value in enumerate(values):
+        result = {"status": "finished", "epochs": 1, "test_top1_percent": value}
+        result |= {"test_top5_percent": value + 20, "test_loss": value / 10}
+        run = RunRecord(f"{name}{seed}", seed, Path("runs") / f"{name}{seed}", {}, [], result)
+        images = None
+        if bits is not None:
+            correct = np.random.default_rng(seed).random(20) < 0.5
+            images = PerImage(correct, ((str(bits), seed, 0),), 1)
+        run.__dict__["per_image"] = images
+        runs.append(run)
+    given = {"macs": 2_000_000_000, "params": 16_000_000, "input_size": 224} | fields
+    return RowResult(name, {}, runs=tuple(runs), planned_seeds=tuple(range(len(values))), **given)  # type: ignore[arg-type]
+
+
+def study(*rows: RowResult, claims: tuple[str, ...]) -> StudyResults:
+    return StudyResults("t", "", {}, {}, "r", (0, 1, 2), (), rows[0].name, rows, claims=claims)
+
+
+def words(*rows: RowResult, claims: tuple[str, ...]) -> list[str]:
+    return [one.word for one in judge_claims(study(*rows, claims=claims))]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("base > avg,max", Claim("", "base", ">", "avg,max")),
+        ("base > avg,max in top5", Claim("", "base", ">", "avg,max", "top5")),
+        ("  base   <  avg,max   by 0.5  in  top1 ", Claim("", "base", "<", "avg,max", "top1", 0.5)),
+        ("w/o RepLK < base in macs", Claim("", "w/o RepLK", "<", "base", "macs")),
+        ("base == avg,max", Claim("", "base", "==", "avg,max", "top1", 0.5)),
+        ("base == avg,max within 0.2", Claim("", "base", "==", "avg,max", "top1", 0.2)),
+        ("base == avg,max in params", Claim("", "base", "==", "avg,max", "params")),
+        ('"a > b" > base', Claim("", "a > b", ">", "base")),
+        ("base > 'in top1' in top5", Claim("", "base", ">", "in top1", "top5")),
+        ("\"x by 3\" > 'avg,max'", Claim("", "x by 3", ">", "avg,max")),
+        ("base > avg,max by 1e-1", Claim("", "base", ">", "avg,max", "top1", 0.1)),
+        ("base < avg,max in loss", Claim("", "base", "<", "avg,max", "loss")),
+    ],
+)
+def test_claims_are_read(text: str, expected: Claim) -> None:
+    assert parse_claim(text, ROWS) == replace(expected, text=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("bsae > avg,max", "no row 'bsae'; did you mean 'base'?"),
+        ("base > nothing", "no row 'nothing'. Rows: base,"),
+        ("base beats avg,max", "is no claim"),
+        ("base>avg,max", "is no claim"),
+        ("base >= avg,max", "is no claim"),
+        ("", "is no claim"),
+        ("base >", "is no claim"),
+        ("base > avg,max in top3", "no metric 'top3'; did you mean 'top5'?"),
+        ("base > base", "with itself"),
+        ("base > avg,max within 1", "'by' goes with"),
+        ("base == avg,max by 1", "'by' goes with"),
+        ("base > avg,max by much", "the margin 'much' is not a number"),
+        ("base > avg,max by -1", "the margin '-1' is not"),
+        ("base > avg,max by nan", "the margin 'nan' is not"),
+        ("base > avg,max by inf", "the margin 'inf' is not"),
+        ("base == avg,max in loss", "add 'within'"),
+        ("a > b > base", "names no row 'a'"),
+    ],
+)
+def test_what_is_no_claim_is_refused_with_the_remedy(text: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_claim(text, ROWS)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_long_hostile_claim_is_refused_at_once() -> None:
+    with pytest.raises(InputError):
+        parse_claim("a " * 5000 + "> " * 5000, ROWS)
+
+
+UP = [62.0, 62.2, 61.9, 62.1]
+BASE = [60.0, 60.1, 60.05, 59.95]
+NEAR = [60.02, 60.08, 60.09, 59.93]
+NOISE = [61.5, 58.7, 60.9, 59.0]
+
+
+def test_greater_and_less_by_a_margin() -> None:
+    rows = (row("base", BASE), row("up", UP), row("noise", NOISE))
+    claims = {
+        "up > base": "supported",
+        "base > up": "contradicted",
+        "up < base in top5": "contradicted",
+        "base < up": "supported",
+        "up > base by 1.5": "supported",
+        "up > base by 3": "contradicted",
+        "base < up by 3": "contradicted",
+        "up > base by 2": "undecided",
+        "noise > base": "undecided",
+        "up > base in loss": "supported",
+    }
+    assert words(*rows, claims=tuple(claims)) == list(claims.values())
+
+
+def test_numbers_are_those_of_scipy_with_holm_over_the_claims() -> None:
+    rows = (row("base", BASE), row("up", UP), row("noise", NOISE))
+    claims = ("up > base by 1.5", "noise > base", "noise == up within 0.5")
+    judged = judge_claims(study(*rows, claims=claims))
+    first = stats.ttest_1samp(np.subtract(UP, BASE), 1.5).pvalue
+    second = stats.ttest_rel(NOISE, BASE).pvalue
+    third = stats.ttest_1samp(np.subtract(NOISE, UP), -0.5).pvalue  # against the nearer margin
+    assert [one.p for one in judged] == pytest.approx([first, second, third])
+    adjusted = multipletests([first, second, third], method="holm")[1]
+    assert [one.p_holm for one in judged] == pytest.approx(adjusted.tolist())
+    gap = np.subtract(UP, BASE)
+    low, high = stats.t.interval(0.95, 3, gap.mean(), stats.sem(gap))
+    assert judged[0].numbers == f"{gap.mean():+.2f} [{low:+.2f}, {high:+.2f}] points, 4 seeds"
+
+
+def test_equality_is_two_one_sided_tests() -> None:
+    rows = (row("base", BASE), row("near", NEAR), row("up", UP), row("noise", NOISE))
+    claims = {
+        "near == base": "supported",
+        "near == base within 0.01": "undecided",
+        "up == base": "contradicted",
+        "noise == base": "undecided",
+    }
+    judged = judge_claims(study(*rows, claims=tuple(claims)))
+    assert [one.word for one in judged] == list(claims.values())
+    assert judged[0].p == pytest.approx(ttost_paired(np.array(NEAR), np.array(BASE), -0.5, 0.5)[0])
+    assert "margin 0.5" in judged[0].numbers
+
+
+def test_the_same_bits_are_equal_and_never_more() -> None:
+    rows = (row("elu", BASE, bits=1), row("celu", BASE, bits=1), row("relu", UP, bits=2))
+    claims = ("celu == elu", "celu > elu", "elu < celu in top5", "relu == elu")
+    judged = judge_claims(study(*rows, claims=claims))
+    assert [one.word for one in judged] == [
+        "supported",
+        "contradicted",
+        "contradicted",
+        "contradicted",
+    ]
+    assert judged[0].numbers == "identical function: same bits on every one of 4 shared seeds"
+    assert judged[0].p is None
+
+
+def test_costs_are_compared_as_counted() -> None:
+    small = row("small", [], macs=2_000_000_000, params=16_000_000)
+    large = row("large", [], macs=2_500_000_000, params=16_000_000)
+    claims = {
+        "small < large in macs": "supported",
+        "large < small in macs": "contradicted",
+        "large > small by 0.4 in macs": "supported",
+        "large > small by 0.6 in macs": "contradicted",
+        "small == large in params": "supported",
+        "small > large in params": "contradicted",
+        "small == large within 1 in macs": "supported",
+        "small == large in macs": "contradicted",
+    }
+    judged = judge_claims(study(small, large, claims=tuple(claims)))
+    assert [one.word for one in judged] == list(claims.values())
+    assert judged[0].numbers == "2.000 against 2.500 G, counted"
+    other = row("large", [], macs=3_000_000_000, input_size=32)
+    assert words(small, other, claims=("small < large in macs",)) == ["undecided"]
+
+
+def test_too_little_to_judge_is_undecided_and_says_why() -> None:
+    rows = (row("base", [60.0]), row("up", [65.0]), row("none", []), row("flat", [61.0, 61.0]))
+    claims = ("up > base", "none > base", "gone > base", "nonsense")
+    judged = judge_claims(study(*rows, claims=claims))
+    assert [one.word for one in judged] == ["undecided"] * 4
+    for one, said in zip(
+        judged, ("shows no spread", "share no", "names no row", "is no"), strict=True
+    ):
+        assert said in one.numbers
+    equal = (row("base", [60.0, 60.0]), row("up", [61.0, 61.0]))
+    claims = ("up > base", "up == base", "up == base within 2")
+    assert words(*equal, claims=claims) == ["undecided"] * 3  # no spread to test against
+
+
+def test_under_no_difference_claims_are_rarely_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    # statsmodels collects garbage in each call, which is slow among so many
+    monkeypatch.setattr(multitest, "gc", SimpleNamespace(collect=int))
+    rng = np.random.default_rng(4)
+    wrong = 0
+    for _ in range(150):
+        rows = [row(f"r{i}", rng.normal(60, 0.3, 3).tolist()) for i in range(6)]
+        claims = tuple(f"r0 > r{i}" for i in range(1, 6))
+        wrong += any(word != "undecided" for word in words(*rows, claims=claims))
+    assert wrong / 150 <= 0.05 + 2 * (0.05 * 0.95 / 150) ** 0.5
