@@ -129,7 +129,7 @@ def resumed_setup(
     )
 
 
-def row_setup(work: Workload, out: Path, row: str) -> Setup:
+def row_setup(work: Workload, out: Path, row: str, devices: int = 1, nodes: int = 1) -> Setup:
     """Return the setup of a row's runs: what its first run chose, or else a new choice.
 
     `row` names the row in the folder `out` of run folders, whatever the seed.
@@ -150,7 +150,13 @@ def row_setup(work: Workload, out: Path, row: str) -> Setup:
     if precision != own:
         notes.insert(0, f"{precision} as the other runs in this folder, though {own} is fast here")
     return choose_setup(
-        recipe, choice.precision, choice.memory_format, choice.compiled, note="; ".join(notes)
+        recipe,
+        choice.precision,
+        choice.memory_format,
+        choice.compiled,
+        devices=devices,
+        nodes=nodes,
+        note="; ".join(notes),
     )
 
 

@@ -75,6 +75,11 @@ class RunDefinition:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def row_hash(definition: RunDefinition) -> str:
+    """Return what names the runs that differ from this one in their seed alone."""
+    return replace(definition, seed=0).hash
+
+
 def check_fits(definition: RunDefinition, data: ImageData) -> Cost:
     """Check that a run can train on its data, before anything is trained; return its cost.
 
@@ -165,7 +170,7 @@ def train_to_the_end(
             setup = resumed_setup(recipe, kept)
         else:
             work = Workload.of(definition.model, recipe, data, threads)
-            setup = row_setup(work, folder.path.parent, replace(definition, seed=0).hash)
+            setup = row_setup(work, folder.path.parent, row_hash(definition))
             reset_peak_memory()
     torch.manual_seed(seed)
     state = prepare(definition.model.build(len(data.class_names)), recipe, setup)

@@ -1,0 +1,298 @@
+"""One run on several devices: a process a device, through Fabric's DDP.
+
+On one machine the processes are started here. Under torchrun, or in a SLURM step of several tasks,
+each process calls `launch` itself and joins the others. Only the first process writes.
+
+The same batches, gradients and schedule as on one device: every process takes its share of each
+batch, and the gradient is that of the whole batch's mean. What differs is BatchNorm, whose
+statistics are of the share unless the recipe says `sync_batchnorm`, and the draws of dropout,
+stochastic depth, MixUp and CutMix, which are each process's own.
+"""
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, distributed
+from torch.multiprocessing import (  # pyright: ignore[reportPrivateImportUsage]
+    ProcessExitedException,
+    ProcessRaisedException,
+)
+
+from blocklab.blocks.plugins import load_plugin
+from blocklab.data import open_data
+from blocklab.errors import BlocklabError, InputError, RunError
+from blocklab.training.autotune import Workload, resumed_setup, row_setup
+from blocklab.training.device import Setup, available_cores, started_elsewhere
+from blocklab.training.loop import OnStep, Record
+from blocklab.training.recipe import Recipe
+from blocklab.training.run import RunDefinition, execute_run, row_hash, train_to_the_end
+from blocklab.training.run_folder import RunFolder, is_finished
+
+STEP_SECONDS = 0.1  # between two words about steps
+
+
+def launch(
+    definition: RunDefinition,
+    out: Path,
+    *,
+    label: str = "",
+    devices: int = 1,
+    nodes: int = 1,
+    threads: int | None = None,
+    plugins: Sequence[str] = (),
+    on_epoch: Callable[[Record], None] | None = None,
+    on_step: OnStep | None = None,
+) -> Path:
+    """Train one run on `devices` devices of each of `nodes` machines; return its folder.
+
+    `threads` are each process's. `plugins` are files of blocks that the processes started here
+    register.
+
+    Raises:
+        InputError: if the run does not fit the devices, or there are not that many.
+        RunError: if it fails midway.
+    """
+    _check_processes(devices, nodes)
+    world = devices * nodes
+    if world == 1:
+        return execute_run(definition, out, label, threads, on_epoch, on_step=on_step)
+    threads = threads or max(1, available_cores() // devices)
+    folder = RunFolder(out / definition.hash)
+    first = not started_elsewhere() or _outer_rank() == 0
+    with folder.locked() if first else nullcontext():
+        if is_finished(folder.path):
+            return folder.path
+        setup = _choose(definition, folder, threads, devices, nodes)
+        if started_elsewhere():
+            setup.fabric.launch()
+            train_to_the_end(
+                definition,
+                folder if first else _Silent(folder.path),
+                label,
+                threads,
+                on_epoch if first else None,
+                None,
+                on_step if first else None,
+                setup,
+            )
+            _leave()
+        else:
+            task = _Task(
+                run=definition.to_task(),
+                folder=folder,
+                label=label,
+                threads=threads,
+                plugins=tuple(str(path) for path in plugins),
+                precision=setup.precision,
+                layout=setup.layout,
+                compiled=setup.compiled,
+                note=setup.note,
+                tells_steps=on_step is not None,
+            )
+            _start(setup, task, on_epoch, on_step)
+    return folder.path
+
+
+def check_shares(recipe: Recipe, train_images: int, world: int) -> None:
+    """Check that every process gets images of every batch.
+
+    Raises:
+        InputError: if one does not, or would get too few for BatchNorm.
+    """
+    least = 2 * world
+    if recipe.batch_size < least:
+        raise InputError(
+            f"{world} devices need a batch_size of {least} or more, two images each; "
+            f"it is {recipe.batch_size}"
+        )
+    rest = train_images % recipe.batch_size
+    if not recipe.drop_last and 0 < rest < least:
+        raise InputError(
+            f"the last batch of {rest} images gives {world} devices less than two each; set "
+            "drop_last=true or another batch_size"
+        )
+    if (recipe.mixup or recipe.cutmix) and recipe.batch_size % least:
+        raise InputError(
+            f"mixup and cutmix pair the images of a device; on {world} set a batch_size that is a "
+            f"multiple of {least}"
+        )
+
+
+def _check_processes(devices: int, nodes: int) -> None:
+    if devices < 1 or nodes < 1:
+        raise InputError("--devices and --nodes are 1 or more")
+    if started_elsewhere():
+        started = int(os.environ.get("WORLD_SIZE") or os.environ["SLURM_NTASKS"])
+        if started != devices * nodes:
+            raise InputError(
+                f"{started} processes were started for {nodes} nodes of {devices} devices; start "
+                "one a device"
+            )
+    elif nodes > 1:
+        raise InputError(
+            f"start the processes of {nodes} nodes with torchrun or SLURM, one a device: on each "
+            f"node, torchrun --nnodes {nodes} --nproc-per-node {devices} …; see docs/clusters.md"
+        )
+    there = torch.cuda.device_count() or available_cores()
+    if devices > there:
+        what = "GPUs" if torch.cuda.device_count() else "cores"
+        raise InputError(f"this machine has {there} {what}: set --devices from 1 to {there}")
+
+
+def _choose(
+    definition: RunDefinition, folder: RunFolder, threads: int, devices: int, nodes: int
+) -> Setup:
+    world = devices * nodes
+    begun = folder.read_run()
+    data = open_data(definition.data)  # decoded once, before there are several processes
+    check_shares(definition.recipe, len(data.train), world)
+    if begun is not None:
+        return resumed_setup(definition.recipe, begun, devices, nodes)
+    work = Workload.of(definition.model, definition.recipe, data, threads)
+    return row_setup(work, folder.path.parent, row_hash(definition), devices, nodes)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a process that is started here is told: plain data, as it travels."""
+
+    run: dict[str, Any]
+    folder: RunFolder
+    label: str
+    threads: int
+    plugins: tuple[str, ...]
+    precision: str
+    layout: str
+    compiled: bool
+    note: str
+    tells_steps: bool
+
+
+def _start(
+    setup: Setup,
+    task: _Task,
+    on_epoch: Callable[[Record], None] | None,
+    on_step: OnStep | None,
+) -> None:
+    """Start the processes and pass on what they say, until all have ended."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    errors: list[BlocklabError] = []
+    raised: list[BaseException] = []
+
+    def listen() -> None:
+        try:
+            while (message := ours.recv()) is not None:
+                kind, value = message
+                if kind == "epoch" and on_epoch is not None:
+                    on_epoch(value)
+                elif kind == "step" and on_step is not None:
+                    on_step(*value)
+                elif kind in ("InputError", "RunError"):
+                    errors.append(InputError(value) if kind == "InputError" else RunError(value))
+        except BaseException as error:  # what a callback raises is the caller's
+            raised.append(error)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    failure = None
+    try:
+        setup.fabric.launch(partial(_train_rank, task=task, connection=theirs))
+    except (ProcessExitedException, ProcessRaisedException) as error:
+        failure = error
+    finally:
+        theirs.send(None)
+        listener.join()
+    if raised:
+        raise raised[0]
+    if errors:
+        raise errors[0]
+    if failure is not None:
+        lines = str(failure).strip().splitlines()
+        raise RunError(f"a process of the run died: {lines[-1]}; run the same command to go on")
+
+
+def _train_rank(fabric: Fabric, task: _Task, connection: Any) -> None:
+    """Train as one of the processes started here."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        for path in task.plugins:
+            load_plugin(path)
+        setup = Setup(fabric, task.precision, task.layout, task.compiled, task.note)
+        first = setup.rank == 0
+        said = 0.0
+
+        def tell_step(step: int, steps: int) -> None:
+            nonlocal said
+            if step == steps or time.monotonic() - said > STEP_SECONDS:
+                said = time.monotonic()
+                connection.send(("step", (step, steps)))
+
+        train_to_the_end(
+            RunDefinition.from_dict(task.run),
+            task.folder if first else _Silent(task.folder.path),
+            task.label,
+            task.threads,
+            (lambda record: connection.send(("epoch", record))) if first else None,
+            None,
+            tell_step if first and task.tells_steps else None,
+            setup,
+        )
+        _leave()
+    except Exception as error:
+        kind = "InputError" if isinstance(error, InputError) else "RunError"
+        said_ = " ".join(str(error).split())
+        text = said_ if isinstance(error, BlocklabError) else f"{type(error).__name__}: {said_}"
+        connection.send((kind, text))
+        sys.exit(1)
+
+
+def _leave() -> None:
+    """Part from the others in order: who exits first would break off what they still exchange."""
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)  # the lock went with it; whatever is half done is done again
+
+
+def _outer_rank() -> int:
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+
+
+class _Silent(RunFolder):
+    """A run's folder for the processes that do not write."""
+
+    def write_run(self, run: dict[str, Any]) -> None:
+        """Leave it to the first process."""
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Leave it to the first process."""
+
+    def write_log(self, log: list[dict[str, Any]]) -> None:
+        """Leave it to the first process."""
+
+    def write_predictions(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Leave it to the first process."""
+
+    def write_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Leave it to the first process."""
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Leave it to the first process."""
