@@ -1,13 +1,12 @@
 """Claims: read strictly, judged by tests called directly, and never ranked where bits are equal."""
 
+import gc
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats import multitest
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
@@ -200,7 +199,7 @@ def test_too_little_to_judge_is_undecided_and_says_why() -> None:
 
 def test_under_no_difference_claims_are_rarely_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     # statsmodels collects garbage in each call, which is slow among so many
-    monkeypatch.setattr(multitest, "gc", SimpleNamespace(collect=int))
+    monkeypatch.setattr(gc, "collect", int)
     rng = np.random.default_rng(4)
     wrong = 0
     for _ in range(150):

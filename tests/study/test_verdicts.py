@@ -1,12 +1,11 @@
 """Verdicts: the corrections and tests of SciPy and statsmodels, and how often they are wrong."""
 
+import gc
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats import multitest
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
@@ -176,7 +175,7 @@ def test_a_study_of_forty_rows_is_rarely_wrong(
     seeds: int, images: int | None, studies: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # statsmodels collects garbage in each call, which is slow among so many
-    monkeypatch.setattr(multitest, "gc", SimpleNamespace(collect=int))
+    monkeypatch.setattr(gc, "collect", int)
     rng = np.random.default_rng(2025)
     gaps = null_studies(studies, 40, seeds, rng, images)
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
