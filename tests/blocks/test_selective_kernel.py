@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 from slow_loops import (
     Grid,
     Weights,
@@ -115,3 +116,20 @@ def test_weights_of_one_branch_cannot_hide_in_the_order_of_the_channels() -> Non
     """`join` and `channels` of the loops undo each other: the split above relies on it."""
     grid = Grid((1, 4, 1, 1), {(0, c, 0, 0): c for c in range(4)})  # type: ignore[arg-type]
     assert join([grid.channels(0, 2), grid.channels(2, 4)]).numbers == grid.numbers
+
+
+def test_sixteen_depthwise_kernels_in_bf16_and_channels_last() -> None:
+    """oneDNN's own backward pass gives this one shape weight gradients that are not numbers."""
+    block = SelectiveKernel(16, 16, 1, "relu", groups=16)
+    x = torch.randn(16, 16, 32, 32).contiguous(memory_format=torch.channels_last)
+    block.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    weight = block.paths[1].conv.weight
+
+    def gradient() -> torch.Tensor:
+        return torch.autograd.grad(block(x).float().square().mean(), weight)[0]
+
+    exact = gradient()
+    for _ in range(3):  # what is read beside the map varies from call to call
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = gradient()
+        torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))

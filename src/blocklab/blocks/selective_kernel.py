@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from blocklab.blocks.activation import create_activation
+from blocklab.blocks.depthwise import depthwise
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
 
@@ -16,9 +17,14 @@ class _ConvNormAct(nn.Module):
         self, in_channels: int, out_channels: int, stride: int, dilation: int, groups: int, act: str
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, 3, stride, dilation, dilation, groups, bias=False
-        )
+        if stride == 1 and groups == in_channels == out_channels:
+            # Not only faster: in bf16 and channels_last, oneDNN gives the weights of 16 dilated
+            # depth-wise kernels gradients that are not numbers (seen with PyTorch 2.14).
+            self.conv: nn.Conv2d = depthwise(out_channels, 3, dilation, bias=False)
+        else:
+            self.conv = nn.Conv2d(
+                in_channels, out_channels, 3, stride, dilation, dilation, groups, bias=False
+            )
         self.bn = nn.BatchNorm2d(out_channels)
         self.act = create_activation(act, inplace=True)
 
