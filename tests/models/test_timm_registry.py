@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,10 +49,58 @@ def test_features_of_chosen_stages() -> None:
 
 
 @pytest.mark.parametrize("name", ["blocklab_resnet18", "blocklab_resnet18.a1_in1k"])
-def test_pretrained_weights_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match=r"no pretrained weights.*load_weights") as caught:
+def test_pretrained_weights_without_a_file_are_refused(name: str) -> None:
+    with pytest.raises(
+        InputError, match=r"no pretrained weights.*pretrained_cfg_overlay"
+    ) as caught:
         timm.create_model(name, pretrained=True)
     assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="pretrained_cfg is not timm's"):
+        timm.create_model("blocklab_resnet18", pretrained_cfg_overlay={"fyle": "x"})
+
+
+@pytest.mark.parametrize("kind", ["file", "state_dict"])
+def test_pretrained_weights_that_are_named(kind: str, tmp_path: Path) -> None:
+    theirs = timm.create_model("seresnet50", num_classes=10, layers=(1, 1, 1, 1)).state_dict()
+    torch.save(theirs, tmp_path / "se.pth")
+    overlay = {"file": str(tmp_path / "se.pth")} if kind == "file" else {"state_dict": theirs}
+    options: dict[str, Any] = {"pretrained": True, "depths": (1, 1, 1, 1)}
+    ours: Any = timm.create_model(
+        "blocklab_resnet50_se",
+        pretrained_cfg_overlay={**overlay, "num_classes": 10},
+        num_classes=10,
+        **options,
+    )
+    assert torch.equal(ours.layer4[0].attention.fc1.weight, theirs["layer4.0.se.fc1.weight"])
+    assert torch.equal(ours.fc.weight, theirs["fc.weight"])
+    # For other classes and channels, as timm does: a fresh head, an adapted first convolution.
+    other: Any = timm.create_model(
+        "blocklab_resnet50_se",
+        pretrained_cfg_overlay={**overlay, "num_classes": 10},
+        num_classes=3,
+        in_chans=1,
+        **options,
+    )
+    assert other.fc.weight.shape == (3, 2048)
+    assert torch.equal(other.conv1.weight, theirs["conv1.weight"].sum(1, keepdim=True))
+    features: Any = timm.create_model(
+        "blocklab_resnet50_se", pretrained_cfg_overlay=overlay, features_only=True, **options
+    )
+    assert torch.equal(features.model.conv1.weight, theirs["conv1.weight"])
+
+
+def test_a_specification_as_a_model() -> None:
+    spec = {"base": "resnet20", "attention": "se"}
+    torch.manual_seed(0)
+    theirs = timm.create_model("blocklab", spec=spec, num_classes=4)
+    torch.manual_seed(0)
+    ours = blocklab.create_model(spec, num_classes=4)
+    x = torch.randn(2, 3, 16, 24)
+    assert torch.equal(theirs.eval()(x), ours.eval()(x))
+    with pytest.raises(InputError, match="needs spec="):
+        timm.create_model("blocklab")
+    with pytest.raises(InputError, match="put attention into it"):
+        timm.create_model("blocklab", spec=spec, attention="se")
 
 
 def test_unknown_options_are_refused() -> None:

@@ -32,15 +32,16 @@ torch.fx.wrap("check_images")  # a symbolic trace calls it and does not look ins
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
     """Let no BatchNorm inside count its batch: it is one that it has already counted."""
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
-    tracked = [norm.track_running_stats for norm in norms]
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
         for norm in norms:
-            norm.track_running_stats = False
+            norm.momentum = 0.0  # a running mean that moves by nothing
+            norm.num_batches_tracked = None
         yield
     finally:
-        for norm, track in zip(norms, tracked, strict=True):
-            norm.track_running_stats = track
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 class Backbone(nn.Module):
