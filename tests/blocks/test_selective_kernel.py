@@ -132,4 +132,4 @@ def test_sixteen_depthwise_kernels_in_bf16_and_channels_last() -> None:
     for _ in range(3):  # what is read beside the map varies from call to call
         with torch.autocast("cpu", torch.bfloat16):
             rounded = gradient()
-        torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))
+        torch.testing.assert_close(rounded, exact, rtol=0, atol=0.25 * float(exact.abs().max()))
