@@ -259,3 +259,26 @@ def test_feature_classes_of_timm() -> None:
         build("resnet20", features_only=True, feature_cls="list")
     with pytest.raises(InputError, match="out_indices goes with features_only"):
         build("resnet20", out_indices=(1,))
+
+
+@pytest.mark.parametrize("name", ["resnet20", "van_b0", "replknet_31n"])
+@pytest.mark.parametrize("rate", ["drop_path_rate", "drop_rate"])
+def test_what_is_dropped_in_training(name: str, rate: str) -> None:
+    depths = (2, 2) if name != "resnet20" else (2, 2, 2)
+    sizes: dict[str, Any] = {"depths": depths}
+    if name != "resnet20":
+        sizes["widths"] = (8, 16)
+        sizes |= {"ffn_ratios": (2, 2)} if name == "van_b0" else {"kernels": (7, 5)}
+    dropping = build(name, num_classes=5, **sizes, **{rate: 0.5})
+    plain = build(name, num_classes=5, **sizes)
+    plain.load_state_dict(dropping.state_dict())
+    x = torch.randn(8, *dropping.default_cfg["input_size"])
+    with torch.no_grad():
+        first, second = dropping.train()(x), dropping(x)
+        assert not torch.allclose(first, second)
+        assert torch.equal(plain.train()(x), plain(x))
+        plain.load_state_dict(dropping.state_dict())
+        assert torch.equal(dropping.eval()(x), plain.eval()(x))
+    if rate == "drop_path_rate":
+        found = [module.drop_prob for module in dropping.modules() if hasattr(module, "drop_prob")]
+        assert (found[0], found[-1]) == (0.0, 0.5)
