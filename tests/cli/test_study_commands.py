@@ -48,9 +48,9 @@ def test_a_study_from_file_to_page(blocklab: Blocklab, study_file: Path, tmp_pat
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("se: resnet20_se", "se: resnet20_es"), "did you mean 'resnet20_se'"),
+        (("se: resnet20_se", "se: resnet20_see"), "did you mean 'resnet20_se'"),
         (("varies: [attention]", "varies: [mixer]"), "varies"),
-        (("varies: [attention]", "varys: [attention]"), "did you mean 'varies'"),
+        (("varies: [attention]", "varies: [attention]\nvarys: []"), "did you mean 'varies'"),
         (("source: digits", "source: digist"), "did you mean 'digits'"),
         (("base: quick", "base: quik"), "did you mean 'quick'"),
         (("epochs: 2", "epochs: two"), "epochs"),
@@ -58,7 +58,7 @@ def test_a_study_from_file_to_page(blocklab: Blocklab, study_file: Path, tmp_pat
         (("se: resnet20_se", "se: resnet20"), "same run"),
         (("seeds: 2", "seeds: 0"), "seed"),
         (("batch_size: 16", "batch_size: 64"), "batch_size"),
-        (("title: Two", "title: [Two"), "line 1"),
+        (("title: Two", "title: [Two"), "line 2"),
         (("varies: [attention]", "baseline: sse\nvaries: [attention]"), "did you mean 'se'"),
     ],
 )

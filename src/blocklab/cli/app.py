@@ -52,17 +52,19 @@ def _start(
 def run(arguments: list[str]) -> int:
     """Run one command line; return its exit status."""
     verb = arguments[0] if arguments else ""
-    # Only what is called is imported, so that listing models does not wait for the training room.
-    for module in dict.fromkeys([COMMANDS[verb]] if verb in COMMANDS else COMMANDS.values()):
-        importlib.import_module(f"blocklab.cli.{module}")
     try:
+        # Only what is called is imported: listing models does not wait for the training room.
+        for module in dict.fromkeys([COMMANDS[verb]] if verb in COMMANDS else COMMANDS.values()):
+            importlib.import_module(f"blocklab.cli.{module}")
         status = typer.main.get_command(app).main(
             args=arguments, prog_name="blocklab", standalone_mode=False
         )
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except TyperException as error:
-        return _say(f"{error}; `blocklab {_verb(arguments)}--help` shows what it takes", 2)
+        said = error.format_message() if isinstance(error, typer.BadParameter.__base__) else error
+        said = str(said).rstrip(".")
+        return _say(f"{said}; `blocklab {_verb(arguments)}--help` shows what it takes", 2)
     except BlocklabError as error:
         return _say(str(error), error.exit_status)
     except (KeyboardInterrupt, typer.Abort):

@@ -113,5 +113,4 @@ def export(
 ) -> None:
     """Write a run's network for other programs, and check what was written."""
     load_plugins(plugin)
-    path = export_run(FinishedRun.open(run), format.value, to, deploy)
-    print(f"{path}")
+    print(export_run(FinishedRun.open(run), format.value, to, deploy))

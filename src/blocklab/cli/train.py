@@ -15,9 +15,9 @@ from blocklab.models import model_spec
 from blocklab.report.tables import accuracy_percent
 from blocklab.study.study import split_settings
 from blocklab.training.distributed import launch
-from blocklab.training.finished import read_result
 from blocklab.training.recipe import load_recipe
 from blocklab.training.run import RunDefinition
+from blocklab.training.run_folder import read_result
 
 
 @app.command()
@@ -53,7 +53,7 @@ def train(
             on_epoch=bar.epoch,
             on_step=bar.step,
         )
-    result = read_result(folder)
+    result = read_result(folder) or {}
     if json:
         print_json({"run": str(folder), **result})
     else:

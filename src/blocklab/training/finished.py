@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,12 +16,14 @@ from blocklab.errors import InputError, RunError
 from blocklab.files import read_json
 from blocklab.measure.activations import Diagnosis, count_zeros
 from blocklab.models import ModelSpec, load_weights
+from blocklab.models.export import ENDINGS, Exported, export_model
+from blocklab.models.hub import Card
 from blocklab.training.batches import HALF, make_batches
 from blocklab.training.device import Setup, choose_setup
 from blocklab.training.evaluation import evaluate
 from blocklab.training.loop import Record
 from blocklab.training.recipe import Recipe
-from blocklab.training.run import is_finished
+from blocklab.training.run_folder import is_finished, read_result, read_weights
 
 MOST_PREDICTED_AT_ONCE = 64
 
@@ -73,7 +75,7 @@ class FinishedRun:
                 f"{folder / 'run.json'} is damaged ({type(error).__name__}: {error}); delete the "
                 "folder and run again"
             ) from error
-        load_weights(model, folder / "model.safetensors")
+        load_weights(model, read_weights(folder))
         return cls(folder, run, spec, recipe, model.eval())
 
     @property
@@ -119,7 +121,7 @@ class FinishedRun:
         """
         data, setup = self.open_data(address), self.setup()
         images = len(getattr(data, split))
-        model = self._placed(setup)
+        model = self.placed(setup)
         record, _ = evaluate(model, data, split, self.recipe, setup)
         return {"split": split, "images": images, **record}
 
@@ -133,7 +135,7 @@ class FinishedRun:
         if top < 1:
             raise InputError(f"top is 1 class or more, not {top}")
         setup = self.setup()
-        model = self._placed(setup)
+        model = self.placed(setup)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in self.normalisation)
         found: list[Prediction] = []
         for start in range(0, len(images), MOST_PREDICTED_AT_ONCE):
@@ -149,13 +151,9 @@ class FinishedRun:
                 found.append(Prediction(path, tuple(zip(named, values.tolist(), strict=True))))
         return found
 
-    def _placed(self, setup: Setup) -> nn.Module:
+    def placed(self, setup: Setup) -> nn.Module:
+        """Move the network to the device and layout of a setup."""
         return self.model.to(device=setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
-
-
-def read_result(folder: Path) -> Record:
-    """Read what a finished run reached."""
-    return read_json(folder / "result.json")
 
 
 def diagnose_run(finished: FinishedRun, first: int = 30, last: int = 40) -> Diagnosis:
@@ -166,4 +164,38 @@ def diagnose_run(finished: FinishedRun, first: int = 30, last: int = 40) -> Diag
     """
     data, setup = finished.open_data(), finished.setup()
     batches = make_batches(data.test, data, finished.recipe, setup, 0, train=False)
-    return count_zeros(finished.model, batches.epoch(0), first, last)
+    return count_zeros(finished.placed(setup), batches.epoch(0), first, last)
+
+
+def export_run(
+    finished: FinishedRun, format: str, to: Path | None = None, deploy: bool = False
+) -> Exported:
+    """Write a run's network for other programs (see `blocklab.models.export`), and check it.
+
+    `to` is the file or folder; by default it lies in the run's folder.
+
+    Raises:
+        InputError: if the format is unknown, packages are missing or `to` cannot be written.
+        RunError: if what was written does not give the network's outputs.
+    """
+    run, result = finished.run, read_result(finished.folder) or {}
+    if to is None:
+        to = finished.folder / f"exported{ENDINGS.get(format, '')}"
+    mean, std = finished.normalisation
+    card = Card(
+        name=run["label"] or finished.folder.name,
+        dataset=run["data_address"],
+        results={name: value for name, value in result.items() if name.startswith("test_top")},
+        training={"seed": run["definition"]["seed"], **finished.recipe.model_dump(mode="json")},
+        mean=mean,
+        std=std,
+    )
+    return export_model(
+        finished.model,
+        to,
+        cast(Any, format),
+        run["image_size"],
+        deploy,
+        finished.class_names,
+        card,
+    )
