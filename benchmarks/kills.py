@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,6 +49,7 @@ study = Study.parse(json.loads(sys.argv[1]), "killed")
 results = run_studies((study,), Path(sys.argv[2]), threads=1)
 sys.exit(any(row.failed or row.missing_seeds for row in results[0].rows))
 """
+TURNS = ("worker", "study", "group")
 PATIENCE = 300.0  # seconds for anything to happen, on a busy machine
 
 
@@ -57,7 +57,7 @@ PATIENCE = 300.0  # seconds for anything to happen, on a busy machine
 class Summary:
     """What was done and what was lost."""
 
-    kills: Counter[str] = field(default_factory=Counter)
+    kills: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TURNS, 0))
     studies_ended: int = 0
     runs_compared: int = 0
     results_lost: int = 0
@@ -190,9 +190,8 @@ def torture(kills: int, epochs: int, seed: int, folder: Path) -> Summary:
     reference, out = folder / "reference", folder / "killed"
     for run in Study.parse(study, "reference").plan():  # one after the other, in this process
         execute_run(run.definition, reference, threads=1)
-    turns = ["worker", "study", "group"]
-    while summary.kills.total() < kills:
-        whom = turns[summary.kills.total() % 3]
+    while sum(summary.kills.values()) < kills:
+        whom = TURNS[sum(summary.kills.values()) % 3]
         if not kill_once(study, out, draw, summary, whom):  # it ended first: a whole study
             compare(reference, out, summary)
             summary.studies_ended += 1
@@ -217,8 +216,8 @@ def main() -> int:
         print(json.dumps({**asdict(summary), "clean": summary.clean}))
     else:
         print("| what | count |\n|---|---|")
-        for whom in ("worker", "study", "group"):
-            print(f"| SIGKILL to {whom} | {summary.kills[whom]} |")
+        for whom, count in summary.kills.items():
+            print(f"| SIGKILL to {whom} | {count} |")
         for name, value in asdict(summary).items():
             if name != "kills":
                 print(f"| {name.replace('_', ' ')} | {value:,.0f} |")

@@ -3,6 +3,7 @@
 What must not be trusted blindly later carries its SHA-256, so that a flipped bit is noticed.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -42,7 +43,7 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
             _sync(temporary)
             temporary.chmod(0o644)  # mkstemp makes files that only the owner can read
             temporary.replace(path)
-            _sync(path.parent)
+            _sync_folder(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -175,6 +176,14 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"cannot read {path}: {error.strerror}; check the path") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not text in UTF-8; save it as that") from None
+
+
+def _sync_folder(path: Path) -> None:
+    try:
+        _sync(path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
+            raise  # some network file systems sync no folders: they write names through
 
 
 def _sync(path: Path) -> None:

@@ -1,0 +1,138 @@
+"""Disks that fill up, refuse or vanish: one line, nothing lost, and the same bits afterwards."""
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocklab import files
+from blocklab.errors import RunError
+from blocklab.study.execute import run_study
+from blocklab.study.study import Study
+from blocklab.training.run import RunDefinition, execute_run
+from blocklab.training.run_folder import is_finished
+
+Bits = Callable[[Path], dict[str, Any]]
+
+
+def test_a_disk_that_fills_at_any_write_loses_nothing(
+    definition: RunDefinition,
+    tmp_path: Path,
+    bits: Bits,
+    whole_bits: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every write fails once, in turn; the same command then goes on."""
+    real_fsync, failures, left = os.fsync, 0, 0
+
+    def fsync(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    folder = tmp_path / definition.hash
+    for which in range(1, 100):
+        left = which
+        try:
+            execute_run(definition, tmp_path, threads=1)
+        except RunError as error:
+            failures += 1
+            assert "No space left on device; free some space" in str(error)
+            assert "\n" not in str(error)
+            assert not list(folder.glob(".*.tmp")), "what was half written is removed"
+        else:
+            if left > 0:
+                break
+        left = 0
+        execute_run(definition, tmp_path, threads=1)
+        assert bits(folder) == whole_bits
+        shutil.rmtree(folder)
+    assert failures >= 8  # run.json, two files an epoch, and the results
+    assert bits(folder) == whole_bits
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 256 kB, where the system lets us make one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "blocklab-test", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("making a small file system needs the rights to mount one")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+def test_a_real_disk_that_is_full_then_read_only_then_mended(
+    small_disk: Path,
+    make_study: Callable[..., Study],
+    bits: Bits,
+    whole_bits: dict[str, Any],
+) -> None:
+    study = make_study()
+    folder = small_disk / next(study.plan()).definition.hash
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * 210_000)
+    (row,) = run_study(study, small_disk, 1, threads=1).rows
+    assert not row.runs and not is_finished(folder)
+    assert row.failed == () or "No space left" in row.failed[0]
+    filler.unlink()
+    remount(small_disk, "ro")
+    with pytest.raises(RunError, match=r"cannot write .*Read-only file system"):
+        execute_run(next(study.plan()).definition, small_disk)
+    with pytest.raises(RunError, match=r"cannot write .*Read-only file system"):
+        run_study(study, small_disk, 1)
+    remount(small_disk, "rw,size=2m")
+    (row,) = run_study(study, small_disk, 1).rows
+    assert len(row.finished) == 1 and not row.failed
+    assert bits(folder) == whole_bits
+
+
+def test_a_folder_that_vanishes_is_noticed(
+    definition: RunDefinition, tmp_path: Path, bits: Bits, whole_bits: dict[str, Any]
+) -> None:
+    folder = tmp_path / definition.hash
+
+    def vanish(record: dict[str, Any]) -> None:
+        if record["epoch"] == 2:
+            shutil.rmtree(folder)
+
+    with pytest.raises(RunError, match="vanished while its run was trained"):
+        execute_run(definition, tmp_path, threads=1, on_epoch=vanish)
+    assert not folder.exists(), "nothing is written to where it was"
+    execute_run(definition, tmp_path, threads=1)
+    assert bits(folder) == whole_bits
+
+
+def test_a_folder_that_is_replaced_is_not_written_to(
+    definition: RunDefinition, tmp_path: Path
+) -> None:
+    folder = tmp_path / definition.hash
+
+    def replace(record: dict[str, Any]) -> None:
+        folder.rename(tmp_path / "moved")
+        folder.mkdir()
+
+    with pytest.raises(RunError, match="vanished"):
+        execute_run(definition, tmp_path, threads=1, on_epoch=replace)
+    assert not list(folder.iterdir())
+
+
+def test_an_out_that_is_a_file_is_refused(definition: RunDefinition, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"cannot write to .*choose another --out"):
+        execute_run(definition, tmp_path / "file")
