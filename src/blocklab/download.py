@@ -20,6 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from blocklab.errors import RunError
 
 TIMEOUT_SECONDS = 30.0  # of silence, not of the whole transfer
+LARGEST_BYTES = 16 << 30  # a server that never stops must not fill the disk
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -90,6 +91,8 @@ def _receive(
                 break
             file.write(block)
             received += len(block)
+            if received > LARGEST_BYTES:
+                raise RunError(f"{url} is larger than {LARGEST_BYTES:,} bytes")
             sha256.update(block)
             md5.update(block)
             progress.update(task, completed=received)

@@ -42,7 +42,8 @@ def decoded(pictures: Pictures, image_size: int | None, size: int) -> Iterator[n
     at_once = max(workers, min(IMAGES_AT_ONCE, BYTES_AT_ONCE // (3 * size * size)))
     with ThreadPoolExecutor(workers) as threads:
         while chunk := list(islice(items, at_once)):
-            yield np.stack(list(threads.map(one, chunk)))
+            # Contiguous: pixels out of a pickle lie channel by channel, and stacking keeps that.
+            yield np.ascontiguousarray(np.stack(list(threads.map(one, chunk))))
             count, last = count + len(chunk), chunk[-1].origin
     if count != len(pictures.labels):
         raise InputError(

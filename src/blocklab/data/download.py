@@ -6,6 +6,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from blocklab.data.cifar import Cifar, find_cifar
+from blocklab.data.tables import find_tables
 from blocklab.download import download, offline
 from blocklab.errors import InputError, RunError
 
@@ -54,8 +55,8 @@ def _fetch(cifar: Cifar, root: Path, hub: str | None, archive_url: str | None) -
     base = (hub or os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
     try:
         for split in ("train", "test"):
-            name = f"{split}-00000-of-00001.parquet"
-            if not (root / cifar.name / name).exists():
+            if not find_tables(root / cifar.name)[split]:
+                name = f"{split}-00000-of-00001.parquet"
                 path = f"datasets/uoft-cs/{cifar.name}/resolve/main/{cifar.hub_folder}/{name}"
                 download(f"{base}/{path}", root / cifar.name / name)
         return []
