@@ -5,15 +5,24 @@ page can be made from the run folders alone, without the data and without buildi
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from blocklab.errors import InputError, RunError
-from blocklab.files import read_json, write_json
+from blocklab.files import read_checked_json, write_checked_json
 from blocklab.measure import Cost
-from blocklab.study.results import Reported, RowResult, RunRecord, StudyResults, read_run
+from blocklab.study.results import (
+    CostAt,
+    Reported,
+    RowResult,
+    RunRecord,
+    StudyResults,
+    read_run,
+)
 from blocklab.study.study import Study
+from blocklab.training.run_folder import what_is_damaged
 
 FAILURE_FILE = "failed.json"  # in a run's folder: why it last ended without a result
 
@@ -24,9 +33,17 @@ def study_folder(study: Study, out: Path) -> Path:
 
 
 def write_study_folder(
-    study: Study, out: Path, costs: Mapping[str, tuple[Cost, int]], command: str | None
+    study: Study,
+    out: Path,
+    costs: Mapping[str, tuple[Cost, int]],
+    command: str | None,
+    threads: int | None = None,
 ) -> Path:
-    """Write study.json; `costs` maps a row to its cost and the input size it is counted at."""
+    """Write study.json.
+
+    `costs` maps a row to its cost and the input size it is counted at; `threads` are those that
+    runs begin with, which a rerun keeps.
+    """
     folder = study_folder(study, out)
     rows = []
     for row in study.rows:
@@ -38,10 +55,12 @@ def write_study_folder(
                 "runs": {str(seed): row.definition(seed).hash for seed in study.seeds},
                 "cost": {"macs": counted.macs, "params": counted.params, "input_size": input_size},
                 "reported": asdict(row.reported) if row.reported else None,
+                "reported_cost": asdict(row.reported_cost) if row.reported_cost else None,
+                "tuned": row.tuned,
                 "note": row.note,
             }
         )
-    write_json(
+    write_checked_json(
         folder / "study.json",
         {
             "title": study.title,
@@ -53,7 +72,9 @@ def write_study_folder(
             "varies": list(study.varies),
             "baseline": study.baseline,
             "notes": list(study.notes),
+            "claims": list(study.claims),
             "command": command,
+            "threads": threads,
             "rows": rows,
         },
     )
@@ -72,7 +93,8 @@ def read_study_folder(folder: Path) -> StudyResults:
         near = sorted(file.parent.name for file in folder.glob("*/study.json"))
         remedy = f"studies in it: {', '.join(near)}" if near else "run `blocklab study` first"
         raise InputError(f"{folder} is not a study's folder; {remedy}")
-    saved = read_json(path)
+    if (saved := read_checked_json(path)) is None:
+        raise RunError(f"{path} is damaged; run the study again: finished runs are kept")
     try:
         rows = tuple(_read_row(row, folder.parent) for row in saved["rows"])
         notes = [f"{row['name']}: {row['note']}" for row in saved["rows"] if row["note"]]
@@ -88,6 +110,7 @@ def read_study_folder(folder: Path) -> StudyResults:
             rows=rows,
             notes=(*saved["notes"], *notes),
             command=saved["command"],
+            claims=tuple(saved.get("claims", ())),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, InputError):
@@ -98,21 +121,36 @@ def read_study_folder(folder: Path) -> StudyResults:
         ) from error
 
 
+def threads_begun_with(folder: Path) -> int | None:
+    """Return the threads that the runs of a study's folder began with; None if it has none."""
+    saved = read_checked_json(folder / "study.json")
+    return None if saved is None else saved.get("threads")
+
+
 def note_failure(folder: Path, message: str) -> None:
-    """Write down why a run ended without a result."""
-    write_json(folder / FAILURE_FILE, {"message": message})
+    """Write down why a run ended without a result; nothing, where its folder has vanished."""
+    if folder.is_dir():
+        write_checked_json(folder / FAILURE_FILE, {"message": message})
+
+
+def forget_failure(folder: Path) -> None:
+    """Remove the note of an earlier failure."""
+    with suppress(OSError):
+        (folder / FAILURE_FILE).unlink(missing_ok=True)
 
 
 def _read_row(saved: Mapping[str, Any], out: Path) -> RowResult:
     runs: list[RunRecord] = []
     failed: list[str] = []
     for seed, run_hash in saved["runs"].items():
-        run = read_run(out / run_hash)
-        if run is not None:
+        folder = out / run_hash
+        if damaged := what_is_damaged(folder):  # never taken for a result
+            failed.append(f"seed {seed}: {damaged} is damaged; run the study again to mend it")
+            continue
+        if (run := read_run(folder)) is not None:
             runs.append(run)
-        elif (out / run_hash / FAILURE_FILE).exists():
-            message = read_json(out / run_hash / FAILURE_FILE)["message"]
-            failed.append(f"seed {seed}: {message}")
+        elif (failure := read_checked_json(folder / FAILURE_FILE)) is not None:
+            failed.append(f"seed {seed}: {failure['message']}")
     return RowResult(
         name=saved["name"],
         model=saved["model"],
@@ -120,5 +158,11 @@ def _read_row(saved: Mapping[str, Any], out: Path) -> RowResult:
         runs=tuple(runs),
         planned_seeds=tuple(int(seed) for seed in saved["runs"]),
         failed=tuple(failed),
-        reported=Reported(**saved["reported"]) if saved["reported"] else None,
+        reported=_read_reported(saved["reported"]) if saved["reported"] else None,
+        reported_cost=CostAt(**saved["reported_cost"]) if saved.get("reported_cost") else None,
+        tuned=saved.get("tuned"),
     )
+
+
+def _read_reported(saved: Mapping[str, Any]) -> Reported:
+    return Reported(**{**saved, "errata": tuple(saved.get("errata", ()))})
