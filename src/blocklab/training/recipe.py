@@ -51,28 +51,28 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: int = Field(50, gt=0)
-    batch_size: int = Field(128, gt=0)
+    epochs: int = Field(default=50, gt=0)
+    batch_size: int = Field(default=128, gt=0)
     drop_last: bool = True
     optimizer: str = "sgd"
-    lr: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    lr: float = Field(default=0.1, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
     decay_norms_and_biases: bool = False
     schedule: Literal["constant", "step", "cosine", "onecycle"] = "cosine"
-    warmup_epochs: float = Field(0.0, ge=0)
-    step_epochs: int = Field(30, gt=0)
-    step_factor: float = Field(0.1, gt=0)
-    min_lr_ratio: float = Field(0.0, ge=0, le=1)
-    onecycle_peak: float = Field(0.3, gt=0, lt=1)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    crop_padding: int = Field(0, ge=0)
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    step_epochs: int = Field(default=30, gt=0)
+    step_factor: float = Field(default=0.1, gt=0)
+    min_lr_ratio: float = Field(default=0.0, ge=0, le=1)
+    onecycle_peak: float = Field(default=0.3, gt=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    crop_padding: int = Field(default=0, ge=0)
     flip: bool = False
-    cutout: int = Field(0, ge=0)
-    mixup: float = Field(0.0, ge=0)
-    cutmix: float = Field(0.0, ge=0)
-    ema_decay: float | None = Field(None, gt=0, lt=1)
-    clip_grad_norm: float | None = Field(None, gt=0)
+    cutout: int = Field(default=0, ge=0)
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    clip_grad_norm: float | None = Field(default=None, gt=0)
     normalize: Literal["dataset", "half"] = "dataset"
     test_every_epoch: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -1,0 +1,242 @@
+"""`auto`: what it measures, what it picks, and that it picks once; no test looks at the clock."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from blocklab.data import DataSpec
+from blocklab.errors import RunError
+from blocklab.models import model_spec
+from blocklab.training import autotune
+from blocklab.training.autotune import Workload, choose, measured_layouts, row_setup
+from blocklab.training.recipe import Recipe
+from blocklab.training.run import RunDefinition, execute_run, row_hash
+
+Times = dict[str, float]
+
+
+def _work(steps: int = 4000, **changes: Any) -> Workload:
+    fields: dict[str, Any] = {"epochs": 1, "batch_size": 4, "precision": "bf16"}
+    recipe = Recipe.parse({**fields, **changes})
+    return Workload(model_spec("resnet20"), recipe, 8, 5, 4 * steps, 1)
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Times, list[list[str]]]]:
+    """Made-up seconds of a step, by name; and which steps were timed."""
+    seconds = {"contiguous": 0.1, "channels_last": 0.1, "step": 0.1}
+    asked: list[list[str]] = []
+
+    def alternate(steps: dict[str, Callable[[], None]], threads: int) -> Times:
+        asked.append(list(steps))
+        return {name: seconds[name] for name in steps}
+
+    monkeypatch.setattr(autotune, "_alternate", alternate)
+    monkeypatch.setattr(autotune, "_make_step", lambda *_: lambda: None)
+    yield seconds, asked
+
+
+@pytest.mark.parametrize(
+    ("contiguous", "channels_last", "precision", "picked"),
+    [
+        (0.10, 0.20, "bf16-mixed", "contiguous"),
+        (0.20, 0.10, "bf16-mixed", "channels_last"),
+        (0.098, 0.10, "bf16-mixed", "channels_last"),  # 2 % may be noise: the usual one stays
+        (0.10, 0.098, "32-true", "contiguous"),
+        (0.20, 0.10, "32-true", "channels_last"),
+    ],
+)
+def test_the_layout_that_is_clearly_faster_is_picked(
+    timed: tuple[Times, list[list[str]]],
+    contiguous: float,
+    channels_last: float,
+    precision: str,
+    picked: str,
+) -> None:
+    timed[0].update(contiguous=contiguous, channels_last=channels_last)
+    choice = choose(_work(), precision)
+    assert (choice.precision, choice.memory_format) == (precision, picked)
+    assert choice.note.startswith(f"{picked}, by the time of a step: ")
+    assert not choice.compiled
+
+
+def test_nothing_is_measured_that_the_recipe_settles(
+    timed: tuple[Times, list[list[str]]],
+) -> None:
+    choice = choose(_work(memory_format="contiguous"), "bf16-mixed")
+    assert (choice.memory_format, choice.note) == ("contiguous", "")
+    assert choose(_work(compile="on", memory_format="contiguous"), "bf16-mixed").compiled
+    assert choose(_work(steps=399), "bf16-mixed").note.endswith("399 steps are too few to measure")
+    assert timed[1] == []
+
+
+def test_what_was_measured_is_remembered_until_something_changes(
+    timed: tuple[Times, list[list[str]]],
+) -> None:
+    for _ in range(2):
+        choose(_work(), "bf16-mixed")
+    assert len(timed[1]) == 1
+    choose(_work(epochs=2, lr=0.3), "bf16-mixed")  # of no matter for a step's time
+    assert len(timed[1]) == 1
+    choose(_work(), "32-true")
+    choose(_work(batch_size=8), "bf16-mixed")
+    choose(_work(optimizer="adamw"), "bf16-mixed")
+    assert len(timed[1]) == 4
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"key": 1}', "null", "other key", "a zero"])
+def test_a_damaged_memory_is_measured_again(
+    timed: tuple[Times, list[list[str]]], damage: str
+) -> None:
+    measured_layouts(_work(), "bf16-mixed")
+    (file,) = (autotune.cache_folder() / "setups").glob("*.json")
+    saved = json.loads(file.read_text())
+    if damage == "other key":
+        damage = json.dumps({**saved, "key": {}})
+    if damage == "a zero":
+        damage = json.dumps({**saved, "seconds": {**saved["seconds"], "contiguous": 0.0}})
+    file.write_text(damage)
+    measured_layouts(_work(), "bf16-mixed")
+    assert len(timed[1]) == 2
+    assert json.loads(file.read_text()) == saved
+
+
+def test_an_unwritable_memory_is_no_reason_not_to_train(
+    timed: tuple[Times, list[list[str]]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BLOCKLAB_CACHE", str(tmp_path / "file"))
+    assert choose(_work(), "bf16-mixed").memory_format == "channels_last"
+    assert len(timed[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "plain", "compiled", "picked", "why"),
+    [
+        (400, 0.1, 0.01, False, "a run of 40 s is too short"),
+        (100_000, 0.1, 0.05, True, "50 ms a step against 100"),
+        (100_000, 0.1, 0.099, False, "99 ms a step against 100"),
+        (100_000, 0.1, 0.11, False, "110 ms a step against 100"),
+    ],
+)
+def test_compiling_must_repay_its_time(
+    timed: tuple[Times, list[list[str]]],
+    steps: int,
+    plain: float,
+    compiled: float,
+    picked: bool,
+    why: str,
+) -> None:
+    timed[0].update(contiguous=plain, channels_last=plain, step=compiled)
+    choice = choose(_work(steps, compile="auto"), "bf16-mixed")
+    assert choice.compiled is picked
+    assert why in choice.note
+    assert f"compile: {'on' if picked else 'off'}" in choice.note
+
+
+def test_compiling_that_fails_or_has_no_compiler_is_noted(
+    timed: tuple[Times, list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = _work(100_000, compile="auto")
+
+    def fail(*_: object) -> Times:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(autotune, "measured_compile", fail)
+    assert "compile: off (it fails with RuntimeError)" in choose(work, "bf16-mixed").note
+    monkeypatch.setattr(autotune, "missing_compiler", lambda _: "a C++ compiler")
+    choice = choose(work, "bf16-mixed")
+    assert not choice.compiled
+    assert choice.note.endswith("compile: off (no C++ compiler)")
+
+
+def test_a_real_measurement_times_both_layouts_and_leaves_random_numbers() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    seconds = measured_layouts(_work(), "32-true")
+    assert seconds.keys() == {"contiguous", "channels_last"}
+    assert all(value > 0 for value in seconds.values())
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_row_keeps_its_choice_whatever_is_faster_later(
+    timed: tuple[Times, list[list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed[0].update(contiguous=0.1, channels_last=0.5)
+    first = row_setup(_work(), tmp_path, "row")
+    assert first.layout == "contiguous"
+    timed[0].update(contiguous=0.5, channels_last=0.1)
+    monkeypatch.setenv("BLOCKLAB_CACHE", str(tmp_path / "another"))
+    assert row_setup(_work(), tmp_path, "row").describe() == first.describe()
+    assert row_setup(_work(), tmp_path, "other row").layout == "channels_last"
+
+
+def test_automatic_precision_is_one_for_a_folder_of_runs(
+    timed: tuple[Times, list[list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fast, own in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr("blocklab.training.device.has_fast_bf16", lambda _, fast=fast: fast)
+        setup = row_setup(_work(precision="auto"), tmp_path, f"row {own}")
+        assert setup.precision == "bf16-mixed"
+    assert setup.note.startswith("bf16-mixed as the other runs in this folder")
+    fixed = row_setup(_work(precision="fp32"), tmp_path, "row fp32")
+    assert fixed.precision == "32-true"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["{", "{}", '{"precision": "16", "memory_format": "contiguous", "compiled": false}'],
+)
+def test_a_rows_damaged_choice_is_made_again(
+    timed: tuple[Times, list[list[str]]], tmp_path: Path, damage: str
+) -> None:
+    first = row_setup(_work(), tmp_path, "row")
+    file = tmp_path / autotune.SETUPS / "row.json"
+    file.write_text(damage)
+    assert row_setup(_work(), tmp_path, "row").describe() == first.describe()
+    assert json.loads(file.read_text())["precision"] == "bf16-mixed"
+
+
+def test_an_unwritable_folder_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / autotune.SETUPS).write_text("")
+    with pytest.raises(RunError, match="choose another --out"):
+        row_setup(_work(), tmp_path, "row")
+
+
+def test_two_at_once_measure_once(timed: tuple[Times, list[list[str]]], tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        setups = list(pool.map(lambda _: row_setup(_work(), tmp_path, "row"), range(4)))
+    assert len(timed[1]) == 1
+    assert len({str(setup.describe()) for setup in setups}) == 1
+
+
+def test_a_run_records_its_setup_and_a_rows_seeds_share_it(
+    timed: tuple[Times, list[list[str]]], tmp_path: Path
+) -> None:
+    timed[0].update(contiguous=0.1, channels_last=0.5)
+    recipe = Recipe.parse({"epochs": 100, "batch_size": 16, "precision": "bf16", "lr": 1e-30})
+    data = DataSpec(source="digits", image_size=8, train_images=80, test_images=20)
+    spec = model_spec("resnet20")
+    runs = [RunDefinition(spec, data, recipe, seed) for seed in (0, 1)]
+    assert row_hash(runs[0]) == row_hash(runs[1])
+
+    class Enough(Exception):
+        pass
+
+    def stop(_: object) -> None:
+        raise Enough
+
+    for run in runs:
+        with pytest.raises((Enough, RunError)):
+            execute_run(run, tmp_path, on_epoch=stop)
+        written = json.loads((tmp_path / run.hash / "run.json").read_text())
+        assert (written["memory_format"], written["compile"]) == ("contiguous", False)
+        assert "by the time of a step" in written["setup_note"]
+        timed[0].update(contiguous=0.5, channels_last=0.1)
+    assert len(timed[1]) == 1

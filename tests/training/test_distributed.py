@@ -1,0 +1,215 @@
+"""A run on two processes is the run on one: batches, gradients, BatchNorm, metrics, files."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import distributed, nn
+
+from blocklab.data import DataSpec
+from blocklab.errors import InputError, RunError
+from blocklab.models import model_spec
+from blocklab.training.device import available_cores
+from blocklab.training.distributed import check_shares, launch
+from blocklab.training.recipe import Recipe
+from blocklab.training.run import RunDefinition
+from blocklab.training.sync_norm import SyncBatchNorm2d, synchronise_batchnorm
+
+needs_two_cores = pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
+
+
+def _definition(**changes: Any) -> RunDefinition:
+    """207 images in batches of 50: the last has 7, 3 for one process and 4 for the other."""
+    fields: dict[str, Any] = {
+        "epochs": 1,
+        "batch_size": 50,
+        "drop_last": False,
+        "sync_batchnorm": True,
+        "precision": "fp32",
+        "lr": 0.002,
+        "schedule": "constant",
+        "test_every_epoch": True,
+        "crop_padding": 2,
+        "label_smoothing": 0.1,
+        "clip_grad_norm": 10.0,
+        "ema_decay": 0.5,
+    }
+    return RunDefinition(
+        # A smooth activation: at ReLU's kink, rounding would turn whole gradients on and off.
+        model_spec({"base": "resnet20", "activation": "gelu"}),
+        DataSpec(source="digits", image_size=16, train_images=207, test_images=101),
+        Recipe.parse({**fields, **changes}),
+        0,
+    )
+
+
+def _log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@needs_two_cores
+def test_an_epoch_on_two_processes_is_that_on_one(tmp_path: Path) -> None:
+    definition = _definition()
+    told: list[dict[str, Any]] = []
+    steps: list[tuple[int, int]] = []
+    one = launch(definition, tmp_path / "one", threads=1)
+    two = launch(
+        definition,
+        tmp_path / "two",
+        devices=2,
+        threads=1,
+        on_epoch=told.append,
+        on_step=lambda *step: steps.append(step),
+    )
+    assert told == _log(two)
+    assert steps[-1] == (5, 5)
+    for name, value in _log(one)[0].items():
+        if name.endswith(("_loss", "_percent")) and "overhead" not in name:
+            assert told[0][name] == pytest.approx(value, rel=1e-5), name
+    result = json.loads((two / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert json.loads((two / "run.json").read_text())["devices"] == 2
+    weights = load_file(one / "model.safetensors")
+    for name, tensor in load_file(two / "model.safetensors").items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        torch.testing.assert_close(tensor, weights[name], rtol=1e-3, atol=1e-5, msg=name)
+    # A second command finds the run finished, with however many devices.
+    assert launch(definition, tmp_path / "two", devices=2) == two
+
+
+@needs_two_cores
+@pytest.mark.slow
+def test_under_torchrun_the_processes_join(tmp_path: Path) -> None:
+    script = tmp_path / "join.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "from test_distributed import _definition, launch\n"
+        "print(launch(_definition(), Path(sys.argv[1]), devices=2, threads=1))\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+        *("--master-port", str(port), str(script), str(tmp_path / "out")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "out" / _definition().hash
+    assert json.loads((folder / "result.json").read_text())["status"] == "finished"
+    expected = _log(launch(_definition(), tmp_path / "one", threads=1))
+    assert _log(folder)[0]["train_loss"] == pytest.approx(expected[0]["train_loss"], rel=1e-5)
+
+
+@needs_two_cores
+@pytest.mark.slow
+def test_what_fails_in_a_process_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no optimizer 'sdg'") as caught:
+        launch(_definition(optimizer="sdg"), tmp_path, devices=2, threads=1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A process group of this process only."""
+    store = distributed.HashStore()
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_synchronised_batchnorm_alone_is_batchnorm(
+    dtype: torch.dtype, affine: bool, momentum: float | None
+) -> None:
+    torch.manual_seed(0)
+    plain = nn.BatchNorm2d(5, momentum=momentum, affine=affine)
+    model = nn.Sequential(nn.BatchNorm2d(5, momentum=momentum, affine=affine), nn.ReLU())
+    if affine:
+        nn.init.uniform_(plain.weight)
+        nn.init.uniform_(plain.bias)
+    model[0].load_state_dict(plain.state_dict())
+    synchronise_batchnorm(model)
+    synced = model[0]
+    assert type(synced) is SyncBatchNorm2d
+    for _ in range(3):
+        first = (7 + 3 * torch.randn(4, 5, 3, 6)).to(dtype).requires_grad_()
+        second = first.detach().clone().requires_grad_()
+        expected, found = plain(first), synced(second)
+        assert found.dtype == dtype
+        torch.testing.assert_close(found, expected)
+        expected.square().sum().backward()
+        found.square().sum().backward()
+        torch.testing.assert_close(second.grad, first.grad, rtol=2e-2, atol=1e-3)
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(synced.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
+    plain.eval()
+    synced.eval()
+    images = torch.randn(4, 5, 3, 6)
+    torch.testing.assert_close(synced(images), plain(images))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 2}, "need a batch_size of 4 or more"),
+        ({"batch_size": 34, "drop_last": False}, "last batch of 3 images"),
+        ({"batch_size": 34, "mixup": 0.2}, "multiple of 4"),
+    ],
+)
+def test_shares_that_are_too_small_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_shares(Recipe.parse(changes), 207, 2)
+
+
+@pytest.mark.parametrize(
+    ("devices", "nodes", "message"),
+    [
+        (0, 1, "1 or more"),
+        (1, -1, "1 or more"),
+        (available_cores() + 1, 1, "set --devices from 1 to"),
+        (1, 2, "torchrun --nnodes 2 --nproc-per-node 1"),
+    ],
+)
+def test_devices_that_are_not_there_are_refused(
+    tmp_path: Path, devices: int, nodes: int, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        launch(_definition(), tmp_path, devices=devices, nodes=nodes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_processes_than_asked_for_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(InputError, match="4 processes were started for 1 nodes of 1 devices"):
+        launch(_definition(), tmp_path)
+
+
+@needs_two_cores
+def test_a_run_that_began_on_one_device_goes_on_on_one(tmp_path: Path) -> None:
+    definition = _definition(epochs=2)
+
+    def stop(_: object) -> None:
+        raise RunError("enough")
+
+    with pytest.raises(RunError, match="enough"):
+        launch(definition, tmp_path, threads=1, on_epoch=stop)
+    with pytest.raises(InputError, match="began on 1 devices, not 2"):
+        launch(definition, tmp_path, devices=2)
+    assert os.environ.get("LOCAL_RANK") is None

@@ -1,0 +1,175 @@
+"""Recipes: fields to the letter, rates against PyTorch's and timm's, what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from timm.scheduler.cosine_lr import CosineLRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
+
+from blocklab.errors import InputError
+from blocklab.training.recipe import Recipe, load_recipe, recipe_names
+
+
+def test_report_is_the_reports_section_three_to_the_letter() -> None:
+    recipe = load_recipe("report")
+    said = {
+        "epochs": 50,
+        "batch_size": 256,
+        "drop_last": False,
+        "optimizer": "momentum",  # timm's name of SGD without Nesterov
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "decay_norms_and_biases": True,
+        "lr": 0.1,
+        "schedule": "step",
+        "step_epochs": 30,
+        "step_factor": 0.1,
+        "warmup_epochs": 0,
+        "label_smoothing": 0,
+        "mixup": 0,
+        "cutmix": 0,
+        "flip": True,
+        "crop_padding": 0,
+        "cutout": 0,
+        "normalize": "half",
+        "ema_decay": None,
+        "clip_grad_norm": None,
+        "test_every_epoch": True,
+    }
+    assert {name: getattr(recipe, name) for name in said} == said
+
+
+def test_strong_is_what_the_field_does() -> None:
+    recipe = load_recipe("strong")
+    assert (recipe.schedule, recipe.warmup_epochs) == ("cosine", 5)
+    assert (recipe.label_smoothing, recipe.crop_padding, recipe.flip) == (0.1, 4, True)
+    assert (recipe.weight_decay, recipe.decay_norms_and_biases) == (5e-4, False)
+    assert not recipe.test_every_epoch
+    for change in ({"ema_decay": 0.999}, {"schedule": "onecycle", "warmup_epochs": 0}):
+        load_recipe("strong", change)
+
+
+def test_quick_is_quick() -> None:
+    assert load_recipe("quick").epochs <= 10
+    assert not load_recipe("quick").test_every_epoch
+
+
+def _optimizer(lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr, momentum=0.9)
+
+
+def _rates(optimizer: torch.optim.Optimizer, scheduler: LRScheduler, count: int) -> list[float]:
+    rates = []
+    for _ in range(count):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def test_step_is_pytorchs() -> None:
+    recipe = load_recipe("report")
+    optimizer = _optimizer(0.1)
+    expected = _rates(optimizer, StepLR(optimizer, 30, 0.1), 50)
+    for part in (0.0, 0.5, 0.999):  # a rate holds for the whole of its epoch
+        ours = [recipe.learning_rate(epoch + part) for epoch in range(50)]
+        assert ours == pytest.approx(expected)
+
+
+def test_cosine_is_pytorchs() -> None:
+    recipe = Recipe(epochs=4, lr=0.3, min_lr_ratio=0.1)
+    optimizer = _optimizer(0.3)
+    expected = _rates(optimizer, CosineAnnealingLR(optimizer, 40, 0.03), 41)
+    assert [recipe.learning_rate(step / 10) for step in range(41)] == pytest.approx(expected)
+
+
+def test_cosine_with_warm_up_is_timms() -> None:
+    recipe = Recipe(epochs=6, lr=0.3, warmup_epochs=1.5, min_lr_ratio=0.01)
+    scheduler = CosineLRScheduler(
+        _optimizer(0.3),
+        t_initial=45,
+        lr_min=0.003,
+        warmup_t=15,
+        warmup_lr_init=0.0,
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )
+    for step in range(60):
+        scheduler.step_update(step)
+        rate = scheduler.optimizer.param_groups[0]["lr"]
+        assert recipe.learning_rate(step / 10) == pytest.approx(rate), step
+
+
+def test_one_cycle_is_pytorchs() -> None:
+    recipe = Recipe(epochs=5, lr=0.2, schedule="onecycle", onecycle_peak=0.3)
+    optimizer = _optimizer(0.2)
+    # PyTorch counts its peak and its end one step early: 51 steps end where our 50 do.
+    scheduler = OneCycleLR(optimizer, 0.2, total_steps=51, pct_start=16 / 51, final_div_factor=1e12)
+    expected = _rates(optimizer, scheduler, 50)
+    assert [recipe.learning_rate(step / 10) for step in range(50)] == pytest.approx(expected)
+    assert recipe.learning_rate(5) == pytest.approx(0)
+
+
+def test_constant_stays() -> None:
+    recipe = Recipe(epochs=3, schedule="constant", lr=0.05, warmup_epochs=1)
+    assert [recipe.learning_rate(e) for e in (0.5, 1, 2.9)] == pytest.approx([0.025, 0.05, 0.05])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epohcs": 3}, "did you mean 'epochs'"),
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": -1}, "epochs"),
+        ({"epochs": 2.5}, "epochs"),
+        ({"batch_size": 1}, "BatchNorm needs two"),
+        ({"batch_size": -8}, "batch_size"),
+        ({"crop_padding": -1}, "crop_padding"),
+        ({"cutout": -4}, "cutout"),
+        ({"warmup_epochs": 9, "schedule": "cosine"}, "longer than the 5 epochs"),
+        ({"warmup_epochs": 1}, "one-cycle rises by itself"),
+        ({"mixup": 0.2, "batch_size": 33}, "even batch_size"),
+        ({"cutmix": 1.0, "drop_last": False}, "drop_last=true"),
+        ({"lr": "fast"}, "lr"),
+        ({"lr": float("nan")}, "lr"),
+        ({"lr": None}, "lr"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+        ({"clip_grad_norm": 0}, "clip_grad_norm"),
+        ({"schedule": "cosin"}, "schedule"),
+        ({"memory_format": "channel_last"}, "'contiguous' or 'channels_last'"),
+        ({"precision": "fp16"}, "'fp32' or 'bf16'"),
+        ({"compile": "maybe"}, "'off', 'auto' or 'on'"),
+    ],
+)
+def test_wrong_fields_are_refused_in_one_line(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load_recipe("quick", changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_yaml_reads_as_text_or_truth_is_taken_for_what_was_meant(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("lr: 1e-3\nweight_decay: 5e-4\ncompile: on\nflip: no\n")
+    recipe = load_recipe(str(file))
+    assert (recipe.lr, recipe.weight_decay) == (0.001, 0.0005)
+    assert (recipe.compile, recipe.flip) == ("on", False)
+    assert load_recipe("quick", {"compile": False}).compile == "off"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- 1\n", "holds no recipe"), ("epohcs: 1\n", "did you mean"), ("lr: [\n", "mine.yaml")],
+)
+def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_recipe(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_recipe_names_the_closest() -> None:
+    assert recipe_names() == ["quick", "report", "strong"]
+    with pytest.raises(InputError, match="did you mean 'quick'"):
+        load_recipe("quik")
