@@ -12,6 +12,7 @@ from blocklab.study.folder import read_study_folder, write_study_folder
 from blocklab.study.plan import Costs, make_plan
 from blocklab.study.results import StudyResults
 from blocklab.study.study import Study
+from blocklab.study.tuning import candidates, choose
 
 __all__ = ["Costs", "Silent", "Watcher", "run_studies", "run_study"]
 
@@ -69,6 +70,11 @@ def run_studies(
         RunError: if a study's own folder cannot be written. A run that fails does not raise.
     """
     watcher = watcher or Silent()
+    tried = [one for study in studies if (one := candidates(study)) is not None]
+    if tried:  # first what chooses the learning rates, then what they are chosen for
+        rest = {"threads": threads, "watcher": watcher, "plugins": plugins, "ray": ray}
+        found = iter(run_studies(tried, out, workers, command=command, **rest))
+        studies = [choose(study, next(found)) if study.tune else study for study in studies]
     plan = make_plan(studies, out, workers, threads, cluster=ray is not None)
     folders = [
         write_study_folder(study, out, costs, command, plan.sharing.threads)

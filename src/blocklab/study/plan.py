@@ -15,6 +15,7 @@ from blocklab.measure import Cost
 from blocklab.study.folder import study_folder, threads_begun_with
 from blocklab.study.sharing import Sharing, run_memory, share_machine
 from blocklab.study.study import Row, Study
+from blocklab.study.tuning import with_candidates
 from blocklab.training.device import choose_setup
 from blocklab.training.loop import make_batches, prepare
 from blocklab.training.run import RunDefinition, check_fits
@@ -139,7 +140,7 @@ def plan_lines(
 
     The time is measured on one row's training step and scaled by MACs: a guide, not a promise.
     """
-    plan = make_plan(studies, out, workers, threads)
+    plan = make_plan(with_candidates(studies), out, workers, threads)
     rate = _macs_a_second(plan) * plan.sharing.workers if plan.jobs else 1.0
     left = {job.hash: job.work / rate for job in plan.jobs}
     lines = []

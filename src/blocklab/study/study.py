@@ -14,79 +14,59 @@ A study file::
       se: {base: resnet20, attention: {type: se, reduction: 8}}
       triplet: {model: resnet20_triplet, recipe: {lr: 0.05}, data: {image_size: 48},
                 reported: {top1: 77.6, macs_g: 4.1}, note: what a reader must know}
+    claims: [triplet > plain]       # optional: what the page says is supported or not
+    tune: {lr: [0.05, 0.1, 0.2]}    # optional: each row's learning rate, by validation images
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from blocklab.backbones import FAMILIES
 from blocklab.data import DataSpec
-from blocklab.errors import InputError, did_you_mean, one_line
-from blocklab.files import parse_yaml, read_yaml
-from blocklab.models import ModelSpec, model_spec
-from blocklab.study.results import Reported
-from blocklab.training.recipe import Recipe, load_recipe
+from blocklab.errors import InputError, did_you_mean
+from blocklab.study.claims import parse_claim
+from blocklab.study.rows import (
+    DATA_PREFIX,
+    RECIPE_PREFIX,
+    CountedAs,
+    Row,
+    covers,
+    differing_paths,
+    erratum_text,
+    flat_row,
+    merged_data,
+    read_row,
+    recipe_fields,
+    split_settings,
+)
+from blocklab.study.schema import (
+    LARGEST_SEED,
+    MOST_SEEDS,
+    ClaimFile,
+    StudyFile,
+    find_study,
+    read_errata,
+    read_study_file,
+    study_names,
+)
+from blocklab.training.recipe import Recipe
 from blocklab.training.run import RunDefinition
 
 if TYPE_CHECKING:
     from blocklab.study.results import StudyResults
 
-_RECIPE_PREFIX, _DATA_PREFIX = "recipe", "data"
-
-
-class _Reported(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    macs_g: float | None = None
-    params_m: float | None = None
-    top1: float | None = None
-    top5: float | None = None
-    note: str | None = None
-
-
-class _RowFile(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    model: str | dict[str, Any]
-    recipe: str | dict[str, Any] = Field(default_factory=dict)
-    data: str | dict[str, Any] = Field(default_factory=dict)
-    reported: _Reported | None = None
-    note: str | None = None
-
-
-class _StudyFile(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    title: str
-    description: str = ""
-    data: str | dict[str, Any]
-    recipe: str | dict[str, Any]
-    seeds: int | list[int] = 1
-    varies: list[str]
-    baseline: str | None = None
-    model: dict[str, Any] = Field(default_factory=dict)
-    rows: dict[str, Any] | list[str]
-    notes: list[str] = Field(default_factory=list)
+__all__ = ["CountedAs", "PlannedRun", "Row", "Study", "Tune", "split_settings", "study_names"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row: a model, and how and on what it is trained."""
+class Tune:
+    """Learning rates to try for each row, from seeds that the study itself does not use."""
 
-    name: str
-    model: ModelSpec
-    data: DataSpec
-    recipe: Recipe
-    reported: Reported | None = None
-    note: str | None = None
-
-    def definition(self, seed: int) -> RunDefinition:
-        """Return what defines this row's run from a seed."""
-        return RunDefinition(self.model, self.data, self.recipe, seed)
+    lr: tuple[float, ...]
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -112,6 +92,8 @@ class Study:
     baseline: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+    tune: Tune | None = None
 
     @classmethod
     def load(cls, path_or_name: str | Path, **changes: Any) -> Self:
@@ -122,18 +104,8 @@ class Study:
         Raises:
             InputError: if there is no such study, or something in it is wrong.
         """
-        text = str(path_or_name)
-        if text in study_names():
-            file = resources.files("blocklab") / "studies" / f"{text}.yaml"
-            value = parse_yaml(file.read_text(encoding="utf-8"), f"study '{text}'")
-            return cls.parse(value, text, **changes)
-        path = Path(text)
-        if path.suffix not in (".yaml", ".yml"):
-            raise InputError(
-                f"no study '{text}'{did_you_mean(text, study_names()) or ';'} "
-                f"studies: {', '.join(study_names())}, or the path of a YAML file"
-            )
-        return cls.parse(read_yaml(path), path.stem, **changes)
+        value, name = find_study(path_or_name)
+        return cls.parse(value, name, **changes)
 
     @classmethod
     def parse(
@@ -161,50 +133,67 @@ class Study:
         Raises:
             InputError: in one line, naming the row and the remedy.
         """
-        file = _read_file(value, name)
+        file = read_study_file(value, name)
         recipe_changes, data_changes = split_settings(settings or {})
-        base_data = _merged_data(file.data if data is None else data, data_changes)
-        recipe_name, base_recipe = _recipe_fields(file.recipe if recipe is None else recipe)
-        given = {row: row for row in file.rows} if isinstance(file.rows, list) else file.rows
-        if isinstance(file.rows, list) and len(given) != len(file.rows):
-            raise InputError(f"study '{name}' lists a row twice; give the rows names of their own")
-        if not given:
-            raise InputError(f"study '{name}' has no rows; add one, such as rows: [resnet20]")
+        base_data = merged_data(file.data if data is None else data, data_changes)
+        recipe_name, base_recipe = recipe_fields(file.recipe if recipe is None else recipe)
+        given = _rows(file, name)
         baseline = file.baseline if file.baseline is not None else next(iter(given))
         if baseline not in given:
             raise InputError(
                 f"study '{name}': the baseline '{baseline}' is not a row"
                 f"{did_you_mean(baseline, given) or '.'} Rows: {', '.join(given)}"
             )
+        for row_name in file.reported:
+            if row_name not in given:
+                raise InputError(
+                    f"study '{name}': figures are reported for '{row_name}', which is not a row"
+                    f"{did_you_mean(row_name, given) or '.'} Rows: {', '.join(given)}"
+                )
+        errata = read_errata(file.errata, name)
+        try:
+            general = [f"Erratum {erratum_text(one, errata)}" for one in file.general_errata]
+        except InputError as error:
+            raise InputError(f"study '{name}': {error}") from None
+        claims, sentences = _claims(file.claims, given, name)
+        chosen = _chosen(given, rows, baseline, name)
         built = []
-        for row_name in _chosen(given, rows, baseline, name):
-            what = f"row '{row_name}'"
+        for row_name in chosen:
             try:
                 built.append(
-                    _read_row(
+                    read_row(
                         row_name,
                         given[row_name],
-                        file.model,
+                        file,
+                        errata,
                         (base_data, data_changes),
                         (base_recipe, recipe_changes),
                     )
                 )
             except InputError as error:
-                raise InputError(f"study '{name}', {what}: {error}") from None
+                raise InputError(f"study '{name}', row '{row_name}': {error}") from None
+        kept = [claim for claim, sides in claims.items() if sides <= set(chosen)]
         study = cls(
             name=_folder_name(name),
             title=file.title,
             description=file.description,
             data=DataSpec.parse(base_data),
             recipe=Recipe.parse(base_recipe | recipe_changes, f"study '{name}': the recipe"),
-            recipe_name=recipe_name,
+            recipe_name=recipe_name + " (changed)" * bool(recipe_changes),
             seeds=_seeds(file.seeds if seeds is None else seeds, name),
             varies=tuple(file.varies),
             baseline=baseline,
             rows=tuple(built),
-            notes=tuple(file.notes),
+            notes=(
+                *file.notes,
+                *general,
+                *(sentences[claim] for claim in kept if claim in sentences),
+            ),
+            claims=tuple(kept),
+            tune=Tune(tuple(file.tune.lr), tuple(file.tune.seeds)) if file.tune else None,
         )
         study._check_rows()
+        study._check_tune()
         return study
 
     def plan(self) -> Iterator[PlannedRun]:
@@ -228,7 +217,7 @@ class Study:
         return run_study(self, Path(out), workers=workers)
 
     def _check_rows(self) -> None:
-        known = {"model", _RECIPE_PREFIX, _DATA_PREFIX, "family"}
+        known = {"model", RECIPE_PREFIX, DATA_PREFIX, "family"}
         slots = {slot for row in self.rows for slot in FAMILIES[row.model.family][1].model_fields}
         for varied in self.varies:
             first = varied.partition(".")[0]
@@ -247,114 +236,64 @@ class Study:
                     f"study '{self.name}': rows '{same_run}' and '{row.name}' are the same run; "
                     "remove one"
                 )
-            for path in differing_paths(_flat_row(reference), _flat_row(row)):
-                if not any(_covers(varied, path) for varied in self.varies):
+            for path in differing_paths(flat_row(reference), flat_row(row)):
+                if not any(covers(varied, path) for varied in self.varies):
                     raise InputError(
                         f"study '{self.name}': row '{row.name}' differs from '{reference.name}' "
                         f"in {path}, which is not in varies; add it there or make the rows alike"
                     )
 
-
-def study_names() -> list[str]:
-    """Names of the studies that are shipped with the package."""
-    folder = resources.files("blocklab") / "studies"
-    return sorted(
-        file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
-    )
-
-
-def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part `--set` into the recipe's fields and, without their ``data.``, the data's."""
-    data = {key.removeprefix("data."): v for key, v in settings.items() if key.startswith("data.")}
-    return {key: v for key, v in settings.items() if not key.startswith("data.")}, data
-
-
-def differing_paths(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """Return the keys whose values differ, or that only one of two flat mappings has."""
-    missing = object()
-    keys = [*first, *(key for key in second if key not in first)]
-    return [key for key in keys if first.get(key, missing) != second.get(key, missing)]
-
-
-def _covers(varied: str, path: str) -> bool:
-    if varied == "model":
-        return not path.startswith((f"{_RECIPE_PREFIX}.", f"{_DATA_PREFIX}."))
-    return path == varied or path.startswith(f"{varied}.")
+    def _check_tune(self) -> None:
+        if self.tune is None:
+            return
+        what = f"study '{self.name}': tune"
+        for values, of in ((self.tune.lr, "lr"), (self.tune.seeds, "seeds")):
+            if len(set(values)) != len(values):
+                raise InputError(f"{what}.{of} has a value twice; remove one")
+        if shared := set(self.tune.seeds) & set(self.seeds):
+            raise InputError(
+                f"{what}.seeds and the study's share {min(shared)}; tune from other seeds, so "
+                "that no run is both chosen and reported"
+            )
+        for row in self.rows:
+            if row.data.validation_fraction == 0:
+                raise InputError(
+                    f"{what} chooses by validation images, and row '{row.name}' has none; set "
+                    "data.validation_fraction=0.1"
+                )
+            if row.recipe.lr != self.rows[0].recipe.lr:
+                raise InputError(
+                    f"{what} sets the learning rate of every row; leave lr out of row '{row.name}'"
+                )
 
 
-def _flat_row(row: Row) -> dict[str, Any]:
-    """Return a row's definition as dotted paths; a list (of blocks, of widths) is one value."""
-    flat: dict[str, Any] = {}
-
-    def walk(value: Any, path: str) -> None:
-        if isinstance(value, Mapping) and value:
-            for key, item in value.items():
-                walk(item, f"{path}.{key}" if path else str(key))
-        else:
-            flat[path] = json.dumps(value, sort_keys=True)
-
-    definition = row.definition(0).to_dict()
-    walk(definition["model"], "")
-    walk(definition["recipe"], _RECIPE_PREFIX)
-    walk(definition["data"], _DATA_PREFIX)
-    return flat
+def _rows(file: StudyFile, name: str) -> dict[str, Any]:
+    given = {row: row for row in file.rows} if isinstance(file.rows, list) else file.rows
+    if isinstance(file.rows, list) and len(given) != len(file.rows):
+        raise InputError(f"study '{name}' lists a row twice; give the rows names of their own")
+    if not given:
+        raise InputError(f"study '{name}' has no rows; add one, such as rows: [resnet20]")
+    return given
 
 
-def _read_file(value: object, name: str) -> _StudyFile:
-    if not isinstance(value, Mapping):
-        raise InputError(f"study '{name}' holds no fields; see the example in the documentation")
-    try:
-        return _StudyFile.model_validate(value)
-    except ValidationError as error:
-        raise InputError(one_line(error, f"study '{name}'", _StudyFile.model_fields)) from None
-
-
-def _read_row(
-    name: str,
-    value: object,
-    common: Mapping[str, Any],
-    data: tuple[Mapping[str, Any], Mapping[str, Any]],
-    recipe: tuple[Mapping[str, Any], Mapping[str, Any]],
-) -> Row:
-    if isinstance(value, str) or (isinstance(value, Mapping) and "model" not in value):
-        value = {"model": value}
-    try:
-        file = _RowFile.model_validate(value)
-    except ValidationError as error:
-        raise InputError(one_line(error, "it", _RowFile.model_fields)) from None
-    model: str | dict[str, Any] = file.model
-    if common:
-        base = {"base": model} if isinstance(model, str) else model
-        model = {**common, **base}
-    base_recipe, recipe_changes = recipe
-    own = _recipe_fields(file.recipe)[1] if isinstance(file.recipe, str) else file.recipe
-    base_data, data_changes = data
-    own_data = {"source": file.data} if isinstance(file.data, str) else file.data
-    return Row(
-        name=name,
-        model=model_spec(model),
-        data=DataSpec.parse({**base_data, **own_data, **data_changes}),
-        recipe=Recipe.parse({**base_recipe, **own, **recipe_changes}),
-        reported=Reported(**file.reported.model_dump()) if file.reported else None,
-        note=file.note,
-    )
-
-
-def _recipe_fields(given: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return a recipe's name and all its fields, from a name or a mapping with a base."""
-    if isinstance(given, str):
-        return Path(given).stem, load_recipe(given).model_dump(mode="json")
-    changes = dict(given)
-    base = changes.pop("base", None)
-    if base is None:
-        return "its own", Recipe.parse(changes).model_dump(mode="json")
-    fields = load_recipe(str(base), changes).model_dump(mode="json")
-    return f"{Path(str(base)).stem}{' (changed)' if changes else ''}", fields
-
-
-def _merged_data(given: str | Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    fields = {"source": given} if isinstance(given, str) else dict(given)
-    return {**fields, **changes}
+def _claims(
+    given: Sequence[str | ClaimFile], rows: Mapping[str, Any], name: str
+) -> tuple[dict[str, set[str]], dict[str, str]]:
+    """Return each claim with the rows that it names, and the sentence of those that have one."""
+    claims: dict[str, set[str]] = {}
+    sentences: dict[str, str] = {}
+    for item in given:
+        text = item if isinstance(item, str) else item.claim
+        try:
+            claim = parse_claim(text, list(rows))
+        except InputError as error:
+            raise InputError(f"study '{name}': {error}") from None
+        if text in claims:
+            raise InputError(f"study '{name}' makes the claim '{text}' twice; remove one")
+        claims[text] = {claim.left, claim.right}
+        if not isinstance(item, str):
+            sentences[text] = f"{item.text} [{text}]"
+    return claims, sentences
 
 
 def _chosen(
@@ -373,11 +312,12 @@ def _chosen(
 
 def _seeds(given: int | Sequence[int], name: str) -> tuple[int, ...]:
     if isinstance(given, int):
-        if given < 1:
-            raise InputError(f"study '{name}' needs one seed or more, not {given}")
+        if not 1 <= given <= MOST_SEEDS:
+            raise InputError(f"study '{name}' takes 1 to {MOST_SEEDS} seeds, not {given}")
         return tuple(range(given))
     seeds = tuple(given)
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+    valid = all(isinstance(seed, int) and 0 <= seed <= LARGEST_SEED for seed in seeds)
+    if not valid or not seeds or len(set(seeds)) != len(seeds):
         raise InputError(f"study '{name}': seeds are different numbers from 0, not {list(seeds)}")
     return seeds
 

@@ -1,0 +1,180 @@
+"""A study's row: a model, how and on what it trains, and what a publication printed for it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from blocklab.data import DataSpec
+from blocklab.errors import InputError, one_line
+from blocklab.measure.cost import cost
+from blocklab.models import ModelSpec, model_spec
+from blocklab.study.records import CostAt, Reported
+from blocklab.study.schema import ReportedFile, RowFile, StudyFile
+from blocklab.training.recipe import Recipe, load_recipe
+from blocklab.training.run import RunDefinition
+
+RECIPE_PREFIX, DATA_PREFIX = "recipe", "data"
+
+
+@dataclass(frozen=True)
+class CountedAs:
+    """How a publication counted a row's cost: the form of its model, and the sizes."""
+
+    model: ModelSpec
+    input_size: int
+    num_classes: int
+    merged: bool  # re-parameterised kernels as the one convolution that they become
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: a model, and how and on what it is trained."""
+
+    name: str
+    model: ModelSpec
+    data: DataSpec
+    recipe: Recipe
+    reported: Reported | None = None
+    note: str | None = None
+    counted_as: CountedAs | None = None
+    tuned: dict[str, Any] | None = field(default=None, compare=False)
+
+    @property
+    def reported_cost(self) -> CostAt | None:
+        """Our count of what the publication counted; None where it printed no cost."""
+        if self.counted_as is None:
+            return None
+        form = self.counted_as
+        counted = cost(form.model, form.input_size, form.num_classes, merged=form.merged)
+        return CostAt(counted.macs, counted.params, form.input_size)
+
+    def definition(self, seed: int) -> RunDefinition:
+        """Return what defines this row's run from a seed."""
+        return RunDefinition(self.model, self.data, self.recipe, seed)
+
+
+def read_row(
+    name: str,
+    value: object,
+    study: StudyFile,
+    errata: Mapping[str, str],
+    data: tuple[Mapping[str, Any], Mapping[str, Any]],
+    recipe: tuple[Mapping[str, Any], Mapping[str, Any]],
+) -> Row:
+    if isinstance(value, str) or (isinstance(value, Mapping) and "model" not in value):
+        value = {"model": value}
+    try:
+        file = RowFile.model_validate(value)
+    except ValidationError as error:
+        raise InputError(one_line(error, "it", RowFile.model_fields)) from None
+    if file.reported and name in study.reported:
+        raise InputError("its figures are reported twice, here and under the study's reported")
+    base_recipe, recipe_changes = recipe
+    own = recipe_fields(file.recipe)[1] if isinstance(file.recipe, str) else file.recipe
+    base_data, data_changes = data
+    own_data = {"source": file.data} if isinstance(file.data, str) else file.data
+    reported = file.reported or study.reported.get(name)
+    return Row(
+        name=name,
+        model=_filled(file.model, study.model),
+        data=DataSpec.parse({**base_data, **own_data, **data_changes}),
+        recipe=Recipe.parse({**base_recipe, **own, **recipe_changes}),
+        reported=_reported(reported, errata) if reported else None,
+        note=file.note,
+        counted_as=_counted_as(reported, file.model, study) if reported else None,
+    )
+
+
+def _filled(model: str | dict[str, Any], common: Mapping[str, Any]) -> ModelSpec:
+    """Resolve a row's model, with the slots that all rows have alike where it says nothing."""
+    if not common:
+        return model_spec(model)
+    return model_spec({**common, **({"base": model} if isinstance(model, str) else model)})
+
+
+def _reported(file: ReportedFile, errata: Mapping[str, str]) -> Reported:
+    texts = tuple(erratum_text(number, errata) for number in file.errata)
+    return Reported(file.macs_g, file.params_m, file.top1, file.top5, file.note, texts)
+
+
+def erratum_text(number: int, errata: Mapping[str, str]) -> str:
+    """Return ``number: text``.
+
+    Raises:
+        InputError: if the study has no such erratum.
+    """
+    if str(number) not in errata:
+        known = f"those it has: {', '.join(errata)}" if errata else "it has none"
+        raise InputError(f"the study has no erratum {number}; {known}")
+    return f"{number}: {errata[str(number)]}"
+
+
+def _counted_as(
+    reported: ReportedFile, model: str | dict[str, Any], study: StudyFile
+) -> CountedAs | None:
+    if reported.macs_g is None and reported.params_m is None:
+        return None
+    at = study.reported_cost
+    filled: str | dict[str, Any] = model
+    if study.model:
+        filled = {**study.model, **({"base": model} if isinstance(model, str) else model)}
+    form = model_spec(filled, **{**at.model, **reported.model})
+    return CountedAs(form, at.input_size, at.num_classes, reported.merged)
+
+
+def recipe_fields(given: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return a recipe's name and all its fields, from a name or a mapping with a base."""
+    if isinstance(given, str):
+        return Path(given).stem, load_recipe(given).model_dump(mode="json")
+    changes = dict(given)
+    base = changes.pop("base", None)
+    if base is None:
+        return "its own", Recipe.parse(changes).model_dump(mode="json")
+    fields = load_recipe(str(base), changes).model_dump(mode="json")
+    return f"{Path(str(base)).stem}{' (changed)' if changes else ''}", fields
+
+
+def merged_data(given: str | Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {"source": given} if isinstance(given, str) else dict(given)
+    return {**fields, **changes}
+
+
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part `--set` into the recipe's fields and, without their ``data.``, the data's."""
+    data = {key.removeprefix("data."): v for key, v in settings.items() if key.startswith("data.")}
+    return {key: v for key, v in settings.items() if not key.startswith("data.")}, data
+
+
+def differing_paths(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Return the keys whose values differ, or that only one of two flat mappings has."""
+    missing = object()
+    keys = [*first, *(key for key in second if key not in first)]
+    return [key for key in keys if first.get(key, missing) != second.get(key, missing)]
+
+
+def covers(varied: str, path: str) -> bool:
+    if varied == "model":
+        return not path.startswith((f"{RECIPE_PREFIX}.", f"{DATA_PREFIX}."))
+    return path == varied or path.startswith(f"{varied}.")
+
+
+def flat_row(row: Row) -> dict[str, Any]:
+    """Return a row's definition as dotted paths; a list (of blocks, of widths) is one value."""
+    flat: dict[str, Any] = {}
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, Mapping) and value:
+            for key, item in value.items():
+                walk(item, f"{path}.{key}" if path else str(key))
+        else:
+            flat[path] = json.dumps(value, sort_keys=True)
+
+    definition = row.definition(0).to_dict()
+    walk(definition["model"], "")
+    walk(definition["recipe"], RECIPE_PREFIX)
+    walk(definition["data"], DATA_PREFIX)
+    return flat
