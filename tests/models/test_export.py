@@ -60,14 +60,14 @@ def size_of(model: Any) -> int:
     return 32 if model.config.native_size == 32 else 64
 
 
-def assert_onnx_at_batch_3(path: Path, model: nn.Module, size: int) -> None:
+def assert_onnx_at_batch_3(path: Path, model: nn.Module, size: int, within: float = 1e-5) -> None:
     images = torch.randn(3, 3, size, size)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     outputs: Any = session.run(None, {"images": images.numpy()})
     with torch.inference_mode():
         expected: Tensor = model(images)
     difference = (expected - torch.from_numpy(outputs[0])).abs().max() / expected.abs().max()
-    assert difference < 1e-5, f"relative difference {difference:.1e}"
+    assert difference < within, f"relative difference {difference:.1e}"
 
 
 def check_onnx(model: Any, folder: Path) -> None:
@@ -98,6 +98,16 @@ CHECKS = [check_onnx, check_torch_export, check_hub_and_safetensors]
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_onnx_gives_the_same_at_another_batch(name: str, tmp_path: Path) -> None:
     check_onnx(build(name, **ONE_EACH[name]), tmp_path)
+
+
+def test_the_deployed_form_gives_the_same(tmp_path: Path) -> None:
+    model = build("replknet_31n", **ONE_EACH["replknet_31n"])
+    done = export_model(model, tmp_path / "m.onnx", "onnx", 32, deploy=True)
+    assert done.deployed
+    assert_onnx_at_batch_3(done.path, model, 32, within=1e-4)
+    graph = onnx.load(done.path).graph
+    plain = onnx.load(export_model(model, tmp_path / "p.onnx", "onnx", 32).path).graph
+    assert len(graph.node) < len(plain.node)
 
 
 @pytest.mark.parametrize("name", ["van_b0"])

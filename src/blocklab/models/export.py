@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from blocklab.backbones import Backbone
 from blocklab.errors import InputError, RunError
+from blocklab.models.deploy import deploy as deploy_model
 from blocklab.models.hub import Card, save_pretrained
 from blocklab.models.saved import describe_saved, load_model, save_model
 from blocklab.models.spec import ModelSpec
@@ -73,8 +74,8 @@ def export_model(
         format: ``safetensors`` (`load_model` reads it), ``onnx`` (any batch, one size of image),
             ``torch_export`` (any batch, one size), or ``hub``.
         input_size: side of the images (default: what the stem is made for).
-        deploy: write the form for use: kernels merged and BatchNorm folded; in ``safetensors`` and
-            ``hub``, whose tensors keep their names, kernels merged alone.
+        deploy: write the form for use: kernels merged and cut to the images, BatchNorm folded; in
+            ``safetensors`` and ``hub``, whose tensors keep their names, kernels merged alone.
         class_names: names of the outputs, kept in the file.
         card: what the model card of ``hub`` tells besides.
 
@@ -94,7 +95,7 @@ def export_model(
     original = copy.deepcopy(model).eval().cpu().float()
     network: nn.Module = original
     if deploy:
-        network = _deployed(copy.deepcopy(original), format in ("safetensors", "hub"))
+        network = _deployed(original, None if format in ("safetensors", "hub") else size)
     about = describe_saved(model, class_names)
     if format == "onnx":
         written = _write_onnx(network, path, size, about)
@@ -148,16 +149,16 @@ def _check_path(path: Path, folder: bool) -> None:
         ) from None
 
 
-def _deployed(network: Backbone, keep_names: bool) -> nn.Module:
-    if not keep_names:
-        from blocklab.models.deploy import deploy
-
-        return deploy(network)
-    for module in list(network.modules()):
+def _deployed(network: Backbone, size: int | None) -> nn.Module:
+    """Return a copy for use at one size; None: one whose tensors keep their names."""
+    if size is not None:
+        return deploy_model(network, size)
+    merged = copy.deepcopy(network)
+    for module in list(merged.modules()):
         merge = getattr(module, "merge", None)
         if callable(merge):
             merge()
-    return network
+    return merged
 
 
 def _images(network: nn.Module, count: int, size: int) -> Tensor:
