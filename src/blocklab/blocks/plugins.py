@@ -8,6 +8,8 @@ import hashlib
 import sys
 import traceback
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +56,28 @@ def load_plugin(path: str | Path) -> tuple[BlockInfo, ...]:
 def loaded_plugins() -> tuple[str, ...]:
     """Return the paths of the files that this process has loaded, for its worker processes."""
     return tuple(map(str, _LOADED))
+
+
+@contextmanager
+def plugin_errors() -> Iterator[None]:
+    """Say of what goes wrong in a network that a user's block may be the cause, if there is one.
+
+    Raises:
+        InputError: in place of any error that says nothing to a user.
+    """
+    try:
+        yield
+    except BlocklabError:
+        raise
+    except Exception as error:
+        if not _LOADED:
+            raise
+        files = " ".join(f"`blocklab check {file.name}`" for file in _LOADED)
+        said = " ".join(str(error).split())
+        raise InputError(
+            f"the network does not run: {type(error).__name__}: {said}; {files} tells whether a "
+            "block of yours is why"
+        ) from error
 
 
 def _read(file: Path) -> bytes:

@@ -27,7 +27,7 @@ from pydantic_core import PydanticSerializationError
 from torch import nn
 
 from blocklab.blocks.activation import Activation
-from blocklab.errors import InputError, did_you_mean, one_line
+from blocklab.errors import BlocklabError, InputError, did_you_mean, one_line
 
 BlockSpec = dict[str, Any]
 
@@ -191,7 +191,7 @@ def block_info(kinds: str | tuple[str, ...], name: object) -> BlockInfo:
     known = sorted(known for kind, known in _REGISTRY if kind in kinds)
     raise InputError(
         f"no {kinds[0]} '{name}'{did_you_mean(str(name), known) or '.'} "
-        f"{kinds[0].capitalize()}s: {', '.join(known)}"
+        f"{kinds[0].capitalize()}s: {', '.join(known)}, or your own with --plugin FILE"
     )
 
 
@@ -249,7 +249,17 @@ def create_block(kinds: str | tuple[str, ...], spec: BlockSpec | str, **told: An
     spec = parse_block(kinds, spec)
     info = block_info(kinds, spec["type"])
     options = {key: value for key, value in spec.items() if key != "type"}
-    return info.cls(**{name: told[name] for name in info.slot_parameters}, **options)
+    given = {name: told[name] for name in info.slot_parameters}
+    try:
+        return info.cls(**given, **options)
+    except Exception as error:
+        if info.digest is None or isinstance(error, BlocklabError):
+            raise
+        said = " ".join(str(error).split())
+        raise InputError(
+            f"{info.kind} '{info.name}' cannot be built with {given}: "
+            f"{type(error).__name__}: {said}"
+        ) from error
 
 
 def create_chain(specs: list[BlockSpec], channels: int) -> nn.Module:

@@ -1,0 +1,125 @@
+"""A study with a user's own block, in worker processes; what a changed or a faulty file does."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocklab.blocks import plugins, registry
+
+STUDY = """\
+title: A block of one's own
+data: {source: digits, train_images: 48, test_images: 60}
+recipe: {base: quick, epochs: 1, batch_size: 16}
+varies: [attention]
+model: {widths: [4, 4, 8], depths: [1, 1, 1]}
+rows:
+  plain: resnet20
+  mine: {base: resnet20, attention: mine}
+"""
+BLOCK = """\
+import torch
+from torch import nn
+
+from blocklab import register_block
+
+
+@register_block("mine")
+class Mine(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, x):
+        return x * self.weight
+"""
+
+
+@pytest.fixture(autouse=True)
+def _registry_as_it_was() -> Iterator[None]:
+    blocks, loaded = dict(registry._REGISTRY), dict(plugins._LOADED)
+    yield
+    registry._REGISTRY.clear()
+    registry._REGISTRY.update(blocks)
+    plugins._LOADED.clear()
+    plugins._LOADED.update(loaded)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """A study and a block."""
+    study, block = tmp_path / "study.yaml", tmp_path / "mine.py"
+    study.write_text(STUDY)
+    block.write_text(BLOCK)
+    return study, block
+
+
+def _runs(out: Path) -> dict[str, list[str]]:
+    """Folders of finished runs by row, with what their definition calls the block."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(out.glob("*/result.json")):
+        run = json.loads((path.parent / "run.json").read_text())
+        blocks = [block["type"] for block in run["definition"]["model"]["attention"]]
+        found.setdefault(run["label"], []).append(" ".join(blocks))
+    return found
+
+
+def test_workers_know_the_block_and_a_changed_file_trains_again(
+    blocklab: Any, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    study, block = files
+    command = ("study", study, "--plugin", block, "--out", tmp_path / "runs", "--json")
+    said = blocklab(*command)
+    assert said.status == 0, said.err
+    first = _runs(tmp_path / "runs")
+    assert first["plain"] == [""] and first["mine"][0].startswith("mine@")
+    again = blocklab(*command)
+    assert json.loads(again.out) == json.loads(said.out)
+    assert _runs(tmp_path / "runs") == first
+    block.write_text(BLOCK.replace("x * self.weight", "x * self.weight * 2"))
+    changed = blocklab(*command)
+    assert changed.status == 0, changed.err
+    second = _runs(tmp_path / "runs")
+    assert second["plain"] == first["plain"]  # what the file is not part of is kept
+    assert len(second["mine"]) == 2 and set(second["mine"]) > set(first["mine"])
+
+
+def test_without_the_plugin_the_block_is_unknown(blocklab: Any, files: tuple[Path, Path]) -> None:
+    said = blocklab("study", files[0])
+    assert said.status == 2 and said.err.count("\n") == 1
+    assert "no attention 'mine'" in said.err and "--plugin FILE" in said.err
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "said"),
+    [
+        ("x * self.weight", "x[:, :2]", "the network does not run: RuntimeError"),
+        ("self.weight\n", "self.weight[:: 1 // (not self.training)]\n", "ZeroDivisionError"),
+        ("x * self.weight", "x.nothing", "AttributeError: 'Tensor' object has no attribute"),
+        ("self.weight =", "self.w = self.none or", "'mine' cannot be built with {'channels': 4}"),
+        ("import torch\n", "import torch_\n", "mine.py, line 1: ModuleNotFoundError"),
+    ],
+)
+def test_a_faulty_block_is_refused_before_anything_is_trained(
+    blocklab: Any, files: tuple[Path, Path], tmp_path: Path, was: str, becomes: str, said: str
+) -> None:
+    study, block = files
+    block.write_text(BLOCK.replace(was, becomes, 1))
+    answer = blocklab("study", study, "--plugin", block, "--out", tmp_path / "runs")
+    assert answer.status == 2 and answer.err.count("\n") == 1, answer.err
+    assert said in answer.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_block_that_fails_in_training_fails_its_row_alone(
+    blocklab: Any, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    study, block = files
+    fails = "1 // (x.is_meta or not self.training)"  # not where it is only counted
+    block.write_text(BLOCK.replace("x * self.weight", f"x * self.weight * ({fails})"))
+    answer = blocklab("study", study, "--plugin", block, "--out", tmp_path / "runs")
+    assert answer.status == 1
+    assert "mine seed 0" in answer.err and "ZeroDivisionError" in answer.err
+    assert list(_runs(tmp_path / "runs")) == ["plain"]
