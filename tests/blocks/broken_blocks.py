@@ -265,6 +265,7 @@ BROKEN: list[tuple[type[nn.Module], str, str]] = [
 ALSO = {
     CutsTheInput: {"finite differences"},
     DrawsInEvaluation: {"cost"},
+    ViewsItsInput: {"bf16"},  # which is tried in both layouts
     InfiniteGradient: {"finite differences", "channels_last", "bf16"},
 }
 KINDS = {IgnoresTheStride: "mixer", WidensInSilence: "token_mixer"}

@@ -123,7 +123,7 @@ def test_sixteen_depthwise_kernels_in_bf16_and_channels_last() -> None:
     block = SelectiveKernel(16, 16, 1, "relu", groups=16)
     x = torch.randn(16, 16, 32, 32).contiguous(memory_format=torch.channels_last)
     block.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    weight = block.paths[1].conv.weight
+    weight = block.get_parameter("paths.1.conv.weight")
 
     def gradient() -> torch.Tensor:
         return torch.autograd.grad(block(x).float().square().mean(), weight)[0]

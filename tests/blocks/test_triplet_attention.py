@@ -96,6 +96,7 @@ def triplet_attention(
         turned[b, s, i, c] = over_width[b, s, c, i]
     hc = branch(turned, "hc")  # (B, 1, H, C)
     hw, attended = Grid(x.shape), Grid(x.shape)  # a gate of each value, or x gated by it
+    plane, rows, columns = (Grid((0, 0, 0, 0)) for _ in range(3))
     if spatial == "zpool":
         plane = branch(z_pool(x, 1, statistics), "hw")
     elif spatial == "large_kernel":

@@ -160,7 +160,7 @@ def check_drop_path(plain: Backbone, value: dict[str, Any]) -> None:
 
 def check_features(whole: Backbone, model: str | dict[str, Any]) -> None:
     """`features_only` gives the maps whose channels and strides `feature_info` tells."""
-    network = create_model(model, features_only=True).eval()
+    network: Any = create_model(model, features_only=True).eval()
     x = _images(whole)
     with torch.no_grad():
         maps = network(x)

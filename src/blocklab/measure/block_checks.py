@@ -236,14 +236,17 @@ def bf16(subject: Subject) -> str:
             worst = max(worst, off)
         if whole.dtype != torch.bfloat16:
             raise CheckFailed(f"bfloat16() gives {whole.dtype}, which the next layer cannot take")
-        with where(f"training with autocast{told(place)}"):
-            leaf = x.clone().requires_grad_()
-            with torch.autocast("cpu", torch.bfloat16):
-                out = forward(block, leaf, training=True)
-            out.float().square().sum().backward()
-        for name, tensor in {"the input": leaf, **dict(block.named_parameters())}.items():
-            if tensor.grad is not None and not tensor.grad.isfinite().all():
-                raise CheckFailed(f"the gradient of {name} is not finite with autocast")
+        for layout in (torch.contiguous_format, torch.channels_last):  # as networks are trained
+            block.to(memory_format=layout)  # type: ignore[call-overload]
+            block.zero_grad()
+            with where(f"training with autocast{told(place)}"):
+                leaf = x.to(memory_format=layout, copy=True).requires_grad_()
+                with torch.autocast("cpu", torch.bfloat16):
+                    out = forward(block, leaf, training=True)
+                out.float().square().sum().backward()
+            for name, tensor in {"the input": leaf, **dict(block.named_parameters())}.items():
+                if tensor.grad is not None and not tensor.grad.isfinite().all():
+                    raise CheckFailed(f"the gradient of {name} is not finite with autocast")
     return f"autocast and bfloat16() within {100 * worst:.2g} % of float32"
 
 
