@@ -27,6 +27,11 @@ RELEASES: dict[str, dict[str, Any]] = json.loads(
 )
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
 def random_state(tensors: Mapping[str, Sequence[int]]) -> State:
     """Values under which no tensor can be mistaken for another, and maps neither die nor grow."""
     generator = torch.Generator().manual_seed(3)

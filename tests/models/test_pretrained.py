@@ -22,6 +22,11 @@ from blocklab.models.checkpoint import fetch
 TEN: dict[str, Any] = {"num_classes": 10}
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
 class _Counting(SimpleHTTPRequestHandler):
     asked: list[str] = []
 

@@ -282,3 +282,13 @@ def test_what_is_dropped_in_training(name: str, rate: str) -> None:
     if rate == "drop_path_rate":
         found = [module.drop_prob for module in dropping.modules() if hasattr(module, "drop_prob")]
         assert (found[0], found[-1]) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize("name", IN_CI)
+def test_training_after_inference(name: str) -> None:
+    """What inference mode leaves behind (a cached table, say) must not meet a backward pass."""
+    model = build(name, num_classes=3).eval()
+    x = torch.randn(2, *images(model, 56).shape[1:])  # a size that no other test has
+    with torch.inference_mode():
+        model(x)
+    model(x).sum().backward()

@@ -20,8 +20,13 @@ _WIDEST_BAND_IN_TRAINING = 128
 
 
 @lru_cache(maxsize=64)
-def _band(kernel: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(kernel, size * size): one where an output's tap meets an input, so a kernel @ it bands."""
+def _band(
+    kernel: int, size: int, device: torch.device, dtype: torch.dtype, inference: bool
+) -> Tensor:
+    """(kernel, size * size): one where an output's tap meets an input, so a kernel @ it bands.
+
+    `inference` keeps what inference mode made apart: a backward pass cannot save that.
+    """
     taps = torch.arange(kernel, device=device).view(-1, 1, 1) - kernel // 2
     outputs = torch.arange(size, device=device).view(1, -1, 1)
     inputs = torch.arange(size, device=device).view(1, 1, -1)
@@ -39,7 +44,9 @@ def banded_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if size > (_WIDEST_BAND_IN_TRAINING if learns else _WIDEST_BAND) or x.device.type != "cpu":
         return F.conv2d(x, weight, bias, padding=kernel // 2)
     columns = weight[0].transpose(1, 2)  # (S, column, row): a row's taps band the short axis
-    band = columns @ _band(kernel, size, weight.device, weight.dtype)  # (S, k, P * P)
+    inference = torch.is_inference_mode_enabled()
+    ones = _band(kernel, size, weight.device, weight.dtype, inference)
+    band = columns @ ones  # (S, k, P * P)
     band = band.view(channels, kernel, size, size).permute(2, 0, 3, 1)  # (P, S, P, k)
     scores = F.conv1d(x.flatten(1, 2), band.flatten(1, 2), padding=kernel // 2)  # (B, P, Q)
     return scores.unsqueeze(1) if bias is None else scores.unsqueeze(1) + bias.view(1, 1, 1, 1)

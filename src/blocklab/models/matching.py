@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -53,14 +54,19 @@ def best_fit(state: Mapping[str, Tensor], family: str) -> Fit | None:
     """Return the named model of a family whose tensors, by our names, are most like these.
 
     The head does not count: it follows the number of classes. Of models that fit alike (those that
-    differ in an activation, say) the catalogue's first is taken. None: nothing is alike.
+    differ in an activation, say) the catalogue's first is taken. Only models nearest in depth are
+    looked at, so that a refusal is a matter of a second. None: nothing is alike.
     """
     shapes = _comparable({name: value.shape for name, value in state.items()}, family)
     deep = _depths(state, family)
-    names = [name for name in list_models() if model_spec(name).family == family]
-    alike = [name for name in names if model_spec(name).config.blocks_per_stage == deep]
+    distances = {
+        name: _distance(model_spec(name).config.blocks_per_stage, deep)
+        for name in list_models()
+        if model_spec(name).family == family
+    }
+    nearest = min(distances.values())
     best, best_score = None, 0.0
-    for name in alike or names:
+    for name in (name for name, distance in distances.items() if distance == nearest):
         candidate = _shapes_of(name)
         shared = len(shapes.items() & candidate.items())
         score = shared / max(1, len(shapes.keys() | candidate.keys()))
@@ -114,6 +120,11 @@ def _depths(names: Mapping[str, object], family: str) -> tuple[int, ...]:
             stage, block = int(found[1]), int(found[2])
             last[stage] = max(last.get(stage, 0), block)
     return tuple((last[stage] + 1) // parts for stage in sorted(last))
+
+
+def _distance(depths: tuple[int, ...], others: tuple[int, ...]) -> int:
+    """Count the blocks by which depths differ; a stage that only one has counts with its blocks."""
+    return sum(abs(one - other) for one, other in zip_longest(depths, others, fillvalue=0))
 
 
 __all__ = ["COUNT", "Fit", "best_fit", "core_shape"]
