@@ -33,7 +33,12 @@ TEN: dict[str, Any] = {"num_classes": 10}
 ONE_EACH: dict[str, dict[str, Any]] = {
     "resnet20_sk": {
         "depths": (1, 1),
-        "attention": ["se", "coordinate", "global_context", "triplet"],
+        "attention": [
+            "se",
+            "coordinate",
+            "global_context",
+            {"type": "triplet", "statistics": ["avg", "max", "median", "l1", "l2"]},
+        ],
     },
     "res2net20_se": {"depths": (2,), "stem": "deep", "downsample": "avgpool"},
     "van_b0": {"depths": (1, 1), "widths": (16, 24), "ffn_ratios": (2, 2)},
@@ -289,6 +294,36 @@ def test_bad_input_is_refused_in_one_line(
     with pytest.raises(InputError, match=message) as caught:
         _bad(kind, tmp_path, monkeypatch)
     assert "\n" not in str(caught.value)
+
+
+class _Unusual(nn.Module):
+    """Passes its input on, by way of something that a graph or ONNX has not."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "branch":
+            return x * 2 if x.sum().item() > 0 else x
+        return x + torch.special.bessel_j0(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "format", "message"),
+    [
+        ("branch", "torch_export", r"cannot be traced \(.*\); export it as safetensors"),
+        ("branch", "onnx", r"cannot be traced \(.*\); export it as safetensors"),
+        ("bessel", "onnx", r"no form in ONNX \(.*bessel.*\); export it as torch_export"),
+    ],
+)
+def test_blocks_that_are_no_graph(kind: str, format: Any, message: str, tmp_path: Path) -> None:
+    model = build("resnet20", depths=(1,))
+    model.layer1[0].attention = _Unusual(kind)
+    with pytest.raises(RunError, match=message) as caught:
+        export_model(model, tmp_path / "out", format)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_outputs_are_not_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

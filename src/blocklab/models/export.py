@@ -5,14 +5,9 @@ outputs must be the network's.
 """
 
 import copy
-import importlib.util
-import json
-import logging
 import os
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,14 +21,13 @@ from blocklab.models.deploy import deploy as deploy_model
 from blocklab.models.hub import Card, save_pretrained
 from blocklab.models.saved import describe_saved, load_model, save_model
 from blocklab.models.spec import ModelSpec
+from blocklab.models.traced import write_onnx, write_torch_export
 
 ExportFormat = Literal["safetensors", "onnx", "torch_export", "hub"]
 ENDINGS: dict[str, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2"}
 TRACED, CHECKED = 2, 3  # images; one alone would fix the batch
 # Of the largest output. Float32 sums in another order; merged and folded ones, of other factors.
 TOLERANCE, TOLERANCE_DEPLOYED = 1e-4, 1e-3
-_ONNX = ("onnx", "onnxscript", "onnxruntime")
-_LARGEST_PROTOBUF = 1_800_000_000  # bytes; larger tensors lie in a file beside
 
 
 @dataclass(frozen=True)
@@ -98,9 +92,9 @@ def export_model(
         network = _deployed(original, None if format in ("safetensors", "hub") else size)
     about = describe_saved(model, class_names)
     if format == "onnx":
-        written = _write_onnx(network, path, size, about)
+        written = write_onnx(network, _images(network, TRACED, size), path, about)
     elif format == "torch_export":
-        written = _write_torch_export(network, path, size, about)
+        written = write_torch_export(network, _images(network, TRACED, size), path, about)
     else:
         assert isinstance(network, Backbone)
         if format == "hub":
@@ -173,90 +167,6 @@ def _compare(written: Callable[[Tensor], Any], network: nn.Module, size: int) ->
     with torch.inference_mode():
         expected, got = network(images), written(images)
     return float((expected - got).abs().max() / expected.abs().max().clamp(min=1e-12))
-
-
-def _trace(network: nn.Module, size: int) -> torch.export.ExportedProgram:
-    images = _images(network, TRACED, size)
-    batch = torch.export.Dim("batch", min=1)
-    with torch.no_grad(), _quiet():
-        return torch.export.export(network, (images,), dynamic_shapes=({0: batch},))
-
-
-def _write_torch_export(
-    network: nn.Module, path: Path, size: int, about: dict[str, Any]
-) -> nn.Module:
-    program = _trace(network, size)
-    with _written(path) as temporary, _quiet():
-        torch.export.save(program, temporary, extra_files={"blocklab.json": json.dumps(about)})
-    with _quiet():
-        return torch.export.load(path).module()
-
-
-def _write_onnx(
-    network: nn.Module, path: Path, size: int, about: dict[str, Any]
-) -> Callable[[Tensor], Tensor]:
-    missing = [name for name in _ONNX if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"ONNX needs {', '.join(missing)}: pip install 'blocklab[onnx]', or export in another "
-            "format"
-        )
-    import onnxruntime
-
-    with torch.no_grad(), _quiet():
-        program = torch.onnx.export(
-            _trace(network, size),
-            dynamo=True,
-            input_names=["images"],
-            output_names=["logits"],
-            verbose=False,
-        )
-    assert program is not None
-    program.model.metadata_props["blocklab"] = json.dumps(about)
-    weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
-    with _written(path) as temporary:
-        program.save(temporary, external_data=weights > _LARGEST_PROTOBUF)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def run(images: Tensor) -> Tensor:
-        outputs: Any = session.run(None, {name: images.numpy()})
-        return torch.from_numpy(outputs[0])
-
-    return run
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[Path]:
-    """Hand out a file of that name in a folder beside it, and move what was written there whole.
-
-    A network of many gigabytes writes a second file, which the first one knows by name.
-    """
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-            yield Path(folder) / path.name
-            # The named file last: while it is not there, nothing is.
-            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
-                file.replace(path.parent / file.name)
-    except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror or error}; free some space or name another path"
-        ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out what exporters say of their own inside."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 __all__ = ["ENDINGS", "ExportFormat", "Exported", "export_model"]
