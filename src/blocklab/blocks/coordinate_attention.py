@@ -4,6 +4,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from blocklab.blocks.folding import fold
 from blocklab.blocks.registry import register_block
 
 
@@ -34,6 +35,10 @@ class CoordinateAttention(nn.Module):
         features = self.act(self.bn1(self.conv1(torch.cat([rows, columns], dim=2))))
         rows, columns = features.split([height, width], dim=2)
         return self.conv_h(rows).sigmoid(), self.conv_w(columns.transpose(2, 3)).sigmoid()
+
+    def fold_norms(self) -> None:
+        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
+        fold(self, "conv1", "bn1")
 
     def forward(self, x: Tensor) -> Tensor:
         row_gate, column_gate = self.gates(x)

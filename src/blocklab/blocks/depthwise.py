@@ -48,8 +48,11 @@ class DepthwiseConv2d(nn.Conv2d):
             bias=bias,
         )
         self.algorithm: Algorithm = "direct"
+        self.largest_map: tuple[int, int] | None = None  # what a deployed kernel was cut for
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.largest_map is not None:
+            self._check_map(input.shape[-2], input.shape[-1])
         if is_recorded(input):
             return super().forward(input)
         weight, bias, dilation = self.weight, self.bias, self.dilation[0]
@@ -67,6 +70,15 @@ class DepthwiseConv2d(nn.Conv2d):
         if plain or input.device.type != "cpu" or not torch.backends.mkldnn.is_available():
             return _convolve(input, weight, bias, dilation)
         return _Direct.apply(input, weight, bias, dilation)  # type: ignore[return-value]
+
+    def _check_map(self, height: int, width: int) -> None:
+        assert self.largest_map is not None
+        if height > self.largest_map[0] or width > self.largest_map[1]:
+            rows, columns = self.largest_map
+            raise InputError(
+                f"this kernel was cut for maps up to {rows}x{columns}, and has one of "
+                f"{height}x{width}; deploy the network for the larger input_size"
+            )
 
 
 def depthwise(channels: int, kernel: int, dilation: int = 1, bias: bool = True) -> DepthwiseConv2d:

@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from blocklab.blocks.activation import Activation, create_activation
+from blocklab.blocks.folding import fold
 from blocklab.blocks.registry import (
     AttentionChain,
     BlockSpec,
@@ -77,6 +78,13 @@ class HierarchicalSplit(nn.Module):
         """Width of the block's inside: 26w x 4s is 104 channels for 64 planes."""
         return split_width(planes, base_width) * scale
 
+    def fold_norms(self) -> None:
+        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
+        for number in range(len(self.convs)):
+            fold(self, f"convs.{number}", f"bns.{number}")
+        if isinstance(self.project, nn.Sequential):
+            fold(self, "project.0", "project.1")
+
     def forward(self, x: Tensor) -> Tensor:
         *groups, last = self.project(x).split(self.width, 1)
         outputs: list[Tensor] = []
@@ -120,6 +128,12 @@ class HierarchicalSplitBottleneck(nn.Module):
             nn.Conv2d(channels, self.out_channels, 1, bias=False),
             nn.BatchNorm2d(self.out_channels),
         )
+
+    def fold_norms(self) -> None:
+        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
+        fold(self, "conv1", "bn1")
+        fold(self, "conv3", "bn3")
+        fold(self, "downsample.0", "downsample.1")
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv2(self.act(self.bn1(self.conv1(x))))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from blocklab.blocks.activation import Activation, create_activation
 from blocklab.blocks.depthwise import depthwise
+from blocklab.blocks.folding import fold
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
 
@@ -54,6 +55,15 @@ class LargeKernelAttention(nn.Module):
         self.bn_spatial = nn.BatchNorm2d(channels) if norm else nn.Identity()
         self.bn1 = nn.BatchNorm2d(channels) if norm else nn.Identity()
         self.act = create_activation(inner_activation) if inner_activation else nn.Identity()
+
+    def fold_norms(self) -> None:
+        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
+        for convolution, norm in (
+            ("conv0", "bn0"),
+            ("conv_spatial", "bn_spatial"),
+            ("conv1", "bn1"),
+        ):
+            fold(self, convolution, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.act(self.bn0(self.conv0(x)))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocklab.blocks.depthwise import depthwise
+from blocklab.blocks.folding import fold, fold_before
 from blocklab.blocks.large_kernel_attention import OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
@@ -23,7 +24,11 @@ class _ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))
 
-    def fold(self) -> tuple[Tensor, Tensor]:
+    def fold_norms(self) -> None:
+        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
+        fold(self, "conv", "bn")
+
+    def folded(self) -> tuple[Tensor, Tensor]:
         """Return the kernel and bias of the one convolution that both are in evaluation mode."""
         variance, mean = self.bn.running_var, self.bn.running_mean
         assert variance is not None and mean is not None
@@ -65,9 +70,9 @@ class ReparamLargeKernelConv(nn.Module):
         if self.lkb_origin is None:
             return
         origin = self.lkb_origin.conv
-        kernel, bias = self.lkb_origin.fold()
+        kernel, bias = self.lkb_origin.folded()
         if self.small_conv is not None:
-            small, small_bias = self.small_conv.fold()
+            small, small_bias = self.small_conv.folded()
             margin = (kernel.shape[2] - small.shape[2]) // 2
             kernel, bias = kernel + F.pad(small, [margin] * 4), bias + small_bias
         merged = depthwise(origin.out_channels, origin.kernel_size[0]).to(kernel)
@@ -112,6 +117,10 @@ class RepLKBlock(nn.Module):
         """Merge the kernels, as `ReparamLargeKernelConv.merge`."""
         self.large_kernel.merge()
 
+    def fold_norms(self) -> None:
+        """Fold the first BatchNorm into the 1x1 convolution after it; for evaluation alone."""
+        fold_before(self, "prelkb_bn", "pw1.conv")
+
 
 class ConvFFN(nn.Module):
     """RepLKNet's feed-forward block: x + drop_path(BN(1x1(gelu(BN(1x1(BN(x))))))), same shape."""
@@ -122,6 +131,10 @@ class ConvFFN(nn.Module):
         self.pw1 = _ConvNorm(nn.Conv2d(channels, hidden, 1, bias=False))
         self.pw2 = _ConvNorm(nn.Conv2d(hidden, channels, 1, bias=False))
         self.drop_path = DropPath(drop_path)
+
+    def fold_norms(self) -> None:
+        """Fold the first BatchNorm into the 1x1 convolution after it; for evaluation alone."""
+        fold_before(self, "preffn_bn", "pw1.conv")
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.pw2(F.gelu(self.pw1(self.preffn_bn(x)))))

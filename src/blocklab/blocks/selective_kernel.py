@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from blocklab.blocks.activation import create_activation
 from blocklab.blocks.depthwise import depthwise
+from blocklab.blocks.folding import fold
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
 
@@ -28,6 +29,10 @@ class _ConvNormAct(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
         self.act = create_activation(act, inplace=True)
 
+    def fold_norms(self) -> None:
+        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
+        fold(self, "conv", "bn")
+
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))
 
@@ -42,6 +47,10 @@ class _Select(nn.Module):
         self.bn = nn.BatchNorm2d(hidden)
         self.act = nn.ReLU(inplace=True)
         self.fc_select = nn.Conv2d(hidden, channels * branches, 1, bias=False)
+
+    def fold_norms(self) -> None:
+        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
+        fold(self, "fc_reduce", "bn")
 
     def forward(self, mean: Tensor) -> Tensor:
         scores = self.fc_select(self.act(self.bn(self.fc_reduce(mean))))  # (B, MC, 1, 1)

@@ -11,6 +11,7 @@ from blocklab.blocks.axis_pooling import Statistic, axis_pool, gated_product, un
 from blocklab.blocks.banded_convolution import banded_conv2d
 from blocklab.blocks.coordinate_attention import CoordinateAttention
 from blocklab.blocks.depthwise import depthwise
+from blocklab.blocks.folding import fold
 from blocklab.blocks.large_kernel_attention import LargeKernelAttention, OddInt
 from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
@@ -56,6 +57,11 @@ class _Convolution(nn.Module):
         self.act = create_activation(inner_activation) if inner_activation else nn.Identity()
         self.bn = nn.BatchNorm2d(1, momentum=0.01)
 
+    def fold_norms(self) -> None:
+        """Fold BatchNorm into the convolution, unless an activation stands between them."""
+        if isinstance(self.act, nn.Identity):
+            fold(self, "conv", "bn")
+
     def forward(self, x: Tensor, transposed: bool) -> Tensor:
         if is_recorded(x):
             x = x.mT if transposed else x
@@ -88,6 +94,10 @@ class _LargeKernelBranch(nn.Module):
         self.conv0 = depthwise(1, 5)
         self.conv_spatial = depthwise(1, 7, dilation=3)
         self.bn = nn.BatchNorm2d(1, momentum=0.01)
+
+    def fold_norms(self) -> None:
+        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
+        fold(self, "conv_spatial", "bn")
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv_spatial(self.conv0(self.reduce(x))))
