@@ -49,11 +49,12 @@ from torchvision import transforms
 from blocklab.data import DataSpec, ImageData, open_data
 from blocklab.errors import BlocklabError
 from blocklab.models import ModelSpec, model_spec
-from blocklab.training.autotune import Workload, choose
+from blocklab.training.autotune import choose
 from blocklab.training.device import choose_precision, choose_setup, probe_device
 from blocklab.training.loop import prepare, train
 from blocklab.training.recipe import load_recipe
 from blocklab.training.surroundings import processor
+from blocklab.training.workload import Workload
 
 MODELS: dict[str, Any] = {
     "resnet18": {"base": "resnet18", "stem": "cifar"},
@@ -91,7 +92,9 @@ def ours(spec: ModelSpec, data: ImageData, batch: int, passes: int, threads: int
     precision = choose_precision(recipe, probe_device())
     long = Workload(spec, recipe, data.image_size, len(data.class_names), 10**6, threads)
     choice = choose(long, precision)
-    setup = choose_setup(recipe, precision, choice.memory_format, choice.compiled)
+    setup = choose_setup(
+        recipe, precision, choice.memory_format, choice.compiled, algorithms=choice.algorithms
+    )
     torch.manual_seed(0)
     state = prepare(spec.build(len(data.class_names)), recipe, setup)
     ends: list[float] = []

@@ -88,7 +88,7 @@ def test_export_safetensors(blocklab: Blocklab, run_folder: Path, tmp_path: Path
     ("arguments", "says"),
     [
         (("train", "resnet20"), "--data"),
-        (("train", "resnet2", "--data", "digits"), "did you mean 'resnet20'"),
+        (("train", "resnet20x", "--data", "digits"), "did you mean 'resnet20'"),
         (("train", "resnet20", "--data", "digit"), "did you mean 'digits'"),
         (("train", "resnet20", "--data", "digits", "--recipe", "qick"), "did you mean 'quick'"),
         (("train", "resnet20", "--data", "digits", "--set", "epoch=3"), "epochs"),

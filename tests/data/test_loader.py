@@ -152,6 +152,7 @@ def test_batches_are_a_function_of_seed_and_epoch(split: Split) -> None:
     list(again.epoch(0))  # nor what was drawn before
     assert equal(list(again.epoch(2)), first)
     assert not equal(epoch(4, 2), first) and not equal(epoch(3, 3), first)
+    assert not equal(epoch(4, 1), first)  # no mere sum of the two
     assert equal(epoch(-1, 0), epoch(2**64 - 1, 0))
 
 

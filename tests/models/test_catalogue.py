@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from blocklab import cost, create_model, list_models
 from blocklab.errors import InputError
-from blocklab.measure.cost import without_memory
 from blocklab.models import ModelSpec, model_spec
 from blocklab.models.factory import declared_params
+from blocklab.models.meta import without_memory
 
 Spec = dict[str, Any]
 

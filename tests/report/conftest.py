@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from blocklab.study.results import Reported, RowResult, StudyResults, read_run
@@ -39,6 +40,7 @@ def write_run(
         reached = (top1 or 1.0) * (1 - 0.6**epoch) / (1 - 0.6**epochs)
         line = {"epoch": epoch, "train_loss": 4.0 / epoch, "lr": 0.1, "train_seconds": 12.5}
         line["validation_top1_percent"] = reached - 0.5 + rng.gauss(0, 0.3)
+        line["validation_top5_percent"] = min(99.0, reached + 20)
         if reads_test_set:
             line |= {"test_top1_percent": reached, "test_top5_percent": min(99.0, reached + 20)}
         lines.append(line)
@@ -55,11 +57,25 @@ def write_run(
     (folder / "result.json").write_text(json.dumps(result))
 
 
+def write_predictions(folder: Path, seed: int, top1: float, like: str, images: int) -> None:
+    """Write predictions.npz; rows that are `like` one another say the same of each image."""
+    rng = np.random.default_rng([seed, *like.encode()])
+    labels = np.arange(images) % 100
+    hard = np.random.default_rng(0).random(images)  # the same images are hard for every network
+    correct = hard + rng.normal(0, 0.1, images) < top1 / 100
+    top5 = (labels[:, None] + np.where(correct, 0, 1)[:, None] + np.arange(5)) % 100
+    loss = rng.random(images).astype(np.float32)
+    with (folder / "predictions.npz").open("wb") as file:
+        np.savez_compressed(file, labels=labels, top5=top5, loss=loss)
+
+
 @pytest.fixture
 def make_results(tmp_path: Path) -> MakeResults:
     """Build results from ``{row: [top-1 of seed 0, of seed 1, ...]}``; the first is the baseline.
 
-    None for a seed is a run that diverged, "missing" one that has not ended.
+    None for a seed is a run that diverged, "missing" one that has not ended. With `images`, runs
+    have results for so many test images; `twins` names the row that a row is bit for bit.
+    `rows_with` gives rows further fields.
     """
 
     def build(
@@ -70,6 +86,9 @@ def make_results(tmp_path: Path) -> MakeResults:
         macs: dict[str, int] | None = None,
         reported: dict[str, Reported] | None = None,
         failed: dict[str, tuple[str, ...]] | None = None,
+        images: int = 0,
+        twins: dict[str, str] | None = None,
+        rows_with: dict[str, dict[str, Any]] | None = None,
         **fields: Any,
     ) -> StudyResults:
         seeds = tuple(range(max(map(len, accuracies.values()))))
@@ -83,6 +102,9 @@ def make_results(tmp_path: Path) -> MakeResults:
                     continue
                 folder = studies / "runs" / f"{number:08x}{seed:08x}"
                 write_run(folder, seed, top1, epochs=epochs, reads_test_set=reads_test_set)
+                if images and top1 is not None:
+                    like = (twins or {}).get(name, name)
+                    write_predictions(folder, seed, top1, like, images)
                 record = read_run(folder)
                 assert record is not None
                 runs.append(record)
@@ -97,6 +119,7 @@ def make_results(tmp_path: Path) -> MakeResults:
                     planned_seeds=seeds,
                     failed=(failed or {}).get(name, ()),
                     reported=(reported or {}).get(name),
+                    **(rows_with or {}).get(name, {}),
                 )
             )
         given: dict[str, Any] = {

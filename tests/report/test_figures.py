@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from blocklab.report.figures import COLOURS, figures, save_figures, spread
+from blocklab.report.curves import MOST_LINES, MOST_POINTS_A_LINE
+from blocklab.report.drawing import COLOURS, spread
+from blocklab.report.figures import MOST_DIFFERENCES, figures, save_figures
 from blocklab.study.results import StudyResults
+from blocklab.training.recipe import Recipe
 
 MakeResults = Callable[..., StudyResults]
 
@@ -28,11 +31,11 @@ def by_name(results: StudyResults) -> dict[str, dict[str, Any]]:
 
 def test_files_are_written_and_are_what_they_say(make_results: MakeResults, tmp_path: Path) -> None:
     results = make_results({"base": [46.0, 47.0], "<b>&": [50.0, 51.0]}, reads_test_set=True)
-    written = save_figures(results, tmp_path / "figures")
+    written = save_figures(figures(results), tmp_path / "figures")
     assert sorted(path.name for path in written) == sorted(
         path.name for path in (tmp_path / "figures").iterdir()
     )
-    assert len(written) == 8
+    assert len(written) == 12
     for path in written:
         if path.suffix == ".png":
             assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -43,9 +46,9 @@ def test_files_are_written_and_are_what_they_say(make_results: MakeResults, tmp_
 
 
 def test_a_figure_without_data_goes(make_results: MakeResults, tmp_path: Path) -> None:
-    save_figures(make_results({"base": [46.0], "other": [47.0]}), tmp_path)
+    save_figures(figures(make_results({"base": [46.0], "other": [47.0]})), tmp_path)
     assert (tmp_path / "differences.svg").exists()
-    save_figures(make_results({"only": [46.0]}), tmp_path)
+    save_figures(figures(make_results({"only": [46.0]})), tmp_path)
     assert not (tmp_path / "differences.svg").exists()
     assert (tmp_path / "accuracy_against_macs.svg").exists()
 
@@ -66,6 +69,44 @@ def test_curves_average_finished_seeds_only(make_results: MakeResults) -> None:
 
 def test_test_curve_only_where_the_recipe_reads_it(make_results: MakeResults) -> None:
     assert "test_accuracy_over_epochs" not in by_name(make_results({"base": [46.0]}))
+
+
+def test_top5_has_its_curve(make_results: MakeResults) -> None:
+    points = values_of(by_name(make_results({"base": [40.0]}))["validation_top5_over_epochs"])
+    assert max(point["value"] for point in points) == pytest.approx(60.0)
+
+
+def test_learning_rate_is_the_recipes(make_results: MakeResults) -> None:
+    assert "learning_rate" not in by_name(make_results({"base": [40.0]}))  # of no recipe
+    recipe = Recipe(epochs=60, lr=0.1, schedule="step", step_epochs=30, warmup_epochs=0)
+    results = make_results({"base": [40.0]}, recipe=recipe.model_dump(mode="json"))
+    points = {p["epoch"]: p["lr"] for p in values_of(by_name(results)["learning_rate"])}
+    before, after = max(e for e in points if e < 30), min(e for e in points if e >= 30)
+    assert (points[0], points[before], points[after]) == pytest.approx((0.1, 0.1, 0.01))
+    assert after - before < 0.2
+
+
+def test_of_many_rows_the_best_and_the_baseline_are_named(make_results: MakeResults) -> None:
+    results = make_results({f"row{i:02}": [40.0 + i, 41.0 + i] for i in range(MOST_LINES + 40)})
+    made = {figure.name: figure for figure in figures(results)}
+    curve = made["validation_accuracy_over_epochs"]
+    named = {p["row"] for p in values_of(curve.specification) if "row" in p}
+    assert named == {"row00", *(f"row{i:02}" for i in range(41, 70))}
+    assert "Of 70 rows 30 are named" in curve.caption
+    against = values_of(made["accuracy_against_macs"].specification)
+    assert len({p["row"] for p in against if "row" in p}) == 70  # a point each
+    assert len([p for p in against if "label" in p]) <= 2 * MOST_LINES
+    bars = {p["row"] for p in values_of(made["differences"].specification) if "row" in p}
+    assert len(bars) == MOST_DIFFERENCES
+    assert "row69" in bars and "row01" not in bars
+
+
+def test_long_logs_are_thinned_to_their_last_epoch(make_results: MakeResults) -> None:
+    results = make_results({"base": [40.0, 41.0]}, epochs=1000)
+    points = values_of(by_name(results)["validation_accuracy_over_epochs"])
+    means = [point for point in points if "n" in point and "label" not in point]
+    assert 50 < len(means) <= MOST_POINTS_A_LINE
+    assert max(point["epoch"] for point in means) == 1000
 
 
 def test_axes_do_not_start_at_zero(make_results: MakeResults) -> None:

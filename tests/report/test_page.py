@@ -65,11 +65,14 @@ def test_every_file_is_written(three_seeds: StudyResults, tmp_path: Path) -> Non
         "figures/differences.svg",
         "figures/validation_accuracy_over_epochs.png",
         "figures/validation_accuracy_over_epochs.svg",
+        "figures/validation_top5_over_epochs.png",
+        "figures/validation_top5_over_epochs.svg",
         "report.html",
         "runs.csv",
         "table.csv",
         "table.md",
         "table.tex",
+        "verdicts.tex",
     ]
     assert len((folder / "runs.csv").read_text().splitlines()) == 7
 
@@ -133,7 +136,7 @@ def test_table_of_the_page_is_the_table(three_seeds: StudyResults) -> None:
 
 def test_figures_are_seen_without_scripts(three_seeds: StudyResults) -> None:
     drawn = html(three_seeds).partition("<script")[0]
-    assert drawn.count("</svg>") == 3
+    assert drawn.count("</svg>") == 4
     assert drawn.count('fill="currentColor"') > 20  # so that they follow light and dark
 
 

@@ -2,27 +2,49 @@
 
 import csv as csv_format
 import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from blocklab.report.tables import columns, counted, csv, csv_text, latex, markdown, signed
-from blocklab.study.results import Reported, StudyResults
+from blocklab.report.cells import chance, counted, signed
+from blocklab.report.formats import csv, csv_text, markdown_of_all
+from blocklab.report.formats import latex as latex_of
+from blocklab.report.formats import markdown as markdown_of
+from blocklab.report.tables import Table, columns, explanation, tables
+from blocklab.study.results import CostAt, Reported, StudyResults
 
 MakeResults = Callable[..., StudyResults]
+
+
+def markdown(results: StudyResults) -> str:
+    return markdown_of(tables(results)[0])
+
+
+def latex(results: StudyResults) -> str:
+    return latex_of(tables(results)[0])
+
+
+def named(results: StudyResults, name: str) -> Table:
+    return next(table for table in tables(results) if table.name == name)
+
+
+def cells(table: Table, row: str) -> dict[str, str]:
+    one = next(one for one in table.rows if one.name == row)
+    return {column.full_heading: column.text(one) for column in table.columns}
 
 
 def test_markdown_to_the_letter(make_results: MakeResults) -> None:
     results = make_results({"res2net50": [46.0, 47.0, 48.0], "cCD_ST": [60.0, 61.0, "missing"]})
     assert markdown(results) == (
         "| row | MACs (G) at 224\u00d7224 | params (M) | seeds | top-1 | 95 % interval | top-5 "
-        "| top-1 minus res2net50 (points) |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| top-1 minus res2net50 (points) | verdict |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         "| res2net50 | 2.500 | 16.360 | 3 | 47.00 \u00b1 1.00 | [44.52, 49.48] "
-        "| 72.00 \u00b1 1.00 | baseline |\n"
+        "| 72.00 \u00b1 1.00 | baseline | \u2013 |\n"
         "| cCD_ST | 2.650 | 16.371 | 2 of 3 | 60.50 \u00b1 0.71 | [54.15, 66.85] "
-        "| 85.50 \u00b1 0.71 | +14.00 [+14.00, +14.00] |\n"
+        "| 85.50 \u00b1 0.71 | +14.00 [+14.00, +14.00] | no difference shown |\n"
     )
 
 
@@ -30,15 +52,15 @@ def test_latex_to_the_letter(make_results: MakeResults) -> None:
     results = make_results({"a_b": [46.0, 47.0], "50% & {more}": [45.0, 46.5]})
     assert latex(results) == (
         "% needs \\usepackage{booktabs}\n"
-        "\\begin{tabular}{lrrrrrrr}\n"
+        "\\begin{tabular}{lrrrrrrrr}\n"
         "\\toprule\n"
         "row & MACs (G) at 224$\\times$224 & params (M) & seeds & top-1 & 95 \\% interval & top-5 "
-        "& top-1 minus a\\_b (points) \\\\\n"
+        "& top-1 minus a\\_b (points) & verdict \\\\\n"
         "\\midrule\n"
         "a\\_b & 2.500 & 16.360 & 2 & 46.50 $\\pm$ 0.71 & [40.15, 52.85] & 71.50 $\\pm$ 0.71 "
-        "& baseline \\\\\n"
+        "& baseline & -- \\\\\n"
         "50\\% \\& \\{more\\} & 2.650 & 16.371 & 2 & 45.75 $\\pm$ 1.06 & [36.22, 55.28] "
-        "& 70.75 $\\pm$ 1.06 & $-$0.75 [$-$3.93, +2.43] \\\\\n"
+        "& 70.75 $\\pm$ 1.06 & $-$0.75 [$-$3.93, +2.43] & no difference shown \\\\\n"
         "\\bottomrule\n"
         "\\end{tabular}\n"
     )
@@ -65,31 +87,137 @@ def test_markdown_keeps_a_cell_a_cell(make_results: MakeResults) -> None:
 
 def test_one_seed_has_no_spread(make_results: MakeResults) -> None:
     last = markdown(make_results({"base": [46.0], "other": [46.5]})).splitlines()[-1]
-    assert last == "| other | 2.650 | 16.371 | 1 | 46.50 | \u2013 | 71.50 | +0.50 |"
+    assert last == "| other | 2.650 | 16.371 | 1 | 46.50 | \u2013 | 71.50 | +0.50 | too few seeds |"
 
 
 def test_no_finished_run_is_dashes(make_results: MakeResults) -> None:
     last = markdown(make_results({"base": ["missing"], "other": ["missing"]})).splitlines()[-1]
-    assert last == "| other | 2.650 | 16.371 | 0 of 1 " + "| \u2013 " * 4 + "|"
+    assert last == "| other | 2.650 | 16.371 | 0 of 1 " + "| \u2013 " * 4 + "| too few seeds |"
 
 
-def test_reported_and_optimistic_columns_appear_when_there_is_something(
-    make_results: MakeResults,
-) -> None:
+def test_optimistic_column_is_there_when_there_is_something(make_results: MakeResults) -> None:
     plain = make_results({"base": [46.0]})
     headings = [column.full_heading for column in columns(plain)]
     assert not [heading for heading in headings if "reported" in heading or "optim" in heading]
-    rich = make_results(
-        {"first": [46.0], "second": [47.0]},
-        reads_test_set=True,
-        reported={"first": Reported(macs_g=2.6, top1=46.05)},
+    assert [table.name for table in tables(plain)] == ["table"]
+    rich = make_results({"first": [46.0], "second": [47.0]}, reads_test_set=True)
+    shown = cells(tables(rich)[0], "first")
+    assert shown["top-1, best test epoch (optimistic)"] == "46.75"
+
+
+def test_tuned_rates_and_dead_neurons_have_columns_when_there_are_some(
+    make_results: MakeResults,
+) -> None:
+    results = make_results(
+        {"base": [46.0], "other": [47.0]}, rows_with={"other": {"tuned": {"lr": 0.05}}}
     )
-    shown = {column.full_heading: column for column in columns(rich)}
-    assert shown["reported MACs (G)"].text(rich.rows[0]) == "2.600"
-    assert shown["reported top-1 (%)"].text(rich.rows[0]) == "46.05"
-    assert shown["reported top-1 (%)"].text(rich.rows[1]) == "\u2013"
-    assert "reported params (M)" not in shown  # no row has one
-    assert shown["top-1, best test epoch (optimistic)"].text(rich.rows[0]) == "46.75"
+    diagnosis = {"last_block": {"zero_percent": 81.5}}
+    (results.rows[1].runs[0].folder / "diagnosis.json").write_text(json.dumps(diagnosis))
+    shown = tables(results)[0]
+    assert cells(shown, "base")["tuned lr"] == "\u2013"
+    assert cells(shown, "other")["tuned lr"] == "0.05"
+    assert cells(shown, "other")["zeros after the last block (%)"] == "81.50"
+    assert cells(shown, "base")["zeros after the last block (%)"] == "\u2013"
+
+
+def test_verdicts_say_p_seeds_and_why(make_results: MakeResults) -> None:
+    results = make_results(
+        {"base": [46.0, 47.0, 48.0], "up": [50.0, 51.1, 51.9], "one": [50.0, "missing", "missing"]}
+    )
+    shown = cells(named(results, "verdicts"), "up")
+    gap = results.comparisons["up"]
+    assert gap.difference is not None and gap.difference.p is not None
+    assert shown["paired t test: p"] == "< 0.001" if gap.difference.p < 0.001 else True
+    assert shown["paired t test: p (Holm)"] == chance(gap.p_holm)
+    assert shown["seeds that show 0.5 points: alone"] == str(gap.seeds_alone)
+    assert shown["verdict"] == "better"
+    assert cells(named(results, "verdicts"), "one") == {
+        "row": "one",
+        "shared seeds": "1",
+        "paired t test: points [95 % interval]": "+4.00",
+        "paired t test: p": "\u2013",
+        "paired t test: p (Holm)": "\u2013",
+        "seeds that show 0.5 points: alone": "\u2013",
+        "seeds that show 0.5 points: among all rows": "\u2013",
+        "verdict": "too few seeds",
+        "because": "one shared seed has no spread to test against",
+    }
+
+
+def test_sign_flips_have_a_column_from_six_seeds(make_results: MakeResults) -> None:
+    base = [46.0, 46.3, 46.1, 45.8, 46.2, 46.4]
+    up = [value + 0.5 + 0.01 * i for i, value in enumerate(base)]
+    results = make_results({"base": base, "up": up, "few": [*up[:3], *["missing"] * 3]})
+    shown = named(results, "verdicts")
+    assert cells(shown, "up")["p (sign flips)"] == "0.031"  # 2 / 2^6
+    assert cells(shown, "few")["p (sign flips)"] == "needs 6 seeds or more"
+
+
+def test_two_uncertainties_are_side_by_side(make_results: MakeResults) -> None:
+    results = make_results({"base": [46.0, 47.0], "up": [50.0, 51.0]}, images=500)
+    shown = cells(named(results, "uncertainty"), "up")
+    images = results.rows[1].difference_over_images
+    assert images is not None and images.both_low is not None
+    gap = "top-1 minus base (points), 95 % interval"
+    assert shown[f"{gap}: other test images"] == f"[{signed(images.low)}, {signed(images.high)}]"
+    assert shown[f"{gap}: both"].startswith(f"[{signed(images.both_low)}, ")
+    assert cells(named(results, "uncertainty"), "base")[f"{gap}: both"] == "\u2013"
+    assert "uncertainty" not in [table.name for table in tables(make_results({"a": [1.0]}))]
+
+
+def test_reported_stands_beside_ours_at_its_own_size(make_results: MakeResults) -> None:
+    errata = ("4: BatchNorm left out.",)
+    results = make_results(
+        {"near": [46.0, 47.0], "far": [50.0, 51.0], "odd": [48.0, 49.0], "plain": [1.0, 2.0]},
+        reads_test_set=True,
+        reported={
+            "near": Reported(macs_g=2.63, params_m=16.36, top1=46.05, top5=74.41),
+            "far": Reported(macs_g=2.63, params_m=6.36, top1=57.23, errata=errata),
+            "odd": Reported(macs_g=3.0, params_m=16.36),
+        },
+        rows_with={name: {"reported_cost": OURS} for name in ("near", "far", "odd")},
+    )
+    shown = named(results, "reported")
+    assert [row.name for row in shown.rows] == ["near", "far", "odd"]
+    near, far, odd = (cells(shown, name) for name in ("near", "far", "odd"))
+    assert (near["MACs (G): reported"], near["MACs (G): ours"]) == ("2.630", "2.586")
+    assert near["MACs (G): gap (%)"] == "\u22121.7"
+    assert near["cost explained by"] == "within 3 %"
+    assert near["top-1 (%): reported"] == "46.05"
+    assert near["top-1 (%): ours"] == "46.50 \u00b1 0.71"
+    assert near["top-1 (%): ours, best test epoch"] == "47.25 \u00b1 0.71"
+    assert far["params (M): gap (%)"] == "+157.2"
+    assert far["cost explained by"] == "erratum 4"
+    assert far["top-5 (%): reported"] == "\u2013"
+    assert odd["cost explained by"] == "unexplained"
+    assert "erratum 4: BatchNorm left out." in results.remarks
+
+
+OURS = CostAt(2_586_000_000, 16_360_000, 224)
+
+
+def test_explanations(make_results: MakeResults) -> None:
+    def said(*errata: str) -> str:
+        reported = Reported(params_m=6.36, errata=errata)
+        made = make_results(
+            {"a": [1.0]}, reported={"a": reported}, rows_with={"a": {"reported_cost": OURS}}
+        )
+        return explanation(made.rows[0])
+
+    assert said() == "unexplained"
+    assert said("1: a", "11: b") == "errata 1, 11"
+    assert said("a misprint of 16.36") == "a misprint of 16.36"
+    assert explanation(make_results({"a": [1.0]}).rows[0]) == "\u2013"
+
+
+def test_all_tables_are_one_markdown_file(make_results: MakeResults) -> None:
+    text = markdown_of_all(
+        make_results({"base": [46.0, 47.0], "up": [50.0, 51.5]}, images=200, title="T")
+    )
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == ["## Verdicts", "## Two uncertainties"]
+    widths = {line.count("|") for line in text.split("## ")[1].splitlines() if "|" in line}
+    assert len(widths) == 1
 
 
 def test_csv_has_numbers_as_numbers(make_results: MakeResults) -> None:

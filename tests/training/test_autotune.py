@@ -10,12 +10,16 @@ import pytest
 import torch
 
 from blocklab.data import DataSpec
+from blocklab.data.cache import cache_folder
 from blocklab.errors import RunError
 from blocklab.models import model_spec
-from blocklab.training import autotune
-from blocklab.training.autotune import Workload, choose, measured_layouts, row_setup
+from blocklab.training import algorithms, autotune
+from blocklab.training.algorithms import measured_algorithms
+from blocklab.training.autotune import choose, measured_layouts, resumed_setup, row_setup
+from blocklab.training.loop import prepare
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import RunDefinition, execute_run, row_hash
+from blocklab.training.workload import Workload
 
 Times = dict[str, float]
 
@@ -30,13 +34,15 @@ def _work(steps: int = 4000, **changes: Any) -> Workload:
 def timed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Times, list[list[str]]]]:
     """Made-up seconds of a step, by name; and which steps were timed."""
     seconds = {"contiguous": 0.1, "channels_last": 0.1, "step": 0.1}
+    seconds |= {"direct": 0.1, "plain": 0.1, "fourier": 0.1}
     asked: list[list[str]] = []
 
     def alternate(steps: dict[str, Callable[[], None]], threads: int) -> Times:
         asked.append(list(steps))
         return {name: seconds[name] for name in steps}
 
-    monkeypatch.setattr(autotune, "_alternate", alternate)
+    monkeypatch.setattr(autotune, "alternate", alternate)
+    monkeypatch.setattr(algorithms, "alternate", alternate)
     monkeypatch.setattr(autotune, "_make_step", lambda *_: lambda: None)
     yield seconds, asked
 
@@ -94,7 +100,7 @@ def test_a_damaged_memory_is_measured_again(
     timed: tuple[Times, list[list[str]]], damage: str
 ) -> None:
     measured_layouts(_work(), "bf16-mixed")
-    (file,) = (autotune.cache_folder() / "setups").glob("*.json")
+    (file,) = (cache_folder() / "setups").glob("*.json")
     saved = json.loads(file.read_text())
     if damage == "other key":
         damage = json.dumps({**saved, "key": {}})
@@ -153,6 +159,39 @@ def test_compiling_that_fails_or_has_no_compiler_is_noted(
     choice = choose(work, "bf16-mixed")
     assert not choice.compiled
     assert choice.note.endswith("compile: off (no C++ compiler)")
+
+
+def _large(steps: int = 4000) -> Workload:
+    """A narrow RepLKNet with maps of 16x16 down to 2x2: the first ones meet 31 and 15 taps."""
+    recipe = Recipe.parse({"epochs": 1, "batch_size": 2, "memory_format": "contiguous"})
+    spec = model_spec({"base": "replknet_31b", "widths": [4, 4, 8, 8], "depths": [1, 1, 1, 1]})
+    return Workload(spec, recipe, 64, 5, 2 * steps, 1)
+
+
+def test_large_kernels_take_the_algorithm_that_is_clearly_faster(
+    timed: tuple[Times, list[list[str]]], tmp_path: Path
+) -> None:
+    assert measured_algorithms(_large(), "32-true", "contiguous") == {}
+    assert timed[1] and all(set(names) == {"direct", "plain", "fourier"} for names in timed[1])
+    timed[0].update(fourier=0.01)
+    assert measured_algorithms(_large(), "32-true", "contiguous") == {}  # remembered
+    found = measured_algorithms(_large(), "bf16-mixed", "contiguous")
+    assert found and set(found.values()) == {"fourier"}
+    setup = row_setup(_large(), tmp_path, "row")
+    assert dict(setup.algorithms)
+    assert "large kernels by measurement: " in setup.note
+    state = prepare(_large().spec.build(5), _large().recipe, setup)
+    ways = {name: state.model.get_submodule(name).algorithm for name in found}
+    assert ways == found
+    assert resumed_setup(_large().recipe, setup.describe()).algorithms == setup.algorithms
+    assert not row_setup(_large(steps=10), tmp_path, "short row").algorithms
+
+
+def test_a_real_measurement_of_large_kernels_names_only_what_there_is() -> None:
+    found = measured_algorithms(_large(), "32-true", "contiguous")
+    kernels = algorithms._large_kernels(_large())
+    assert kernels
+    assert found.keys() <= kernels.keys()
 
 
 def test_a_real_measurement_times_both_layouts_and_leaves_random_numbers() -> None:

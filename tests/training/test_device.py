@@ -72,6 +72,7 @@ def test_a_resumed_run_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         "precision": "32-true",
         "memory_format": "contiguous",
         "compile": True,
+        "algorithms": {},
         "setup_note": "measured",
         "devices": 1,
     }

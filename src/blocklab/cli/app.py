@@ -62,8 +62,8 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except TyperException as error:
-        said = error.format_message() if isinstance(error, typer.BadParameter.__base__) else error
-        said = str(said).rstrip(".")
+        in_full = getattr(error, "format_message", error.__str__)  # names the option at fault
+        said = in_full().rstrip(".")
         return _say(f"{said}; `blocklab {_verb(arguments)}--help` shows what it takes", 2)
     except BlocklabError as error:
         return _say(str(error), error.exit_status)

@@ -7,21 +7,21 @@ meta device, and each operator that reaches PyTorch's dispatcher is counted.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from blocklab.blocks import ReparamLargeKernelConv, registered_blocks
+from blocklab.blocks.plugins import plugin_errors
 from blocklab.errors import InputError
 from blocklab.models import ModelSpec, model_spec
+from blocklab.models.meta import quick_result, without_memory
 
 # Operators that multiply no matrices, beyond the element-wise ones, reductions and views, which
 # PyTorch tags. What is in neither set is an error, so that no product is missed in silence.
@@ -35,18 +35,6 @@ WITHOUT_PRODUCTS = frozenset(
         "ones_like scalar_tensor selu sort stack std sum topk upsample_bilinear2d "
         "upsample_nearest2d var var_mean zeros zeros_like"
     ).split()
-)
-
-# Operators of one map whose result has its shape and type. Without memory there is nothing for
-# them to compute, and PyTorch's own inference of their shapes takes most of a count's time.
-_SAME_AS_INPUT = frozenset(
-    "celu elu gelu hardswish leaky_relu mish relu selu sigmoid silu tanh".split()
-)
-_OF_TWO_MAPS = frozenset(("add", "mul", "sub", "div"))
-# Initialisation, which has nothing to fill on the meta device.
-_FILLS = frozenset(
-    [getattr(Tensor, name) for name in "normal_ uniform_ fill_ zero_ erfinv_ clamp_".split()]
-    + [nn.init.normal_, nn.init.uniform_, nn.init.constant_, nn.init.kaiming_uniform_]
 )
 
 
@@ -67,7 +55,7 @@ class _MacCounter(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         packet = func._overloadpacket
-        quick = _without_inference(packet.__name__, args)
+        quick = quick_result(packet.__name__, args)
         if quick is not None:
             return quick
         out = func(*args, **(kwargs or {}))
@@ -91,49 +79,7 @@ class _MacCounter(TorchDispatchMode):
         )
 
 
-def _without_inference(name: str, args: Any) -> Any:
-    """Return an operator's empty result where its shape is known at once; None elsewhere."""
-    first = args[0] if args else None
-    if not isinstance(first, Tensor) or not first.is_meta or not first.is_floating_point():
-        return None
-    if name in _SAME_AS_INPUT:
-        return torch.empty_like(first)
-    if name in _OF_TWO_MAPS:
-        other = args[1]
-        if isinstance(other, Tensor) and other.is_meta and other.dtype == first.dtype:
-            shape = _broadcast(first.shape, other.shape)
-            return None if shape is None else first.new_empty(shape)
-        return torch.empty_like(first) if isinstance(other, int | float) else None
-    if name == "native_batch_norm" and not args[5]:  # in evaluation mode it gives no statistics
-        return torch.empty_like(first), first.new_empty(0), first.new_empty(0)
-    return None
-
-
-def _broadcast(first: Sequence[int], second: Sequence[int]) -> list[int] | None:
-    if len(first) != len(second):
-        return None
-    sides = [max(pair) if 1 in pair else pair[0] for pair in zip(first, second, strict=True)]
-    fits = all(a in (1, n) and b in (1, n) for a, b, n in zip(first, second, sides, strict=True))
-    return sides if fits else None
-
-
-class _NoFilling(TorchFunctionMode):
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        filled = args[0] if args else (kwargs or {}).get("tensor")
-        if func in _FILLS and isinstance(filled, Tensor) and filled.is_meta:
-            return filled
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def without_memory() -> Iterator[None]:
-    """Modules that are built inside have shapes and no values, and are not initialised."""
-    with torch.device("meta"), _NoFilling():
-        yield
-
-
+@plugin_errors()
 def count_macs(model: nn.Module, images: Tensor, on_count: Callable[[int], None]) -> None:
     """Run a model on `images` and report each product's MACs as it happens.
 

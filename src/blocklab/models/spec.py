@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
 from pydantic import ValidationError
 
 from blocklab.backbones import BACKBONES, FAMILIES, Backbone, BackboneConfig
 from blocklab.errors import InputError, did_you_mean, one_line
+from blocklab.models.meta import without_memory
 
 Lookup = Callable[[str], Mapping[str, Any]]
 
@@ -32,7 +32,7 @@ class ModelSpec:
 
     def build_meta(self, num_classes: int = 1000, in_chans: int = 3) -> Backbone:
         """Build the network without memory for its weights, to count or to describe it."""
-        with torch.device("meta"):
+        with without_memory():
             return self.build(num_classes, in_chans)
 
     def to_dict(self) -> dict[str, Any]:

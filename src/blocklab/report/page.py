@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,77 +12,124 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from blocklab.files import write_atomically
-from blocklab.report.figures import ON_PAGE, Figure, figures, save_figures, svg
-from blocklab.report.tables import (
-    ABSENT,
-    Column,
-    accuracy_percent,
-    columns,
-    csv,
-    csv_text,
-    latex,
-    markdown,
-    square,
-)
+from blocklab.report.cells import ABSENT, accuracy_percent, chance, square
+from blocklab.report.drawing import ON_PAGE, Figure
+from blocklab.report.figures import figures, save_figures, svg
+from blocklab.report.formats import csv, csv_text, latex, markdown_of_all
+from blocklab.report.tables import tables
+from blocklab.study.claims import Judgement, judge_claims
 from blocklab.study.lines import RUN_COLUMNS, run_line
 from blocklab.study.results import RowResult, RunRecord, StudyResults
+from blocklab.study.statistics import BETTER, FEWEST_FOR_SIGN_FLIPS, TOO_FEW, WORSE
 
+PAGE = "report.html"
 RUNS_SHOWN_OPEN = 30  # longer lists start folded
 
 
 def write_report(results: StudyResults, folder: Path) -> Path:
-    """Write report.html, table.md, table.tex, table.csv, runs.csv and figures/ to `folder`.
+    """Write report.html, table.md, tables in LaTeX, table.csv, runs.csv and figures/ to `folder`.
 
     The page needs no other file and no network. Returns its path. Results without a finished run
     give a page that says so.
 
     Raises:
-        RunError: if the folder cannot be written.
+        RunError: if the folder cannot be written, or a run's predictions are damaged.
     """
-    write_atomically(folder / "table.md", markdown(results))
-    write_atomically(folder / "table.tex", latex(results))
+    write_atomically(folder / "table.md", markdown_of_all(results))
+    written = {table.name for table in tables(results)}
+    for table in tables(results):
+        write_atomically(folder / f"{table.name}.tex", latex(table))
+    for name in {"verdicts", "uncertainty", "reported"} - written:
+        (folder / f"{name}.tex").unlink(missing_ok=True)
     write_atomically(folder / "table.csv", csv(results))
     lines = [run_line(row, run) for row, run in results.runs]
     write_atomically(folder / "runs.csv", csv_text(lines, RUN_COLUMNS))
-    save_figures(results, folder / "figures")
-    page = folder / "report.html"
-    write_atomically(page, html(results))
+    drawn = figures(results)
+    save_figures(drawn, folder / "figures")
+    page = folder / PAGE
+    write_atomically(page, html(results, drawn))
     return page
 
 
-def html(results: StudyResults) -> str:
-    """Return the page. All text from files is escaped; nothing in it is fetched."""
-    environment = Environment(
+def html(results: StudyResults, drawn: tuple[Figure, ...] | None = None) -> str:
+    """Return the page. All text from files is escaped; nothing in it is fetched.
+
+    `drawn` are its figures, if they have been made before.
+    """
+    drawn = figures(results) if drawn is None else drawn
+    made = {table.name: table for table in tables(results)}
+    shared = [one.difference.n for one in results.comparisons.values() if one.difference]
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            results=results,
+            summary=summary_sentence(results),
+            glance=at_a_glance(results),
+            tables=made,
+            claims=_claims(results),
+            figures=[(figure, Markup(svg(figure, ON_PAGE))) for figure in drawn],
+            specifications=_specifications(drawn),
+            theme=ON_PAGE,
+            bundle=_bundle() if drawn else "",
+            finished=sum(len(row.finished) for row in results.rows),
+            planned=sum(len(row.planned_seeds) for row in results.rows),
+            most_seeds=max((len(row.finished) for row in results.rows), default=0),
+            most_shared=max(shared, default=0),
+            flips=FEWEST_FOR_SIGN_FLIPS,
+            optimistic=any(row.best_top1 for row in results.rows),
+            diagnosed=any(row.zeros_percent for row in results.rows),
+            tuned=any(row.tuned for row in results.rows),
+            speeds=[_speed(row) for row in results.rows if row.finished],
+            setups=_setups(results),
+            runs=[_run_cells(row.name, run) for row, run in results.runs],
+            runs_open=len(results.runs) <= RUNS_SHOWN_OPEN,
+            troubles=_troubles(results),
+            recipe=_flat(results.recipe),
+            data=_flat(results.data),
+        )
+    )
+
+
+@cache
+def environment() -> Environment:
+    """The templates of this folder, with everything escaped."""
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = columns(results)
-    drawn = figures(results)
-    return environment.get_template("page.html.j2").render(
-        results=results,
-        summary=summary_sentence(results),
-        columns=shown,
-        groups=_groups(shown),
-        figures=[(figure, Markup(svg(figure, ON_PAGE))) for figure in drawn],
-        specifications=_specifications(drawn),
-        theme=ON_PAGE,
-        bundle=_bundle() if drawn else "",
-        finished=sum(len(row.finished) for row in results.rows),
-        planned=sum(len(row.planned_seeds) for row in results.rows),
-        most_seeds=max((len(row.finished) for row in results.rows), default=0),
-        optimistic=any(row.best_top1 for row in results.rows),
-        reported=any(row.reported for row in results.rows),
-        speeds=[_speed(row) for row in results.rows if row.finished],
-        setups=_setups(results),
-        runs=[_run_cells(row.name, run) for row, run in results.runs],
-        runs_open=len(results.runs) <= RUNS_SHOWN_OPEN,
-        troubles=_troubles(results),
-        recipe=_flat(results.recipe),
-        data=_flat(results.data),
-    )
+
+
+def at_a_glance(results: StudyResults) -> list[tuple[str, str]]:
+    """Return what most readers want first, each with its name: the best row and the verdicts."""
+    found = []
+    if best := best_row(results):
+        assert best.top1 is not None
+        spread = f" \u00b1 {best.top1.sd:.2f}" if best.top1.sd is not None else ""
+        found.append(("highest mean top-1", f"{best.name}: {best.top1.mean:.2f}{spread} %"))
+    words = Counter(one.word for one in results.comparisons.values())
+    if sum(words.values()) > words[TOO_FEW]:
+        counts = [f"{words[word]} {word}" for word in (BETTER, WORSE) if words[word]]
+        rest = sum(words.values()) - words[BETTER] - words[WORSE]
+        counts += [f"{rest} not shown to be either"] if rest else []
+        found.append((f"against {results.baseline}", ", ".join(counts)))
+    elif words and any(row.top1 for row in results.rows):
+        found.append((f"against {results.baseline}", "too few seeds for a verdict"))
+    if plan := results.planning:
+        alone = "more than 10,000" if plan.seeds_alone is None else f"{plan.seeds_alone:,}"
+        among = "more than 10,000" if plan.seeds_among_all is None else f"{plan.seeds_among_all:,}"
+        needed = f"{alone} alone" + (f", {among} among {plan.rows} rows" if plan.rows > 1 else "")
+        found.append(("seeds that show 0.5 points", needed))
+    return found
+
+
+def best_row(results: StudyResults) -> RowResult | None:
+    """Return the row of the highest mean top-1; None where no run has finished."""
+    finished = [row for row in results.rows if row.top1 is not None]
+    return max(finished, key=lambda row: row.top1.mean if row.top1 else 0.0, default=None)
 
 
 def summary_sentence(results: StudyResults) -> str:
@@ -123,9 +169,9 @@ def _specifications(drawn: tuple[Figure, ...]) -> dict[str, dict[str, Any]]:
     return {figure.name: figure.specification for figure in drawn}
 
 
-def _groups(shown: tuple[Column, ...]) -> list[tuple[str, int]]:
-    """Return the headings that span columns, and how many each spans."""
-    return [(name, len(list(same))) for name, same in groupby(shown, lambda one: one.group)]
+def _claims(results: StudyResults) -> list[tuple[Judgement, str]]:
+    """Return each claim judged, with its corrected p as text."""
+    return [(one, chance(one.p_holm)) for one in judge_claims(results)]
 
 
 @dataclass(frozen=True)

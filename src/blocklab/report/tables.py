@@ -1,168 +1,195 @@
-"""The results table, once as columns and then as Markdown, LaTeX, CSV or the page's HTML."""
+"""The tables as columns, of which each format and the page make theirs."""
 
-import csv as csv_format
-import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
 
-from blocklab.study.results import Reported, RowResult, StudyResults
-from blocklab.study.statistics import Summary
+from blocklab.report.cells import (
+    ABSENT,
+    MINUS,
+    accuracy_percent,
+    chance,
+    counted,
+    difference,
+    interval,
+    mean_and_sd,
+    signed,
+    signed_interval,
+    square,
+)
+from blocklab.study.results import COST_TOLERANCE_PERCENT, Reported, RowResult, StudyResults
+from blocklab.study.statistics import BETTER, FEWEST_FOR_SIGN_FLIPS, GAIN, SAME, WORSE, Comparison
 
-ABSENT = "\u2013"  # an en dash: not measured, which is not zero
-MINUS = "\u2212"
-TIMES = "\u00d7"
+COST, ACCURACY = "cost", "test accuracy (%)"
+CLEAR_GROUPS = (COST, ACCURACY)  # whose headings are clear without them
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: what its cells say, under a heading that may share a group with its neighbours."""
+    """A column: what its cells say, under a heading that may share a group with its neighbours.
+
+    `look` names how a cell is drawn on the page, where that depends on what it says.
+    """
 
     heading: str
     text: Callable[[RowResult], str]
     group: str = ""
+    look: Callable[[RowResult], str] | None = None
 
     @property
     def full_heading(self) -> str:
         """The heading where there is no line of groups above it."""
-        return f"{self.group} {self.heading}" if self.group == "reported" else self.heading
+        plain = not self.group or self.group in CLEAR_GROUPS
+        return self.heading if plain else f"{self.group}: {self.heading}"
 
 
-def columns(results: StudyResults) -> tuple[Column, ...]:
-    """Return the columns that these results can fill, from left to right."""
-    sizes = {row.input_size for row in results.rows}
-    at = f" at {square(*sizes)}" if len(sizes) == 1 else ""
-    accuracy = "test accuracy (%)"
-    found = [
-        Column("row", lambda row: row.name),
-        Column(f"MACs (G){at}", lambda row: counted(row.macs / 1e9), "cost"),
-        Column("params (M)", lambda row: counted(row.params / 1e6), "cost"),
-        Column("seeds", _seeds),
-        Column("top-1", lambda row: mean_and_sd(row.top1), accuracy),
-        Column("95 % interval", lambda row: interval(row.top1), accuracy),
-        Column("top-5", lambda row: mean_and_sd(row.top5), accuracy),
-    ]
-    if not at:
-        found.insert(2, Column("counted at", lambda row: square(row.input_size), "cost"))
-    if any(row.best_top1 for row in results.rows):
-        found.append(Column("top-1, best test epoch (optimistic)", _best, accuracy))
-    if results.baseline and len(results.rows) > 1:
-        heading = f"top-1 minus {results.baseline} (points)"
-        found.append(Column(heading, lambda row: difference(row, results.baseline)))
-    for heading, name, shown in (
-        ("MACs (G)", "macs_g", counted),
-        ("params (M)", "params_m", counted),
-        ("top-1 (%)", "top1", accuracy_percent),
-        ("top-5 (%)", "top5", accuracy_percent),
-    ):
-        if any(_reported(row, name) is not None for row in results.rows):
-            found.append(Column(heading, _reported_cell(name, shown), "reported"))
+@dataclass(frozen=True)
+class Table:
+    """A table: the name of its file, its title, its columns and the rows that it has."""
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[RowResult, ...]
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """The headings that span columns, and how many each spans."""
+        same = groupby(self.columns, lambda one: one.group)
+        return [(name, len(list(spanned))) for name, spanned in same]
+
+
+def tables(results: StudyResults) -> tuple[Table, ...]:
+    """Return the tables that these results can fill, the main one first."""
+    found = [Table("table", "Results", columns(results), results.rows)]
+    compared = tuple(row for row in results.rows if row.name in results.comparisons)
+    if any(row.difference for row in compared):
+        found.append(Table("verdicts", "Verdicts", _verdict_columns(results), compared))
+    if any(row.over_images for row in results.rows):
+        shown = _uncertainty_columns(results)
+        found.append(Table("uncertainty", "Two uncertainties", shown, results.rows))
+    reported = tuple(row for row in results.rows if row.reported)
+    if shown := _reported_columns(reported):
+        found.append(Table("reported", "Reported against measured", shown, reported))
     return tuple(found)
 
 
-def markdown(results: StudyResults) -> str:
-    """Return the table as GitHub's Markdown."""
-    shown = columns(results)
-    rule = ["---", *(["---:"] * (len(shown) - 1))]
-    lines = [
-        [_escape_markdown(column.full_heading) for column in shown],
-        rule,
-        *([_escape_markdown(column.text(row)) for column in shown] for row in results.rows),
+def columns(results: StudyResults) -> tuple[Column, ...]:
+    """Return the main table's columns that these results can fill, from left to right."""
+    sizes = {row.input_size for row in results.rows}
+    at = f" at {square(*sizes)}" if len(sizes) == 1 else ""
+    found = [
+        Column("row", lambda row: row.name),
+        Column(f"MACs (G){at}", lambda row: counted(row.macs / 1e9), COST),
+        Column("params (M)", lambda row: counted(row.params / 1e6), COST),
+        Column("seeds", _seeds),
+        Column("top-1", lambda row: mean_and_sd(row.top1), ACCURACY),
+        Column("95 % interval", lambda row: interval(row.top1), ACCURACY),
+        Column("top-5", lambda row: mean_and_sd(row.top5), ACCURACY),
     ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    if not at:
+        found.insert(2, Column("counted at", lambda row: square(row.input_size), COST))
+    if any(row.tuned and "lr" in row.tuned for row in results.rows):
+        found.insert(found.index(_named(found, "seeds")), Column("tuned lr", _tuned_rate))
+    if any(row.best_top1 for row in results.rows):
+        found.append(Column("top-1, best test epoch (optimistic)", _best, ACCURACY))
+    if any(row.zeros_percent for row in results.rows):
+        found.append(Column("zeros after the last block (%)", _zeros))
+    if results.comparisons:
+        heading = f"top-1 minus {results.baseline} (points)"
+        found.append(Column(heading, lambda row: difference(row, results.baseline)))
+        found.append(Column("verdict", lambda row: verdict(results, row), look=_look_of(results)))
+    return tuple(found)
 
 
-def latex(results: StudyResults) -> str:
-    """Return the table as a LaTeX tabular for the booktabs package."""
-    shown = columns(results)
-    heading = " & ".join(_escape_latex(column.full_heading) for column in shown)
-    body = [" & ".join(_escape_latex(column.text(row)) for column in shown) for row in results.rows]
-    # A line that starts with [ or * would be read as an option of the \\ or \midrule before it.
-    lines = [rf"{{}}{line} \\" if line[:1] in "[*" else rf"{line} \\" for line in [heading, *body]]
-    return "\n".join(
-        [
-            "% needs \\usepackage{booktabs}",
-            rf"\begin{{tabular}}{{l{'r' * (len(shown) - 1)}}}",
-            r"\toprule",
-            lines[0],
-            r"\midrule",
-            *lines[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
+def _verdict_columns(results: StudyResults) -> tuple[Column, ...]:
+    said = results.comparisons
+    flips = any(one.p_sign_flip is not None for one in said.values())
+    test, needed = "paired t test", f"seeds that show {GAIN:g} points"
+    found = [
+        Column("row", lambda row: row.name),
+        Column("shared seeds", lambda row: str(row.difference.n if row.difference else 0)),
+        Column("points [95 % interval]", lambda row: difference(row, results.baseline), test),
+        Column("p", lambda row: chance(row.difference.p if row.difference else None), test),
+        Column("p (Holm)", lambda row: chance(said[row.name].p_holm), test),
+        Column("alone", lambda row: _whole(said[row.name].seeds_alone), needed),
+        Column("among all rows", lambda row: _whole(said[row.name].seeds_among_all), needed),
+        Column("verdict", lambda row: verdict(results, row), look=_look_of(results)),
+        Column("because", lambda row: said[row.name].reason or ABSENT),
+    ]
+    if flips:
+        cell = Column("p (sign flips)", lambda row: _flips(said[row.name]))
+        found.insert(5, cell)
+    if not any(one.reason for one in said.values()):
+        found.pop()
+    return tuple(found)
+
+
+def _uncertainty_columns(results: StudyResults) -> tuple[Column, ...]:
+    top1 = "top-1 (%), 95 % interval"
+    found = [
+        Column("row", lambda row: row.name),
+        Column("other seeds", lambda row: interval(row.top1), top1),
+        Column("other test images", lambda row: interval(row.over_images), top1),
+    ]
+    if any(row.difference_over_images for row in results.rows):
+        gap = f"top-1 minus {results.baseline} (points), 95 % interval"
+        found += [
+            Column("other seeds", lambda row: signed_interval(row.difference), gap),
+            Column(
+                "other test images", lambda row: signed_interval(row.difference_over_images), gap
+            ),
+            Column("both", lambda row: _both(row), gap),
         ]
-    )
+    return tuple(found)
 
 
-def csv(results: StudyResults) -> str:
-    """Return one line a row, numbers as numbers: counts whole, the rest to the table's decimals.
-
-    No text cell can start a spreadsheet formula.
-    """
-    lines = results.summary_lines()
-    return csv_text([{name: _rounded(name, cell) for name, cell in line.items()} for line in lines])
+_COSTS = (("macs", "macs_g", "MACs (G)"), ("params", "params_m", "params (M)"))
 
 
-def csv_text(lines: Iterable[dict[str, Any]], names: Iterable[str] = ()) -> str:
-    """Write lines of named cells as CSV; None is empty, and text never starts a formula."""
-    lines = list(lines)
-    names = list(names) or (list(lines[0]) if lines else [])
-    out = io.StringIO()
-    writer = csv_format.writer(out, lineterminator="\n")
-    writer.writerow([_harmless(name) for name in names])
-    writer.writerows([_harmless(line[name]) for name in names] for line in lines)
-    return out.getvalue()
+def _reported_columns(rows: Sequence[RowResult]) -> tuple[Column, ...]:
+    found: list[Column] = []
+    for name, field, group in (
+        ("macs", "macs_g", "MACs (G)"),
+        ("params", "params_m", "params (M)"),
+    ):
+        if any(_reported(row, field) is not None for row in rows):
+            found.append(Column("reported", _reported_cell(field, counted), group))
+            if any(row.reported_cost for row in rows):
+                unit = 1e9 if name == "macs" else 1e6
+                found.append(Column("ours", _our_cost(name, unit), group))
+                found.append(Column("gap (%)", _gap(name), group, _far(name)))
+    for name in ("top1", "top5"):
+        group = f"top-{name[-1]} (%)"
+        if any(_reported(row, name) is not None for row in rows):
+            found.append(Column("reported", _reported_cell(name, accuracy_percent), group))
+            found.append(Column("ours", _our_accuracy(name), group))
+            if any(getattr(row, f"best_{name}") for row in rows):
+                found.append(Column("ours, best test epoch", _our_accuracy(f"best_{name}"), group))
+    if any(row.cost_gaps_percent for row in rows):
+        found.append(Column("cost explained by", explanation))
+    return (Column("row", lambda row: row.name), *found) if found else ()
 
 
-def square(size: int) -> str:
-    """Show a size of images, a side by a side."""
-    return f"{size}{TIMES}{size}"
+def explanation(row: RowResult) -> str:
+    """Say which erratum explains a cost that is more than 3 % from ours, or that none does."""
+    far = [name for name, gap in row.cost_gaps_percent.items() if abs(gap) > COST_TOLERANCE_PERCENT]
+    if not far:
+        return f"within {COST_TOLERANCE_PERCENT:g} %" if row.cost_gaps_percent else ABSENT
+    errata = row.reported.errata if row.reported else ()
+    if not errata:
+        return "unexplained"
+    named = [text.partition(":")[0] for text in errata if re.match(r"\d+:", text)]
+    if len(named) < len(errata):
+        return "; ".join(errata)
+    return f"errat{'um' if len(named) == 1 else 'a'} {', '.join(named)}"
 
 
-def counted(value: float | None) -> str:
-    """Show G or M with 3 decimals; a model too small for them gets 2 significant digits."""
-    if value is None:
-        return ABSENT
-    return f"{value:.3f}" if value >= 0.01 or value == 0 else f"{value:.2g}"
-
-
-def accuracy_percent(value: float | None) -> str:
-    """Show a percentage with 2 decimals."""
-    return ABSENT if value is None else f"{value:.2f}"
-
-
-def mean_and_sd(summary: Summary | None) -> str:
-    """Show the mean and SD, or the one value that there is."""
-    if summary is None:
-        return ABSENT
-    sd = "" if summary.sd is None else f" \u00b1 {summary.sd:.2f}"
-    return f"{summary.mean:.2f}{sd}"
-
-
-def interval(summary: Summary | None) -> str:
-    """Show ``[low, high]``."""
-    if summary is None or summary.low is None or summary.high is None:
-        return ABSENT
-    return f"[{summary.low:.2f}, {summary.high:.2f}]"
-
-
-def difference(row: RowResult, baseline: str | None) -> str:
-    """Show a row's gain on the baseline in points, signed, with its interval."""
-    if row.name == baseline:
-        return "baseline"
-    gap = row.difference
-    if gap is None:
-        return ABSENT
-    if gap.low is None or gap.high is None:
-        return signed(gap.mean)
-    return f"{signed(gap.mean)} [{signed(gap.low)}, {signed(gap.high)}]"
-
-
-def signed(value: float) -> str:
-    """Show points with their sign; what rounds to zero has none."""
-    text = f"{value:+.2f}"
-    return "0.00" if float(text) == 0 else text.replace("-", MINUS)
+def verdict(results: StudyResults, row: RowResult) -> str:
+    """Show the one word for a row; the baseline has none."""
+    said = results.comparisons.get(row.name)
+    return ABSENT if said is None else said.word
 
 
 def _seeds(row: RowResult) -> str:
@@ -174,52 +201,69 @@ def _best(row: RowResult) -> str:
     return mean_and_sd(row.best_top1)
 
 
+def _named(found: Sequence[Column], heading: str) -> Column:
+    return next(column for column in found if column.heading == heading)
+
+
+def _tuned_rate(row: RowResult) -> str:
+    return f"{row.tuned['lr']:g}" if row.tuned and "lr" in row.tuned else ABSENT
+
+
+def _zeros(row: RowResult) -> str:
+    return ABSENT if row.zeros_percent is None else mean_and_sd(row.zeros_percent)
+
+
+def _look_of(results: StudyResults) -> Callable[[RowResult], str]:
+    looks = {BETTER: "better", WORSE: "worse", SAME: "same"}
+    return lambda row: looks.get(verdict(results, row), "open")
+
+
+def _whole(number: int | None) -> str:
+    return ABSENT if number is None else f"{number:,}"
+
+
+def _flips(said: Comparison) -> str:
+    few = said.difference is not None and said.difference.n < FEWEST_FOR_SIGN_FLIPS
+    return f"needs {FEWEST_FOR_SIGN_FLIPS} seeds or more" if few else chance(said.p_sign_flip)
+
+
+def _both(row: RowResult) -> str:
+    gap = row.difference_over_images
+    if gap is None or gap.both_low is None or gap.both_high is None:
+        return ABSENT
+    return f"[{signed(gap.both_low)}, {signed(gap.both_high)}]"
+
+
+def _our_cost(name: str, unit: float) -> Callable[[RowResult], str]:
+    return lambda row: (
+        counted(getattr(row.reported_cost, name) / unit) if row.reported_cost else ABSENT
+    )
+
+
+def _our_accuracy(name: str) -> Callable[[RowResult], str]:
+    return lambda row: mean_and_sd(getattr(row, name))
+
+
+def _gap(name: str) -> Callable[[RowResult], str]:
+    def cell(row: RowResult) -> str:
+        gap = row.cost_gaps_percent.get(name)
+        if gap is None:
+            return ABSENT
+        text = f"{gap:+.1f}"
+        return "0.0" if float(text) == 0 else text.replace("-", MINUS)
+
+    return cell
+
+
+def _far(name: str) -> Callable[[RowResult], str]:
+    return lambda row: (
+        "far" if abs(row.cost_gaps_percent.get(name, 0)) > COST_TOLERANCE_PERCENT else ""
+    )
+
+
 def _reported(row: RowResult, name: str) -> float | None:
     return getattr(row.reported or Reported(), name)
 
 
 def _reported_cell(name: str, shown: Callable[[float | None], str]) -> Callable[[RowResult], str]:
     return lambda row: shown(_reported(row, name))
-
-
-def _escape_markdown(text: str) -> str:
-    text = re.sub(r"\s+", " ", text)
-    text = re.sub(r"([\\|`*])", r"\\\1", text).replace("](", r"]\(")
-    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside a word it is only itself
-    return re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("<", "&lt;")
-
-
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "\u00b1": r"$\pm$",
-    TIMES: r"$\times$",
-    MINUS: "$-$",
-    ABSENT: "--",
-    **{character: rf"\{character}" for character in "&%$#_{}"},
-}
-
-
-def _escape_latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in re.sub(r"\s+", " ", text))
-
-
-def _rounded(name: str, cell: Any) -> Any:
-    if not isinstance(cell, float):
-        return cell
-    if "_percent" in name or "_points" in name:
-        return round(cell, 2)
-    return float(f"{cell:.4g}") if name.startswith("difference_p") else round(cell, 3)
-
-
-def _harmless(cell: Any) -> Any:
-    if not isinstance(cell, str):
-        return cell
-    starts_formula = cell.startswith(("=", "+", "-", "@", "\t", "\r"))
-    one_line = re.sub(r"[\r\n]+", " ", cell)
-    return f"'{one_line}" if starts_formula else one_line

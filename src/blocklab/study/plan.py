@@ -128,6 +128,8 @@ def _fit(row: Row, data: ImageData, study: Study) -> Cost:
         raise InputError(f"study '{study.name}', row '{row.name}': {error}") from None
 
 
+TIMED_MACS = 8e9  # of a forward pass: some of a batch, so that a list of runs takes seconds
+
 PLAN_HEADINGS = (
     *("row", "MACs (G)", "input", "params (M)", "memory (MB)", "runs", "finished", "time left (s)"),
 )
@@ -143,12 +145,13 @@ def plan_lines(
     plan = make_plan(with_candidates(studies), out, workers, threads)
     rate = _macs_a_second(plan) * plan.sharing.workers if plan.jobs else 1.0
     left = {job.hash: job.work / rate for job in plan.jobs}
+    unfinished = set(left)
     lines = []
     for study, costs in zip(plan.studies, plan.costs, strict=True):
         for row in study.rows:
             counted, size = costs[row.name]
             hashes = [row.definition(seed).hash for seed in study.seeds]
-            waiting = [run_hash for run_hash in hashes if run_hash in left]
+            waiting = [run_hash for run_hash in hashes if run_hash in unfinished]
             lines.append(
                 {
                     "study": study.name,
@@ -160,7 +163,7 @@ def plan_lines(
                     "runs": len(hashes),
                     "finished": len(hashes) - len(waiting),
                     # A run that two rows share is counted for the first of them.
-                    "seconds_left": sum(left.pop(run_hash) for run_hash in waiting),
+                    "seconds_left": sum(left.pop(run_hash, 0.0) for run_hash in waiting),
                 }
             )
     return lines
@@ -193,6 +196,9 @@ def _macs_a_second(plan: Plan) -> float:
         model, optimizer = setup.fabric.setup(state.model, state.optimizer)
         batches = make_batches(data.train, data, recipe, setup, 0, train=True)
         images, labels = next(iter(batches.epoch(0)))
+        macs_an_image = job.work / (len(data.train) * recipe.epochs)
+        few = max(2, int(TIMED_MACS / macs_an_image))
+        images, labels = images[:few], labels[:few]
         seconds = []
         for _ in range(3):  # the first one warms up
             began = time.perf_counter()
@@ -202,5 +208,4 @@ def _macs_a_second(plan: Plan) -> float:
             seconds.append(time.perf_counter() - began)
     finally:
         torch.set_num_threads(before)
-    macs_an_image = job.work / (len(data.train) * recipe.epochs)
     return macs_an_image * len(labels) / min(seconds[1:])

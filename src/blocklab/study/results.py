@@ -122,6 +122,13 @@ class RowResult:
         return over_images(ours, theirs) if len(ours) == len(pairs) else None
 
     @cached_property
+    def zeros_percent(self) -> Summary | None:
+        """Zeros after the last block, in % of its outputs, over the runs that were diagnosed."""
+        last = [(run.diagnosis or {}).get("last_block") for run in self.finished]
+        shares = [float(one["zero_percent"]) for one in last if one]
+        return summarise(shares) if shares else None
+
+    @cached_property
     def cost_gaps_percent(self) -> dict[str, float]:
         """How far our `reported_cost` is from the reported MACs and params, where there are any."""
         if self.reported is None or self.reported_cost is None:

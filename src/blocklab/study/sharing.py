@@ -12,7 +12,9 @@ from pathlib import Path
 
 import torch
 
+from blocklab.blocks.plugins import plugin_errors
 from blocklab.errors import InputError
+from blocklab.models.meta import QuickShapes
 from blocklab.training.device import available_cores
 from blocklab.training.run import RunDefinition
 
@@ -97,6 +99,7 @@ def machine_memory() -> int:
     return min(found, default=8 << 30)
 
 
+@plugin_errors()
 def run_memory(definition: RunDefinition, classes: int, image_size: int) -> int:
     """Estimate the bytes of memory that training takes on a CPU.
 
@@ -114,7 +117,8 @@ def run_memory(definition: RunDefinition, classes: int, image_size: int) -> int:
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with QuickShapes(), hooks:
         logits = model(torch.empty(2, 3, image_size, image_size, device="meta"))
     del logits
     recipe = definition.recipe

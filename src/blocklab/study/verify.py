@@ -76,7 +76,7 @@ def verify_run(
         with again.locked():
             again.write_run(run)  # which decides threads, precision and layout
         execute_run(definition, Path(name), run["label"], on_epoch=on_epoch)
-        difference, compared = _compare(folder, again.path)
+        difference, compared = compare_runs(folder, again.path)
     then = {**run["versions"], "cpu": run["machine"]["cpu"]}
     now = {**versions(), "cpu": processor()}
     changed = [f"{what} {then[what]} -> {now[what]}" for what in now if now[what] != then[what]]
@@ -92,7 +92,8 @@ def verify_run(
     )
 
 
-def _compare(before: Path, after: Path) -> tuple[str | None, tuple[str, ...]]:
+def compare_runs(before: Path, after: Path) -> tuple[str | None, tuple[str, ...]]:
+    """Return where two finished runs first differ (None: nowhere), and what was compared."""
     compared = ["log", "result"]
     logs = [
         [untimed(json.loads(line)) for line in (folder / LOG).read_text().splitlines()]

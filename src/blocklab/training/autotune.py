@@ -1,4 +1,6 @@
-"""`auto`: layout and compile of a row, chosen by a short measurement before its first seed.
+"""`auto`: what a row computes with, chosen by a short measurement before its first seed.
+
+Layout, compile, and the algorithms of large depth-wise kernels.
 
 What is measured is remembered per machine and model, below BLOCKLAB_CACHE. What is chosen is
 written beside the runs, in `OUT/.setups`: once for a row, whose seeds then all have it, and the
@@ -11,25 +13,18 @@ one to three minutes and then trains ResNet-18 and VAN-B0 no faster (0.97 and 1.
 recipes leave it off.
 """
 
-import hashlib
-import json
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import torch
-from filelock import FileLock
 from torch.nn import functional as F
 
-from blocklab.data import ImageData
-from blocklab.data.cache import cache_folder
-from blocklab.errors import InputError, RunError
-from blocklab.files import write_json
-from blocklab.models import ModelSpec
+from blocklab.errors import InputError
+from blocklab.training.algorithms import measured_algorithms
 from blocklab.training.device import (
     FORMATS,
     PRECISIONS,
@@ -42,17 +37,13 @@ from blocklab.training.device import (
 )
 from blocklab.training.loop import prepare
 from blocklab.training.recipe import Recipe
-from blocklab.training.surroundings import processor
+from blocklab.training.stopwatch import CLEAR_GAIN, Seconds, alternate, fixed, remembered
+from blocklab.training.workload import Workload
 
 SETUPS = ".setups"  # in the folder of run folders
 FEWEST_STEPS = 400  # of a run that is measured: the measurement's 8 are 2 % of them
-ROUNDS = 3
-CLEAR_GAIN = 0.05  # of a step's time; less than that may be noise, and the usual layout stays
 HOPED_GAIN = 0.25  # of a step's time, by compiling: if that would not repay it, it is not tried
 USUAL_COMPILE_SECONDS = 60.0
-
-Seconds = dict[str, float]
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -63,45 +54,7 @@ class MeasuredSetup:
     memory_format: str
     compiled: bool
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What is trained, as far as its speed depends on it."""
-
-    spec: ModelSpec
-    recipe: Recipe
-    image_size: int
-    num_classes: int
-    train_images: int
-    threads: int
-
-    @classmethod
-    def of(cls, spec: ModelSpec, recipe: Recipe, data: ImageData, threads: int) -> Self:
-        """Return the workload of a run on some data."""
-        return cls(spec, recipe, data.image_size, len(data.class_names), len(data.train), threads)
-
-    @property
-    def steps(self) -> int:
-        """Steps of a whole run."""
-        count = self.train_images / self.recipe.batch_size
-        return self.recipe.epochs * (int(count) if self.recipe.drop_last else math.ceil(count))
-
-    def key(self, precision: str) -> dict[str, Any]:
-        """Return all that a step's time depends on, besides what is chosen by it."""
-        device = probe_device()
-        cuda = device.type == "cuda"
-        return {
-            "device": torch.cuda.get_device_name(device) if cuda else processor(),
-            "torch": torch.__version__,
-            "threads": self.threads,
-            "model": self.spec.to_dict(),
-            "num_classes": self.num_classes,
-            "batch_size": self.recipe.batch_size,
-            "image_size": self.image_size,
-            "optimizer": self.recipe.optimizer,
-            "precision": precision,
-        }
+    algorithms: dict[str, str] = field(default_factory=dict)
 
 
 def resumed_setup(
@@ -126,6 +79,7 @@ def resumed_setup(
         devices=devices,
         nodes=nodes,
         note=run.get("setup_note", ""),
+        algorithms=run.get("algorithms", {}),
     )
 
 
@@ -142,8 +96,8 @@ def row_setup(work: Workload, out: Path, row: str, devices: int = 1, nodes: int 
     precision = own = choose_precision(recipe, probe_device())
     if recipe.precision == "auto":
         file = out / SETUPS / "precision.json"
-        precision = _fixed(file, _precision_in, lambda: own, lambda value: {"precision": value})
-    choice = _fixed(
+        precision = fixed(file, _precision_in, lambda: own, lambda value: {"precision": value})
+    choice = fixed(
         out / SETUPS / f"{row}.json", _choice_in, lambda: choose(work, precision), asdict
     )
     notes = [choice.note] if choice.note else []
@@ -157,6 +111,7 @@ def row_setup(work: Workload, out: Path, row: str, devices: int = 1, nodes: int 
         devices=devices,
         nodes=nodes,
         note="; ".join(notes),
+        algorithms=choice.algorithms,
     )
 
 
@@ -178,7 +133,14 @@ def choose(work: Workload, precision: str) -> MeasuredSetup:
     if recipe.compile == "auto":
         compiled, why = _choose_compile(work, precision, layout)
         notes.append(f"compile: {'on' if compiled else 'off'} ({why})")
-    return MeasuredSetup(precision, layout, compiled, "; ".join(notes))
+    algorithms: dict[str, str] = {}
+    if work.steps >= FEWEST_STEPS and not compiled:
+        algorithms = measured_algorithms(work, precision, layout)
+    if algorithms:
+        counts = Counter(algorithms.values())
+        said = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        notes.append(f"large kernels by measurement: {said}")
+    return MeasuredSetup(precision, layout, compiled, "; ".join(notes), algorithms)
 
 
 def _choose_compile(work: Workload, precision: str, layout: str) -> tuple[bool, str]:
@@ -203,9 +165,9 @@ def measured_layouts(work: Workload, precision: str) -> Seconds:
 
     def measure() -> Seconds:
         steps = {name: _make_step(work, precision, name, False) for name in FORMATS}
-        return _alternate(steps, work.threads)
+        return alternate(steps, work.threads)
 
-    return _remembered(work.key(precision), tuple(FORMATS), measure)
+    return remembered(work.key(precision), tuple(FORMATS), measure)
 
 
 def measured_compile(work: Workload, precision: str, layout: str) -> Seconds:
@@ -216,10 +178,10 @@ def measured_compile(work: Workload, precision: str, layout: str) -> Seconds:
         step = _make_step(work, precision, layout, True)
         step()
         first = time.perf_counter() - began
-        return _alternate({"step": step}, work.threads) | {"first": first}
+        return alternate({"step": step}, work.threads) | {"first": first}
 
     key = work.key(precision) | {"memory_format": layout, "compile": True}
-    return _remembered(key, ("step", "first"), measure)
+    return remembered(key, ("step", "first"), measure)
 
 
 def _make_step(work: Workload, precision: str, layout: str, compiled: bool) -> Callable[[], None]:
@@ -243,82 +205,6 @@ def _make_step(work: Workload, precision: str, layout: str, compiled: bool) -> C
             torch.cuda.synchronize(setup.device)
 
     return step
-
-
-def _alternate(steps: Mapping[str, Callable[[], None]], threads: int) -> Seconds:
-    """Return each step's shortest time over some rounds, after one that warms up."""
-    on_cpu = probe_device().type == "cpu"
-    clock = time.process_time if on_cpu else time.perf_counter
-    best = dict.fromkeys(steps, math.inf)
-    for number in range(ROUNDS + 1):
-        for name, step in steps.items():
-            began = clock()
-            step()
-            seconds = (clock() - began) / (threads if on_cpu else 1)
-            if number:
-                best[name] = min(best[name], seconds)
-    return best
-
-
-def _remembered(
-    key: Mapping[str, Any], names: Sequence[str], measure: Callable[[], Seconds]
-) -> Seconds:
-    """Return what was measured under the key on this machine, or measure it and remember it."""
-    text = json.dumps(key, sort_keys=True)
-    file = cache_folder() / "setups" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-
-    def read(saved: Any) -> Seconds | None:
-        seconds = saved["seconds"] if saved["key"] == key else {}
-        whole = all(isinstance(seconds.get(name), float) and seconds[name] > 0 for name in names)
-        return seconds if whole else None
-
-    def measure_quietly() -> Seconds:
-        with torch.random.fork_rng():  # whoever asks has its random numbers as before
-            return measure()
-
-    return _fixed(
-        file, read, measure_quietly, lambda value: {"key": key, "seconds": value}, needed=False
-    )
-
-
-def _fixed(
-    file: Path,
-    read: Callable[[Any], Value | None],
-    make: Callable[[], Value],
-    write: Callable[[Value], Any],
-    needed: bool = True,
-) -> Value:
-    """Return what a JSON file holds; if there is none or it is damaged, make and write it.
-
-    One process makes it while others wait. Not `needed`, it may stay unwritten.
-    """
-    if (value := _read(file, read)) is not None:
-        return value
-    lock = FileLock(file.with_suffix(".lock"))
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        if not needed:
-            return make()
-        raise RunError(
-            f"cannot write {file}: {error.strerror or error}; choose another --out"
-        ) from error
-    try:
-        if (value := _read(file, read)) is None:
-            value = make()
-            with suppress(*() if needed else (RunError,)):
-                write_json(file, write(value))
-        return value
-    finally:
-        lock.release()
-
-
-def _read(file: Path, read: Callable[[Any], Value | None]) -> Value | None:
-    try:
-        return read(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
-        return None
 
 
 def _precision_in(saved: Any) -> str | None:

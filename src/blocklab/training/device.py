@@ -9,8 +9,9 @@ was measured, as convolutions in bf16 are fastest in that layout.
 import logging
 import os
 import shutil
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import torch
 from lightning_fabric import Fabric
@@ -30,7 +31,8 @@ PRECISIONS = ("32-true", "bf16-mixed")
 class Setup:
     """What a run computes with; recorded in its folder.
 
-    `note` says in a few words how `auto` chose, or is empty.
+    `note` says in a few words how `auto` chose, or is empty. `algorithms` are those of depth-wise
+    convolutions that do not compute in their usual way, by name.
     """
 
     fabric: Fabric
@@ -38,6 +40,19 @@ class Setup:
     layout: str
     compiled: bool = False
     note: str = ""
+    algorithms: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def described(cls, fabric: Fabric, run: Mapping[str, Any]) -> Self:
+        """Rebuild a setup from `describe`, with what there is to compute on."""
+        return cls(
+            fabric,
+            run["precision"],
+            run["memory_format"],
+            run.get("compile", False),
+            run.get("setup_note", ""),
+            run.get("algorithms", {}),
+        )
 
     @property
     def device(self) -> torch.device:
@@ -65,6 +80,7 @@ class Setup:
             "precision": self.precision,
             "memory_format": self.layout,
             "compile": self.compiled,
+            "algorithms": dict(self.algorithms),
             "setup_note": self.note,
             "devices": self.world_size,
         }
@@ -136,6 +152,7 @@ def choose_setup(
     devices: int = 1,
     nodes: int = 1,
     note: str = "",
+    algorithms: Mapping[str, str] | None = None,
 ) -> Setup:
     """Choose device, precision and layout; a resumed run hands in what it began with.
 
@@ -172,7 +189,7 @@ def choose_setup(
         strategy=strategy,
         precision=precision,  # type: ignore[arg-type]
     )
-    return Setup(fabric, precision, layout, compiled, note)
+    return Setup(fabric, precision, layout, compiled, note, algorithms or {})
 
 
 def probe_device() -> torch.device:

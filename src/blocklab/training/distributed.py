@@ -34,12 +34,13 @@ from torch.multiprocessing import (  # pyright: ignore[reportPrivateImportUsage]
 from blocklab.blocks.plugins import load_plugin
 from blocklab.data import open_data
 from blocklab.errors import BlocklabError, InputError, RunError
-from blocklab.training.autotune import Workload, resumed_setup, row_setup
+from blocklab.training.autotune import resumed_setup, row_setup
 from blocklab.training.device import Setup, available_cores, started_elsewhere
 from blocklab.training.loop import OnStep, Record
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import RunDefinition, execute_run, row_hash, train_to_the_end
 from blocklab.training.run_folder import RunFolder, is_finished
+from blocklab.training.workload import Workload
 
 STEP_SECONDS = 0.1  # between two words about steps
 
@@ -96,10 +97,7 @@ def launch(
                 label=label,
                 threads=threads,
                 plugins=tuple(str(path) for path in plugins),
-                precision=setup.precision,
-                layout=setup.layout,
-                compiled=setup.compiled,
-                note=setup.note,
+                setup=setup.describe(),
                 tells_steps=on_step is not None,
             )
             _start(setup, task, on_epoch, on_step)
@@ -174,10 +172,7 @@ class _Task:
     label: str
     threads: int
     plugins: tuple[str, ...]
-    precision: str
-    layout: str
-    compiled: bool
-    note: str
+    setup: dict[str, Any]
     tells_steps: bool
 
 
@@ -230,7 +225,7 @@ def _train_rank(fabric: Fabric, task: _Task, connection: Any) -> None:
     try:
         for path in task.plugins:
             load_plugin(path)
-        setup = Setup(fabric, task.precision, task.layout, task.compiled, task.note)
+        setup = Setup.described(fabric, task.setup)
         first = setup.rank == 0
         said = 0.0
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from blocklab.blocks.depthwise import apply_algorithms
 from blocklab.data import ImageData
 from blocklab.training.batches import make_batches
 from blocklab.training.device import Setup
@@ -75,6 +76,7 @@ def prepare(model: nn.Module, recipe: Recipe, setup: Setup) -> State:
     Raises:
         InputError: for an optimizer that timm does not know.
     """
+    apply_algorithms(model, setup.algorithms)
     if recipe.sync_batchnorm and setup.world_size > 1:
         synchronise_batchnorm(model)
     model = model.to(device=setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]

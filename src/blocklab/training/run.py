@@ -13,13 +13,15 @@ import torch
 from blocklab.data import DataSpec, ImageData, open_data
 from blocklab.errors import BlocklabError, InputError, RunError
 from blocklab.measure import Cost, cost
+from blocklab.measure.memory import peak_memory, reset_peak_memory
 from blocklab.models import ModelSpec
-from blocklab.training.autotune import Workload, resumed_setup, row_setup
+from blocklab.training.autotune import resumed_setup, row_setup
 from blocklab.training.device import Setup, available_cores
 from blocklab.training.loop import OnStep, Record, State, evaluate, prepare, train
 from blocklab.training.recipe import Recipe
 from blocklab.training.run_folder import RUN, RunFolder, is_finished, what_is_damaged
-from blocklab.training.surroundings import describe_run, peak_memory, reset_peak_memory
+from blocklab.training.surroundings import describe_run
+from blocklab.training.workload import Workload
 
 OnEpoch = Callable[[Record], None]
 OnNote = Callable[[str], None]
@@ -238,5 +240,5 @@ def _finish(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder:
             result["best_test_epoch"] = best["epoch"]
         folder.write_predictions(per_image)
         folder.write_weights(state.evaluated.state_dict())
-    result["peak_memory_bytes"] = peak_memory(setup)
+    result["peak_memory_bytes"] = peak_memory(setup.device)
     folder.finish(result)

@@ -1,9 +1,6 @@
 """What a run is run on, and what run.json says of it."""
 
 import platform
-import resource
-import sys
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -83,21 +80,3 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def reset_peak_memory() -> None:
-    """Forget the peak of this process's earlier runs, where the system allows it."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory(setup: Setup) -> int:
-    """Return the most memory that this process (its GPU, if it has one) took, in bytes."""
-    if setup.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(setup.device)
-    with suppress(OSError, ValueError, IndexError):  # kB; getrusage's peak cannot be reset
-        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

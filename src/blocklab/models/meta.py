@@ -1,0 +1,78 @@
+"""Networks without memory: built and run for their shapes alone, on PyTorch's meta device.
+
+PyTorch infers shapes there in Python, operator by operator, which takes nearly all of the time.
+Where a shape is plain at once it is given here, and what has nothing to fill is not initialised.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# Operators of one map whose result has its shape and type, and of two that broadcast.
+_OF_ONE_MAP = frozenset(
+    "celu elu gelu hardswish leaky_relu mish relu selu sigmoid silu tanh".split()
+)
+_OF_TWO_MAPS = frozenset(("add", "mul", "sub", "div"))
+_FILLS = frozenset(
+    [getattr(Tensor, name) for name in "normal_ uniform_ fill_ zero_ erfinv_ clamp_".split()]
+    + [nn.init.normal_, nn.init.uniform_, nn.init.constant_, nn.init.kaiming_uniform_]
+)
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Modules that are built inside have shapes and no values, and are not initialised."""
+    with torch.device("meta"), _NoFilling():
+        yield
+
+
+class _NoFilling(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        filled = args[0] if args else (kwargs or {}).get("tensor")
+        if func in _FILLS and isinstance(filled, Tensor) and filled.is_meta:
+            return filled
+        return func(*args, **(kwargs or {}))
+
+
+class QuickShapes(TorchDispatchMode):
+    """Inside it, a network on the meta device runs several times faster, with the same shapes."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        quick = quick_result(func._overloadpacket.__name__, args)
+        return func(*args, **(kwargs or {})) if quick is None else quick
+
+
+def quick_result(name: str, args: Sequence[Any]) -> Any:
+    """Return an operator's empty result where its shape is plain at once; None elsewhere."""
+    first = args[0] if args else None
+    if not isinstance(first, Tensor) or not first.is_meta or not first.is_floating_point():
+        return None
+    if name in _OF_ONE_MAP:
+        return torch.empty_like(first)
+    if name in _OF_TWO_MAPS:
+        other = args[1]
+        if isinstance(other, Tensor) and other.is_meta and other.dtype == first.dtype:
+            shape = _broadcast(first.shape, other.shape)
+            return None if shape is None else first.new_empty(shape)
+        return torch.empty_like(first) if isinstance(other, int | float) else None
+    if name == "native_batch_norm":  # the map, and the batch's statistics in training
+        channels = first.shape[1] if args[5] else 0
+        return torch.empty_like(first), first.new_empty(channels), first.new_empty(channels)
+    return None
+
+
+def _broadcast(first: Sequence[int], second: Sequence[int]) -> list[int] | None:
+    if len(first) != len(second):
+        return None
+    sides = [max(pair) if 1 in pair else pair[0] for pair in zip(first, second, strict=True)]
+    fits = all(a in (1, n) and b in (1, n) for a, b, n in zip(first, second, sides, strict=True))
+    return sides if fits else None

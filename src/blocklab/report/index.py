@@ -1,0 +1,85 @@
+"""One page for several studies: what each is about, how far it is, and what it found."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from blocklab.files import write_atomically
+from blocklab.report.cells import ABSENT, mean_and_sd
+from blocklab.report.page import PAGE, best_row, environment
+from blocklab.study.claims import judge_claims
+from blocklab.study.results import StudyResults
+from blocklab.study.statistics import BETTER, WORSE
+
+INDEX = "index.html"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    link: str
+    title: str
+    state: str
+    best: str
+    verdicts: str
+    claims: str
+
+
+def write_index(
+    folder: Path, entries: Sequence[tuple[str, StudyResults]], title: str = "Studies"
+) -> Path:
+    """Write index.html to `folder`, with a link to each study's page; return its path.
+
+    Args:
+        folder: the one that holds the studies' folders.
+        entries: each study's name, which is its folder's, and its results.
+        title: what the studies are, together.
+
+    Raises:
+        RunError: if the folder cannot be written.
+    """
+    runs = {run.hash: run for _, results in entries for _, run in results.runs}
+    count = f"{len(entries)} stud{'y' if len(entries) == 1 else 'ies'}"
+    finished = sum(not run.diverged for run in runs.values())
+    page = (
+        environment()
+        .get_template("index.html.j2")
+        .render(
+            title=title,
+            summary=f"{count}, {finished:,} finished run{'' if finished == 1 else 's'} in all.",
+            entries=[_entry(name, results) for name, results in entries],
+        )
+    )
+    write_atomically(folder / INDEX, page)
+    return folder / INDEX
+
+
+def _entry(name: str, results: StudyResults) -> _Entry:
+    best = best_row(results)
+    words = Counter(one.word for one in results.comparisons.values())
+    judged = Counter(one.word for one in judge_claims(results))
+    said = [f"{words[word]} {word}" for word in (BETTER, WORSE) if words[word]]
+    said += [f"{count} {word}" for word, count in words.items() if word not in (BETTER, WORSE)]
+    return _Entry(
+        name=name,
+        link=f"{quote(name)}/{PAGE}",
+        title=results.title,
+        state=_state(results),
+        best=f"{best.name}: {mean_and_sd(best.top1)}" if best else ABSENT,
+        verdicts=", ".join(said) if best and said else ABSENT,
+        claims=", ".join(f"{count} {word}" for word, count in judged.items()) or ABSENT,
+    )
+
+
+def _state(results: StudyResults) -> str:
+    planned = sum(len(row.planned_seeds) for row in results.rows)
+    finished = sum(len(row.finished) for row in results.rows)
+    diverged = sum(len(row.diverged) for row in results.rows)
+    parts = [f"{finished} of {planned} runs finished" if finished < planned else "finished"]
+    if diverged:
+        parts.append(f"{diverged} diverged")
+    if failed := sum(len(row.failed) for row in results.rows):
+        parts.append(f"{failed} failed")
+    return ", ".join(parts)

@@ -1,0 +1,52 @@
+"""What a run trains, as far as the speed of its steps depends on it."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+
+from blocklab.data import ImageData
+from blocklab.models import ModelSpec
+from blocklab.training.device import probe_device
+from blocklab.training.recipe import Recipe
+from blocklab.training.surroundings import processor
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is trained, as far as its speed depends on it."""
+
+    spec: ModelSpec
+    recipe: Recipe
+    image_size: int
+    num_classes: int
+    train_images: int
+    threads: int
+
+    @classmethod
+    def of(cls, spec: ModelSpec, recipe: Recipe, data: ImageData, threads: int) -> Self:
+        """Return the workload of a run on some data."""
+        return cls(spec, recipe, data.image_size, len(data.class_names), len(data.train), threads)
+
+    @property
+    def steps(self) -> int:
+        """Steps of a whole run."""
+        count = self.train_images / self.recipe.batch_size
+        return self.recipe.epochs * (int(count) if self.recipe.drop_last else math.ceil(count))
+
+    def key(self, precision: str) -> dict[str, Any]:
+        """Return all that a step's time depends on, besides what is chosen by it."""
+        device = probe_device()
+        cuda = device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(device) if cuda else processor(),
+            "torch": torch.__version__,
+            "threads": self.threads,
+            "model": self.spec.to_dict(),
+            "num_classes": self.num_classes,
+            "batch_size": self.recipe.batch_size,
+            "image_size": self.image_size,
+            "optimizer": self.recipe.optimizer,
+            "precision": precision,
+        }

@@ -1,0 +1,34 @@
+"""A study on a Ray cluster; the long form is ``python benchmarks/cluster.py``."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blocklab.errors import InputError
+from blocklab.study.execute import run_study
+from blocklab.study.study import Study
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "cluster.py"
+
+
+def test_no_ray_is_said_with_the_remedy(
+    make_study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match="pip install"):
+        run_study(make_study(), tmp_path, ray="auto")
+
+
+@pytest.mark.slow
+def test_a_killed_worker_and_a_killed_node_lose_nothing() -> None:
+    pytest.importorskip("ray", reason="the ray extra is not installed")
+    command = [sys.executable, str(SCRIPT), "--seeds", "3", "--epochs", "60", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr + done.stdout
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["killed"] == ["worker", "node"]
+    assert summary["lost"] == summary["runs_with_differing_bits"] == 0
