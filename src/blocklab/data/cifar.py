@@ -150,9 +150,10 @@ def _members(cifar: Cifar, archive: Path) -> dict[str, bytes]:
                 if member.name in wanted and member.isfile():
                     content = opened.extractfile(member)
                     found[wanted[member.name]] = content.read() if content else b""
-        while unzipped.read(1 << 20):  # to the end, where the checksum stands
-            if unzipped.tell() > MAX_ARCHIVE_BYTES:
-                raise ValueError("it unpacks to far more than this data set")
+        while unzipped.tell() <= MAX_ARCHIVE_BYTES and unzipped.read(1 << 20):
+            pass  # to the end, where the checksum stands
+        if unzipped.tell() > MAX_ARCHIVE_BYTES:
+            raise ValueError("it unpacks to far more than this data set")
     if absent := [path for path, name in wanted.items() if name not in found]:
         raise InputError(f"{archive} has no file {absent[0]}; delete it and fetch it again")
     return found

@@ -96,10 +96,11 @@ def table_contents(tables: Tables, order_by_content: bool = False) -> Contents:
     raw = {
         split: [_labels(path, label_column) for path in paths] for split, paths in tables.items()
     }
+    for split, columns in raw.items():
+        if not any(columns):
+            raise InputError(f"{tables[split][0]} has no rows; replace it")
     names = _metadata_names(schema, label_column)
-    first = next((value for column in raw["train"] for value in column), None)
-    if first is None:
-        raise InputError(f"{tables['train'][0]} has no rows; replace it")
+    first = next(value for column in raw["train"] for value in column)
     if names is None or isinstance(first, str):
         classes = sorted({value for column in raw["train"] for value in column})
         numbers = {value: number for number, value in enumerate(classes)}
