@@ -66,7 +66,7 @@ def trainers(out: Path) -> list[int]:
 def main() -> int:
     from ray.cluster_utils import Cluster
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=150)
     parser.add_argument("--json", action="store_true")

@@ -49,7 +49,7 @@ def timed(study: Study, workers: int | None, threads: int | None) -> tuple[float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--seeds", type=int, default=24)
     parser.add_argument("--images", type=int, default=512)

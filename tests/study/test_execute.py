@@ -183,6 +183,8 @@ def test_cores_are_shared_across_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (share.workers, share.threads) == (3, 2) and "memory" in share.reason
     share = share_machine(100, kept_threads=4)
     assert (share.workers, share.threads) == (2, 4) and "began" in share.reason
+    share = share_machine(100, kept_threads=16)
+    assert (share.workers, share.threads) == (1, 16), "the bits before the speed"
     share = share_machine(100, workers=2)
     assert (share.workers, share.threads) == (2, 4)
     assert str(share) == "2 runs at a time, 4 threads each: as asked"

@@ -79,6 +79,8 @@ def share_machine(
             workers = fitting
             reason = f"more runs of about {run_bytes >> 20:,} MB would not fit the memory"
     threads = threads or max(1, cores // workers)
+    if workers == 1 and threads == kept_threads:  # of a larger machine: they are kept, for the bits
+        return Sharing(workers, threads, devices, reason)
     if workers * threads > cores:
         raise InputError(
             f"{workers} workers of {threads} threads are more than the {cores} cores of this "

@@ -38,7 +38,13 @@ from blocklab.training.autotune import resumed_setup, row_setup
 from blocklab.training.device import Setup, available_cores, started_elsewhere
 from blocklab.training.loop import OnStep, Record
 from blocklab.training.recipe import Recipe
-from blocklab.training.run import RunDefinition, execute_run, row_hash, train_to_the_end
+from blocklab.training.run import (
+    RunDefinition,
+    check_threads,
+    execute_run,
+    row_hash,
+    train_to_the_end,
+)
 from blocklab.training.run_folder import RunFolder, is_finished
 from blocklab.training.workload import Workload
 
@@ -66,6 +72,7 @@ def launch(
         InputError: if the run does not fit the devices, or there are not that many.
         RunError: if it fails midway.
     """
+    check_threads(threads)
     _check_processes(devices, nodes)
     world = devices * nodes
     if world == 1:

@@ -102,6 +102,19 @@ def check_fits(definition: RunDefinition, data: ImageData) -> Cost:
     return cost(definition.model.build_meta(len(data.class_names)), data.image_size)
 
 
+def check_threads(threads: int | None) -> None:
+    """Check a number of threads that someone asked for.
+
+    Raises:
+        InputError: if this machine has fewer cores; many more would bring it to a halt.
+    """
+    cores = available_cores()
+    if threads is not None and not 1 <= threads <= cores:
+        raise InputError(
+            f"this machine has {cores} cores, not {threads}: set --threads from 1 to {cores}"
+        )
+
+
 def execute_run(
     definition: RunDefinition,
     out: Path,
@@ -148,6 +161,10 @@ def train_to_the_end(
     on_step: OnStep | None = None,
     setup: Setup | None = None,
 ) -> None:
+    """Train a run in its folder, which is locked, and write its result; see `execute_run`.
+
+    A `setup` that is given is one of several processes that train the run together.
+    """
     recipe, seed = definition.recipe, definition.seed
     reset_peak_memory()
     data = open_data(definition.data)
