@@ -128,7 +128,7 @@ def _fit(row: Row, data: ImageData, study: Study) -> Cost:
         raise InputError(f"study '{study.name}', row '{row.name}': {error}") from None
 
 
-TIMED_MACS = 8e9  # of a forward pass: some of a batch, so that a list of runs takes seconds
+TIMED_MACS = 4e9  # of a forward pass: some of a batch, so that a list of runs takes seconds
 
 PLAN_HEADINGS = (
     *("row", "MACs (G)", "input", "params (M)", "memory (MB)", "runs", "finished", "time left (s)"),
