@@ -11,7 +11,7 @@ import pytest
 
 from blocklab.report import write_report
 from blocklab.report.page import html, summary_sentence
-from blocklab.study.results import Reported, StudyResults
+from blocklab.study.results import CostAt, Reported, StudyResults
 
 MakeResults = Callable[..., StudyResults]
 ATTACK = "<script>alert(1)</script>"
@@ -46,6 +46,11 @@ class Elements(HTMLParser):
     @property
     def words(self) -> str:
         return " ".join(" ".join(self.text).split())
+
+
+def plain_page(results: StudyResults) -> str:
+    """Return the page without its figures, which take most of the time."""
+    return html(results, drawn=())
 
 
 @pytest.fixture
@@ -111,7 +116,9 @@ def named_throughout(make_results: MakeResults, name: str, other: str) -> StudyR
         notes=(name,),
         command=name,
         failed={name: (name,)},
-        reported={name: Reported(top1=1.0, note=name)},
+        reported={name: Reported(top1=1.0, macs_g=9.0, note=name, errata=(name,))},
+        rows_with={name: {"reported_cost": CostAt(10**9, 10**6, 224)}},
+        claims=(f'"{name}" > "{other}"' if '"' not in other else name, name),
     )
 
 
@@ -128,7 +135,7 @@ def test_names_are_text_everywhere(make_results: MakeResults) -> None:
 
 
 def test_table_of_the_page_is_the_table(three_seeds: StudyResults) -> None:
-    page = html(three_seeds)
+    page = plain_page(three_seeds)
     assert '<th scope="row">other</th>' in page
     assert "<td>51.17 \u00b1 1.04</td><td>[48.58, 53.75]</td>" in page
     assert page.count('<tr class="baseline">') == 1
@@ -148,8 +155,8 @@ def test_one_seed_says_why_there_is_no_interval(
     make_results: MakeResults, three_seeds: StudyResults
 ) -> None:
     said = "One seed, so no interval."
-    assert said in html(make_results({"first": [46.0], "second": [47.0]}))
-    assert said not in html(three_seeds)
+    assert said in plain_page(make_results({"first": [46.0], "second": [47.0]}))
+    assert said not in plain_page(three_seeds)
 
 
 def test_nothing_finished_is_a_page_that_says_so(make_results: MakeResults, tmp_path: Path) -> None:
@@ -164,10 +171,12 @@ def test_nothing_finished_is_a_page_that_says_so(make_results: MakeResults, tmp_
 def test_selection_rule_is_said_as_it_was(
     make_results: MakeResults, three_seeds: StudyResults
 ) -> None:
-    once = Elements(html(three_seeds)).words
+    once = Elements(plain_page(three_seeds)).words
     assert "the test set is read once, after that epoch" in once
     assert "optimistic" not in once
-    always = Elements(html(make_results({"x": [46.0], "y": [47.0]}, reads_test_set=True))).words
+    always = Elements(
+        plain_page(make_results({"x": [46.0], "y": [47.0]}, reads_test_set=True))
+    ).words
     assert "reads the test set after every epoch" in always
     assert "top\u20111, best test epoch (optimistic)" in always
     assert "46.75" in always
@@ -177,11 +186,97 @@ def test_what_failed_is_listed(make_results: MakeResults) -> None:
     results = make_results(
         {"base": [46.0, None, "missing"]}, failed={"base": ("seed 2: the disk is full",)}
     )
-    words = Elements(html(results)).words
+    words = Elements(plain_page(results)).words
     assert "seed 2: the disk is full" in words
     assert "seed 1 diverged after 5 epochs (run 0000000000000001)" in words
     assert "no result from seed 2" in words
     assert "1 of 3 planned runs have finished" in words
+
+
+def test_verdicts_are_marked_and_explained(three_seeds: StudyResults) -> None:
+    page = plain_page(three_seeds)
+    assert three_seeds.comparisons["other"].word == "better"
+    assert '<span class="better">better</span>' in page
+    words = Elements(page).words
+    assert "highest mean top-1 other: 51.17 \u00b1 1.04 %" in words
+    assert "against base 1 better" in words
+    assert "needs 6 seeds or more to reach 0.05; here are 3" in words
+    assert "2 degrees of freedom" in words
+
+
+def test_two_seeds_say_how_little_they_show(
+    make_results: MakeResults, three_seeds: StudyResults
+) -> None:
+    said = "Two seeds show little."
+    assert said in plain_page(make_results({"first": [46.0, 46.5], "second": [47.0, 47.1]}))
+    assert said not in plain_page(three_seeds)
+
+
+def test_the_same_bits_are_said_and_not_ranked(make_results: MakeResults) -> None:
+    accuracies = {"relu": [46.0, 47.0], "elu": [50.0, 51.0], "celu": [50.0, 51.0]}
+    words = Elements(plain_page(make_results(accuracies, images=100, twins={"celu": "elu"}))).words
+    assert "Identical function: same bits on every seed. elu and celu gave the same" in words
+    apart = Elements(plain_page(make_results(accuracies, images=100))).words
+    assert "Identical function" not in apart
+    # where the baseline is one of them, its twin has no other verdict
+    swapped = make_results(
+        {"elu": [50.0, 51.0], "celu": [50.0, 51.0]}, images=100, twins={"celu": "elu"}
+    )
+    assert '<span class="same">identical function</span>' in plain_page(swapped)
+
+
+def test_uncertainties_are_told_apart(make_results: MakeResults) -> None:
+    words = Elements(
+        plain_page(make_results({"base": [46.0, 47.0], "up": [50.0, 51.5]}, images=300))
+    ).words
+    assert "Which uncertainty is which" in words
+    assert "networks trained again from other weights" in words
+    assert "on other images of the same kind" in words
+
+
+def test_claims_have_a_section_with_numbers(make_results: MakeResults) -> None:
+    results = make_results(
+        {"base": [46.0, 47.0, 48.0], "other": [50.0, 51.1, 51.9]},
+        claims=("other > base by 1", "base > other", "gone > base", "base < other in macs"),
+    )
+    page = plain_page(results)
+    words = Elements(page).words
+    assert '<span class="better">supported</span>' in page
+    assert '<span class="worse">contradicted</span>' in page
+    assert '<span class="open">undecided</span>' in page
+    assert "+4.00 [" in words and "points, 3 seeds" in words
+    assert "names no row 'gone'" in words
+    assert "<h2>Claims</h2>" not in plain_page(replace(results, claims=()))
+
+
+def test_reported_against_measured_is_a_table_of_its_own(make_results: MakeResults) -> None:
+    ours = CostAt(2_586_000_000, 16_360_000, 224)
+    results = make_results(
+        {"base": [46.0], "other": [47.0]},
+        reported={"base": Reported(params_m=6.36, top1=46.05, errata=("1: a misprint",))},
+        rows_with={"base": {"reported_cost": ours}},
+    )
+    page = plain_page(results)
+    words = Elements(page).words
+    assert "Reported against measured" in words
+    assert '<span class="far">+157.2</span>' in page
+    assert "erratum 1: a misprint" in words
+    assert "Reported against measured" not in plain_page(make_results({"base": [46.0]}))
+
+
+def test_long_tables_of_detail_start_folded(make_results: MakeResults) -> None:
+    results = make_results({f"r{i}": [40.0 + i, 41.5 + i] for i in range(20)}, images=50)
+    page = plain_page(results)
+    assert "<summary>Verdicts: all 19 rows</summary>" in page
+    assert "<summary>Two uncertainties: all 20 rows</summary>" in page
+
+
+def test_tables_that_are_no_more_are_removed(make_results: MakeResults, tmp_path: Path) -> None:
+    write_report(make_results({"a": [1.0, 2.0], "b": [2.0, 4.0]}, images=20), tmp_path)
+    assert (tmp_path / "uncertainty.tex").exists() and (tmp_path / "verdicts.tex").exists()
+    write_report(make_results({"a": ["missing"]}), tmp_path)
+    assert not (tmp_path / "uncertainty.tex").exists()
+    assert not (tmp_path / "verdicts.tex").exists()
 
 
 def test_summary_sentence(three_seeds: StudyResults) -> None:
@@ -193,7 +288,7 @@ def test_summary_sentence(three_seeds: StudyResults) -> None:
 
 
 def test_setup_runs_recipe_and_command_are_there(three_seeds: StudyResults) -> None:
-    words = Elements(html(three_seeds)).words
+    words = Elements(plain_page(three_seeds)).words
     for said in (
         "channels_last bf16-mixed 1 62 720 512",
         "Some CPU <fast> 2 0.1.0 2.9.1 1.0.22 3.11.7 6",

@@ -24,22 +24,22 @@ from blocklab.training.recipe import Recipe
 
 MOST_LINES = 30  # more lines and labels than this cannot be told apart
 MOST_POINTS_A_LINE = 120
-MOST_THIN_POINTS = 6000  # of lines of single seeds: more make the page heavy, and are a blur
+MOST_THIN_POINTS = 3000  # of lines of single seeds: more make the page heavy, and are a blur
 
 
-def shown_rows(results: StudyResults) -> list[RowResult]:
+def shown_rows(results: StudyResults, most: int = MOST_LINES) -> list[RowResult]:
     """Return the rows that figures name: all, or of many the baseline and the most accurate."""
-    if len(results.rows) <= MOST_LINES:
+    if len(results.rows) <= most:
         return list(results.rows)
     finished = [row for row in results.rows if row.top1 is not None]
     ranked = sorted(finished, key=lambda row: row.top1.mean if row.top1 else 0.0, reverse=True)
-    kept = {row.name for row in ranked[: MOST_LINES - 1]} | {results.baseline}
+    kept = {row.name for row in ranked[: most - 1]} | {results.baseline}
     return [row for row in results.rows if row.name in kept]
 
 
-def left_out(results: StudyResults) -> str:
+def left_out(results: StudyResults, most: int = MOST_LINES) -> str:
     """Say which rows a figure does not name."""
-    shown = len(shown_rows(results))
+    shown = len(shown_rows(results, most))
     if shown == len(results.rows):
         return ""
     which = "the baseline and the most accurate ones" if results.baseline else "the most accurate"

@@ -34,6 +34,7 @@ NAMES = (
     "differences",
     "learning_rate",
 )
+MOST_LABELS = 16  # beside points, among their bars; pointing at a point names the others
 MOST_DIFFERENCES = 60  # bars below each other; of more, the largest gains and losses
 SHOWN, NOT_SHOWN = "#0072b2", "#8a8a8a"
 
@@ -87,7 +88,7 @@ def png(figure: Figure) -> bytes:
 
 
 def _against_macs(results: StudyResults) -> Figure | None:
-    points, named = [], {row.name for row in shown_rows(results)}
+    points, named = [], {row.name for row in shown_rows(results, MOST_LABELS)}
     for row in results.rows:
         if row.top1 is None:
             continue
@@ -135,7 +136,7 @@ def _against_macs(results: StudyResults) -> Figure | None:
     layers.append(labels.encode(x=x, y=label_y, text="row:N"))
     shows = "Point: mean over finished seeds. Bar: 95 % interval; a row with one seed has none."
     title, shape = "Accuracy against MACs", specification(layers, height)
-    return Figure(NAMES[4], title, shows + left_out(results), shape)
+    return Figure(NAMES[4], title, shows + left_out(results, MOST_LABELS), shape)
 
 
 def _place_labels(

@@ -8,10 +8,9 @@ from urllib.parse import quote
 
 from blocklab.files import write_atomically
 from blocklab.report.cells import ABSENT, mean_and_sd
-from blocklab.report.page import PAGE, best_row, environment
+from blocklab.report.page import PAGE, best_row, environment, said_of_verdicts
 from blocklab.study.claims import judge_claims
 from blocklab.study.results import StudyResults
-from blocklab.study.statistics import BETTER, WORSE
 
 INDEX = "index.html"
 
@@ -58,17 +57,14 @@ def write_index(
 
 def _entry(name: str, results: StudyResults) -> _Entry:
     best = best_row(results)
-    words = Counter(one.word for one in results.comparisons.values())
     judged = Counter(one.word for one in judge_claims(results))
-    said = [f"{words[word]} {word}" for word in (BETTER, WORSE) if words[word]]
-    said += [f"{count} {word}" for word, count in words.items() if word not in (BETTER, WORSE)]
     return _Entry(
         name=name,
         link=f"{quote(name)}/{PAGE}",
         title=results.title,
         state=_state(results),
         best=f"{best.name}: {mean_and_sd(best.top1)}" if best else ABSENT,
-        verdicts=", ".join(said) if best and said else ABSENT,
+        verdicts=said_of_verdicts(results) if best else ABSENT,
         claims=", ".join(f"{count} {word}" for word, count in judged.items()) or ABSENT,
     )
 

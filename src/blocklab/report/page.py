@@ -110,20 +110,24 @@ def at_a_glance(results: StudyResults) -> list[tuple[str, str]]:
         assert best.top1 is not None
         spread = f" \u00b1 {best.top1.sd:.2f}" if best.top1.sd is not None else ""
         found.append(("highest mean top-1", f"{best.name}: {best.top1.mean:.2f}{spread} %"))
-    words = Counter(one.word for one in results.comparisons.values())
-    if sum(words.values()) > words[TOO_FEW]:
-        counts = [f"{words[word]} {word}" for word in (BETTER, WORSE) if words[word]]
-        rest = sum(words.values()) - words[BETTER] - words[WORSE]
-        counts += [f"{rest} not shown to be either"] if rest else []
-        found.append((f"against {results.baseline}", ", ".join(counts)))
-    elif words and any(row.top1 for row in results.rows):
-        found.append((f"against {results.baseline}", "too few seeds for a verdict"))
+    if best and results.comparisons:
+        found.append((f"against {results.baseline}", said_of_verdicts(results)))
     if plan := results.planning:
         alone = "more than 10,000" if plan.seeds_alone is None else f"{plan.seeds_alone:,}"
         among = "more than 10,000" if plan.seeds_among_all is None else f"{plan.seeds_among_all:,}"
         needed = f"{alone} alone" + (f", {among} among {plan.rows} rows" if plan.rows > 1 else "")
         found.append(("seeds that show 0.5 points", needed))
     return found
+
+
+def said_of_verdicts(results: StudyResults) -> str:
+    """Count the verdicts in words."""
+    words = Counter(one.word for one in results.comparisons.values())
+    if sum(words.values()) == words[TOO_FEW]:
+        return "too few seeds for a verdict" if words else ABSENT
+    said = [f"{words[word]} {word}" for word in (BETTER, WORSE) if words[word]]
+    rest = sum(words.values()) - words[BETTER] - words[WORSE]
+    return ", ".join([*said, *([f"{rest} not shown to be either"] if rest else [])])
 
 
 def best_row(results: StudyResults) -> RowResult | None:

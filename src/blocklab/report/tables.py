@@ -29,13 +29,15 @@ CLEAR_GROUPS = (COST, ACCURACY)  # whose headings are clear without them
 class Column:
     """A column: what its cells say, under a heading that may share a group with its neighbours.
 
-    `look` names how a cell is drawn on the page, where that depends on what it says.
+    `look` names how a cell is drawn on the page, where that depends on what it says; `left` is for
+    words, which line up on the left.
     """
 
     heading: str
     text: Callable[[RowResult], str]
     group: str = ""
     look: Callable[[RowResult], str] | None = None
+    left: bool = False
 
     @property
     def full_heading(self) -> str:
@@ -99,7 +101,9 @@ def columns(results: StudyResults) -> tuple[Column, ...]:
     if results.comparisons:
         heading = f"top-1 minus {results.baseline} (points)"
         found.append(Column(heading, lambda row: difference(row, results.baseline)))
-        found.append(Column("verdict", lambda row: verdict(results, row), look=_look_of(results)))
+        found.append(
+            Column("verdict", lambda row: verdict(results, row), look=_look_of(results), left=True)
+        )
     return tuple(found)
 
 
@@ -115,8 +119,8 @@ def _verdict_columns(results: StudyResults) -> tuple[Column, ...]:
         Column("p (Holm)", lambda row: chance(said[row.name].p_holm), test),
         Column("alone", lambda row: _whole(said[row.name].seeds_alone), needed),
         Column("among all rows", lambda row: _whole(said[row.name].seeds_among_all), needed),
-        Column("verdict", lambda row: verdict(results, row), look=_look_of(results)),
-        Column("because", lambda row: said[row.name].reason or ABSENT),
+        Column("verdict", lambda row: verdict(results, row), look=_look_of(results), left=True),
+        Column("because", lambda row: said[row.name].reason or ABSENT, left=True),
     ]
     if flips:
         cell = Column("p (sign flips)", lambda row: _flips(said[row.name]))
@@ -168,7 +172,7 @@ def _reported_columns(rows: Sequence[RowResult]) -> tuple[Column, ...]:
             if any(getattr(row, f"best_{name}") for row in rows):
                 found.append(Column("ours, best test epoch", _our_accuracy(f"best_{name}"), group))
     if any(row.cost_gaps_percent for row in rows):
-        found.append(Column("cost explained by", explanation))
+        found.append(Column("cost explained by", explanation, left=True))
     return (Column("row", lambda row: row.name), *found) if found else ()
 
 
@@ -194,7 +198,8 @@ def verdict(results: StudyResults, row: RowResult) -> str:
 
 def _seeds(row: RowResult) -> str:
     finished, planned = len(row.finished), len(row.planned_seeds)
-    return str(finished) if finished == planned else f"{finished} of {planned}"
+    said = str(finished) if finished == planned else f"{finished} of {planned}"
+    return f"{said}, {len(row.diverged)} diverged" if row.diverged else said
 
 
 def _best(row: RowResult) -> str:

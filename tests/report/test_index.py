@@ -1,0 +1,54 @@
+"""The page over several studies: links, states, and names that stay text."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from blocklab.report import write_index
+from blocklab.study.results import StudyResults
+
+MakeResults = Callable[..., StudyResults]
+
+
+def test_each_study_has_a_line_with_its_link(make_results: MakeResults, tmp_path: Path) -> None:
+    whole = make_results(
+        {"base": [46.0, 47.0, 48.0], "other": [50.0, 51.1, 51.9]},
+        title="Whole",
+        claims=("other > base", "base > other"),
+    )
+    part = make_results({"base": [46.0, None, "missing"]}, title="Part", failed={"base": ("no",)})
+    none = make_results({"base": ["missing"], "other": ["missing"]}, title="None yet")
+    page = write_index(tmp_path, [("one", whole), ("two", part), ("three", none)], "All of them")
+    assert page == tmp_path / "index.html"
+    lines = re.findall(r"<tr><th.*?</tr>", page.read_text())[1:]
+    cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", line) for line in lines]
+    assert [line[0] for line in cells] == [
+        f'<a href="{name}/report.html">{name}</a>' for name in ("one", "two", "three")
+    ]
+    assert cells[0][1:] == [
+        "Whole",
+        "finished",
+        "other: 51.00 \u00b1 0.95",
+        "1 better",
+        "1 supported, 1 contradicted",
+    ]
+    assert cells[1][2] == "1 of 3 runs finished, 1 diverged, 1 failed"
+    assert cells[2][1:] == ["None yet", "0 of 2 runs finished", "\u2013", "\u2013", "\u2013"]
+    assert re.search(r"3 studies, \d finished runs in all\.", page.read_text())
+
+
+def test_a_run_of_two_studies_counts_once(make_results: MakeResults, tmp_path: Path) -> None:
+    one = make_results({"base": [46.0]})
+    page = write_index(tmp_path, [("a", one), ("b", one)]).read_text()
+    assert "2 studies, 1 finished run in all." in page
+
+
+def test_names_are_text_and_nothing_is_fetched(make_results: MakeResults, tmp_path: Path) -> None:
+    attack = "<script>alert(1)</script>"
+    results = make_results({attack: [46.0, 47.0]}, title=attack, claims=(attack,))
+    page = write_index(tmp_path, [(attack, results)], attack).read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert 'href="%3Cscript%3Ealert%281%29%3C/script%3E/report.html"' in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
