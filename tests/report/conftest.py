@@ -92,7 +92,8 @@ def make_results(tmp_path: Path) -> MakeResults:
         **fields: Any,
     ) -> StudyResults:
         seeds = tuple(range(max(map(len, accuracies.values()))))
-        studies = tmp_path / f"made{len(list(tmp_path.glob('made*')))}"
+        made = len(list(tmp_path.glob("made*")))
+        studies = tmp_path / f"made{made}"
         studies.mkdir(parents=True)
         rows = []
         for number, (name, values) in enumerate(accuracies.items()):
@@ -100,7 +101,7 @@ def make_results(tmp_path: Path) -> MakeResults:
             for seed, top1 in enumerate(values):
                 if isinstance(top1, str):
                     continue
-                folder = studies / "runs" / f"{number:08x}{seed:08x}"
+                folder = studies / "runs" / f"{made:04x}{number:04x}{seed:08x}"
                 write_run(folder, seed, top1, epochs=epochs, reads_test_set=reads_test_set)
                 if images and top1 is not None:
                     like = (twins or {}).get(name, name)
