@@ -67,6 +67,8 @@ def read_row(
 ) -> Row:
     if isinstance(value, str) or (isinstance(value, Mapping) and "model" not in value):
         value = {"model": value}
+    if not isinstance(value, Mapping):
+        raise InputError(f"a row is a model's name or slots, such as resnet20_se, not {value!r}")
     try:
         file = RowFile.model_validate(value)
     except ValidationError as error:

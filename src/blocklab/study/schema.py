@@ -5,17 +5,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
 
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.files import parse_yaml, read_yaml
 
 _FOLDER = "studies"
 MOST_SEEDS = 1000
+LONGEST_NAME = 200
 LARGEST_SEED = 2**32 - 1  # what every random generator takes
 
 Seed = Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\n\r]*$")]
 Figure = Annotated[float, Field(ge=0)]
 
 
@@ -52,7 +52,12 @@ class ClaimFile(_Strict):
     """A claim with the sentence that it stands for."""
 
     claim: str
-    text: str
+    text: str = ""
+
+
+Claim = Annotated[
+    ClaimFile, BeforeValidator(lambda item: {"claim": item} if isinstance(item, str) else item)
+]
 
 
 class TuneFile(_Strict):
@@ -79,19 +84,16 @@ class StudyFile(_Strict):
     description: str = ""
     data: str | dict[str, Any]
     recipe: str | dict[str, Any]
-    seeds: (
-        Annotated[StrictInt, Field(gt=0, le=MOST_SEEDS)]
-        | Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS)]
-    ) = 1
+    seeds: Any = 1  # read by `read_seeds`, as those of the command line
     varies: list[str]
     baseline: str | None = None
     model: dict[str, Any] = Field(default_factory=dict)
-    rows: dict[Name, Any] | list[Name]
+    rows: Any  # names, or rows by name: read by `read_rows`
     reported: dict[str, ReportedFile] = Field(default_factory=dict)
     reported_cost: ReportedCostFile = ReportedCostFile()
     errata: str | dict[str, str] = Field(default_factory=dict)
     general_errata: list[StrictInt] = Field(default_factory=list)  # shown among the notes
-    claims: list[str | ClaimFile] = Field(default_factory=list)
+    claims: list[Claim] = Field(default_factory=list)
     tune: TuneFile | None = None
     notes: list[str] = Field(default_factory=list)
 
@@ -120,7 +122,69 @@ def read_study_file(value: object, name: str) -> StudyFile:
     try:
         return StudyFile.model_validate(value)
     except ValidationError as error:
-        raise InputError(one_line(error, f"study '{name}'", StudyFile.model_fields)) from None
+        raise InputError(_refusal(error, name)) from None
+
+
+def _refusal(error: ValidationError, name: str) -> str:
+    """Say what is wrong, with the names that would be right at that place."""
+    first = error.errors()[0]
+    nested = {
+        "reported": ReportedFile,
+        "reported_cost": ReportedCostFile,
+        "claims": ClaimFile,
+        "tune": TuneFile,
+    }
+    place = str(first["loc"][0]) if first["loc"] else ""
+    fields = nested[place] if place in nested and len(first["loc"]) > 1 else StudyFile
+    return one_line(error, f"study '{name}'", fields.model_fields)
+
+
+def read_rows(given: object, name: str) -> dict[str, Any]:
+    """Return rows by name, from a list of models' names or a mapping.
+
+    Raises:
+        InputError: if they are something else, none, or one is there twice.
+    """
+    if not isinstance(given, list | Mapping):
+        raise InputError(
+            f"study '{name}': rows are a list of models or rows by name, not {given!r}; write "
+            "such as rows: [resnet20, resnet20_se]"
+        )
+    for row in given:
+        if not isinstance(row, str) or not row.strip() or "\n" in row or len(row) > LONGEST_NAME:
+            raise InputError(
+                f"study '{name}': {row!r} names no row; a row's name is a line of text of "
+                f"{LONGEST_NAME} letters or fewer"
+            )
+    rows = dict(given) if isinstance(given, Mapping) else dict(zip(given, given, strict=True))
+    if len(rows) != len(given):
+        raise InputError(f"study '{name}' lists a row twice; give the rows names of their own")
+    if not rows:
+        raise InputError(f"study '{name}' has no rows; add one, such as rows: [resnet20]")
+    return rows
+
+
+def read_seeds(given: object, name: str) -> tuple[int, ...]:
+    """Return seeds, from how many they are or a list of them.
+
+    Raises:
+        InputError: if they are something else, too many, or one is there twice.
+    """
+    if isinstance(given, int) and not isinstance(given, bool):
+        if not 1 <= given <= MOST_SEEDS:
+            raise InputError(f"study '{name}' takes 1 to {MOST_SEEDS} seeds, not {given}")
+        return tuple(range(given))
+    seeds = list(given) if isinstance(given, list | tuple) else []
+    valid = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
+    if not valid or not 1 <= len(seeds) <= MOST_SEEDS or len(set(seeds)) != len(seeds):
+        raise InputError(
+            f"study '{name}': seeds are how many, or a list of different numbers, such as "
+            f"seeds: 3 or seeds: [0, 1, 2], not {given!r}"
+        )
+    for seed in seeds:
+        if not 0 <= seed <= LARGEST_SEED:
+            raise InputError(f"study '{name}': a seed is from 0 to {LARGEST_SEED}, not {seed}")
+    return tuple(seeds)
 
 
 def is_collection(value: object) -> bool:

@@ -43,12 +43,11 @@ from blocklab.study.rows import (
     split_settings,
 )
 from blocklab.study.schema import (
-    LARGEST_SEED,
-    MOST_SEEDS,
     ClaimFile,
-    StudyFile,
     find_study,
     read_errata,
+    read_rows,
+    read_seeds,
     read_study_file,
     study_names,
 )
@@ -137,7 +136,7 @@ class Study:
         recipe_changes, data_changes = split_settings(settings or {})
         base_data = merged_data(file.data if data is None else data, data_changes)
         recipe_name, base_recipe = recipe_fields(file.recipe if recipe is None else recipe)
-        given = _rows(file, name)
+        given = read_rows(file.rows, name)
         baseline = file.baseline if file.baseline is not None else next(iter(given))
         if baseline not in given:
             raise InputError(
@@ -180,7 +179,7 @@ class Study:
             data=DataSpec.parse(base_data),
             recipe=Recipe.parse(base_recipe | recipe_changes, f"study '{name}': the recipe"),
             recipe_name=recipe_name + " (changed)" * bool(recipe_changes),
-            seeds=_seeds(file.seeds if seeds is None else seeds, name),
+            seeds=read_seeds(file.seeds if seeds is None else seeds, name),
             varies=tuple(file.varies),
             baseline=baseline,
             rows=tuple(built),
@@ -267,23 +266,14 @@ class Study:
                 )
 
 
-def _rows(file: StudyFile, name: str) -> dict[str, Any]:
-    given = {row: row for row in file.rows} if isinstance(file.rows, list) else file.rows
-    if isinstance(file.rows, list) and len(given) != len(file.rows):
-        raise InputError(f"study '{name}' lists a row twice; give the rows names of their own")
-    if not given:
-        raise InputError(f"study '{name}' has no rows; add one, such as rows: [resnet20]")
-    return given
-
-
 def _claims(
-    given: Sequence[str | ClaimFile], rows: Mapping[str, Any], name: str
+    given: Sequence[ClaimFile], rows: Mapping[str, Any], name: str
 ) -> tuple[dict[str, set[str]], dict[str, str]]:
     """Return each claim with the rows that it names, and the sentence of those that have one."""
     claims: dict[str, set[str]] = {}
     sentences: dict[str, str] = {}
     for item in given:
-        text = item if isinstance(item, str) else item.claim
+        text = item.claim
         try:
             claim = parse_claim(text, list(rows))
         except InputError as error:
@@ -291,7 +281,7 @@ def _claims(
         if text in claims:
             raise InputError(f"study '{name}' makes the claim '{text}' twice; remove one")
         claims[text] = {claim.left, claim.right}
-        if not isinstance(item, str):
+        if item.text:
             sentences[text] = f"{item.text} [{text}]"
     return claims, sentences
 
@@ -308,18 +298,6 @@ def _chosen(
                 f"Rows: {', '.join(given)}"
             )
     return [row for row in given if row in rows or row == baseline]
-
-
-def _seeds(given: int | Sequence[int], name: str) -> tuple[int, ...]:
-    if isinstance(given, int):
-        if not 1 <= given <= MOST_SEEDS:
-            raise InputError(f"study '{name}' takes 1 to {MOST_SEEDS} seeds, not {given}")
-        return tuple(range(given))
-    seeds = tuple(given)
-    valid = all(isinstance(seed, int) and 0 <= seed <= LARGEST_SEED for seed in seeds)
-    if not valid or not seeds or len(set(seeds)) != len(seeds):
-        raise InputError(f"study '{name}': seeds are different numbers from 0, not {list(seeds)}")
-    return seeds
 
 
 def _folder_name(name: str) -> str:

@@ -1,0 +1,325 @@
+"""Studies as data: what a file may say, what is checked, and what each mistake is answered with."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocklab.errors import InputError
+from blocklab.models import model_spec
+from blocklab.study.study import Study
+
+Fields = dict[str, Any]
+
+
+def fields(**changes: Any) -> Fields:
+    return {
+        "title": "A study",
+        "data": {"source": "digits", "train_images": 100},
+        "recipe": {"base": "quick", "epochs": 2},
+        "seeds": 2,
+        "varies": ["attention"],
+        "rows": {"plain": "resnet20", "se": "resnet20_se", "ca": "resnet20_ca"},
+        **changes,
+    }
+
+
+def refusal(value: object, **changes: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        Study.parse(value, "mine", **changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "Traceback" not in message
+    return message
+
+
+# What a study is.
+def test_rows_share_all_that_the_study_says() -> None:
+    study = Study.parse(fields(model={"stem": "imagenet"}), "mine")
+    assert [row.name for row in study.rows] == ["plain", "se", "ca"]
+    assert study.baseline == "plain"
+    assert study.seeds == (0, 1)
+    assert {row.recipe.epochs for row in study.rows} == {2}
+    assert {row.data.train_images for row in study.rows} == {100}
+    assert {row.model.to_dict()["stem"]["type"] for row in study.rows} == {"imagenet"}
+    assert len({run.definition.hash for run in study.plan()}) == 6
+
+
+def test_the_plan_goes_through_all_rows_seed_by_seed() -> None:
+    study = Study.parse(fields(), "mine")
+    order = [(run.definition.seed, run.row.name) for run in study.plan()]
+    assert order == [(seed, name) for seed in (0, 1) for name in ("plain", "se", "ca")]
+
+
+def test_a_row_may_fill_slots_and_change_recipe_and_data() -> None:
+    row = {
+        "model": {"base": "resnet20", "attention": ["se", "triplet"]},
+        "recipe": {"lr": 0.05},
+        "data": {"image_size": 40},
+        "reported": {"top1": 77.6, "macs_g": 0.04, "note": "from a table"},
+        "note": "larger images",
+    }
+    value = fields(
+        varies=["attention", "recipe.lr", "data.image_size"], rows={"plain": "resnet20", "x": row}
+    )
+    changed = Study.parse(value, "mine").rows[1]
+    assert changed.model == model_spec("resnet20:attention=[se,triplet]")
+    assert changed.recipe.lr == 0.05
+    assert changed.recipe.epochs == 2
+    assert changed.data.image_size == 40
+    assert changed.data.train_images == 100
+    assert changed.reported is not None
+    assert changed.reported.top1 == 77.6
+    assert changed.note == "larger images"
+
+
+def test_rows_may_be_a_list_of_names_in_text_form_too() -> None:
+    study = Study.parse(fields(rows=["resnet20", "resnet20:attention=[se,triplet]"]), "mine")
+    assert [row.name for row in study.rows] == ["resnet20", "resnet20:attention=[se,triplet]"]
+
+
+def test_a_row_of_its_own_slots_goes_before_the_slots_of_all() -> None:
+    rows = {"deep": {"base": "resnet18", "stem": "deep"}, "plain": "resnet18"}
+    study = Study.parse(fields(model={"stem": "cifar"}, varies=["stem"], rows=rows), "mine")
+    assert [row.model.to_dict()["stem"]["type"] for row in study.rows] == ["deep", "cifar"]
+
+
+def test_changes_from_the_command_line() -> None:
+    study = Study.parse(
+        fields(),
+        "mine",
+        data="cifar10",
+        recipe="report",
+        seeds=3,
+        rows=["ca"],
+        settings={"epochs": 7, "data.train_images": 50},
+    )
+    assert study.data.source == "cifar10"
+    assert study.data.train_images == 50
+    assert study.recipe.epochs == 7
+    assert study.recipe.schedule == "step"
+    assert study.recipe_name == "report (changed)"
+    assert study.seeds == (0, 1, 2)
+    assert [row.name for row in study.rows] == ["plain", "ca"]  # the baseline stays
+    assert {row.recipe.epochs for row in study.rows} == {7}
+    assert {row.data.train_images for row in study.rows} == {50}
+    assert Study.parse(fields(), "mine", seeds=[5, 9]).seeds == (5, 9)
+
+
+def test_a_study_is_found_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "my study.yaml"
+    path.write_text(
+        "title: t\ndata: digits\nrecipe: quick\nvaries: [attention]\n"
+        "rows: {plain: resnet20, se: resnet20_se}\n"
+    )
+    study = Study.load(path)
+    assert study.name == "my_study"
+    assert study.seeds == (0,)
+
+
+# Fairness.
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"rows": {"a": "resnet20", "b": "resnet20:activation=gelu"}}, "activation"),
+        ({"rows": {"a": "resnet20", "b": {"model": "resnet20", "recipe": {"lr": 0.3}}}}, "recipe."),
+        ({"rows": {"a": "resnet20", "b": {"model": "resnet20", "recipe": "strong"}}}, "recipe."),
+        (
+            {"rows": {"a": "resnet20", "b": {"model": "resnet20", "recipe": {"epochs": 9}}}},
+            "epochs",
+        ),
+        ({"rows": {"a": "resnet20", "b": {"model": "resnet20", "data": "cifar10"}}}, "data.source"),
+        ({"rows": ["resnet20", "resnet32"]}, "depths"),
+        ({"rows": ["resnet20", "van_b0"]}, "family"),
+        ({"rows": ["resnet20:attention=se", "resnet20:mixer=selective_kernel"]}, "mixer"),
+        (
+            {"varies": ["mixer.scale"], "rows": ["res2net20", "res2net20_26w_4s"]},
+            "mixer.base_width",
+        ),
+        ({"varies": ["recipe"], "rows": ["resnet20", "resnet20_se"]}, "attention"),
+        ({"varies": [], "rows": ["resnet20", "resnet20_se"]}, "attention"),
+    ],
+)
+def test_rows_that_differ_outside_varies_are_refused(changes: Fields, path: str) -> None:
+    message = refusal(fields(**changes))
+    assert path in message
+    assert "which is not in varies; add it there or make the rows alike" in message
+
+
+@pytest.mark.parametrize(
+    ("varies", "rows"),
+    [
+        (["model"], ["resnet20", "van_b0", "replknet_31n"]),
+        (["mixer"], ["res2net20", "res2net20_26w_4s", "resnet20_sk", "resnet20"]),
+        (["mixer.base_width"], ["res2net20", "res2net20_26w_4s"]),
+        (["mixer.attention", "attention"], ["res2net20", "res2net20_st", "res2net20_s1"]),
+        (["recipe"], {"a": "resnet20", "b": {"model": "resnet20", "recipe": "strong"}}),
+        (["recipe.lr"], {"a": "resnet20", "b": {"model": "resnet20", "recipe": {"lr": 0.3}}}),
+        (["data.source"], {"a": "resnet20", "b": {"model": "resnet20", "data": "cifar10"}}),
+    ],
+)
+def test_rows_may_differ_in_what_varies_says(varies: list[str], rows: Any) -> None:
+    assert len(Study.parse(fields(varies=varies, rows=rows), "mine").rows) == len(rows)
+
+
+def test_rows_that_are_one_run_are_refused_and_one_function_twice_is_not() -> None:
+    message = refusal(fields(rows={"a": "res2net20_se", "b": "res2net20_s2"}))
+    assert "rows 'a' and 'b' are the same run; remove one" in message
+    rows = {"celu": "van_b0_act_celu", "elu": "van_b0_act_elu"}
+    assert len(Study.parse(fields(varies=["mixer"], rows=rows), "mine").rows) == 2
+
+
+# Mistakes.
+MISTAKES: list[tuple[str, Callable[[], object], str]] = [
+    ("nothing", lambda: None, "study 'mine' holds no fields"),
+    ("a list", lambda: ["resnet20"], "study 'mine' holds no fields"),
+    ("a collection", lambda: {"title": "t", "studies": ["a"]}, "'mine' is a collection of studies"),
+    ("unknown key", lambda: fields(epochs=3), "study 'mine' has no 'epochs'"),
+    ("misspelt key", lambda: fields(recipes="quick"), "did you mean 'recipe'"),
+    ("rows as text", lambda: fields(rows="resnet20"), "write such as rows: [resnet20"),
+    ("row of many lines", lambda: fields(rows={"a\nb": "resnet20"}), "names no row"),
+    ("no rows key", lambda: {k: v for k, v in fields().items() if k != "rows"}, "rows: Field requ"),
+    ("no title", lambda: {k: v for k, v in fields().items() if k != "title"}, "title: Field requ"),
+    ("empty rows", lambda: fields(rows={}), "has no rows; add one"),
+    ("rows twice", lambda: fields(rows=["resnet20", "resnet20"]), "lists a row twice"),
+    ("row of no name", lambda: fields(rows={"": "resnet20"}), "'' names no row"),
+    ("row as number", lambda: fields(rows={"a": 3}), "a row is a model's name or slots"),
+    ("row as nothing", lambda: fields(rows={"a": None}), "row 'a'"),
+    ("row's unknown key", lambda: fields(rows={"a": {"model": "resnet20", "x": 1}}), "no 'x'"),
+    ("unknown model", lambda: fields(rows=["resnet21"]), "no model 'resnet21'; did you mean"),
+    ("unknown slot", lambda: fields(rows={"a": {"base": "resnet20", "att": 1}}), "no slot 'att'"),
+    ("unknown block", lambda: fields(rows=["resnet20:attention=sse"]), "no attention 'sse'"),
+    ("unknown recipe", lambda: fields(recipe="quik"), "no recipe 'quik'; did you mean 'quick'"),
+    ("recipe's key", lambda: fields(recipe={"base": "quick", "lrr": 1}), "did you mean 'lr'"),
+    ("unknown data", lambda: fields(data="cifar1000"), "cifar100"),
+    ("data's key", lambda: fields(data={"source": "digits", "train": 1}), "train_images"),
+    ("no seeds", lambda: fields(seeds=0), "seeds"),
+    ("negative seed", lambda: fields(seeds=[-1]), "a seed is from 0"),
+    ("seed twice", lambda: fields(seeds=[1, 1]), "a list of different numbers"),
+    ("seeds as yes", lambda: fields(seeds=True), "seeds"),
+    ("seeds as text", lambda: fields(seeds="3"), "seeds"),
+    ("a million seeds", lambda: fields(seeds=1_000_000), "seeds"),
+    ("a seed too large", lambda: fields(seeds=[2**40]), "a seed is from 0"),
+    ("varies nothing known", lambda: fields(varies=["atention"]), "did you mean 'attention'"),
+    ("varies as text", lambda: fields(varies="attention"), "varies: Input should be a valid list"),
+    ("no such baseline", lambda: fields(baseline="plan"), "is not a row; did you mean 'plain'"),
+    ("reported for no row", lambda: fields(reported={"see": {"top1": 1}}), "did you mean 'se'"),
+    ("reported is NaN", lambda: fields(reported={"se": {"top1": float("nan")}}), "top1"),
+    ("reported over 100", lambda: fields(reported={"se": {"top1": 101}}), "top1"),
+    ("reported misspelt", lambda: fields(reported={"se": {"top_1": 1}}), "did you mean 'top1'"),
+    (
+        "reported twice",
+        lambda: fields(
+            rows={"a": {"model": "resnet20", "reported": {"top1": 1}}}, reported={"a": {"top1": 1}}
+        ),
+        "reported twice",
+    ),
+    ("unknown errata", lambda: fields(errata="reprot"), "did you mean 'report'"),
+    ("no erratum", lambda: fields(reported={"se": {"errata": [3]}}), "no erratum 3; it has none"),
+    ("no general erratum", lambda: fields(errata={"1": "x"}, general_errata=[2]), "no erratum 2"),
+    ("claim of no row", lambda: fields(claims=["see > plain"]), "did you mean 'se'"),
+    ("claim of one row", lambda: fields(claims=["se > se"]), "itself"),
+    ("no claim", lambda: fields(claims=["se is better"]), "'se is better' is no claim"),
+    ("claim in nothing", lambda: fields(claims=["se > plain in topp1"]), "did you mean 'top1'"),
+    ("claim twice", lambda: fields(claims=["se > ca", "se > ca"]), "twice"),
+    ("claim without claim", lambda: fields(claims=[{"text": "SE helps"}]), "claims.0.claim"),
+    ("reported size", lambda: fields(reported_cost={"input_size": 0}), "input_size"),
+    ("slot of all", lambda: fields(model={"stemm": "cifar"}), "no slot 'stemm'"),
+    ("tune one rate", lambda: fields(tune={"lr": [0.1]}), "tune.lr"),
+    ("tune below zero", lambda: fields(tune={"lr": [0.1, -1]}), "tune.lr"),
+    ("tune something else", lambda: fields(tune={"momentum": [0.1, 0.9]}), "tune"),
+    ("tune a rate twice", lambda: fields(tune={"lr": [0.1, 0.1]}), "tune.lr has a value twice"),
+    ("tune from used seeds", lambda: fields(tune={"lr": [1, 2], "seeds": [1]}), "share 1"),
+    (
+        "tune without validation",
+        lambda: fields(tune={"lr": [1, 2]}, data={"source": "digits", "validation_fraction": 0}),
+        "has none; set data.validation_fraction=0.1",
+    ),
+    (
+        "tune what a row sets",
+        lambda: fields(
+            tune={"lr": [1, 2]},
+            varies=["recipe.lr"],
+            rows={"a": "resnet20", "b": {"model": "resnet20", "recipe": {"lr": 0.3}}},
+        ),
+        "leave lr out of row 'b'",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES]
+)
+def test_mistakes(make: Callable[[], object], message: str) -> None:
+    assert message in refusal(make())
+
+
+def test_mistakes_on_the_command_line() -> None:
+    assert "no row 'seo'; did you mean 'se'" in refusal(fields(), rows=["seo"])
+    assert "1 to 1000 seeds, not 0" in refusal(fields(), seeds=0)
+    assert "1 to 1000 seeds" in refusal(fields(), seeds=10**9)
+    assert "no recipe 'quik'" in refusal(fields(), recipe="quik")
+    assert "did you mean 'epochs'" in refusal(fields(), settings={"epoch": 3})
+    assert "train_images" in refusal(fields(), settings={"data.train_image": 3})
+    with pytest.raises(InputError, match="no study 'quickstar'; did you mean 'quickstart'"):
+        Study.load("quickstar")
+    with pytest.raises(InputError, match="cannot read"):
+        Study.load("not_there.yaml")
+    with pytest.raises(InputError, match="'report_all' is a collection of studies"):
+        Study.load("report_all")
+
+
+def test_one_seed_and_claims_are_no_mistake() -> None:
+    study = Study.parse(fields(seeds=1, claims=["se > plain", "se == ca within 0.2"]), "mine")
+    assert study.seeds == (0,)
+    assert study.claims == ("se > plain", "se == ca within 0.2")
+
+
+def test_claims_with_a_sentence_and_claims_of_rows_that_were_left_out() -> None:
+    value = fields(claims=[{"claim": "se > plain by 1 in top5", "text": "SE helps."}, "se > ca"])
+    study = Study.parse(value, "mine")
+    assert study.claims == ("se > plain by 1 in top5", "se > ca")
+    assert "SE helps. [se > plain by 1 in top5]" in study.notes
+    narrowed = Study.parse(value, "mine", rows=["se"])
+    assert narrowed.claims == ("se > plain by 1 in top5",)
+    assert Study.parse(value, "mine", rows=["ca"]).claims == ()
+    assert Study.parse(value, "mine", rows=["ca"]).notes == ()
+
+
+# What a publication counted.
+def test_a_reported_cost_is_counted_at_the_reports_size_and_in_its_form() -> None:
+    value = fields(
+        varies=["mixer"],
+        model={"stem": "cifar"},
+        rows={"plain": "van_b0", "replk": "van_b0_replk"},
+        reported_cost={"input_size": 64, "num_classes": 10, "model": {"stem": "imagenet"}},
+        reported={
+            "plain": {"macs_g": 1, "errata": [2]},
+            "replk": {"params_m": 1, "merged": True},
+        },
+        errata={"2": "a misprint"},
+        general_errata=[2],
+    )
+    plain, replk = Study.parse(value, "mine").rows
+    from blocklab import cost
+
+    for row, name in ((plain, "van_b0"), (replk, "van_b0_replk")):
+        expected = cost(name, 64, 10, merged=name != "van_b0")
+        at = row.reported_cost
+        assert at is not None
+        assert (at.macs, at.params, at.input_size) == (expected.macs, expected.params, 64)
+    assert plain.reported is not None
+    assert plain.reported.errata == ("2: a misprint",)
+    assert Study.parse(value, "mine").notes == ("Erratum 2: a misprint",)
+    only_accuracy = Study.parse(fields(reported={"se": {"top1": 50}}), "mine").rows[1]
+    assert only_accuracy.reported_cost is None
+    own = fields(
+        model={"stem": "cifar"},
+        rows={"a": "resnet18", "b": "resnet18_se"},
+        reported={"a": {"macs_g": 1, "model": {"stem": "deep"}}},
+    )
+    row = Study.parse(own, "mine").rows[0]
+    assert row.counted_as is not None
+    assert row.counted_as.model == model_spec("resnet18:stem=deep")
+    assert row.model == model_spec("resnet18:stem=cifar")
