@@ -111,7 +111,9 @@ def test_a_row_without_any_finished_rate_is_an_error() -> None:
     tuned = study()
     tried = candidates(tuned)
     assert tried is not None
-    with pytest.raises(RunError, match=r"row .plain.: no learning rate of 0\.05, 0\.1, 0\.4 has fin"):
+    with pytest.raises(
+        RunError, match="no learning rate of 0.05, 0.1, 0.4 has fin".replace(".", r"\.")
+    ):
         choose(tuned, results(tried, {"se at lr 0.1": {7: 1.0, 8: 1.0}}))
 
 

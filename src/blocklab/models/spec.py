@@ -75,7 +75,7 @@ def _expand(
         raise InputError(f"{what} needs either a 'backbone' or a 'base'")
     if base is not None:
         family, fields = _expand(base, lookup, what, seen)
-    elif backbone in BACKBONES:
+    elif isinstance(backbone, str) and backbone in BACKBONES:
         family, sizes = BACKBONES[backbone]
         fields = dict(sizes)
     else:
