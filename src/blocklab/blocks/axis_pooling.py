@@ -211,22 +211,25 @@ class _AxisPool(torch.autograd.Function):
 
 
 class _GatedProduct(torch.autograd.Function):
-    """x * (the sum of the gates), each of which broadcasts over x."""
+    """x * (the sum, or the product, of the gates), each of which broadcasts over x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *gates: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, multiplied: bool, *gates: Tensor) -> Tensor:
         ctx.save_for_backward(x, *gates)
+        ctx.multiplied = multiplied
         out = torch.empty_like(x)
         for images in _pieces(x):
             part = _widened(x[images])
-            torch.mul(part, _sum(part, gates, images), out=out[images])
+            torch.mul(part, _combined(part, gates, images, multiplied), out=out[images])
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(  # type: ignore[override]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, ...]:
         x, *gates = ctx.saved_tensors
-        learns, *gates_learn = ctx.needs_input_grad
+        learns, _, *gates_learn = ctx.needs_input_grad
         grad_x = torch.empty_like(x) if learns else None
         grad_gates = [
             torch.empty_like(gate) if learns else None
@@ -235,19 +238,35 @@ class _GatedProduct(torch.autograd.Function):
         for images in _pieces(x):
             part, step = _widened(x[images]), _widened(grad[images])
             if grad_x is not None:
-                torch.mul(step, _sum(part, gates, images), out=grad_x[images])
-            product = _Piece(torch.mul(part, step, out=torch.empty_like(part)))
-            for out in grad_gates:
-                if out is not None:
-                    out[images] = _sum_to(product, part, out)
-        return grad_x, *grad_gates
+                combined = _combined(part, gates, images, ctx.multiplied)
+                torch.mul(step, combined, out=grad_x[images])
+            product = torch.mul(part, step, out=torch.empty_like(part))
+            piece = _Piece(product)
+            for number, out in enumerate(grad_gates):
+                others = gates[:number] + gates[number + 1 :]
+                if out is None:
+                    continue
+                if ctx.multiplied and others:
+                    scaled = product * _combined(part, others, images, True)
+                    out[images] = _sum_to(_Piece(scaled), part, out)
+                else:
+                    out[images] = _sum_to(piece, part, out)
+        return grad_x, None, *grad_gates
 
 
-def _sum(x: Tensor, gates: tuple[Tensor, ...] | list[Tensor], images: slice) -> Tensor:
-    """Add the gates of some images in one map of x's layout."""
-    total = torch.zeros_like(x)
-    for gate in gates:
-        total.add_(gate[images])
+def _combined(
+    x: Tensor, gates: tuple[Tensor, ...] | list[Tensor], images: slice, multiplied: bool
+) -> Tensor:
+    """Add or multiply the gates of some images, several of them in one map of x's layout."""
+    first = _widened(gates[0][images])
+    if len(gates) == 1:
+        return first
+    total = torch.empty_like(x).copy_(first.expand_as(x))
+    for gate in gates[1:]:
+        if multiplied:
+            total.mul_(gate[images])
+        else:
+            total.add_(gate[images])
     return total
 
 
@@ -275,6 +294,11 @@ def axis_pool(
     return out, pooled
 
 
-def gated_product(x: Tensor, gates: list[Tensor]) -> Tensor:
-    """Return x * (the sum of the gates), which have x's sizes or 1 on each of their four axes."""
-    return _GatedProduct.apply(x, *gates)  # type: ignore[return-value]
+def gated_product(x: Tensor, gates: list[Tensor], multiplied: bool = False) -> Tensor:
+    """Return x * (the sum of the gates), or x * (their product) where they are ``multiplied``.
+
+    Gates have x's sizes or 1 on each of their four axes.
+    """
+    if len(gates) == 1 and not torch.is_grad_enabled():
+        return x * gates[0]
+    return _GatedProduct.apply(x, multiplied, *gates)  # type: ignore[return-value]

@@ -4,7 +4,9 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from blocklab.blocks.axis_pooling import gated_product
 from blocklab.blocks.folding import fold
+from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
 
 
@@ -42,4 +44,6 @@ class CoordinateAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         row_gate, column_gate = self.gates(x)
-        return x * row_gate * column_gate
+        if is_recorded(x):
+            return x * row_gate * column_gate
+        return gated_product(x, [row_gate, column_gate], multiplied=True)

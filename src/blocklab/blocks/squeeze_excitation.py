@@ -4,6 +4,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blocklab.blocks.axis_pooling import gated_product
+from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
 
 
@@ -24,4 +26,5 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         squeezed = x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
-        return x * self.fc2(F.relu(self.fc1(squeezed))).sigmoid()
+        gate = self.fc2(F.relu(self.fc1(squeezed))).sigmoid()
+        return x * gate if is_recorded(x) else gated_product(x, [gate])

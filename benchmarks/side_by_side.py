@@ -1,0 +1,94 @@
+"""Timing rivals in one process, in turn, and printing what was seen as Markdown."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import torch
+
+Step = Callable[[], object]
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What a rival took, round by round."""
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+    def __str__(self) -> str:
+        """Median and spread in milliseconds."""
+        low, high = 1000 * min(self.rounds), 1000 * max(self.rounds)
+        return f"{1000 * self.median:,.2f} ({low:,.2f} to {high:,.2f})"
+
+
+def alternate(rivals: Mapping[str, Step], rounds: int, least: float = 0.02) -> dict[str, Seconds]:
+    """Time every rival once a round, in turn, after one call that warms up.
+
+    A round of a short one is as many calls as fill `least` seconds, so that the clock does not
+    matter.
+    """
+    calls = {}
+    for name, step in rivals.items():
+        step()
+        began = time.perf_counter()
+        step()
+        calls[name] = max(1, round(least / max(1e-6, time.perf_counter() - began)))
+    taken: dict[str, list[float]] = {name: [] for name in rivals}
+    for _ in range(rounds):
+        for name, step in rivals.items():
+            began = time.perf_counter()
+            for _ in range(calls[name]):
+                step()
+            taken[name].append((time.perf_counter() - began) / calls[name])
+    return {name: Seconds(tuple(times)) for name, times in taken.items()}
+
+
+def ratio(plain: Seconds, ours: Seconds) -> str:
+    """How many times as fast ours is: the median over rounds, each against its own rival."""
+    return f"{statistics.median(p / o for p, o in zip(plain.rounds, ours.rounds, strict=True)):.2f}"
+
+
+def surroundings() -> str:
+    """One line: machine, threads, versions, date."""
+    return (
+        f"{_processor()}, {torch.get_num_threads()} threads, Python {platform.python_version()}, "
+        f"PyTorch {torch.__version__}, {date.today().isoformat()}"
+    )
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if "model name" in line]
+        return names[0]
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a Markdown table under a title and the surroundings."""
+    print(f"\n{title}\n\n{surroundings()}\n")
+    print(f"| {' | '.join(headings)} |")
+    print("|" + "---|" * len(headings))
+    for row in rows:
+        print(f"| {' | '.join(str(cell) for cell in row)} |", flush=True)
+
+
+def parse_sizes(text: str) -> list[tuple[int, int, int, int]]:
+    """Read ``64x256x32x32,64x512x8x8``."""
+    sizes = []
+    for item in text.split(","):
+        numbers = tuple(int(number) for number in item.split("x"))
+        if len(numbers) != 4 or min(numbers) < 1:
+            raise SystemExit(f"a size is BATCHxCHANNELSxHEIGHTxWIDTH, not '{item}'")
+        sizes.append((numbers[0], numbers[1], numbers[2], numbers[3]))
+    return sizes
