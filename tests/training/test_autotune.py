@@ -273,7 +273,7 @@ def test_a_run_records_its_setup_and_a_rows_seeds_share_it(
 
     for run in runs:
         with pytest.raises((Enough, RunError)):
-            execute_run(run, tmp_path, on_epoch=stop)
+            execute_run(run, tmp_path, threads=1, on_epoch=stop)
         written = json.loads((tmp_path / run.hash / "run.json").read_text())
         assert (written["memory_format"], written["compile"]) == ("contiguous", False)
         assert "by the time of a step" in written["setup_note"]

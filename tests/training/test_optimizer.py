@@ -109,3 +109,14 @@ def test_what_cannot_be_driven_is_refused_in_one_line(
     with pytest.raises(InputError, match=message) as caught:
         make_optimizer(network(), Recipe.parse(changes), CPU)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_model_names_is_left_out() -> None:
+    class Scaled(nn.Conv2d):
+        def no_weight_decay(self) -> set[str]:
+            return {"scale"}
+
+    model = Scaled(3, 4, 3)
+    model.register_parameter("scale", nn.Parameter(torch.ones(4, 1, 1)))
+    decays = _decay_by_name(model, make_optimizer(model, Recipe(weight_decay=0.1), CPU))
+    assert decays == {"weight": 0.1, "bias": 0.0, "scale": 0.0}
