@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from blocklab import create_model
 from blocklab.errors import InputError
-from blocklab.measure.receptive_field import live_taps, receptive_field
+from blocklab.measure.receptive_field import ReceptiveField, live_taps, receptive_field
 from blocklab.models import model_spec
 
 
@@ -97,9 +97,17 @@ def test_side_holding_grows_with_the_share() -> None:
     )
     sides = [field.side_holding(share) for share in (0.2, 0.5, 0.95, 1.0)]
     assert sides == sorted(sides)
-    assert 1 <= sides[0] < sides[-1] <= 32
+    assert 1 <= sides[0] < sides[-1] <= 63
     assert field.values.max() == 1.0
     assert np.isfinite(field.values).all()
+
+
+def test_squares_lie_around_the_centre_of_mass() -> None:
+    values = np.zeros((20, 20))
+    values[3:6, 11:14] = 1.0
+    field = ReceptiveField("n", "w", 20, 1, values)
+    assert [field.side_holding(share) for share in (0.1, 0.5, 1.0)] == [1, 3, 3]
+    assert ReceptiveField("n", "w", 20, 1, np.zeros((20, 20))).side_holding(0.5) == 0
 
 
 def test_same_noise_from_the_same_seed() -> None:

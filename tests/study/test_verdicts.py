@@ -2,6 +2,7 @@
 
 import gc
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -207,3 +208,13 @@ def test_intervals_cover_what_they_say(seeds: int) -> None:
         held["difference"] += gap.low <= 1.0 <= gap.high
     for covered in held.values():
         assert 0.93 <= covered / 2000 <= 0.97
+
+
+def test_the_documentation_has_the_numbers_of_seeds() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    table = text.partition("| SD of differences |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(table) == 5
+    for line in table:
+        sd, *seeds = (float(cell) for cell in line.strip("|").split("|"))
+        asked = [(1.0, 1), (0.5, 1), (0.2, 1), (0.5, 10), (0.5, 40)]
+        assert seeds == [seeds_needed(sd, gain, alpha=0.05 / rows) for gain, rows in asked]

@@ -173,13 +173,21 @@ class ReceptiveField:
     values: NDArray[np.float64]
 
     def side_holding(self, share: float) -> int:
-        """Return the side, in pixels, of the smallest centred square with this share of it all."""
-        total, centre = self.values.sum(), self.input_size // 2
+        """Return the side, in pixels, of the smallest square with this share of it all.
+
+        Squares lie around the field's centre of mass, as that of a small map's centre is seldom
+        the image's; parts of them may lie outside.
+        """
+        total, places = float(self.values.sum()), np.arange(self.input_size)
+        if total == 0:
+            return 0
+        row, column = (round(float(self.values.sum(axis) @ places) / total) for axis in (1, 0))
         for radius in range(self.input_size):
-            low, high = max(0, centre - radius), centre + radius + 1
-            if self.values[low:high, low:high].sum() >= share * total:
-                return min(2 * radius + 1, self.input_size)
-        return self.input_size
+            rows = slice(max(0, row - radius), row + radius + 1)
+            columns = slice(max(0, column - radius), column + radius + 1)
+            if self.values[rows, columns].sum() >= share * total * (1 - 1e-12):
+                return 2 * radius + 1
+        return 2 * self.input_size
 
 
 def receptive_field(

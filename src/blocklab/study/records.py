@@ -9,9 +9,8 @@ from typing import Any
 
 from blocklab.errors import RunError
 from blocklab.files import read_json
+from blocklab.measure.activations import DIAGNOSIS_FILE
 from blocklab.study.images import PerImage, read_per_image
-
-DIAGNOSIS_FILE = "diagnosis.json"  # in a run's folder, if it was diagnosed: counts of zeros
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,16 @@ class RunRecord:
         return None if self.diverged else read_per_image(self.folder)
 
     @cached_property
-    def diagnosis(self) -> dict[str, Any] | None:
-        """Its diagnosis.json, if it was diagnosed: see `blocklab.measure.activations`."""
+    def zeros_percent(self) -> float | None:
+        """Zeros after the last block, in % of its outputs; None if it was not diagnosed.
+
+        See `blocklab.measure.activations`.
+        """
         path = self.folder / DIAGNOSIS_FILE
-        return _read_object(path) if path.exists() else None
+        if not path.exists():
+            return None
+        last = _read_object(path).get("last_block")
+        return _number(last.get("zero_percent")) if isinstance(last, dict) else None
 
 
 @dataclass(frozen=True)

@@ -124,8 +124,7 @@ class RowResult:
     @cached_property
     def zeros_percent(self) -> Summary | None:
         """Zeros after the last block, in % of its outputs, over the runs that were diagnosed."""
-        last = [(run.diagnosis or {}).get("last_block") for run in self.finished]
-        shares = [float(one["zero_percent"]) for one in last if one]
+        shares = [run.zeros_percent for run in self.finished if run.zeros_percent is not None]
         return summarise(shares) if shares else None
 
     @cached_property
