@@ -18,11 +18,12 @@ from datetime import date
 import torch
 
 from blocklab.data import DataSpec, open_data
+from blocklab.measure.memory import peak_memory, reset_peak_memory
 from blocklab.models import model_spec
 from blocklab.training.device import choose_setup
 from blocklab.training.loop import prepare, train
 from blocklab.training.recipe import load_recipe
-from blocklab.training.surroundings import peak_memory, processor, reset_peak_memory
+from blocklab.training.surroundings import processor
 
 
 def measure(
@@ -36,12 +37,12 @@ def measure(
     recipe = load_recipe("quick", {"batch_size": batch, "epochs": epochs})
     setup = choose_setup(recipe)
     reset_peak_memory()
-    before = peak_memory(setup)
+    before = peak_memory(setup.device)
     state = prepare(model_spec(model).build(len(data.class_names)), recipe, setup)
     records = list(train(state, data, recipe, setup, 0))
     seconds = sum(record["train_seconds"] for record in records)
     rate = max(record["images_per_second"] for record in records)
-    return seconds, rate, (peak_memory(setup) - before) / 2**20
+    return seconds, rate, (peak_memory(setup.device) - before) / 2**20
 
 
 def main() -> None:
