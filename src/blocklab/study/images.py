@@ -86,9 +86,11 @@ def over_images(
 
     With d[s, i] the result of seed s on image i (times 100), S seeds and N images: the interval
     over images is that of the mean of the N means over seeds, by Student's t, since N independent
-    images make it normal. The one over both adds the two sources. Mean squares MS of a two-way
-    table without repetition estimate its variance as (MS_seeds + MS_images - MS_rest) / (S N), and
-    Satterthwaite's formula its degrees of freedom.
+    images make it normal. For both sources, with the mean squares MS of a two-way table without
+    repetition: MS_seeds / (S N) is the variance from training again, the rest included, and
+    (MS_images - MS_rest) / (S N) what other images add. Each has its own quantile of t, and
+    their squared half-widths add up; a pooled number of degrees of freedom (Satterthwaite's)
+    covers 91 % instead of 95 for two seeds, whose spread is too often small by chance.
     """
     runs = [*ours, *(theirs or ())]
     if not ours or len({(run.order, len(run.correct)) for run in runs}) != 1:
@@ -108,14 +110,12 @@ def over_images(
         return ImageInterval(100 * mean, low, high, images)
     square_seeds = images * float(table.mean(1, dtype=np.float64).var(ddof=1))
     total = float(np.square(table, dtype=np.float64).sum()) - seeds * images * mean**2
-    df = (seeds - 1, images - 1, (seeds - 1) * (images - 1))
-    rest = max(0.0, total - df[0] * square_seeds - df[1] * square_images) / df[2]
-    # Neither source can have less than nothing, though its estimate may.
-    both = max(square_seeds + square_images - rest, square_seeds, square_images)
-    if both == 0:
-        return ImageInterval(100 * mean, low, high, images, low, high)
-    squares = square_seeds**2 / df[0] + square_images**2 / df[1] + rest**2 / df[2]
-    half = _half(math.sqrt(both / (seeds * images)), max(both**2 / squares, df[0]))
+    rest = total - (seeds - 1) * square_seeds - (images - 1) * square_images
+    square_rest = max(0.0, rest) / ((seeds - 1) * (images - 1))
+    half_seeds = _half(math.sqrt(square_seeds / (seeds * images)), seeds - 1)
+    added = max(0.0, square_images - square_rest)
+    half_images = _half(math.sqrt(added / (seeds * images)), images - 1)
+    half = math.hypot(half_seeds, half_images)
     both_low, both_high = 100 * (mean - half), 100 * (mean + half)
     return ImageInterval(100 * mean, low, high, images, both_low, both_high)
 
