@@ -4,8 +4,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from blocklab.blocks.axis_pooling import gated_product
 from blocklab.blocks.folding import fold
+from blocklab.blocks.gated_product import gated_product
 from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
 

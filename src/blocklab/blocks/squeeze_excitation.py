@@ -4,7 +4,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocklab.blocks.axis_pooling import gated_product
+from blocklab.blocks.gated_product import gated_product
 from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
 

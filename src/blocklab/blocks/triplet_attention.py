@@ -7,11 +7,12 @@ from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from blocklab.blocks.activation import Activation, create_activation
-from blocklab.blocks.axis_pooling import Statistic, axis_pool, gated_product, unpooled
+from blocklab.blocks.axis_pooling import Statistic, axis_pool, unpooled
 from blocklab.blocks.banded_convolution import banded_conv2d
 from blocklab.blocks.coordinate_attention import CoordinateAttention
 from blocklab.blocks.depthwise import depthwise
 from blocklab.blocks.folding import fold
+from blocklab.blocks.gated_product import gated_product
 from blocklab.blocks.large_kernel_attention import LargeKernelAttention, OddInt
 from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
@@ -162,14 +163,16 @@ class TripletAttention(nn.Module):
             pooled[0], pooled[1] = pooled[0].mT, pooled[1].mT
         else:
             x, pooled = axis_pool(x, dims, self.statistics)
-        # Thirds of the gates: y is x times the mean of three.
-        cw = unpooled(self._gate(self.cw(pooled[0], True)).squeeze(1), 2) / 3  # (B, C, 1, W)
-        hc = unpooled(self._gate(self.hc(pooled[1])).squeeze(1), 3) / 3  # (B, C, H, 1)
+        cw = unpooled(self._gate(self.cw(pooled[0], True)).squeeze(1), 2)  # (B, C, 1, W)
+        hc = unpooled(self._gate(self.hc(pooled[1])).squeeze(1), 3)  # (B, C, H, 1)
         gates = [cw, hc]
         if isinstance(self.hw, CoordinateAttention):
             row_gate, column_gate = self.hw.gates(x)
-            gates.append(row_gate * (column_gate / 3))  # (B, C, H, W)
+            gates.append(row_gate * column_gate)  # (B, C, H, W)
         elif self.spatial != "full_large_kernel":
-            gates.append(self._gate(self.hw(pooled[2] if self.spatial == "zpool" else x)) / 3)
-        y = x * sum(gates[1:], gates[0]) if recorded else gated_product(x, gates)
+            gates.append(self._gate(self.hw(pooled[2] if self.spatial == "zpool" else x)))
+        if recorded:
+            y = x * (sum(gates[1:], gates[0]) / 3)
+        else:
+            y = gated_product(x, gates, factor=1 / 3)
         return y + self.hw(x) / 3 if self.spatial == "full_large_kernel" else y
