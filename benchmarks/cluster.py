@@ -5,6 +5,7 @@
 Both nodes are on this machine (a raylet each, one CPU each). While runs train, the worker of a
 run is killed, then the whole second node. The study is left to end, and each of its runs is
 compared to the bit with the same run trained by this process alone.
+With BLOCKLAB_STORAGE set, the run folders travel over that storage.
 """
 
 import argparse
@@ -50,15 +51,15 @@ class Watching(Silent):
             self.said.append(f"{job.name} failed: {failure}")
 
 
-def trainers(out: Path) -> list[int]:
-    """Processes that hold the lock of a run."""
+def trainers(hashes: set[str]) -> list[int]:
+    """Processes that hold the lock of one of the runs."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/fd/*"):
         try:
             target = os.readlink(entry)
         except OSError:
             continue
-        if target.startswith(str(out)) and target.endswith("/lock"):
+        if target.endswith("/lock") and Path(target).parent.name in hashes:
             found.append(int(entry.parts[2]))
     return found
 
@@ -89,7 +90,7 @@ def main() -> int:
         out = Path(name) / "out"
 
         def kill_worker() -> None:
-            for process in trainers(out)[:1]:
+            for process in trainers({run.definition.hash for run in study.plan()})[:1]:
                 os.kill(process, signal.SIGKILL)
                 killed.append("worker")
 

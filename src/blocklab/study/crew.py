@@ -184,7 +184,7 @@ class Crew:
 
     def _hand(self, worker: _Worker, job: Job) -> None:
         worker.job = job
-        task = Task(job.definition.to_task(), self.ledger.out, job.label, job.threads)
+        task = Task(job.definition.to_task(), self.ledger.out, job.label, job.threads, job.hash)
         with suppress(BrokenPipeError, ConnectionResetError):  # it died: the next wait says so
             worker.connection.send(task)
         self.ledger.watcher.started(job)

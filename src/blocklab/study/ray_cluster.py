@@ -1,6 +1,7 @@
 """A study's runs as tasks of a Ray cluster, which has as many machines as it has.
 
-The run folders are the ledger, on a path that all machines share: they say what is finished, how
+The run folders are the ledger, on a path that all machines share (or on object storage, see
+`storage`): they say what is finished, how
 far a run has come (its log is read for the live table), and a run whose machine died goes on from
 its checkpoint wherever Ray starts it again. So nothing that Ray knows is needed to go on later,
 not even the cluster.
@@ -9,21 +10,23 @@ not even the cluster.
 import json
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from blocklab.errors import InputError, RunError
 from blocklab.study.crew import Ledger, Watcher
 from blocklab.study.plan import Job
+from blocklab.study.storage import EPOCH_FILES, Storage
 from blocklab.study.worker import Message, Task, train_task
-from blocklab.training.run_folder import LOG
+from blocklab.training.run_folder import LOCK, LOG, is_finished
 
 GPU_VARIABLE = "BLOCKLAB_GPUS_PER_RUN"  # a fraction lets runs share a GPU, 0 is none
-POLL_SECONDS = 0.5
+POLL_SECONDS, STORAGE_POLL_SECONDS = 0.5, 3.0
 RETRIES = 5  # by Ray, of a task whose worker or machine died
 
 
@@ -38,6 +41,8 @@ class RayCrew:
     """Runs as Ray tasks: `num_cpus` is a run's threads."""
 
     def __init__(self, out: Path, watcher: Watcher, plugins: Sequence[str], address: str) -> None:
+        self.storage = Storage.named()
+        self.poll_seconds = POLL_SECONDS if self.storage is None else STORAGE_POLL_SECONDS
         self.ray = _connect(address)
         self.ledger = Ledger(out.absolute(), watcher)
         self.plugins = tuple(plugins)
@@ -50,16 +55,19 @@ class RayCrew:
         ledger.queue.extend(jobs)
         try:
             while ledger.queue or ledger.elsewhere or self.running:
-                while (job := ledger.next_job()) is not None:
-                    self._submit(job)
+                while len(self.running) < self._room() and (job := ledger.next_job()) is not None:
+                    if self._fetch(job):
+                        ledger.end(job, None)
+                    else:
+                        self._submit(job)
                 if self.running:
-                    ready, _ = self.ray.wait(list(self.running), timeout=POLL_SECONDS)
+                    ready, _ = self.ray.wait(list(self.running), timeout=self.poll_seconds)
                     for running in self.running.values():
                         self._follow(running)
                     for reference in ready:
                         self._answered(reference)
                 else:
-                    time.sleep(POLL_SECONDS)
+                    time.sleep(self.poll_seconds)
                 ledger.look()
         finally:
             for reference in self.running:
@@ -67,8 +75,12 @@ class RayCrew:
                     self.ray.cancel(reference, force=True)
             self.ray.shutdown()
 
+    def _room(self) -> int:
+        """Tasks to have waiting: enough that a cluster that can grow is asked to."""
+        return 16 + 4 * int(self.ray.cluster_resources().get("CPU", 0))
+
     def _submit(self, job: Job) -> None:
-        task = Task(job.definition.to_task(), self.ledger.out, job.label, job.threads)
+        task = Task(job.definition.to_task(), self.ledger.out, job.label, job.threads, job.hash)
         remote = self.ray.remote(_train_on_cluster).options(
             num_cpus=job.threads,
             num_gpus=self.gpus,
@@ -80,7 +92,8 @@ class RayCrew:
     def _follow(self, running: _Running) -> None:
         """Tell of what a run's log has more than at the last look."""
         log = self._log(running.job)
-        if not running.started and (self.ledger.out / running.job.hash / "lock").exists():
+        begun = len(log) > running.epochs or (self.ledger.out / running.job.hash / LOCK).exists()
+        if not running.started and begun:
             running.started = True
             self.ledger.watcher.started(running.job)
         for record in log[running.epochs :]:
@@ -88,7 +101,16 @@ class RayCrew:
         # A log is shorter after a machine died before its last epoch was written there.
         running.epochs = max(running.epochs, len(log))
 
+    def _fetch(self, job: Job) -> bool:
+        """Fetch a run that storage has finished; say whether it has."""
+        folder = self.ledger.out / job.hash
+        if self.storage is not None and self.storage.has_result(job.hash):
+            self.storage.fetch(folder)
+        return is_finished(folder)
+
     def _log(self, job: Job) -> list[dict[str, Any]]:
+        if self.storage is not None:
+            return self.storage.log(job.hash)
         try:
             text = (self.ledger.out / job.hash / LOG).read_text(encoding="utf-8")
             return [json.loads(line) for line in text.splitlines()]
@@ -106,18 +128,45 @@ class RayCrew:
             return
         if message.kind == "busy":
             self.ledger.leave(job)
-        else:
-            self.ledger.end(job, message.text if message.kind == "failed" else None)
+            return
+        failure = message.text if message.kind == "failed" else None
+        try:
+            if failure is None and not self._fetch(job):
+                failure = "its result did not arrive whole; run the same command again"
+        except RunError as error:
+            failure = str(error)
+        self.ledger.end(job, failure)
 
 
-def _train_on_cluster(task: Task, plugins: Sequence[str]) -> Message:
+def _train_on_cluster(task: Task, plugins: Sequence[str], url: str | None) -> Message:
+    if url is not None:
+        return _train_with_storage(task, plugins, Storage(url))
     if not task.out.is_dir():
         return Message(
             "failed",
             text=f"{task.out} is not on this machine ({os.uname().nodename}); give --out a folder "
-            "that all machines of the cluster share",
+            "that all machines of the cluster share, or set BLOCKLAB_STORAGE",
         )
     return train_task(task, lambda message: None, plugins)
+
+
+def _train_with_storage(task: Task, plugins: Sequence[str], storage: Storage) -> Message:
+    """Train in a folder of this machine that is fetched before and sent after each epoch."""
+    with tempfile.TemporaryDirectory(prefix="blocklab-run-") as name:
+        folder = Path(name) / task.run_hash
+
+        def send(message: Message) -> None:
+            if message.kind == "epoch":
+                storage.send(folder, EPOCH_FILES)
+
+        try:
+            storage.fetch(folder)
+            ended = train_task(replace(task, out=Path(name)), send, plugins)
+            if ended.kind == "finished":
+                storage.send(folder)
+            return ended
+        except RunError as error:
+            return Message("failed", text=str(error))
 
 
 def _connect(address: str) -> Any:

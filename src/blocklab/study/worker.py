@@ -30,6 +30,7 @@ class Task:
     out: Path
     label: str
     threads: int
+    run_hash: str
 
 
 @dataclass(frozen=True)
