@@ -7,7 +7,7 @@ The same network, batch size and optimizer, in one process and in alternation: e
 pass over the images with each of
 
 - ours: the recipe `strong` with everything left to `auto`;
-- plain: float32, contiguous, a DataLoader of two workers whose images go through PIL and
+- plain (for Res2Net also with timm's code of the same design): float32, contiguous, a DataLoader of two workers whose images go through PIL and
   torchvision's transforms one by one, and `loss.item()` each step, as CIFAR repositories do;
 - timm, defaults: the parts that timm's `train.py` is made of, put together as its
   `train_one_epoch` does (the script itself is not in the package): `create_loader` with the
@@ -63,6 +63,12 @@ MODELS: dict[str, Any] = {
     "resnet20": "resnet20",
     "van_b0": "van_b0",
 }
+# The same design as others wrote it, where its own code is plain.
+TIMMS_OWN: dict[str, Callable[[int], nn.Module]] = {
+    "res2net50": lambda classes: timm.create_model(
+        "res2net50_26w_4s", num_classes=classes, base_width=16
+    )
+}
 LR, MOMENTUM, DECAY = 0.05, 0.9, 5e-4
 
 Pass = Callable[[], Iterator[int]]  # one pass over the images; yields the images of each step
@@ -109,7 +115,7 @@ def ours(spec: ModelSpec, data: ImageData, batch: int, passes: int, threads: int
     return one_pass, f"{precision}, {choice.note}", overheads
 
 
-def plain(spec: ModelSpec, data: ImageData, batch: int) -> Pass:
+def plain(make: Callable[[int], nn.Module], data: ImageData, batch: int) -> Pass:
     """The loop of a CIFAR repository."""
     transform = transforms.Compose(
         [
@@ -122,7 +128,7 @@ def plain(spec: ModelSpec, data: ImageData, batch: int) -> Pass:
     images = ArrayImages(data, transform)
     loader = DataLoader(images, batch, shuffle=True, num_workers=2, drop_last=True)
     torch.manual_seed(0)
-    model = spec.build(len(data.class_names))
+    model = make(len(data.class_names))
     optimizer = torch.optim.SGD(
         model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY, nesterov=True
     )
@@ -210,10 +216,12 @@ def compare(name: str, data: ImageData, given: argparse.Namespace) -> None:
     own, chosen, overheads = ours(spec, data, batch, given.rounds + 1, given.threads)
     loops: dict[str, Callable[[], list[float]]] = {
         "ours, auto": own,
-        "plain PyTorch": ends_of(plain(spec, data, batch)),
+        "plain PyTorch": ends_of(plain(spec.build, data, batch)),
         "timm, defaults": ends_of(timms(spec, data, batch, best=False)),
         "timm, best flags": ends_of(timms(spec, data, batch, best=True)),
     }
+    if name in TIMMS_OWN:
+        loops["plain PyTorch, timm's network"] = ends_of(plain(TIMMS_OWN[name], data, batch))
     if given.compile:
         compiled = timms(spec, data, batch, best=True, compile=True)
         loops["timm, best flags, compiled"] = ends_of(compiled)
