@@ -4,6 +4,7 @@ from blocklab.blocks.activation import ACTIVATIONS, create_activation
 from blocklab.blocks.combine import MeanOfAttentions
 from blocklab.blocks.convolution import Conv3x3, Depthwise3x3
 from blocklab.blocks.coordinate_attention import CoordinateAttention
+from blocklab.blocks.depthwise import DepthwiseConv2d
 from blocklab.blocks.global_context import GlobalContext
 from blocklab.blocks.hierarchical_split import HierarchicalSplit, HierarchicalSplitBottleneck
 from blocklab.blocks.large_kernel_attention import LargeKernelAttention, MultiScaleLKA
@@ -28,6 +29,7 @@ __all__ = [
     "ConvFFN",
     "CoordinateAttention",
     "Depthwise3x3",
+    "DepthwiseConv2d",
     "GlobalContext",
     "HierarchicalSplit",
     "HierarchicalSplitBottleneck",

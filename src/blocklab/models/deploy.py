@@ -45,13 +45,13 @@ class DeployReport:
 
     def __str__(self) -> str:
         parts = [
-            f"{len(self.merged)} kernels merged",
-            f"{len(self.folded)} norms and scales folded",
-            f"{len(self.dropped)} drops left out",
+            f"kernels merged: {len(self.merged)}",
+            f"norms and scales folded: {len(self.folded)}",
+            f"drops left out: {len(self.dropped)}",
         ]
         if self.input_size is not None:
-            parts.append(f"{len(self.cut)} kernels cut for images up to {self.input_size}")
-        return ", ".join([*parts, f"{len(self.kept)} norms kept"])
+            parts.append(f"kernels cut for images up to {self.input_size}: {len(self.cut)}")
+        return ", ".join([*parts, f"norms kept: {len(self.kept)}"])
 
 
 def deploy(model: nn.Module, input_size: int | None = None) -> nn.Module:
