@@ -7,8 +7,9 @@ The same network, batch size and optimizer, in one process and in alternation: e
 pass over the images with each of
 
 - ours: the recipe `strong` with everything left to `auto`;
-- plain (for Res2Net also with timm's code of the same design): float32, contiguous, a DataLoader of two workers whose images go through PIL and
-  torchvision's transforms one by one, and `loss.item()` each step, as CIFAR repositories do;
+- plain: float32, contiguous, a DataLoader of two workers whose images go through PIL and
+  torchvision's transforms one by one, and `loss.item()` each step, as CIFAR repositories do; for
+  Res2Net also with timm's code of the same design;
 - timm, defaults: the parts that timm's `train.py` is made of, put together as its
   `train_one_epoch` does (the script itself is not in the package): `create_loader` with the
   script's default augmentation and its prefetcher, `create_optimizer_v2`, `create_scheduler_v2`,
