@@ -59,12 +59,12 @@ def watch():
 
 thread = threading.Thread(target=watch)
 thread.start()
-started = time.perf_counter()
+started, cpu = time.perf_counter(), time.process_time()
 {step}
-seconds = time.perf_counter() - started
+seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
 done.set()
 thread.join()
-print(json.dumps({{"seconds": seconds, "peak": peak}}))
+print(json.dumps({{"seconds": seconds, "cpu_seconds": cpu, "peak": peak}}))
 """
 
 
@@ -89,13 +89,15 @@ def main() -> None:
             notes.append((count, used(root / "images")[0], size, files, made_in))
     print(f"{options.classes:,} classes, {options.jpeg_share:.0%} JPEG, the rest PNG\n")
     counts = [f"{note[0]:,} images" for note in notes]
-    print(f"| step | {counts[0]}, s | peak MB | {counts[1]}, s | peak MB | bytes an image more |")
-    print("|---|---|---|---|---|---|")
+    head = " | ".join(f"{count}: s | CPU s | peak MB" for count in counts)
+    print(f"| step | {head} | bytes an image more |\n|{'---|' * 8}")
     for step, (half, whole) in rows.items():
         more = (whole["peak"] - half["peak"]) / (notes[1][0] - notes[0][0])
-        times = f"{half['seconds']:.2f} | {half['peak'] / 1e6:,.0f} | "
-        times += f"{whole['seconds']:.2f} | {whole['peak'] / 1e6:,.0f}"
-        print(f"| {step} | {times} | {more:,.0f} |")
+        cells = " | ".join(
+            f"{run['seconds']:.2f} | {run['cpu_seconds']:.2f} | {run['peak'] / 1e6:,.0f}"
+            for run in (half, whole)
+        )
+        print(f"| {step} | {cells} | {more:,.0f} |")
     for count, source, size, files, seconds in notes:
         print(
             f"\n{count:,} images: {source / 1e6:,.0f} MB of files (the last of them made in "
@@ -123,7 +125,8 @@ def write_images(root: Path, first: int, last: int, options: argparse.Namespace)
 def measure(step: str, root: Path, cache: Path) -> dict[str, float]:
     """Run a step in a new process: its seconds without imports, and its peak of memory in bytes.
 
-    Of memory that is its own: pages of the mapped cache can be dropped at any time.
+    CPU seconds are of all its threads. Memory is what is its own: pages of the mapped
+    cache can be dropped at any time.
     """
     program = PROGRAM.format(folder=str(root / "images"), size=IMAGE_SIZE, step=STEPS[step])
     environment = {**os.environ, "BLOCKLAB_CACHE": str(cache)}

@@ -131,6 +131,15 @@ def test_notes_that_are_none(meta: str, spec: DataSpec, cache: Path) -> None:
     assert content(open_data(spec)) == first
 
 
+def test_a_changed_digit_of_the_mean(spec: DataSpec, cache: Path) -> None:
+    first = content(open_data(spec))
+    path = stores(cache)[0] / "meta.json"
+    notes = json.loads(path.read_text())
+    notes["facts"]["mean"][0] += 0.001
+    path.write_text(json.dumps(notes))
+    assert content(open_data(spec)) == first
+
+
 def test_notes_of_another_store(spec: DataSpec, cache: Path) -> None:
     first = content(open_data(spec))
     open_data(spec.model_copy(update={"image_size": 4}))
