@@ -35,10 +35,12 @@ class _NoFilling(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        filled = args[0] if args else (kwargs or {}).get("tensor")
-        if func in _FILLS and isinstance(filled, Tensor) and filled.is_meta:
-            return filled
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in _FILLS:
+            filled = args[0] if args else kwargs.get("tensor")
+            if isinstance(filled, Tensor) and filled.is_meta:
+                return filled
+        return func(*args, **kwargs)
 
 
 class QuickShapes(TorchDispatchMode):
@@ -67,7 +69,20 @@ def quick_result(name: str, args: Sequence[Any]) -> Any:
     if name == "native_batch_norm":  # the map, and the batch's statistics in training
         channels = first.shape[1] if args[5] else 0
         return torch.empty_like(first), first.new_empty(channels), first.new_empty(channels)
+    if name == "mean" and len(args) > 1 and args[1]:
+        return first.new_empty(_without_sides(first.shape, args[1], len(args) > 2 and args[2]))
+    if name == "native_layer_norm":
+        kept = first.ndim - len(args[1])
+        statistic = [*first.shape[:kept], *[1] * len(args[1])]
+        return torch.empty_like(first), first.new_empty(statistic), first.new_empty(statistic)
     return None
+
+
+def _without_sides(shape: Sequence[int], sides: Sequence[int], keep: bool) -> list[int]:
+    gone = {side % len(shape) for side in sides}
+    if keep:
+        return [1 if side in gone else size for side, size in enumerate(shape)]
+    return [size for side, size in enumerate(shape) if side not in gone]
 
 
 def _broadcast(first: Sequence[int], second: Sequence[int]) -> list[int] | None:
