@@ -114,6 +114,7 @@ def test_greater_and_less_by_a_margin() -> None:
         "up > base by 3": "contradicted",
         "base < up by 3": "contradicted",
         "up > base by 2": "undecided",
+        "base < up by 2": "undecided",
         "noise > base": "undecided",
         "up > base in loss": "supported",
     }
