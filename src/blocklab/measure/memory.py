@@ -20,9 +20,20 @@ def peak_memory(device: torch.device) -> int:
     """Return the largest number of bytes in use since the last reset."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    return _of_process("VmHWM")
+
+
+def current_memory(device: torch.device) -> int:
+    """Return the bytes in use now (where the system does not say, the peak)."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return _of_process("VmRSS")
+
+
+def _of_process(field: str) -> int:
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
-        line = next(line for line in lines if line.startswith("VmHWM:"))
+        line = next(line for line in lines if line.startswith(f"{field}:"))
         return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,14 +1,18 @@
 """Speed and memory of a network on this machine: layouts, precisions, deployed or not.
 
 All ways are timed in turn, round after round, so that a machine whose speed drifts does not favour
-one of them; the median and the spread over the rounds are given.
+one of them; the median and the spread over the rounds are given. Each layout has a copy of the
+network of its own: the network that is handed in stays as it is, and no conversion is timed.
 """
 
+import copy
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +21,7 @@ from torch.nn import functional as F
 
 from blocklab.errors import InputError
 from blocklab.measure.cost import Cost, check_input_size, cost
-from blocklab.measure.memory import peak_memory, reset_peak_memory
+from blocklab.measure.memory import current_memory, peak_memory, reset_peak_memory
 from blocklab.models import create_model
 from blocklab.models.deploy import deploy
 
@@ -31,7 +35,8 @@ class Speed:
     """One way to run a network.
 
     `images_per_second` is the median over rounds, `slowest` and `fastest` its spread.
-    `memory_bytes` is the process's peak while it ran this way, with all that it holds.
+    `memory_bytes` is what a batch takes besides the weights: activations, and in training
+    gradients.
     `peak_percent` is the share of the matrix-product peak measured here in the same precision:
     MACs of the forward pass, three times that for a training step.
     """
@@ -63,7 +68,7 @@ class SpeedReport:
 
     headings = (
         *("work", "layout", "precision", "images/s", "slowest to fastest", "ms a batch"),
-        *("peak memory (MB)", "of the matrix peak (%)"),
+        *("memory of a batch (MB)", "of the matrix peak (%)"),
     )
 
     @property
@@ -94,7 +99,9 @@ class SpeedReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
-        return {**asdict(self), "peaks_macs_per_second": dict(self.peaks)}
+        report = asdict(self)
+        report["peaks_macs_per_second"] = dict(report.pop("peaks"))
+        return report
 
 
 def bench(
@@ -117,44 +124,49 @@ def bench(
     given = isinstance(model_or_name, nn.Module)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model_or_name if given else create_model(model_or_name, num_classes=num_classes)
-    model = model.to(device)
-    training = model.training
-    peaks = {name: _matrix_peak(dtype, device) for name, dtype in PRECISIONS.items()}
-    speeds: list[Speed] = []
-    for work in ("training", "inference", "inference, deployed"):
-        network = deploy(model, input_size).to(device) if "deployed" in work else model
-        ways = {
-            (layout, precision): _way(network, work, layout, precision, input_size, batch_size)
-            for layout in LAYOUTS
-            for precision in PRECISIONS
-        }
-        memory = {way: _peak_of(run, device) for way, run in ways.items()}  # also warms up
-        seconds: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
-        for _ in range(rounds):
-            for way, run in ways.items():
-                seconds[way].append(_seconds(run, device))
-        macs = counted.macs * batch_size * (3 if work == "training" else 1)
-        for (layout, precision), times in seconds.items():
-            median = statistics.median(times)
-            speeds.append(
-                Speed(
-                    work,
-                    layout,
-                    precision,
-                    batch_size / median,
-                    batch_size / max(times),
-                    batch_size / min(times),
-                    memory[layout, precision],
-                    100 * macs / median / peaks[precision],
+    networks = {
+        "training": copy.deepcopy(model).to(device).train(),
+        "inference": copy.deepcopy(model).to(device).eval(),
+        "inference, deployed": deploy(model, input_size).to(device),
+    }
+    ways: dict[tuple[str, str, str], Callable[[], None]] = {}
+    for work, network in networks.items():
+        for layout, memory_format in LAYOUTS.items():
+            own = copy.deepcopy(network).to(memory_format=memory_format)  # type: ignore[call-overload]
+            for precision in PRECISIONS:
+                ways[work, layout, precision] = _way(
+                    own, work, layout, precision, input_size, batch_size
                 )
+    memory = {way: _memory_of(run, device) for way, run in ways.items()}  # also warms up
+    peaks = {name: 0.0 for name in PRECISIONS}
+    seconds: dict[tuple[str, str, str], list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for name, dtype in PRECISIONS.items():
+            peaks[name] = max(peaks[name], _matrix_peak(dtype, device))
+        for way, run in ways.items():
+            seconds[way].append(_seconds(run, device))
+    speeds = []
+    for (work, layout, precision), times in seconds.items():
+        median = statistics.median(times)
+        macs = counted.macs * batch_size * (3 if work == "training" else 1)
+        speeds.append(
+            Speed(
+                work,
+                layout,
+                precision,
+                batch_size / median,
+                batch_size / max(times),
+                batch_size / min(times),
+                memory[work, layout, precision],
+                100 * macs / median / peaks[precision],
             )
-    model.train(training)
+        )
     return SpeedReport(
         model=type(model).__name__ if given else str(model_or_name),
         input_size=input_size,
         batch_size=batch_size,
         threads=torch.get_num_threads(),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        device=_device_name(device),
         torch=torch.__version__,
         rounds=rounds,
         cost=counted,
@@ -163,14 +175,25 @@ def bench(
     )
 
 
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        line = next(line for line in lines if line.startswith("model name"))
+        return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def _way(
     network: nn.Module, work: str, layout: str, precision: str, size: int, batch: int
 ) -> Callable[[], None]:
-    """Return one batch of the work; weights are moved to the layout before each."""
+    """Return one batch of the work."""
     reference = next(network.parameters())
     channels = getattr(network, "in_chans", 3)
     images = torch.randn(batch, channels, size, size, device=reference.device)
     images = images.contiguous(memory_format=LAYOUTS[layout])
+    labels = torch.zeros(batch, dtype=torch.long, device=reference.device)
     dtype = PRECISIONS[precision]
 
     def forward() -> Tensor:
@@ -178,20 +201,15 @@ def _way(
         with torch.autocast(kind, dtype or torch.bfloat16, enabled=dtype is not None):
             return network(images)
 
-    def run() -> None:
-        network.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
-        if work == "training":
-            network.train()
-            logits = forward().float()
-            labels = torch.zeros(batch, dtype=torch.long, device=logits.device)
-            F.cross_entropy(logits, labels).backward()
-            network.zero_grad()
-        else:
-            network.eval()
-            with torch.inference_mode():
-                forward()
+    def train() -> None:
+        F.cross_entropy(forward().float(), labels).backward()
+        network.zero_grad()
 
-    return run
+    def infer() -> None:
+        with torch.inference_mode():
+            forward()
+
+    return train if work == "training" else infer
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
@@ -202,12 +220,14 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def _peak_of(run: Callable[[], None], device: torch.device) -> int:
-    run()
-    reset_peak_memory()
+def _memory_of(run: Callable[[], None], device: torch.device) -> int:
     run()
     _wait(device)
-    return peak_memory(device)
+    reset_peak_memory()
+    before = current_memory(device)
+    run()
+    _wait(device)
+    return max(0, peak_memory(device) - before)
 
 
 def _wait(device: torch.device) -> None:
