@@ -4,10 +4,19 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from blocklab.errors import RunError
-from blocklab.study.results import Reported, RowResult, RunRecord, StudyResults, read_run
+from blocklab.study.images import PerImage
+from blocklab.study.results import (
+    Reported,
+    RowResult,
+    RunRecord,
+    StudyResults,
+    read_run,
+    shared_runs,
+)
 
 
 def write_run(folder: Path, seed: int = 0, **result: object) -> Path:
@@ -164,3 +173,51 @@ def test_frames_of_nothing_keep_their_columns() -> None:
     assert len(empty.to_frame()) == len(empty.summary_frame()) == 0
     assert "test_top1_percent" in empty.to_frame().columns
     assert "test_top1_percent_mean" in empty.summary_frame().columns
+
+
+def with_bits(run: RunRecord, bits: int) -> RunRecord:
+    images = PerImage(np.ones(4, dtype=bool), (("loss.npy", 16, bits),), 1)
+    run.__dict__["per_image"] = images  # as if read
+    return run
+
+
+def test_rows_are_identical_only_where_every_shared_seed_is() -> None:
+    base = row("base", *(with_bits(record(s, 60.0 + s), s) for s in range(3)))
+    twin = row("twin", *(with_bits(record(s, 60.0 + s), s) for s in (2, 0)))
+    half = row("half", with_bits(record(0, 60.0), 0), with_bits(record(1, 61.0), 99))
+    bare = row("bare", *(record(s, 60.0 + s) for s in range(3)))
+    results = study(base, twin, half, bare)
+    rows = {one.name: one for one in results.rows}
+    assert results.identical_seeds(rows["base"], rows["twin"]) == (0, 2)
+    assert results.identical_seeds(rows["base"], rows["half"]) == ()
+    assert results.identical_seeds(rows["base"], rows["bare"]) == ()  # nothing to compare
+    assert results.identical == ((("base", "twin"), (0, 2)),)
+    words = {name: one.word for name, one in results.comparisons.items()}
+    assert words == {
+        "twin": "identical function",
+        "half": "no difference shown",
+        "bare": "no difference shown",
+    }
+    assert "base and twin: identical function, same bits on every seed (seeds 0, 2)" in " ".join(
+        results.remarks
+    )
+
+
+def test_runs_are_paired_by_seed_whatever_their_order() -> None:
+    one = row("one", record(2, 1.0), record(0, 1.0), record(1, None))
+    other = row("other", record(0, 1.0), record(1, 1.0), record(2, 1.0))
+    assert [seed for seed, _, _ in shared_runs(one, other)] == [0, 2]
+
+
+def test_a_damaged_diagnosis_is_named_and_an_odd_one_counts_for_nothing(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    for text, expected in (('{"last_block": {"zero_percent": 81.5}}', 81.5), ("{}", None)):
+        (folder / "diagnosis.json").write_text(text)
+        run = read_run(folder)
+        assert run is not None
+        assert run.zeros_percent == expected
+    (folder / "diagnosis.json").write_text("{")
+    run = read_run(folder)
+    assert run is not None
+    with pytest.raises(RunError, match=r"diagnosis\.json"):
+        _ = run.zeros_percent
