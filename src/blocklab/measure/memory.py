@@ -1,5 +1,6 @@
 """Peak memory: of a process on the CPU, of PyTorch's allocator on a GPU."""
 
+import ctypes
 import resource
 import sys
 from contextlib import suppress
@@ -21,6 +22,12 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _of_process("VmHWM")
+
+
+def release_freed_memory() -> None:
+    """Give the system back what the C library keeps of freed memory (glibc; elsewhere nothing)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def current_memory(device: torch.device) -> int:

@@ -21,7 +21,12 @@ from torch.nn import functional as F
 
 from blocklab.errors import InputError
 from blocklab.measure.cost import Cost, check_input_size, cost
-from blocklab.measure.memory import current_memory, peak_memory, reset_peak_memory
+from blocklab.measure.memory import (
+    current_memory,
+    peak_memory,
+    release_freed_memory,
+    reset_peak_memory,
+)
 from blocklab.models import create_model
 from blocklab.models.deploy import deploy
 
@@ -223,6 +228,7 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
 def _memory_of(run: Callable[[], None], device: torch.device) -> int:
     run()
     _wait(device)
+    release_freed_memory()
     reset_peak_memory()
     before = current_memory(device)
     run()
