@@ -120,7 +120,9 @@ def kill_once(
     wait_until = time.monotonic() + draw.uniform(0.0, 1.5)
     while time.monotonic() < wait_until and child.poll() is None:
         time.sleep(0.001)
-    victims = workers(child.pid) if whom == "worker" else [child.pid]
+    victims = [child.pid]
+    while whom == "worker" and not (victims := workers(child.pid)) and child.poll() is None:
+        time.sleep(0.01)
     if child.poll() is not None or not victims:
         assert child.wait(PATIENCE) == 0, "the study fails by itself"
         return False

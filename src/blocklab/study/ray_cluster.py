@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from blocklab.training.run_folder import LOCK, LOG, is_finished
 
 GPU_VARIABLE = "BLOCKLAB_GPUS_PER_RUN"  # a fraction lets runs share a GPU, 0 is none
 POLL_SECONDS, STORAGE_POLL_SECONDS = 0.5, 3.0
+RAY_LOG = "ray.log"
 RETRIES = 5  # by Ray, of a task whose worker or machine died
 
 
@@ -50,30 +51,37 @@ class RayCrew:
         self.gpus = _gpus_per_run(self.ray)
 
     def train(self, jobs: Sequence[Job]) -> None:
-        """Train them all; whatever ends this early cancels what runs."""
-        ledger = self.ledger
-        ledger.queue.extend(jobs)
+        """Train them all; whatever ends this early cancels what runs.
+
+        What Ray has to say of nodes and workers goes to OUT/ray.log: it would print it into ours.
+        """
+        self.ledger.queue.extend(jobs)
         try:
-            while ledger.queue or ledger.elsewhere or self.running:
-                while len(self.running) < self._room() and (job := ledger.next_job()) is not None:
-                    if self._fetch(job):
-                        ledger.end(job, None)
-                    else:
-                        self._submit(job)
-                if self.running:
-                    ready, _ = self.ray.wait(list(self.running), timeout=self.poll_seconds)
-                    for running in self.running.values():
-                        self._follow(running)
-                    for reference in ready:
-                        self._answered(reference)
-                else:
-                    time.sleep(self.poll_seconds)
-                ledger.look()
+            with (self.ledger.out / RAY_LOG).open("a") as log, redirect_stdout(log):
+                self._loop()
         finally:
             for reference in self.running:
                 with suppress(Exception):  # a cluster that is gone has nothing to cancel
                     self.ray.cancel(reference, force=True)
             self.ray.shutdown()
+
+    def _loop(self) -> None:
+        ledger = self.ledger
+        while ledger.queue or ledger.elsewhere or self.running:
+            while len(self.running) < self._room() and (job := ledger.next_job()) is not None:
+                if self._fetch(job):
+                    ledger.end(job, None)
+                else:
+                    self._submit(job)
+            if self.running:
+                ready, _ = self.ray.wait(list(self.running), timeout=self.poll_seconds)
+                for running in self.running.values():
+                    self._follow(running)
+                for reference in ready:
+                    self._answered(reference)
+            else:
+                time.sleep(self.poll_seconds)
+            ledger.look()
 
     def _room(self) -> int:
         """Tasks to have waiting: enough that a cluster that can grow is asked to."""
@@ -87,7 +95,10 @@ class RayCrew:
             max_retries=RETRIES,
             name=job.name,
         )
-        self.running[remote.remote(task, self.plugins)] = _Running(job, epochs=len(self._log(job)))
+        url = None if self.storage is None else self.storage.url
+        self.running[remote.remote(task, self.plugins, url)] = _Running(
+            job, epochs=len(self._log(job))
+        )
 
     def _follow(self, running: _Running) -> None:
         """Tell of what a run's log has more than at the last look."""
