@@ -104,7 +104,7 @@ def _against_macs(results: StudyResults) -> Figure | None:
     left, right = (
         (min(macs) / 1.3, max(macs) * 1.3) if wide else limits(macs, least=max(macs) * 0.1 or 1)
     )
-    _place_labels(labelled, (left, right), wide, (high - low) * LINE_OF_TEXT / height)
+    _place_labels(labelled, points, (left, right), wide, (high - low) * LINE_OF_TEXT / height)
     sizes = {row.input_size for row in results.rows}
     size = f"at {square(*sizes)}" if len(sizes) == 1 else "each at the row's own size"
     x = alt.X(
@@ -140,17 +140,21 @@ def _against_macs(results: StudyResults) -> Figure | None:
 
 
 def _place_labels(
-    points: list[dict[str, Any]], edges: tuple[float, float], wide: bool, gap: float
+    labelled: list[dict[str, Any]],
+    points: list[dict[str, Any]],
+    edges: tuple[float, float],
+    wide: bool,
+    gap: float,
 ) -> None:
-    """Give each point the nearest height at which its label covers no point and no other label."""
+    """Give each label the nearest height at which it covers no point and no other label."""
     scale = math.log if wide else float
     start, end = scale(edges[0]), scale(edges[1])
     taken = []  # (left, right, height) of what must stay readable, in pixels and percent
     for point in points:
         point["left"] = WIDTH * (scale(point["macs_g"]) - start) / (end - start)
         taken.append((point["left"] - 5, point["left"] + 5, point["top1"]))
-    for point in points:
-        left = point.pop("left") + LABEL_OFFSET
+    for point in labelled:
+        left = point["left"] + LABEL_OFFSET
         right = left + LETTER * len(point["row"])
         steps = sorted(range(-8 * len(points), 8 * len(points) + 1), key=abs)
         heights = [point["top1"] + gap * step / 2 for step in steps]
@@ -163,6 +167,8 @@ def _place_labels(
             )
         )
         taken.append((left, right, point["label"]))
+    for point in points:
+        del point["left"]
 
 
 def _differences(results: StudyResults) -> Figure | None:
