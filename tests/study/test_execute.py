@@ -194,7 +194,7 @@ def test_threads_are_the_studys_and_stay(tmp_path: Path, monkeypatch: pytest.Mon
     """A rerun on a machine of more cores begins its other runs with the threads of the first."""
     monkeypatch.setattr("blocklab.study.sharing.available_cores", lambda: 2)
     run_study(study(seeds=1, rows={"plain": TINY}), tmp_path, 1, threads=2)
-    monkeypatch.setattr("blocklab.study.sharing.available_cores", lambda: 8)
+    monkeypatch.setattr("blocklab.study.sharing.available_cores", lambda: 16)
     plan = make_plan((study(),), tmp_path)
     assert plan.finished == 1 and {job.threads for job in plan.jobs} == {2}
     assert plan.sharing.workers == 4
