@@ -22,7 +22,7 @@ from plain_blocks import (
     PlainSelectiveKernel,
     PlainTriplet,
 )
-from side_by_side import DTYPES, LAYOUTS, Step, alternate, parse_sizes, print_table, ratio
+from side_by_side import DTYPES, LAYOUTS, Step, Table, alternate, parse_sizes, ratio
 from torch import Tensor, nn
 
 from blocklab.blocks import create_block
@@ -121,7 +121,7 @@ def main() -> None:
     torch.manual_seed(0)
     headings = ["block", "size", "layout", "dtype", "work"]
     headings += ["plain (ms)", "ours (ms)", "times as fast", "kept, plain to ours (MB)", "differ"]
-    rows: list[list[object]] = []
+    table = Table("Blocks against the plain formulations of their papers", headings)
     for name in args.blocks.split(","):
         if name not in BLOCKS:
             raise SystemExit(f"no block '{name}'; blocks: {', '.join(BLOCKS)}")
@@ -146,7 +146,7 @@ def main() -> None:
                         for block in pair:
                             block.train(work == "training")
                         times = alternate(dict(zip(names, both, strict=True)), args.rounds)
-                        rows.append(
+                        table.add(
                             [
                                 *(name, "x".join(map(str, size)), layout, dtype, work),
                                 *(times["plain"], times["ours"]),
@@ -155,7 +155,6 @@ def main() -> None:
                                 differ if work == "training" else "",
                             ]
                         )
-    print_table("Blocks against the plain formulations of their papers", headings, rows)
 
 
 class _Contiguous(nn.Module):

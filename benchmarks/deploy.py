@@ -10,7 +10,7 @@ deployed network is, and the largest difference of outputs, relative to the larg
 import argparse
 
 import torch
-from side_by_side import DTYPES, LAYOUTS, Step, alternate, print_table, ratio
+from side_by_side import DTYPES, LAYOUTS, Step, Table, alternate, ratio
 from torch import Tensor, nn
 
 from blocklab import create_model, deploy, list_models
@@ -53,7 +53,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     headings = ["model", "layout", "dtype", "training form (ms)", "deployed (ms)"]
     headings += ["times as fast", "outputs differ", "what was done"]
-    rows: list[list[object]] = []
+    size = f"{args.input_size}x{args.input_size}, batch {args.batch_size}"
+    table = Table(f"Deployed networks at {size}", headings)
     slower = []
     for name in list_models() if args.all else args.models.split(","):
         torch.manual_seed(0)
@@ -78,9 +79,7 @@ def main() -> None:
                 if float(gain) < 1:
                     slower.append(f"{name} ({layout}, {dtype}: {gain})")
                 done = deployed.deploy_report
-                rows.append([name, layout, dtype, *times.values(), gain, f"{differ:.0e}", done])
-    size = f"{args.input_size}x{args.input_size}, batch {args.batch_size}"
-    print_table(f"Deployed networks at {size}", headings, rows)
+                table.add([name, layout, dtype, *times.values(), gain, f"{differ:.0e}", done])
     print(f"\nSlower than the training form: {', '.join(slower) or 'none'}.")
 
 

@@ -11,7 +11,7 @@ in turn: median and spread in milliseconds, and how many times as fast the defau
 import argparse
 
 import torch
-from side_by_side import DTYPES, LAYOUTS, Step, alternate, parse_sizes, print_table, ratio
+from side_by_side import DTYPES, LAYOUTS, Step, Table, alternate, parse_sizes, ratio
 from torch import Tensor, nn
 
 from blocklab.blocks.depthwise import ALGORITHMS, DepthwiseConv2d
@@ -48,7 +48,7 @@ def main() -> None:
     headings = ["kernel", "size", "layout", "dtype", "work", "nn.Conv2d (ms)"]
     headings += [f"{algorithm} (ms)" for algorithm in ALGORITHMS]
     headings += [f"{algorithm}: times as fast" for algorithm in ALGORITHMS]
-    rows: list[list[object]] = []
+    table = Table("Large depth-wise kernels", headings)
     for kernel in args.kernels.split(","):
         taps, _, dilation = kernel.partition("d")
         side, spread = int(taps), int(dilation or 1)
@@ -81,14 +81,13 @@ def main() -> None:
                             for name, rival in rivals.items()
                         }
                         times = alternate(steps, args.rounds)
-                        rows.append(
+                        table.add(
                             [
                                 *(kernel, "x".join(map(str, size)), layout, dtype, work),
                                 *times.values(),
                                 *(ratio(times["nn.Conv2d"], times[name]) for name in ALGORITHMS),
                             ]
                         )
-    print_table("Large depth-wise kernels", headings, rows)
 
 
 if __name__ == "__main__":

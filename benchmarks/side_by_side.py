@@ -74,13 +74,16 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a Markdown table under a title and the surroundings."""
-    print(f"\n{title}\n\n{surroundings()}\n")
-    print(f"| {' | '.join(headings)} |")
-    print("|" + "---|" * len(headings))
-    for row in rows:
-        print(f"| {' | '.join(str(cell) for cell in row)} |", flush=True)
+class Table:
+    """A Markdown table under a title and the surroundings, whose lines are printed as they come."""
+
+    def __init__(self, title: str, headings: Sequence[str]) -> None:
+        print(f"\n{title}\n\n{surroundings()}\n")
+        self.add(headings)
+        print("|" + "---|" * len(headings), flush=True)
+
+    def add(self, cells: Sequence[object]) -> None:
+        print(f"| {' | '.join(str(cell) for cell in cells)} |", flush=True)
 
 
 def parse_sizes(text: str) -> list[tuple[int, int, int, int]]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from blocklab.blocks import gated_product as gated_product_module
 from blocklab.blocks import pieces
 from blocklab.blocks.axis_pooling import Statistic, axis_pool, unpooled
 from blocklab.blocks.banded_convolution import banded_conv2d
@@ -20,7 +21,9 @@ STATISTICS: list[Statistic] = ["max", "avg", "median", "l1", "l2"]
 
 @pytest.fixture(autouse=True)
 def _several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "_PIECE", 300)  # so that small maps are taken in pieces
+    # So that small maps are taken in pieces.
+    monkeypatch.setattr(pieces, "_PIECE", 300)
+    monkeypatch.setattr(gated_product_module, "_LARGE", 0)
 
 
 def pooled_plainly(x: Tensor, statistics: tuple[Statistic, ...]) -> list[Tensor]:

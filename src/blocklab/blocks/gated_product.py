@@ -14,6 +14,10 @@ from torch import Tensor
 
 from blocklab.blocks.pieces import Piece, pieces, widened
 
+# Bytes of a map from where on the system hands out its memory page by page, each time anew: a
+# product with one gate is faster in pieces only there.
+_LARGE = 1 << 24
+
 
 class _GatedProduct(torch.autograd.Function):
     """factor * x * (the sum, or the product, of the gates), each of which broadcasts over x."""
@@ -21,13 +25,8 @@ class _GatedProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, multiplied: bool, factor: float, *gates: Tensor) -> Tensor:
         ctx.save_for_backward(x, *gates)
-        ctx.multiplied, ctx.factor = multiplied, factor
-        out = torch.empty_like(x)
-        for images in pieces(x):
-            part = widened(x[images])
-            combined = _combined(part, gates, images, multiplied, factor)
-            torch.mul(part, combined, out=out[images])
-        return out
+        ctx.multiplied, ctx.factor = multiplied or len(gates) == 1, factor
+        return _product(x, [_laid_out(gate, x) for gate in gates], ctx.multiplied, factor)
 
     @staticmethod
     def backward(  # type: ignore[override]
@@ -37,29 +36,60 @@ class _GatedProduct(torch.autograd.Function):
         if torch.is_grad_enabled():
             return _gated_gradients(x, gates, grad, ctx.multiplied, ctx.factor)
         learns, _, _, *gates_learn = ctx.needs_input_grad
-        grad_x = torch.empty_like(x) if learns else None
+        gates = [_laid_out(gate, x) for gate in gates]
+        grad_x = _product(grad, gates, ctx.multiplied, ctx.factor, x) if learns else None
         grad_gates = [
             torch.empty_like(gate) if learns else None
             for gate, learns in zip(gates, gates_learn, strict=True)
         ]
-        for images in pieces(x):
-            part, step = widened(x[images]), widened(grad[images])
-            if grad_x is not None:
-                combined = _combined(part, gates, images, ctx.multiplied, ctx.factor)
-                torch.mul(step, combined, out=grad_x[images])
-            product = torch.mul(part, step, out=torch.empty_like(part))
+        for images in pieces(x) if any(gates_learn) else ():
+            part = x[images]
+            product = torch.mul(part, grad[images], out=torch.empty_like(part))
             piece = Piece(product)
             for number, out in enumerate(grad_gates):
-                others = gates[:number] + gates[number + 1 :]
                 if out is None:
                     continue
-                if ctx.multiplied and others:
-                    scaled = product * _combined(part, others, images, True, 1.0)
+                if ctx.multiplied and len(gates) > 1:
+                    scaled = product
+                    for other in gates[:number] + gates[number + 1 :]:
+                        scaled = scaled * other[images]
                     total = _sum_to(Piece(scaled), part, out)
                 else:
                     total = _sum_to(piece, part, out)
                 out[images] = total if ctx.factor == 1 else total * ctx.factor
         return grad_x, None, None, *grad_gates
+
+
+def _product(
+    x: Tensor, gates: list[Tensor], multiplied: bool, factor: float, like: Tensor | None = None
+) -> Tensor:
+    """factor * x * the gates, in the layout of `like` (default: x)."""
+    out = torch.empty_like(x if like is None else like)
+    if factor != 1:  # the gates are small
+        gates = [gate * factor for gate in gates[: 1 if multiplied else None]] + gates[
+            1 if multiplied else len(gates) :
+        ]
+    for images in pieces(x):
+        written = out[images]
+        if multiplied:
+            torch.mul(x[images], gates[0][images], out=written)
+            for gate in gates[1:]:
+                written.mul_(gate[images])
+            continue
+        parts = [widened(gate[images]) for gate in gates]
+        total = torch.empty_like(written, dtype=parts[0].dtype)
+        torch.add(parts[0], parts[1], out=total)
+        for part in parts[2:]:
+            total.add_(part)
+        # A product into another type is not vectorised: half precision is rounded afterwards.
+        written.copy_(total.mul_(widened(x[images])))
+    return out
+
+
+def _laid_out(gate: Tensor, x: Tensor) -> Tensor:
+    """Copy a gate, which is small, into the layout of x, so that both are read in one order."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return gate.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _gated_gradients(
@@ -80,31 +110,6 @@ def _gated_gradients(
     return grad * combined(gates), None, None, *grad_gates
 
 
-def _combined(
-    x: Tensor,
-    gates: tuple[Tensor, ...] | list[Tensor],
-    images: slice,
-    multiplied: bool,
-    factor: float,
-) -> Tensor:
-    """Add or multiply the gates of some images, several of them in one map of x's layout."""
-    parts = [widened(gate[images]) for gate in gates]
-    if factor != 1:
-        parts[: 1 if multiplied else None] = [
-            part * factor for part in parts[: 1 if multiplied else None]
-        ]
-    first = parts[0]
-    if len(gates) == 1:
-        return first
-    total = torch.empty_like(x).copy_(first.expand_as(x))
-    for part in parts[1:]:
-        if multiplied:
-            total.mul_(part)
-        else:
-            total.add_(part)
-    return total
-
-
 def _sum_to(product: Piece, x: Tensor, gate: Tensor) -> Tensor:
     axes = [axis for axis in (1, 2, 3) if gate.shape[axis] != x.shape[axis]]
     if len(axes) == 1:
@@ -122,6 +127,10 @@ def gated_product(
 
     Gates have x's sizes or 1 on each of their four axes.
     """
-    if len(gates) == 1 and factor == 1 and not torch.is_grad_enabled():
-        return x * gates[0]
+    one_by_one = multiplied or len(gates) == 1
+    small = x.numel() * x.element_size() < _LARGE or x.device.type != "cpu"
+    if one_by_one and small and (len(gates) == 1 or not torch.is_grad_enabled()):
+        for gate in gates:
+            x = x * gate
+        return x if factor == 1 else x * factor
     return _GatedProduct.apply(x, multiplied, factor, *gates)  # type: ignore[return-value]
