@@ -147,7 +147,7 @@ def summary_sentence(results: StudyResults) -> str:
             if run.get(f"{split}_images")
         ]
         counts = f"{', '.join(counts)} and {run.get('test_images', 0):,} test images"
-        shape = f"{square(run.get('image_size', 0))}, {run.get('num_classes')} classes"
+        shape = f"{square(run.get('image_size', 0))}, {len(run.get('class_names', ()))} classes"
         images = f" ({counts}, {shape})"
     source = results.data.get("source", "the data")
     epochs = results.recipe.get("epochs")
