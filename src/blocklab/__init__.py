@@ -9,6 +9,7 @@ from blocklab.models import LoadReport, create_model, list_models, load_weights,
 from blocklab.models.deploy import deploy
 
 if TYPE_CHECKING:
+    from blocklab.study.collection import StudyCollection
     from blocklab.study.study import Study
 
 register_with_timm()
@@ -17,6 +18,7 @@ __all__ = [
     "Cost",
     "LoadReport",
     "Study",
+    "StudyCollection",
     "cost",
     "create_model",
     "deploy",
@@ -28,8 +30,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Study":  # training's room takes seconds to import; who counts MACs need not wait
-        from blocklab.study.study import Study
+    if name in ("Study", "StudyCollection"):  # training's room takes seconds to import
+        from blocklab.study import collection
 
-        return Study
+        return getattr(collection, name)
     raise AttributeError(f"module 'blocklab' has no attribute '{name}'")

@@ -11,6 +11,7 @@ Blocklab = Any
 
 def test_a_study_from_file_to_page(blocklab: Blocklab, study_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs"
+    study_file.write_text(study_file.read_text() + "claims: [se > plain in params]\n")
     planned = blocklab("study", study_file, "--out", out, "--dry-run", "--json")
     assert planned.status == 0, planned.err
     assert [line["runs"] for line in json.loads(planned.out)] == [2, 2]
@@ -24,6 +25,10 @@ def test_a_study_from_file_to_page(blocklab: Blocklab, study_file: Path, tmp_pat
     assert "Two tiny networks" in page.read_text()
     assert [row["row"] for row in result["rows"]] == ["plain", "se"]
     assert all(row["seeds_finished"] == 2 for row in result["rows"])
+    assert [(one["claim"], one["word"]) for one in result["claims"]] == [
+        ("se > plain in params", "supported")
+    ]
+    assert result["identical"] == []
     for name in ("table.md", "table.tex", "table.csv", "runs.csv", "study.json"):
         assert (page.parent / name).is_file()
     results = sorted(out.glob("*/result.json"))
@@ -33,6 +38,7 @@ def test_a_study_from_file_to_page(blocklab: Blocklab, study_file: Path, tmp_pat
     again = blocklab("study", study_file, "--out", out)
     assert again.status == 0
     assert str(page) in again.out and "plain" in again.out
+    assert "supported" in again.out
     assert [path.stat().st_mtime_ns for path in results] == times
 
     page.unlink()

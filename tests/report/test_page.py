@@ -249,6 +249,14 @@ def test_claims_have_a_section_with_numbers(make_results: MakeResults) -> None:
     assert "<h2>Claims</h2>" not in plain_page(replace(results, claims=()))
 
 
+def test_curves_have_a_section_where_there_are_any(make_results: MakeResults) -> None:
+    results = make_results({"base": [46.0], "other": [47.0]})
+    assert "<h2>Curves</h2>" in html(results)
+    for _, run in results.runs:  # as of a recipe that keeps no images for validation
+        run.log[:] = [{k: v for k, v in line.items() if "validation" not in k} for line in run.log]
+    assert "<h2>Curves</h2>" not in html(results)
+
+
 def test_reported_against_measured_is_a_table_of_its_own(make_results: MakeResults) -> None:
     ours = CostAt(2_586_000_000, 16_360_000, 224)
     results = make_results(

@@ -220,6 +220,20 @@ def test_all_tables_are_one_markdown_file(make_results: MakeResults) -> None:
     assert len(widths) == 1
 
 
+def test_markdown_has_claims_and_remarks(make_results: MakeResults) -> None:
+    results = make_results(
+        {"base": [46.0, 47.0], "up": [50.0, 51.5]}, claims=("up > base", "base | up")
+    )
+    results = replace(results, notes=("look at |this|",))
+    text = markdown_of_all(results)
+    claims = text.split("## Claims\n\n")[1].split("\n\n")[0].splitlines()
+    assert claims[0] == "| claim | judgement | p (Holm) | numbers (left minus right) |"
+    assert claims[2].startswith("| up > base | supported | 0.037 |")
+    assert claims[3].startswith(r"| base \| up | undecided |")
+    assert {line.count("|") - line.count(r"\|") for line in claims} == {5}
+    assert r"- look at \|this\|" in text.split("## Remarks\n\n")[1]
+
+
 def test_csv_has_numbers_as_numbers(make_results: MakeResults) -> None:
     results = make_results({"base": [46.0, 47.0], "worse": [45.0, 46.004]})
     first, second = csv_format.DictReader(io.StringIO(csv(results)))

@@ -1,6 +1,7 @@
 """The studies that come with the package: the report's tables by name, and collections."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from blocklab import cost, list_models
 from blocklab.errors import InputError
 from blocklab.models import model_spec
 from blocklab.study.claims import parse_claim
-from blocklab.study.collection import StudyCollection, load_studies
+from blocklab.study.collection import StudyCollection
 from blocklab.study.schema import find_study, is_collection, study_names
 from blocklab.study.study import Study
 
@@ -222,10 +223,12 @@ def test_report_all_has_every_study_and_each_distinct_run_once() -> None:
     assert {r.definition.hash for s in everything.studies for r in s.plan()} == set(runs)
 
 
+def load(path_or_name: str | Path, **changes: Any) -> tuple[Study, ...]:
+    return StudyCollection.load(path_or_name, **changes).studies
+
+
 def test_narrowing_and_changing_a_collection() -> None:
-    changed = load_studies(
-        "report_all", rows=["Res2Net_T2", "CA"], recipe="quick", data="cifar10", seeds=2
-    )
+    changed = load("report_all", rows=["Res2Net_T2", "CA"], recipe="quick", data="cifar10", seeds=2)
     assert [(s.name, [row.name for row in s.rows]) for s in changed] == [
         ("table_2", ["Triplet", "CA"]),
         ("table_9", ["Res2Net", "Res2Net_T2"]),
@@ -235,16 +238,16 @@ def test_narrowing_and_changing_a_collection() -> None:
         assert study.recipe_name == "quick"
         assert study.data.source == "cifar10"
     # A row that several tables have is kept in each.
-    names = [study.name for study in load_studies("report_all", rows=["VAN-B0"])]
+    names = [study.name for study in load("report_all", rows=["VAN-B0"])]
     assert names == ["table_4", "table_5", "table_6", "table_7"]
     with pytest.raises(InputError, match="has a row 'Res2Net_T3'; did you mean 'Res2Net_T"):
-        load_studies("report_all", rows=["Res2Net_T3"])
+        load("report_all", rows=["Res2Net_T3"])
     with pytest.raises(InputError, match="has no 'epoch'; did you mean 'epochs'"):
-        load_studies("report_all", settings={"epoch": 3})
+        load("report_all", settings={"epoch": 3})
 
 
 def test_one_study_is_a_collection_of_one() -> None:
-    studies = load_studies("quickstart", seeds=1)
+    studies = load("quickstart", seeds=1)
     assert len(studies) == 1
     assert studies[0] == Study.load("quickstart", seeds=1)
 
@@ -253,7 +256,7 @@ def test_everything_shipped_loads() -> None:
     names = study_names()
     assert {*TABLES, *FIGURES, "quickstart", "report_all"} <= set(names)
     for name in names:
-        load_studies(name)
+        load(name)
     assert [name for name in names if is_collection(find_study(name)[0])] == ["report_all"]
 
 
@@ -264,7 +267,7 @@ def test_a_collection_of_ones_own(tmp_path: Path) -> None:
     )
     path = tmp_path / "both.yaml"
     path.write_text("title: both\nstudies: [mine.yaml, quickstart]\n")
-    assert [study.name for study in load_studies(path)] == ["mine", "quickstart"]
+    assert [study.name for study in load(path)] == ["mine", "quickstart"]
     for text, message in (
         ("title: t\nstudies: []\n", "studies: List should have at least 1 item"),
         ("title: t\nstudies: [quickstart, quickstart]\n", "names study 'quickstart' twice"),
@@ -277,7 +280,7 @@ def test_a_collection_of_ones_own(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=message) as caught:
-            load_studies(path)
+            load(path)
         assert "\n" not in str(caught.value)
 
 

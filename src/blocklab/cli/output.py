@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from blocklab.report.tables import columns
+from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, columns
 from blocklab.study.results import StudyResults
 
 
@@ -19,13 +19,25 @@ def print_json(value: Any) -> None:
 
 
 def print_table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    title: str | None = None,
+    left: bool = False,
 ) -> None:
-    """Print a table, its first column left and the others right; wide where it is no terminal."""
+    """Print a table, its first column left and the others right; wide where it is no terminal.
+
+    Args:
+        headings: of the columns.
+        rows: the cells of each line.
+        title: stands above the table.
+        left: whether every column stands on the left, as words do.
+    """
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for number, heading in enumerate(headings):
         table.add_column(
-            escape(heading), justify="left" if number == 0 else "right", no_wrap=number == 0
+            escape(heading),
+            justify="left" if left or number == 0 else "right",
+            no_wrap=number == 0,
         )
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
@@ -40,8 +52,12 @@ def output_console() -> Console:
 
 
 def print_results(results: StudyResults) -> None:
-    """Print a study's table as the page has it."""
+    """Print a study's table as the page has it, then its claims and which rows are one network."""
     shown = columns(results)
     headings = [column.full_heading for column in shown]
     rows = [[column.text(row) for column in shown] for row in results.rows]
     print_table(headings, rows, results.title)
+    if judged := claim_lines(results):
+        print_table(CLAIM_HEADINGS, judged, "claims", left=True)
+    for line in results.identical_lines:
+        print(line)

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,8 @@ from blocklab.cli.options import (
 from blocklab.cli.output import print_json, print_results, print_table
 from blocklab.errors import InputError
 from blocklab.report import write_report
-from blocklab.study.collection import load_studies
+from blocklab.study.claims import judge_claims
+from blocklab.study.collection import StudyCollection
 from blocklab.study.execute import run_studies
 from blocklab.study.folder import read_study_folder, study_folder
 from blocklab.study.plan import PLAN_HEADINGS, plan_cells, plan_lines
@@ -66,7 +68,7 @@ def study(
         return _verify(verify, json)
     if not file:
         raise InputError(f"name a study: {STUDY[0].lower()}{STUDY[1:]}")
-    studies = load_studies(
+    collection = StudyCollection.load(
         file,
         data=data,
         recipe=recipe,
@@ -74,6 +76,7 @@ def study(
         rows=parse_names(rows),
         settings=parse_settings(settings),
     )
+    studies = collection.studies
     if dry_run:
         lines = plan_lines(studies, out, _worker_count(workers), threads)
         if json:
@@ -81,7 +84,7 @@ def study(
         else:
             print_table(PLAN_HEADINGS, map(plan_cells, lines))
         return 0
-    results = run_and_report(studies, out, workers, threads, ray, plugins)
+    results = run_and_report(collection, out, workers, threads, ray, plugins)
     if json:
         pairs = zip(studies, results, strict=True)
         print_json([_results_as_json(one, result, out) for one, result in pairs])
@@ -108,7 +111,7 @@ def report(
 
 
 def run_and_report(
-    studies: tuple[Study, ...],
+    collection: StudyCollection,
     out: Path,
     workers: str | int = "auto",
     threads: int | None = None,
@@ -116,6 +119,7 @@ def run_and_report(
     plugins: tuple[str, ...] = (),
 ) -> tuple[StudyResults, ...]:
     """Run studies under a live table on stderr and write a page for each, and one for all."""
+    studies = collection.studies
     command = shlex.join(["blocklab", *sys.argv[1:]])
     with Progress(Console(stderr=True)) as progress:
         results = run_studies(
@@ -134,7 +138,7 @@ def run_and_report(
         from blocklab.report import write_index
 
         names = [one.name for one in studies]
-        page = write_index(out, list(zip(names, results, strict=True)))
+        page = write_index(out, list(zip(names, results, strict=True)), collection.title)
         print(f"index: {page}", file=sys.stderr)
     return results
 
@@ -164,4 +168,6 @@ def _results_as_json(study: Study, results: StudyResults, out: Path) -> dict[str
         "study": study.name,
         "page": str(folder / "report.html"),
         "rows": results.summary_lines(),
+        "claims": [asdict(one) for one in judge_claims(results)],
+        "identical": [list(names) for names, _ in results.identical],
     }

@@ -3,11 +3,11 @@
 import csv as csv_format
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from blocklab.report.cells import ABSENT, MINUS, TIMES
-from blocklab.report.tables import Table, tables
+from blocklab.report.tables import CLAIM_HEADINGS, Table, claim_lines, tables
 from blocklab.study.results import StudyResults
 
 
@@ -15,19 +15,29 @@ def markdown(table: Table) -> str:
     """Return a table as GitHub's Markdown."""
     rule = ["---", *(["---:"] * (len(table.columns) - 1))]
     headings = [column.full_heading for column in table.columns]
-    lines = [
-        [_escape_markdown(heading) for heading in headings],
-        rule,
-        *([_escape_markdown(c.text(row)) for c in table.columns] for row in table.rows),
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    rows = [[column.text(row) for column in table.columns] for row in table.rows]
+    return _markdown_lines(headings, rule, rows)
 
 
 def markdown_of_all(results: StudyResults) -> str:
-    """Return all tables as one Markdown file."""
+    """Return all tables, the claims and the remarks as one Markdown file."""
     first, *others = tables(results)
     parts = [markdown(first), *(f"\n## {one.title}\n\n{markdown(one)}" for one in others)]
+    if judged := claim_lines(results):
+        rule = ["---"] * len(CLAIM_HEADINGS)
+        parts.append(f"\n## Claims\n\n{_markdown_lines(CLAIM_HEADINGS, rule, judged)}")
+    if results.remarks:
+        said = "".join(f"- {_escape_markdown(remark)}\n" for remark in results.remarks)
+        parts.append(f"\n## Remarks\n\n{said}")
     return "".join(parts)
+
+
+def _markdown_lines(
+    headings: Sequence[str], rule: Sequence[str], rows: Iterable[Sequence[str]]
+) -> str:
+    lines = [list(map(_escape_markdown, headings)), rule]
+    lines += [list(map(_escape_markdown, row)) for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def latex(table: Table) -> str:

@@ -12,12 +12,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from blocklab.files import write_atomically
-from blocklab.report.cells import ABSENT, accuracy_percent, chance, square
+from blocklab.report.cells import ABSENT, accuracy_percent, square
 from blocklab.report.drawing import ON_PAGE, Figure
 from blocklab.report.figures import figures, save_figures, svg
 from blocklab.report.formats import csv, csv_text, latex, markdown_of_all
-from blocklab.report.tables import tables
-from blocklab.study.claims import Judgement, judge_claims
+from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, tables
 from blocklab.study.lines import RUN_COLUMNS, run_line
 from blocklab.study.results import RowResult, RunRecord, StudyResults
 from blocklab.study.statistics import BETTER, FEWEST_FOR_SIGN_FLIPS, TOO_FEW, WORSE
@@ -67,7 +66,8 @@ def html(results: StudyResults, drawn: tuple[Figure, ...] | None = None) -> str:
             summary=summary_sentence(results),
             glance=at_a_glance(results),
             tables=made,
-            claims=_claims(results),
+            claims=claim_lines(results),
+            claim_headings=CLAIM_HEADINGS,
             figures=[(figure, Markup(svg(figure, ON_PAGE))) for figure in drawn],
             specifications=_specifications(drawn),
             theme=ON_PAGE,
@@ -171,11 +171,6 @@ def _bundle() -> Markup:
 
 def _specifications(drawn: tuple[Figure, ...]) -> dict[str, dict[str, Any]]:
     return {figure.name: figure.specification for figure in drawn}
-
-
-def _claims(results: StudyResults) -> list[tuple[Judgement, str]]:
-    """Return each claim judged, with its corrected p as text."""
-    return [(one, chance(one.p_holm)) for one in judge_claims(results)]
 
 
 @dataclass(frozen=True)

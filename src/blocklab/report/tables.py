@@ -18,10 +18,12 @@ from blocklab.report.cells import (
     signed_interval,
     square,
 )
+from blocklab.study.claims import judge_claims
 from blocklab.study.results import COST_TOLERANCE_PERCENT, Reported, RowResult, StudyResults
 from blocklab.study.statistics import BETTER, FEWEST_FOR_SIGN_FLIPS, GAIN, SAME, WORSE, Comparison
 
 COST, ACCURACY = "cost", "test accuracy (%)"
+CLAIM_HEADINGS = ("claim", "judgement", "p (Holm)", "numbers (left minus right)")
 CLEAR_GROUPS = (COST, ACCURACY)  # whose headings are clear without them
 
 
@@ -75,6 +77,12 @@ def tables(results: StudyResults) -> tuple[Table, ...]:
     if shown := _reported_columns(reported):
         found.append(Table("reported", "Reported against measured", shown, reported))
     return tuple(found)
+
+
+def claim_lines(results: StudyResults) -> list[tuple[str, str, str, str]]:
+    """Return each claim's text, its judgement, p and numbers, under CLAIM_HEADINGS."""
+    judged = judge_claims(results)
+    return [(one.claim, one.word, chance(one.p_holm), one.numbers) for one in judged]
 
 
 def columns(results: StudyResults) -> tuple[Column, ...]:

@@ -73,21 +73,12 @@ class StudyCollection:
                     yield run
 
     def run(
-        self, out: str | Path = "runs", workers: int | None = None
+        self, out: str | Path = "runs", workers: int | None = None, plugins: Sequence[str] = ()
     ) -> "tuple[StudyResults, ...]":
         """Train what has not finished and return each study's results, as `run_studies` does."""
         from blocklab.study.execute import run_studies  # processes are no business of a file's
 
-        return run_studies(self.studies, Path(out), workers=workers)
-
-
-def load_studies(path_or_name: str | Path, **changes: Any) -> tuple[Study, ...]:
-    """Load one study or all of a collection's; `changes` are those of `StudyCollection.load`.
-
-    Raises:
-        InputError: if there is no such file, or something in it or in a study is wrong.
-    """
-    return StudyCollection.load(path_or_name, **changes).studies
+        return run_studies(self.studies, Path(out), workers=workers, plugins=plugins)
 
 
 def _read(value: object, name: str) -> CollectionFile:

@@ -235,6 +235,15 @@ class StudyResults:
         return tuple(found.items())
 
     @cached_property
+    def identical_lines(self) -> tuple[str, ...]:
+        """`identical` in words, a line for each set of rows."""
+        return tuple(
+            f"{' and '.join(names)}: {SAME}, same bits on every seed (seeds "
+            f"{', '.join(map(str, seeds))}), so nothing ranks one above the other"
+            for names, seeds in self.identical
+        )
+
+    @cached_property
     def reads_test_set_every_epoch(self) -> bool:
         """Whether any run looked at the test set before its last epoch."""
         return any("test_top1_percent" in line for _, run in self.runs for line in run.log)
@@ -246,12 +255,9 @@ class StudyResults:
         has_baseline = any(row.name == self.baseline and row.top1 for row in self.rows)
         if self.baseline and not has_baseline and any(row.top1 for row in self.rows):
             said.append(f"no differences: the baseline {self.baseline} has no finished run")
-        for names, seeds in self.identical:
-            listed = ", ".join(map(str, seeds))
-            said.append(
-                f"{' and '.join(names)}: {SAME}, same bits on every seed (seeds {listed}), so "
-                "nothing ranks one above the other"
-            )
+        if self.reads_test_set_every_epoch:
+            said.append("the test set was read after every epoch: a best epoch by it is optimistic")
+        said += self.identical_lines
         for part in ("precision", "threads", "versions", "machine"):
             if len({json.dumps(run.run.get(part), sort_keys=True) for _, run in self.runs}) > 1:
                 said.append(f"the runs differ in {part}")

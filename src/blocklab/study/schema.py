@@ -115,7 +115,7 @@ def read_study_file(value: object, name: str) -> StudyFile:
     if is_collection(value):
         raise InputError(
             f"'{name}' is a collection of studies, not one: run `blocklab study {name}`, or "
-            "blocklab.study.collection.load_studies in Python"
+            "blocklab.StudyCollection.load(...) in Python"
         )
     if not isinstance(value, Mapping):
         raise InputError(f"study '{name}' holds no fields; see the example in the documentation")

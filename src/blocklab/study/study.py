@@ -201,10 +201,18 @@ class Study:
             for row in self.rows:
                 yield PlannedRun(row, row.definition(seed))
 
-    def run(self, out: str | Path = "runs", workers: int | None = None) -> "StudyResults":
+    def run(
+        self, out: str | Path = "runs", workers: int | None = None, plugins: Sequence[str] = ()
+    ) -> "StudyResults":
         """Train what has not finished, write the page and the tables; return the results.
 
         See `blocklab.study.execute.run_study`, which tells what happens on the way.
+
+        Args:
+            out: the folder of run folders, and of the study's own folder.
+            workers: runs beside each other; None is decided by the machine.
+            plugins: files that register blocks, for the workers to run. Load them here too, by
+                `blocklab.load_plugin`, before the study.
 
         Raises:
             InputError: if the study does not fit the data or the machine.
@@ -213,7 +221,7 @@ class Study:
         """
         from blocklab.study.execute import run_study  # processes are no business of a study's data
 
-        return run_study(self, Path(out), workers=workers)
+        return run_study(self, Path(out), workers=workers, plugins=plugins)
 
     def _check_rows(self) -> None:
         known = {"model", RECIPE_PREFIX, DATA_PREFIX, "family"}
