@@ -3,8 +3,9 @@
     BLOCKLAB_DATA=... python benchmarks/training.py [--models resnet18,res2net50] [--images 2560]
         [--rounds 3] [--batch-size 128] [--data cifar100] [--threads 2] [--compile]
 
-The same network, batch size and optimizer, in one process and in alternation: every round is a
-pass over the images with each of
+The same network, batch size and optimizer, in alternation: every round is a pass over the images
+with each of these, which wait for their turn in processes of their own, so that none has another's
+memory or settings:
 
 - ours: the recipe `strong` with everything left to `auto`;
 - plain: float32, contiguous, a DataLoader of two workers whose images go through PIL and
@@ -22,6 +23,7 @@ and of a compiler is in no figure. Median and spread over rounds. Prints Markdow
 """
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import sys
@@ -31,6 +33,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import date
 from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -211,38 +214,69 @@ def ends_of(one_pass: Pass) -> Callable[[], list[float]]:
     return lambda: [time.perf_counter() for _ in one_pass()]
 
 
-def compare(name: str, data: ImageData, given: argparse.Namespace) -> None:
+OURS, PLAIN, THEIR_NETWORK = "ours, auto", "plain PyTorch", "plain PyTorch, timm's network"
+DEFAULTS, BEST, COMPILED = "timm, defaults", "timm, best flags", "timm, best flags, compiled"
+
+
+def serve(loop: str, name: str, given: argparse.Namespace, pipe: Connection) -> None:
+    """Run one loop in this process: a pass whenever the pipe says so, and a word at the end."""
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # timm's default is 4 workers
+    torch.set_num_threads(given.threads)
+    data, spec, batch = load(given), model_spec(MODELS.get(name, name)), given.batch_size
+    chosen, overheads = "", []
+    if loop == OURS:
+        one_pass, chosen, overheads = ours(spec, data, batch, given.rounds + 1, given.threads)
+    elif loop in (PLAIN, THEIR_NETWORK):
+        make = spec.build if loop == PLAIN else TIMMS_OWN[name]
+        one_pass = ends_of(plain(make, data, batch))
+    else:
+        one_pass = ends_of(timms(spec, data, batch, loop != DEFAULTS, loop == COMPILED))
+    while pipe.recv():
+        ends = one_pass()
+        pipe.send(batch * (len(ends) - 1) / (ends[-1] - ends[0]))
+    pipe.send((chosen, overheads))
+
+
+def compare(name: str, given: argparse.Namespace) -> None:
     """Measure one model and print its table."""
-    spec, batch = model_spec(MODELS.get(name, name)), given.batch_size
-    own, chosen, overheads = ours(spec, data, batch, given.rounds + 1, given.threads)
-    loops: dict[str, Callable[[], list[float]]] = {
-        "ours, auto": own,
-        "plain PyTorch": ends_of(plain(spec.build, data, batch)),
-        "timm, defaults": ends_of(timms(spec, data, batch, best=False)),
-        "timm, best flags": ends_of(timms(spec, data, batch, best=True)),
-    }
-    if name in TIMMS_OWN:
-        loops["plain PyTorch, timm's network"] = ends_of(plain(TIMMS_OWN[name], data, batch))
-    if given.compile:
-        compiled = timms(spec, data, batch, best=True, compile=True)
-        loops["timm, best flags, compiled"] = ends_of(compiled)
+    loops = [OURS, PLAIN, DEFAULTS, BEST]
+    loops += [THEIR_NETWORK] * (name in TIMMS_OWN) + [COMPILED] * given.compile
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for loop in loops:
+        pipes[loop], theirs = context.Pipe()
+        context.Process(target=serve, args=(loop, name, given, theirs)).start()
+        theirs.close()
     rates: dict[str, list[float]] = {loop: [] for loop in loops}
     for number in range(given.rounds + 1):
-        for loop, one_pass in loops.items():
-            ends = one_pass()
+        for loop, pipe in pipes.items():
+            pipe.send(True)
+            rate = pipe.recv()
             if number:  # the first pass warms up
-                rates[loop].append(batch * (len(ends) - 1) / (ends[-1] - ends[0]))
+                rates[loop].append(rate)
+    said = {}
+    for loop, pipe in pipes.items():
+        pipe.send(False)
+        said[loop] = pipe.recv()
     medians = {loop: statistics.median(values) for loop, values in rates.items()}
-    print(f"\n### `{name}`, {data.image_size}x{data.image_size}, batch {batch}\n")
+    print(f"\n### `{name}`, batch {given.batch_size}\n")
     print("| loop | images/s, median | lowest to highest | times plain | ours, times this |")
     print("|---|--:|--:|--:|--:|")
     for loop, values in rates.items():
         print(
             f"| {loop} | {medians[loop]:,.1f} | {min(values):,.1f} to {max(values):,.1f} | "
-            f"{medians[loop] / medians['plain PyTorch']:.2f} | "
-            f"{medians['ours, auto'] / medians[loop]:.2f} |"
+            f"{medians[loop] / medians[PLAIN]:.2f} | {medians[OURS] / medians[loop]:.2f} |"
         )
+    chosen, overheads = said[OURS]
     print(f"\nAuto: {chosen}. Overhead of our loop, median: {statistics.median(overheads):.1f} %.")
+
+
+def load(given: argparse.Namespace) -> ImageData:
+    """The images of a pass."""
+    spec = DataSpec(
+        source=given.data, train_images=given.images, test_images=None, validation_fraction=0
+    )
+    return open_data(spec)
 
 
 def main() -> None:
@@ -257,19 +291,13 @@ def main() -> None:
     given = parser.parse_args()
     if given.images < 3 * given.batch_size:
         parser.error(f"--images {given.images} is less than three batches")
-    warnings.filterwarnings("ignore", "This DataLoader will create")  # timm's default is 4 workers
-    torch.set_num_threads(given.threads)
-    data = open_data(
-        DataSpec(
-            source=given.data, train_images=given.images, test_images=None, validation_fraction=0
-        )
-    )
+    load(given)  # so that what is wrong with it is said here
     print(f"`python benchmarks/training.py` on {date.today()}: {processor()}, ", end="")
     print(f"{os.cpu_count()} cores, {given.threads} threads, PyTorch {torch.__version__}, ", end="")
     print(f"timm {timm.__version__}, torchvision {torchvision.__version__}; ", end="")
     print(f"{given.images:,} images a pass, {given.rounds} passes after one to warm up.")
     for name in given.models.split(","):
-        compare(name, data, given)
+        compare(name, given)
 
 
 if __name__ == "__main__":

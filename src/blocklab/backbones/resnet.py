@@ -24,6 +24,7 @@ from blocklab.backbones.config import (
 from blocklab.blocks import Conv3x3, create_activation, create_block, mixer_width
 from blocklab.blocks.activation import Activation
 from blocklab.blocks.registry import BlockSpec
+from blocklab.blocks.small_map import SmallMapConv2d
 
 _MAX_STAGES = 4
 
@@ -109,14 +110,14 @@ def _shortcut(kind: str, in_channels: int, out_channels: int, stride: int) -> nn
         return _PadShortcut(in_channels, out_channels, stride)
     if kind == "conv":
         return nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+            SmallMapConv2d(in_channels, out_channels, 1, stride, bias=False),
             nn.BatchNorm2d(out_channels),
         )
     pool = nn.Identity()
     if stride > 1:  # ceil_mode keeps a last odd row; the padding it adds is not averaged in
         pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
     return nn.Sequential(
-        pool, nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
+        pool, SmallMapConv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
     )
 
 
@@ -156,7 +157,7 @@ class BasicBlock(nn.Module):
             "activation": activation,
         }
         self.conv1, self.bn1, self.act1 = _create_mixer(mixer, told)
-        self.conv2 = nn.Conv2d(width, planes, 3, padding=1, bias=False)
+        self.conv2 = SmallMapConv2d(width, planes, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
         self.attention = attention
         self.downsample = _shortcut(downsample, in_channels, planes, stride)
@@ -198,11 +199,11 @@ class Bottleneck(nn.Module):
             "first_in_stage": first,
             "activation": activation,
         }
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.conv1 = SmallMapConv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.act1 = create_activation(activation, inplace=True)
         self.conv2, self.bn2, self.act2 = _create_mixer(mixer, told)
-        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.conv3 = SmallMapConv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.attention = attention
         self.downsample = _shortcut(downsample, in_channels, out_channels, stride)

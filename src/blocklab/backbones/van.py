@@ -17,6 +17,7 @@ from blocklab.backbones.config import BackboneConfig, drop_path_rates
 from blocklab.blocks import create_activation, create_block, parse_block
 from blocklab.blocks.activation import Activation
 from blocklab.blocks.registry import BlockSpec
+from blocklab.blocks.small_map import SmallMapConv2d
 
 _MIXER_KINDS = ("token_mixer", "attention")
 _LAYER_SCALE = 0.01
@@ -69,7 +70,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2)
+        self.proj = SmallMapConv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2)
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,13 +82,13 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, mixer: BlockSpec, activation: str, drop_path: float) -> None:
         super().__init__()
-        self.proj_1 = nn.Conv2d(channels, channels, 1)
+        self.proj_1 = SmallMapConv2d(channels, channels, 1)
         self.activation = create_activation(activation)
         self.spatial_gating_unit = create_block(
             _MIXER_KINDS, mixer, channels=channels, drop_path=drop_path
         )
         widened = getattr(self.spatial_gating_unit, "out_channels", channels)
-        self.proj_2 = nn.Conv2d(widened, channels, 1)
+        self.proj_2 = SmallMapConv2d(widened, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.proj_2(self.spatial_gating_unit(self.activation(self.proj_1(x))))
@@ -98,10 +99,10 @@ class FFN(nn.Module):
 
     def __init__(self, channels: int, hidden: int, mixer: BlockSpec, activation: str) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.fc1 = SmallMapConv2d(channels, hidden, 1)
         self.dwconv = create_block("ffn_mixer", mixer, channels=hidden, activation=activation)
         self.act = create_activation(activation)
-        self.fc2 = nn.Conv2d(getattr(self.dwconv, "out_channels", hidden), channels, 1)
+        self.fc2 = SmallMapConv2d(getattr(self.dwconv, "out_channels", hidden), channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.dwconv(self.fc1(x))))

@@ -5,10 +5,11 @@ from torch import Tensor, nn
 from blocklab.blocks.depthwise import depthwise
 from blocklab.blocks.large_kernel_attention import OddInt
 from blocklab.blocks.registry import register_block
+from blocklab.blocks.small_map import SmallMapConv2d
 
 
 @register_block("conv3x3", kind="mixer")
-class Conv3x3(nn.Conv2d):
+class Conv3x3(SmallMapConv2d):
     """ResNet's 3x3 convolution (arXiv:1512.03385): (B, C_in, H, W) -> (B, C, H/s, W/s).
 
     BatchNorm and activation are the block's. It is itself the convolution, so that its weight

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from blocklab.blocks.depthwise import DepthwiseConv2d
+from blocklab.blocks.small_map import SmallMapConv2d
 
-_FORWARDS = (nn.Conv2d.forward, DepthwiseConv2d.forward)
+_FORWARDS = (nn.Conv2d.forward, DepthwiseConv2d.forward, SmallMapConv2d.forward)
 
 
 def fold(parent: nn.Module, convolution: str, norm: str) -> bool:

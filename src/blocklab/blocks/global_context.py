@@ -6,6 +6,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from blocklab.blocks.registry import register_block
+from blocklab.blocks.small_map import SmallMapConv2d
 
 
 @register_block("global_context")
@@ -34,10 +35,10 @@ class GlobalContext(nn.Module):
         self.zero_init = zero_init
         self.conv_mask = nn.Conv2d(channels, 1, 1)
         transform = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1),
+            SmallMapConv2d(channels, hidden, 1),
             nn.LayerNorm([hidden, 1, 1], eps=norm_eps),
             nn.ReLU(),
-            nn.Conv2d(hidden, channels, 1),
+            SmallMapConv2d(hidden, channels, 1),
         )
         # Two names, so that weights of one kind of fusion do not load into the other.
         self.channel_add_conv = transform if fusion == "add" else None

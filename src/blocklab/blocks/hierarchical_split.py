@@ -15,6 +15,7 @@ from blocklab.blocks.registry import (
     parse_chain,
     register_block,
 )
+from blocklab.blocks.small_map import SmallMapConv2d
 
 Scale = Annotated[int, Field(ge=2)]
 
@@ -60,12 +61,13 @@ class HierarchicalSplit(nn.Module):
         self.project: nn.Module = nn.Identity()
         if in_channels != out_channels:
             self.project = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, bias=False),
+                SmallMapConv2d(in_channels, out_channels, 1, bias=False),
                 nn.BatchNorm2d(out_channels),
                 create_activation(inner, inplace=True),
             )
         self.convs = nn.ModuleList(
-            nn.Conv2d(self.width, self.width, 3, stride, 1, bias=False) for _ in range(scale - 1)
+            SmallMapConv2d(self.width, self.width, 3, stride, 1, bias=False)
+            for _ in range(scale - 1)
         )
         self.bns = nn.ModuleList(nn.BatchNorm2d(self.width) for _ in range(scale - 1))
         self.act = create_activation(inner)
@@ -116,16 +118,16 @@ class HierarchicalSplitBottleneck(nn.Module):
         super().__init__()
         width = split_width(channels, base_width) * scale
         self.out_channels = channels * expansion
-        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.conv1 = SmallMapConv2d(channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.act = create_activation(inner_activation)
         self.conv2 = HierarchicalSplit(
             width, width, 1, True, inner_activation, scale=scale, base_width=base_width
         )
-        self.conv3 = nn.Conv2d(width, self.out_channels, 1, bias=False)
+        self.conv3 = SmallMapConv2d(width, self.out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(self.out_channels)
         self.downsample = nn.Sequential(
-            nn.Conv2d(channels, self.out_channels, 1, bias=False),
+            SmallMapConv2d(channels, self.out_channels, 1, bias=False),
             nn.BatchNorm2d(self.out_channels),
         )
 

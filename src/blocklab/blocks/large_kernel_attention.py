@@ -10,6 +10,7 @@ from blocklab.blocks.activation import Activation, create_activation
 from blocklab.blocks.depthwise import depthwise
 from blocklab.blocks.folding import fold
 from blocklab.blocks.registry import register_block
+from blocklab.blocks.small_map import SmallMapConv2d
 from blocklab.errors import InputError
 
 
@@ -50,7 +51,7 @@ class LargeKernelAttention(nn.Module):
         super().__init__()
         self.conv0 = depthwise(channels, local_kernel)
         self.conv_spatial = depthwise(channels, kernel, dilation)
-        self.conv1 = nn.Conv2d(channels, channels, 1)
+        self.conv1 = SmallMapConv2d(channels, channels, 1)
         self.bn0 = nn.BatchNorm2d(channels) if norm else nn.Identity()
         self.bn_spatial = nn.BatchNorm2d(channels) if norm else nn.Identity()
         self.bn1 = nn.BatchNorm2d(channels) if norm else nn.Identity()

@@ -14,8 +14,8 @@ def is_recorded(x: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return True
     return (
-        x.is_meta
-        or type(x) not in (Tensor, torch.nn.Parameter)
+        type(x) not in (Tensor, torch.nn.Parameter)  # first: of a proxy nothing can be asked
+        or x.is_meta
         or torch._C._len_torch_dispatch_stack() > 0  # counters, fake tensors, torch.export
         or is_functorch_wrapped_tensor(x)  # vmap, jvp, functional gradients
     )

@@ -12,6 +12,7 @@ from blocklab.blocks.depthwise import depthwise
 from blocklab.blocks.folding import fold, fold_before
 from blocklab.blocks.large_kernel_attention import OddInt
 from blocklab.blocks.registry import register_block
+from blocklab.blocks.small_map import SmallMapConv2d
 from blocklab.errors import InputError
 
 
@@ -103,9 +104,9 @@ class RepLKBlock(nn.Module):
         super().__init__()
         inner = max(1, int(channels * width))
         self.prelkb_bn = nn.BatchNorm2d(channels)
-        self.pw1 = _ConvNorm(nn.Conv2d(channels, inner, 1, bias=False))
+        self.pw1 = _ConvNorm(SmallMapConv2d(channels, inner, 1, bias=False))
         self.large_kernel = ReparamLargeKernelConv(inner, kernel, small_kernel)
-        self.pw2 = _ConvNorm(nn.Conv2d(inner, channels, 1, bias=False))
+        self.pw2 = _ConvNorm(SmallMapConv2d(inner, channels, 1, bias=False))
         self.drop_path = DropPath(drop_path if drop_path_rate is None else drop_path_rate)
         self.out_channels = channels
 
@@ -128,8 +129,8 @@ class ConvFFN(nn.Module):
     def __init__(self, channels: int, hidden: int, drop_path: float) -> None:
         super().__init__()
         self.preffn_bn = nn.BatchNorm2d(channels)
-        self.pw1 = _ConvNorm(nn.Conv2d(channels, hidden, 1, bias=False))
-        self.pw2 = _ConvNorm(nn.Conv2d(hidden, channels, 1, bias=False))
+        self.pw1 = _ConvNorm(SmallMapConv2d(channels, hidden, 1, bias=False))
+        self.pw2 = _ConvNorm(SmallMapConv2d(hidden, channels, 1, bias=False))
         self.drop_path = DropPath(drop_path)
 
     def fold_norms(self) -> None:

@@ -10,6 +10,7 @@ from blocklab.blocks.activation import create_activation
 from blocklab.blocks.depthwise import depthwise
 from blocklab.blocks.folding import fold
 from blocklab.blocks.registry import register_block
+from blocklab.blocks.small_map import SmallMapConv2d
 from blocklab.errors import InputError
 
 
@@ -43,10 +44,10 @@ class _Select(nn.Module):
     def __init__(self, channels: int, branches: int, hidden: int) -> None:
         super().__init__()
         self.branches = branches
-        self.fc_reduce = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.fc_reduce = SmallMapConv2d(channels, hidden, 1, bias=False)
         self.bn = nn.BatchNorm2d(hidden)
         self.act = nn.ReLU(inplace=True)
-        self.fc_select = nn.Conv2d(hidden, channels * branches, 1, bias=False)
+        self.fc_select = SmallMapConv2d(hidden, channels * branches, 1, bias=False)
 
     def fold_norms(self) -> None:
         """Fold each BatchNorm into the convolution before it; for evaluation alone."""

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from blocklab.blocks.gated_product import gated_product
 from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
+from blocklab.blocks.small_map import SmallMapConv2d
 
 
 @register_block("se")
@@ -21,8 +22,8 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, *, reduction: PositiveInt = 16) -> None:
         super().__init__()
         hidden = max(1, channels // reduction)
-        self.fc1 = nn.Conv2d(channels, hidden, 1)
-        self.fc2 = nn.Conv2d(hidden, channels, 1)
+        self.fc1 = SmallMapConv2d(channels, hidden, 1)
+        self.fc2 = SmallMapConv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         squeezed = x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)

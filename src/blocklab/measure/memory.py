@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's mallopt: what is given back, what is mapped
+
 
 def reset_peak_memory() -> None:
     """Begin to count anew, where the system can (Linux; elsewhere the process's whole life)."""
@@ -22,6 +24,19 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _of_process("VmHWM")
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next step (glibc; elsewhere nothing happens).
+
+    By default it maps each large tensor anew and the system zeroes every page of it: a tenth of a
+    training step's time on processors, or more (``benchmarks/kept_memory.py``). What is kept counts
+    as the process's memory until `release_freed_memory`.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_MAX, 0)
+        library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def release_freed_memory() -> None:

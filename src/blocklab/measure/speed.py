@@ -23,6 +23,7 @@ from blocklab.errors import InputError
 from blocklab.measure.cost import Cost, check_input_size, cost
 from blocklab.measure.memory import (
     current_memory,
+    keep_freed_memory,
     peak_memory,
     release_freed_memory,
     reset_peak_memory,
@@ -126,6 +127,7 @@ def bench(
         if value < least:
             raise InputError(f"{name} is {least} or more, not {value}")
     counted = cost(model_or_name, input_size, num_classes)
+    keep_freed_memory()  # as training does
     given = isinstance(model_or_name, nn.Module)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model_or_name if given else create_model(model_or_name, num_classes=num_classes)

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from blocklab.blocks.depthwise import apply_algorithms
 from blocklab.data import ImageData
+from blocklab.measure.memory import keep_freed_memory
 from blocklab.training.batches import make_batches
 from blocklab.training.device import Setup
 from blocklab.training.evaluation import evaluate
@@ -76,6 +77,8 @@ def prepare(model: nn.Module, recipe: Recipe, setup: Setup) -> State:
     Raises:
         InputError: for an optimizer that timm does not know.
     """
+    if setup.device.type == "cpu":
+        keep_freed_memory()
     apply_algorithms(model, setup.algorithms)
     if recipe.sync_batchnorm and setup.world_size > 1:
         synchronise_batchnorm(model)
