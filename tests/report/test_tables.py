@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from blocklab.report.cells import chance, counted, signed
+from blocklab.report.cells import chance, counted, interval, signed
 from blocklab.report.formats import csv, csv_text, markdown_of_all
 from blocklab.report.formats import latex as latex_of
 from blocklab.report.formats import markdown as markdown_of
@@ -264,6 +264,11 @@ def test_small_models_do_not_cost_zero() -> None:
 
 def test_signs() -> None:
     assert [signed(value) for value in (1.234, -1.234, -0.001)] == ["+1.23", "\u22121.23", "0.00"]
+
+
+def test_an_interval_below_zero_has_a_minus_sign(make_results: MakeResults) -> None:
+    top1 = make_results({"a": [1.0, 3.0]}).rows[0].top1
+    assert interval(top1) == "[\u221210.71, 14.71]"  # 2 +- 12.706 * sqrt(2) / sqrt(2)
 
 
 def test_sizes_that_differ_get_a_column(make_results: MakeResults) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from blocklab.blocks.folding import fold
 from blocklab.blocks.gated_product import gated_product
+from blocklab.blocks.means import mean_over
 from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
 
@@ -32,8 +33,8 @@ class CoordinateAttention(nn.Module):
     def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gate of the rows, (B, C, H, 1), and of the columns, (B, C, 1, W)."""
         height, width = x.shape[2:]
-        rows = x.mean(3, keepdim=True)  # (B, C, H, 1)
-        columns = x.mean(2, keepdim=True).transpose(2, 3)  # (B, C, W, 1)
+        rows = mean_over(x, 3)  # (B, C, H, 1)
+        columns = mean_over(x, 2).transpose(2, 3)  # (B, C, W, 1)
         features = self.act(self.bn1(self.conv1(torch.cat([rows, columns], dim=2))))
         rows, columns = features.split([height, width], dim=2)
         return self.conv_h(rows).sigmoid(), self.conv_w(columns.transpose(2, 3)).sigmoid()

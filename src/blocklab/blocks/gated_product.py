@@ -127,10 +127,10 @@ def gated_product(
 
     Gates have x's sizes or 1 on each of their four axes.
     """
-    one_by_one = multiplied or len(gates) == 1
     small = x.numel() * x.element_size() < _LARGE or x.device.type != "cpu"
-    if one_by_one and small and (len(gates) == 1 or not torch.is_grad_enabled()):
+    learns = torch.is_grad_enabled()
+    if (len(gates) == 1 and (small or not learns)) or (multiplied and small and not learns):
         for gate in gates:
-            x = x * gate
+            x = x * _laid_out(gate, x)
         return x if factor == 1 else x * factor
     return _GatedProduct.apply(x, multiplied, factor, *gates)  # type: ignore[return-value]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from blocklab.blocks.activation import create_activation
 from blocklab.blocks.depthwise import depthwise
 from blocklab.blocks.folding import fold
+from blocklab.blocks.means import mean_over
 from blocklab.blocks.registry import register_block
 from blocklab.blocks.small_map import SmallMapConv2d
 from blocklab.errors import InputError
@@ -110,7 +111,7 @@ class SelectiveKernel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inputs = x.chunk(len(self.paths), 1) if self.split_input else [x] * len(self.paths)
         outputs = [path(part) for path, part in zip(self.paths, inputs, strict=True)]
-        mean = torch.stack([out.mean((2, 3), keepdim=True) for out in outputs]).sum(0)
+        mean = torch.stack([mean_over(out, 2, 3) for out in outputs]).sum(0)
         weights = self.attn(mean)  # (B, M, C, 1, 1)
         mixed = outputs[0] * weights[:, 0]
         for branch, out in enumerate(outputs[1:], 1):

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocklab.blocks.gated_product import gated_product
+from blocklab.blocks.means import mean_over
 from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
 from blocklab.blocks.small_map import SmallMapConv2d
@@ -26,6 +27,6 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = SmallMapConv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        squeezed = x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
+        squeezed = mean_over(x, 2, 3)  # (B, C, 1, 1)
         gate = self.fc2(F.relu(self.fc1(squeezed))).sigmoid()
         return x * gate if is_recorded(x) else gated_product(x, [gate])

@@ -38,7 +38,7 @@ def interval(summary: Summary | ImageInterval | None) -> str:
     """Show ``[low, high]``."""
     if summary is None or summary.low is None or summary.high is None:
         return ABSENT
-    return f"[{summary.low:.2f}, {summary.high:.2f}]"
+    return f"[{summary.low:.2f}, {summary.high:.2f}]".replace("-", MINUS)
 
 
 def difference(row: RowResult, baseline: str | None) -> str:
