@@ -4,10 +4,12 @@
         [--batch-size 32] [--layouts channels_last] [--dtypes fp32] [--rounds 7] [--threads N]
 
 One process, in turn: median and spread in milliseconds a batch, how many times as fast the
-deployed network is, and the largest difference of outputs, relative to the largest output.
+deployed network is, and the largest difference of outputs, relative to the largest output: in
+float32, where a network may magnify its own rounding, and of the same network in float64.
 """
 
 import argparse
+import copy
 
 import torch
 from side_by_side import DTYPES, LAYOUTS, Step, Table, alternate, ratio
@@ -39,6 +41,18 @@ def settle(model: nn.Module, images: Tensor) -> None:
     model.eval()
 
 
+@torch.inference_mode()
+def difference(plain: Tensor, ours: Tensor) -> float:
+    return ((plain - ours).abs().max() / plain.abs().max()).item()
+
+
+@torch.no_grad()
+def in_float64(model: nn.Module, images: Tensor) -> float:
+    """How far the deployed network is from its training form in float64."""
+    exact = copy.deepcopy(model).double()
+    return difference(exact(images.double()), deploy(exact, images.shape[-1])(images.double()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--models", default=",".join(CHOSEN))
@@ -52,7 +66,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     headings = ["model", "layout", "dtype", "training form (ms)", "deployed (ms)"]
-    headings += ["times as fast", "outputs differ", "what was done"]
+    headings += ["times as fast", "outputs differ, float32", "float64", "what was done"]
     size = f"{args.input_size}x{args.input_size}, batch {args.batch_size}"
     table = Table(f"Deployed networks at {size}", headings)
     slower = []
@@ -62,13 +76,13 @@ def main() -> None:
         images = torch.randn(args.batch_size, 3, args.input_size, args.input_size)
         settle(model, images)
         deployed = deploy(model, args.input_size)
+        exactly = in_float64(model, images)
         for layout in args.layouts.split(","):
             model.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
             deployed.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
             images = images.contiguous(memory_format=LAYOUTS[layout])
             with torch.inference_mode():
-                plain, ours = model(images), deployed(images)
-            differ = ((plain - ours).abs().max() / plain.abs().max()).item()
+                differ = difference(model(images), deployed(images))
             for dtype in args.dtypes.split(","):
                 steps = {
                     "plain": inference(model, images, DTYPES[dtype]),
@@ -79,7 +93,8 @@ def main() -> None:
                 if float(gain) < 1:
                     slower.append(f"{name} ({layout}, {dtype}: {gain})")
                 done = deployed.deploy_report
-                table.add([name, layout, dtype, *times.values(), gain, f"{differ:.0e}", done])
+                differences = [f"{differ:.0e}", f"{exactly:.0e}"]
+                table.add([name, layout, dtype, *times.values(), gain, *differences, done])
     print(f"\nSlower than the training form: {', '.join(slower) or 'none'}.")
 
 

@@ -6,10 +6,14 @@
 Both ways train the same runs on the same images, in alternation, each in a fresh folder: once as
 ``--workers auto`` shares the machine, once with one worker that has all cores. Images a second
 are training images over the whole time of the study: starting workers, evaluation and writing
-results included. Prints Markdown.
+results included.
+
+What sharing can give at most is printed too: the training steps alone, in one process with all
+cores and in a process a core at once, which share nothing. Prints Markdown.
 """
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
@@ -17,12 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
+from blocklab import create_model
+from blocklab.measure.memory import keep_freed_memory
 from blocklab.study.execute import Silent, run_study
 from blocklab.study.sharing import Sharing
 from blocklab.study.study import Study
 from blocklab.training.device import available_cores
 from blocklab.training.surroundings import processor
+
+STEPS = 40
 
 
 class Noting(Silent):
@@ -48,9 +57,51 @@ def timed(study: Study, workers: int | None, threads: int | None) -> tuple[float
     return images / seconds, noting.sharing
 
 
+def steps(model: str, stem: str | None, batch: int, threads: int, start: Any) -> float:
+    """Training images a second of steps alone, begun when all processes are ready."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    network = create_model(model, num_classes=10, **({"stem": stem} if stem else {})).train()
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)
+    images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(10, (batch,))
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for _ in range(5):
+        step()
+    start.wait()
+    began = time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    return batch * STEPS / (time.perf_counter() - began)
+
+
+def ceiling(model: str, stem: str | None, batch: int) -> str:
+    """What sharing the cores can give at most, in words."""
+    cores, found = available_cores(), []
+    context = multiprocessing.get_context("spawn")
+    for processes in (1, cores):
+        with context.Manager() as manager, context.Pool(processes) as pool:
+            start = manager.Barrier(processes)
+            given = [(model, stem, batch, cores // processes, start)] * processes
+            found.append(sum(pool.starmap(steps, given, chunksize=1)))
+    return (
+        f"steps alone: 1 x {cores} gives {found[0]:,.0f} images/s, {cores} x 1 give "
+        f"{found[1]:,.0f} together: at most {found[1] / found[0]:.2f} times"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--stem", default="cifar", help="'' is the model's own")
     parser.add_argument("--seeds", type=int, default=24)
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--epochs", type=int, default=2)
@@ -64,7 +115,7 @@ def main() -> None:
             "recipe": {**{"base": "quick", "epochs": given.epochs, "batch_size": given.batch_size}},
             "seeds": given.seeds,
             "varies": [],
-            "model": {"stem": "cifar"},
+            **({"model": {"stem": given.stem}} if given.stem else {}),
             "rows": {"model": given.model},
         },
         "timed",
@@ -89,8 +140,9 @@ def main() -> None:
     ratios = [a / b for a, b in zip(*speeds.values(), strict=True)]
     print(
         f"\nshared / one after another: {statistics.median(ratios):.2f} "
-        f"({min(ratios):.2f} - {max(ratios):.2f})"
+        f"({min(ratios):.2f} - {max(ratios):.2f})\n"
     )
+    print(ceiling(given.model, given.stem, given.batch_size))
 
 
 if __name__ == "__main__":
