@@ -35,3 +35,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(collection, name)
     raise AttributeError(f"module 'blocklab' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

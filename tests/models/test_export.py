@@ -52,13 +52,22 @@ def _one_thread() -> None:
 
 
 def build(name: str, **slots: Any) -> Any:
-    """Build a network whose norms do more than nothing, so that a lost one shows."""
+    """Build a network whose norms do more than nothing, so that a lost one shows.
+
+    Their statistics are those of a batch, as after training: with others, deep networks magnify
+    float32's rounding until outputs are noise.
+    """
     torch.manual_seed(0)
-    model = create_model(name, **TEN, **slots).eval()
+    model = create_model(name, **TEN, **slots)
     for key, value in model.state_dict().items():
-        if value.ndim == 1 and key.endswith(("running_var", "running_mean", "bias")):
-            value.uniform_(0.5, 1.0) if key.endswith("var") else value.normal_(0, 0.1)
-    return model
+        if value.ndim == 1 and key.endswith("bias"):
+            value.normal_(0, 0.1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the mean of all batches, of which there is one
+    with torch.no_grad():
+        model.train()(torch.randn(8, 3, size_of(model), size_of(model)))
+    return model.eval()
 
 
 def size_of(model: Any) -> int:
@@ -71,8 +80,27 @@ def assert_onnx_at_batch_3(path: Path, model: nn.Module, size: int, within: floa
     outputs: Any = session.run(None, {"images": images.numpy()})
     with torch.inference_mode():
         expected: Tensor = model(images)
-    difference = (expected - torch.from_numpy(outputs[0])).abs().max() / expected.abs().max()
-    assert difference < within, f"relative difference {difference:.1e}"
+    assert_close(torch.from_numpy(outputs[0]), expected, model, images, within)
+
+
+def assert_close(
+    outputs: Tensor, expected: Tensor, model: nn.Module, images: Tensor, within: float = 1e-5
+) -> None:
+    """Check the largest difference relative to the largest output.
+
+    A deep network of random weights may magnify float32's rounding beyond `within`: then as far as
+    it is itself from its outputs in float64, four times over.
+    """
+    found = relative(outputs, expected)
+    if found >= within:
+        with torch.inference_mode():
+            exact = copy.deepcopy(model).double()(images.double())
+        within = max(within, 4 * relative(expected.double(), exact))
+    assert found < within, f"relative difference {found:.1e}, where {within:.1e} is rounding"
+
+
+def relative(outputs: Tensor, expected: Tensor) -> float:
+    return ((expected - outputs).abs().max() / expected.abs().max()).item()
 
 
 def check_onnx(model: Any, folder: Path) -> None:
@@ -89,7 +117,7 @@ def check_torch_export(model: Any, folder: Path) -> None:
     program = torch.export.load(done.path).module()
     images = torch.randn(5, 3, size, size)
     with torch.inference_mode():
-        assert torch.allclose(program(images), model(images), rtol=1e-5, atol=1e-5)
+        assert_close(program(images), model(images), model, images)
 
 
 def check_hub_and_safetensors(model: Any, folder: Path) -> None:
