@@ -64,6 +64,7 @@ MODELS: dict[str, Any] = {
     "resnet18": {"base": "resnet18", "stem": "cifar"},
     "resnet18_imagenet_stem": "resnet18",
     "res2net50": "res2net50",
+    "res2net50_cifar_stem": {"base": "res2net50", "stem": "cifar"},
     "resnet20": "resnet20",
     "van_b0": "van_b0",
 }

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import blocklab
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -36,3 +38,11 @@ def test_the_project_speaks_of_itself_alone() -> None:
         text = path.read_text(encoding="utf-8", errors="replace")
         for word in ("/work/", "../shared", "/root/", "/tmp/team"):
             assert word not in text, f"{name} names {word}"
+
+
+def test_every_public_name_is_there_and_listed() -> None:
+    assert set(blocklab.__all__) <= set(dir(blocklab))  # what autodoc and completion go by
+    for name in blocklab.__all__:
+        assert callable(getattr(blocklab, name)), name
+    with pytest.raises(AttributeError, match="no attribute 'Studdy'"):
+        _ = blocklab.Studdy
