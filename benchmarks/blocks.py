@@ -22,7 +22,7 @@ from plain_blocks import (
     PlainSelectiveKernel,
     PlainTriplet,
 )
-from side_by_side import DTYPES, LAYOUTS, Step, Table, alternate, parse_sizes, ratio
+from side_by_side import DTYPES, LAYOUTS, Step, Table, alternate, difference, parse_sizes, ratio
 from torch import Tensor, nn
 
 from blocklab.blocks import create_block
@@ -88,10 +88,6 @@ def saved_bytes(block: nn.Module, x: Tensor) -> int:
         out = block(x)  # held, so that no storage is freed and its address taken again
     del out
     return sum(kept.values())
-
-
-def difference(ours: Tensor, plain: Tensor) -> float:
-    return ((ours - plain).abs().max() / plain.abs().max()).item()
 
 
 def agree(plain: nn.Module, ours: nn.Module, x: Tensor, grad: Tensor) -> str:

@@ -12,7 +12,7 @@ import argparse
 import copy
 
 import torch
-from side_by_side import DTYPES, LAYOUTS, Step, Table, alternate, ratio
+from side_by_side import DTYPES, LAYOUTS, Step, Table, alternate, difference, ratio
 from torch import Tensor, nn
 
 from blocklab import create_model, deploy, list_models
@@ -41,16 +41,11 @@ def settle(model: nn.Module, images: Tensor) -> None:
     model.eval()
 
 
-@torch.inference_mode()
-def difference(plain: Tensor, ours: Tensor) -> float:
-    return ((plain - ours).abs().max() / plain.abs().max()).item()
-
-
 @torch.no_grad()
 def in_float64(model: nn.Module, images: Tensor) -> float:
     """How far the deployed network is from its training form in float64."""
     exact = copy.deepcopy(model).double()
-    return difference(exact(images.double()), deploy(exact, images.shape[-1])(images.double()))
+    return difference(deploy(exact, images.shape[-1])(images.double()), exact(images.double()))
 
 
 def main() -> None:
@@ -82,7 +77,7 @@ def main() -> None:
             deployed.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
             images = images.contiguous(memory_format=LAYOUTS[layout])
             with torch.inference_mode():
-                differ = difference(model(images), deployed(images))
+                differ = difference(deployed(images), model(images))
             for dtype in args.dtypes.split(","):
                 steps = {
                     "plain": inference(model, images, DTYPES[dtype]),

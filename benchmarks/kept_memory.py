@@ -14,10 +14,8 @@ import time
 from multiprocessing.connection import Connection
 
 import torch
-from side_by_side import Seconds, Table, ratio
-from torch.nn import functional as F
+from side_by_side import Seconds, Table, ratio, training_step
 
-from blocklab import create_model
 from blocklab.measure.memory import keep_freed_memory, peak_memory
 
 
@@ -26,21 +24,11 @@ def serve(name: str, kept: bool, given: argparse.Namespace, pipe: Connection) ->
     torch.set_num_threads(given.threads)
     if kept:
         keep_freed_memory()
-    slots = {"stem": given.stem} if given.stem else {}
-    model = create_model(name, num_classes=100, **slots).train()
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
-    images = torch.randn(given.batch_size, 3, 32, 32)
-    images = images.contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(100, (given.batch_size,))
+    step = training_step(name, given.stem, given.batch_size)
     while pipe.recv():
         began, faults = time.perf_counter(), _faults()
         for _ in range(given.steps):
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = F.cross_entropy(model(images), labels)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            step()
         seconds = (time.perf_counter() - began) / given.steps
         memory = peak_memory(torch.device("cpu"))
         pipe.send((seconds, (_faults() - faults) // given.steps, memory))

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+from side_by_side import training_step
 
-from blocklab import create_model
 from blocklab.measure.memory import keep_freed_memory
 from blocklab.study.execute import Silent, run_study
 from blocklab.study.sharing import Sharing
@@ -57,23 +56,11 @@ def timed(study: Study, workers: int | None, threads: int | None) -> tuple[float
     return images / seconds, noting.sharing
 
 
-def steps(model: str, stem: str | None, batch: int, threads: int, start: Any) -> float:
+def steps(model: str, stem: str, batch: int, threads: int, start: Any) -> float:
     """Training images a second of steps alone, begun when all processes are ready."""
     torch.set_num_threads(threads)
     keep_freed_memory()
-    network = create_model(model, num_classes=10, **({"stem": stem} if stem else {})).train()
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)
-    images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(10, (batch,))
-
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = F.cross_entropy(network(images), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
+    step = training_step(model, stem, batch)
     for _ in range(5):
         step()
     start.wait()
@@ -83,7 +70,7 @@ def steps(model: str, stem: str | None, batch: int, threads: int, start: Any) ->
     return batch * STEPS / (time.perf_counter() - began)
 
 
-def ceiling(model: str, stem: str | None, batch: int) -> str:
+def ceiling(model: str, stem: str, batch: int) -> str:
     """What sharing the cores can give at most, in words."""
     cores, found = available_cores(), []
     context = multiprocessing.get_context("spawn")

@@ -225,3 +225,32 @@ def test_a_dry_run_says_what_is_left(done: Path) -> None:
     assert all(line["seconds_left"] > 0 for line in lines)
     assert len(plan_cells(lines[0])) == len(PLAN_HEADINGS)
     assert not (done / list(more.plan())[-1].definition.hash).exists()
+
+
+WITH_A_PLUGIN = """
+import sys
+import blocklab
+
+block, out = sys.argv[1:]
+blocklab.load_plugin(block)
+study = blocklab.Study.parse(
+    {
+        "title": "Mine",
+        "data": {"source": "digits", "train_images": 64, "test_images": 20},
+        "recipe": {"base": "quick", "epochs": 1, "batch_size": 32},
+        "varies": ["attention"],
+        "rows": {"mine": {"base": "resnet20", "depths": [1], "attention": "contrast_gate"}},
+    },
+    "mine",
+)
+(row,) = study.run(out, workers=1, plugins=[block]).rows
+assert len(row.finished) == 1, row.failed
+"""
+
+
+def test_a_study_runs_ones_own_block_from_python(tmp_path: Path) -> None:
+    """In a process of its own, as a block stays registered; the worker registers it by itself."""
+    block = Path(__file__).parents[2] / "examples" / "my_block.py"
+    command = [sys.executable, "-c", WITH_A_PLUGIN, str(block), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
