@@ -15,6 +15,7 @@ from side_by_side import DTYPES, LAYOUTS, Step, Table, alternate, parse_sizes, r
 from torch import Tensor, nn
 
 from blocklab.blocks.depthwise import ALGORITHMS, DepthwiseConv2d
+from blocklab.measure.memory import keep_freed_memory
 
 
 def training(convolution: nn.Module, x: Tensor, grad: Tensor) -> Step:
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as training does, for all rivals
     torch.manual_seed(0)
     headings = ["kernel", "size", "layout", "dtype", "work", "nn.Conv2d (ms)"]
     headings += [f"{algorithm} (ms)" for algorithm in ALGORITHMS]

@@ -1,6 +1,8 @@
 """Depth-wise convolutions with cut kernels, by every algorithm, against PyTorch's with all taps."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -14,13 +16,17 @@ from blocklab.blocks.depthwise import (
     apply_algorithms,
     live_taps,
 )
+from blocklab.blocks.phases import from_phases, to_phases
 from blocklab.errors import InputError
 
 SHAPES = [
     *((2, 3, 8, 8), (3, 5, 1, 1), (2, 4, 9, 1), (2, 3, 4, 11), (1, 2, 17, 5), (2, 40, 8, 8)),
-    (3, 1, 6, 6),
+    *((3, 1, 6, 6), (1, 2, 26, 31), (2, 3, 24, 16)),
 ]
-KERNELS = [(1, 1), (3, 1), (5, 1), (7, 1), (9, 1), (31, 1), (3, 2), (5, 3), (7, 3), (11, 5)]
+KERNELS = [
+    *((1, 1), (3, 1), (5, 1), (7, 1), (9, 1), (11, 1), (13, 1), (31, 1)),
+    *((3, 2), (9, 2), (5, 3), (7, 3), (11, 5)),
+]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
@@ -70,11 +76,50 @@ def test_equals_the_convolution_with_all_taps(
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 1), (31, 1), (7, 3)])
-def test_bf16(algorithm: Algorithm, kernel: int, dilation: int) -> None:
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 1), (13, 1), (31, 1), (5, 3), (7, 3)])
+@pytest.mark.parametrize("size", [(8, 7), (25, 27)])
+def test_bf16(algorithm: Algorithm, kernel: int, dilation: int, size: tuple[int, int]) -> None:
     ours, torchs = pair(6, kernel, dilation, torch.bfloat16, algorithm)
-    x, grad = torch.randn(2, 2, 6, 8, 7, dtype=torch.bfloat16)
+    x, grad = torch.randn(2, 2, 6, *size, dtype=torch.bfloat16)
     assert max(errors(ours, torchs, x, grad)) < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("dilation", "size"), [(1, (4, 5)), (2, (4, 7)), (3, (9, 6)), (5, (3, 11))]
+)
+def test_phases_are_the_maps_rows_and_columns_apart(dilation: int, size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *size).contiguous(memory_format=torch.channels_last)
+    phases = to_phases(x, dilation).view(2, dilation, dilation, 3, -1, -(-size[1] // dilation))
+    for row in range(size[0]):
+        for column in range(size[1]):
+            where = row % dilation, column % dilation
+            found = phases[:, *where, :, row // dilation, column // dilation]
+            assert torch.equal(found, x[:, :, row, column])
+    assert phases.ne(0).sum() == x.numel()
+    assert torch.equal(from_phases(phases.flatten(0, 2), dilation, *size), x)
+
+
+def test_few_channels_in_bf16_return() -> None:
+    """PyTorch's own never does, so that it is tried in another process."""
+    code = """
+import torch
+from torch.nn import functional as F
+from blocklab.blocks.depthwise import ALGORITHMS, DepthwiseConv2d
+
+for kernel, shape in ((15, (2, 8, 9, 33)), (31, (1, 3, 20, 32)), (31, (2, 6, 16, 17))):
+    ours = DepthwiseConv2d(shape[1], kernel)
+    x = torch.randn(shape).bfloat16().contiguous(memory_format=torch.channels_last)
+    exact = F.conv2d(
+        x.double(), ours.weight.double(), ours.bias.double(), padding=kernel // 2, groups=shape[1]
+    )
+    for ours.algorithm in ALGORITHMS:
+        with torch.autocast("cpu", torch.bfloat16):
+            out = ours(x.requires_grad_())
+            out.sum().backward()
+        assert out.is_contiguous(memory_format=torch.channels_last)
+        assert (out.double() - exact).abs().max() < 0.02 * exact.abs().max()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_taps_that_never_meet_the_map_have_no_gradient() -> None:
@@ -106,10 +151,19 @@ def test_live_taps(
     assert live[0, 0, expected[0] // 2, expected[1] // 2] == kernel**2 // 2  # the middle stays
 
 
-@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 1), (9, 1), (5, 2)])
-def test_gradients_of_gradients(kernel: int, dilation: int) -> None:
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "shape"),
+    [
+        *(
+            (kernel, dilation, (2, 2, 5, 4))
+            for kernel, dilation in [(3, 1), (5, 1), (9, 1), (5, 2)]
+        ),
+        (9, 2, (1, 2, 3, 10)),  # by phases
+    ],
+)
+def test_gradients_of_gradients(kernel: int, dilation: int, shape: tuple[int, ...]) -> None:
     ours, _ = pair(2, kernel, dilation, torch.float64)
-    x = torch.randn(2, 2, 5, 4, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
 
     def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return torch.func.functional_call(ours, {"weight": weight, "bias": bias}, (x,))

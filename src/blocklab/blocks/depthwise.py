@@ -7,9 +7,9 @@ are those of `nn.Conv2d`; outputs are equal to rounding.
 What is left is computed by one of `ALGORITHMS`:
 
 - ``direct``, the default: by PyTorch's convolution throughout, with a backward pass of our own.
-  On processors, kernels above 7 taps are convolved in channels_last, which PyTorch vectorises; the
-  input's gradient is a convolution with the turned kernel; a kernel's is a convolution of each
-  image with its output's gradient.
+  On processors, wide kernels are convolved in channels_last, and those with holes phase by phase,
+  which PyTorch vectorises; the input's gradient is a convolution with the turned kernel; a kernel's
+  is a convolution of each image with its output's gradient.
 - ``plain``: as PyTorch differentiates it.
 - ``fourier``: as a product of Fourier transforms, in float32 or wider whatever the precision.
 
@@ -24,13 +24,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blocklab.blocks.one_kernel_a_channel import depthwise_conv2d
+from blocklab.blocks.phases import from_phases, to_phases
 from blocklab.blocks.recording import is_recorded
 from blocklab.errors import InputError
 
 Algorithm = Literal["direct", "plain", "fourier"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 
-_FEW_TAPS = 7  # the longest kernel that PyTorch vectorises in contiguous layout
+# Measured on float32 and bf16, with AVX-512 (benchmarks/large_kernels.py).
+_FEW_TAPS = 7  # the longest kernel whose own gradient is fast with a channel for each image
+_NARROW = 13  # the widest kernel, holes included, that PyTorch vectorises in any layout
+_TO_WIDEN = (11, 13)  # widths that are slower in channels_last than _WIDENED
+_WIDENED = 15
+_LEAST_PHASE = 8  # rows and columns, for a kernel's own gradient to be faster phase by phase
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -121,17 +128,23 @@ def _padding(weight: Tensor, dilation: int) -> tuple[int, int]:
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-    return F.conv2d(x, weight, bias, 1, _padding(weight, dilation), dilation, weight.shape[0])
+    return depthwise_conv2d(x, weight, bias, 1, _padding(weight, dilation), dilation)
 
 
 def _convolve_fast(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-    """Convolve in the layout that is fast for the kernel and return x's."""
-    taps = weight.shape[2] * weight.shape[3]
-    many = max(weight.shape[2:]) > _FEW_TAPS or (dilation > 1 and taps >= _FEW_TAPS**2)
-    if not many or x.is_contiguous(memory_format=torch.channels_last):
+    """Convolve in the way that is fast for the kernel's width; returned in x's layout."""
+    width, last = dilation * (weight.shape[3] - 1) + 1, _is_last(x)
+    if width <= _NARROW:
+        if last and dilation == 1 and width in _TO_WIDEN:
+            weight = F.pad(weight, ((_WIDENED - width) // 2,) * 2)
         return _convolve(x, weight, bias, dilation)
-    out = _convolve(x.contiguous(memory_format=torch.channels_last), weight, bias, dilation)
-    return out.contiguous()
+    image = x.contiguous(memory_format=torch.channels_last)
+    if dilation == 1:
+        out = _convolve(image, weight, bias, 1)
+    else:
+        phases = _convolve_fast(to_phases(image, dilation), weight, bias, 1)
+        out = from_phases(phases, dilation, x.shape[2], x.shape[3])
+    return out if last else out.contiguous()
 
 
 class _Direct(torch.autograd.Function):
@@ -166,6 +179,9 @@ def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dilation: int) -> 
     one image, with its gradient as the kernel, at a stride of the dilation.
     """
     longest = max(weight.shape[2:])
+    if dilation > 1 and longest <= _FEW_TAPS and min(x.shape[2:]) >= dilation * _LEAST_PHASE:
+        maps = (image.contiguous(memory_format=torch.channels_last) for image in (x, grad))
+        return _weight_gradient(*(to_phases(image, dilation) for image in maps), weight, 1)
     if longest <= 3 and dilation == 1:
         padding = _padding(weight, 1)
         return torch.ops.aten.convolution_backward(
@@ -178,7 +194,7 @@ def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dilation: int) -> 
         image, kernels = x.reshape(1, planes, height, width), grad.reshape(-1, 1, height, width)
     else:
         image, kernels = _last(x), _last(grad).transpose(0, 1)
-    sums = F.conv2d(image, kernels, None, dilation, _padding(weight, dilation), 1, planes)
+    sums = depthwise_conv2d(image, kernels, None, dilation, _padding(weight, dilation), 1)
     return sums.view(batch, *weight.shape).sum(0, dtype=_wide(x.dtype)).to(weight.dtype)
 
 

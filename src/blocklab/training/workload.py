@@ -10,7 +10,7 @@ from blocklab.data import ImageData
 from blocklab.models import ModelSpec
 from blocklab.training.device import probe_device
 from blocklab.training.recipe import Recipe
-from blocklab.training.surroundings import processor
+from blocklab.training.surroundings import processor, versions
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Workload:
         cuda = device.type == "cuda"
         return {
             "device": torch.cuda.get_device_name(device) if cuda else processor(),
-            "torch": torch.__version__,
+            **versions(),
             "threads": self.threads,
             "model": self.spec.to_dict(),
             "num_classes": self.num_classes,
