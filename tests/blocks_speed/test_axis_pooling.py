@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blocklab.blocks import gated_product as gated_product_module
 from blocklab.blocks import pieces
 from blocklab.blocks.axis_pooling import Statistic, axis_pool, unpooled
 from blocklab.blocks.banded_convolution import banded_conv2d
+from blocklab.blocks.crossed_gates import crossed_gates
 from blocklab.blocks.gated_product import gated_product
 from blocklab.blocks.triplet_attention import pool
 
@@ -23,7 +23,6 @@ STATISTICS: list[Statistic] = ["max", "avg", "median", "l1", "l2"]
 def _several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     # So that small maps are taken in pieces.
     monkeypatch.setattr(pieces, "_PIECE", 300)
-    monkeypatch.setattr(gated_product_module, "_LARGE", 0)
 
 
 def pooled_plainly(x: Tensor, statistics: tuple[Statistic, ...]) -> list[Tensor]:
@@ -88,7 +87,6 @@ def test_no_number_stays_no_number() -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("multiplied", [False, True])
 @pytest.mark.parametrize(
     "gates",
     [
@@ -96,9 +94,7 @@ def test_no_number_stays_no_number() -> None:
         *([(2,), (3,)], [(2,), (3,), (1,)], [(1, 2, 3), ()]),
     ],
 )
-def test_gated_products(
-    gates: list[tuple[int, ...]], multiplied: bool, layout: torch.memory_format
-) -> None:
+def test_gated_products(gates: list[tuple[int, ...]], layout: torch.memory_format) -> None:
     """`gates` are the axes that each gate has not."""
     for shape in SHAPES:
         shapes = [[1 if axis in gate else shape[axis] for axis in range(4)] for gate in gates]
@@ -106,11 +102,8 @@ def test_gated_products(
         inputs[0] = inputs[0].contiguous(memory_format=layout)
         mine = [each.clone().requires_grad_() for each in inputs]
         theirs = [each.clone().requires_grad_() for each in inputs]
-        out = gated_product(mine[0], mine[1:], multiplied, 0.25)
-        total = theirs[1]
-        for gate in theirs[2:]:
-            total = total * gate if multiplied else total + gate
-        expected = theirs[0] * total * 0.25
+        out = gated_product(mine[0], mine[1:], 0.25)
+        expected = theirs[0] * sum(theirs[2:], theirs[1]) * 0.25
         assert out.is_contiguous(memory_format=layout)
         grad = torch.randn(shape, dtype=torch.float64)
         out.backward(grad)
@@ -119,7 +112,29 @@ def test_gated_products(
         for one, other in zip(mine, theirs, strict=True):
             torch.testing.assert_close(one.grad, other.grad)
         with torch.no_grad():
-            torch.testing.assert_close(gated_product(mine[0], mine[1:], multiplied, 0.25), expected)
+            torch.testing.assert_close(gated_product(mine[0], mine[1:], 0.25), expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_crossed_gates(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    for batch, channels, height, width in (*SHAPES, (0, 3, 4, 5)):
+        shapes = [(height, width), (height, 1), (1, width)]
+        inputs = [torch.randn(batch, channels, *each).to(dtype) for each in shapes]
+        inputs[0] = inputs[0].contiguous(memory_format=layout)
+        mine = [each.clone().requires_grad_() for each in inputs]
+        theirs = [each.double().requires_grad_() for each in inputs]
+        grad = torch.randn(inputs[0].shape).to(dtype).contiguous(memory_format=layout)
+        out, expected = crossed_gates(*mine), theirs[0] * theirs[1] * theirs[2]
+        assert out.is_contiguous(memory_format=layout)
+        out.backward(grad)
+        expected.backward(grad.double())
+        pairs = [(out, expected), *((a.grad, b.grad) for a, b in zip(mine, theirs, strict=True))]
+        bound = 1e-13 if dtype == torch.float64 else 2e-2
+        for value, wanted in pairs:
+            assert value is not None and wanted is not None and value.dtype == dtype
+            largest = wanted.abs().flatten().amax(0) if wanted.numel() else 1.0
+            assert ((value.double() - wanted).abs() <= bound * largest).all()
 
 
 def test_only_what_learns_gets_a_gradient() -> None:
@@ -145,15 +160,15 @@ def test_banded_convolutions(kernel: int, dtype: torch.dtype) -> None:
             assert (value.double() - right).abs().max() <= bound * right.abs().max()
 
 
-@pytest.mark.parametrize("multiplied", [False, True])
-def test_numerical_gradients_once_and_twice(multiplied: bool) -> None:
+def test_numerical_gradients_once_and_twice() -> None:
     x = torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
 
     def function(x: Tensor) -> tuple[Tensor, ...]:
         handed, pooled = axis_pool(x, (2, 3, 1), ("max", "avg", "l2", "l1", "median"))
         planes = zip((plane.sin().sum(1) for plane in pooled), (2, 3, 1), strict=True)
         gates = [unpooled(plane, dim) for plane, dim in planes]
-        return gated_product(handed, gates, multiplied, 0.5), *pooled
+        crossed = crossed_gates(handed, gates[1], gates[0])
+        return gated_product(handed, gates, 0.5), crossed, *pooled
 
     assert torch.autograd.gradcheck(function, (x,))
     assert torch.autograd.gradgradcheck(function, (x,))

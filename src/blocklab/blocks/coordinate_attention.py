@@ -4,8 +4,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from blocklab.blocks.crossed_gates import crossed_gates
 from blocklab.blocks.folding import fold
-from blocklab.blocks.gated_product import gated_product
 from blocklab.blocks.means import mean_over
 from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
@@ -47,4 +47,4 @@ class CoordinateAttention(nn.Module):
         row_gate, column_gate = self.gates(x)
         if is_recorded(x):
             return x * row_gate * column_gate
-        return gated_product(x, [row_gate, column_gate], multiplied=True)
+        return crossed_gates(x, row_gate, column_gate)
