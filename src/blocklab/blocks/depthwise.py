@@ -180,8 +180,10 @@ def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dilation: int) -> 
     """
     longest = max(weight.shape[2:])
     if dilation > 1 and longest <= _FEW_TAPS and min(x.shape[2:]) >= dilation * _LEAST_PHASE:
-        maps = (image.contiguous(memory_format=torch.channels_last) for image in (x, grad))
-        return _weight_gradient(*(to_phases(image, dilation) for image in maps), weight, 1)
+        last = torch.channels_last
+        x = to_phases(x.contiguous(memory_format=last), dilation)
+        grad = to_phases(grad.contiguous(memory_format=last), dilation)
+        return _weight_gradient(x, grad, weight, 1)
     if longest <= 3 and dilation == 1:
         padding = _padding(weight, 1)
         return torch.ops.aten.convolution_backward(
