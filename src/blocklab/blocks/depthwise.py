@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocklab.blocks.one_kernel_a_channel import depthwise_conv2d
+from blocklab.blocks.depthwise_conv2d import depthwise_conv2d
 from blocklab.blocks.phases import from_phases, to_phases
 from blocklab.blocks.recording import is_recorded
 from blocklab.errors import InputError
