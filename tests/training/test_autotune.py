@@ -13,7 +13,7 @@ from blocklab.data import DataSpec
 from blocklab.data.cache import cache_folder
 from blocklab.errors import RunError
 from blocklab.models import model_spec
-from blocklab.training import algorithms, autotune
+from blocklab.training import algorithms, autotune, workload
 from blocklab.training.algorithms import measured_algorithms
 from blocklab.training.autotune import choose, measured_layouts, resumed_setup, row_setup
 from blocklab.training.loop import prepare
@@ -82,7 +82,7 @@ def test_nothing_is_measured_that_the_recipe_settles(
 
 
 def test_what_was_measured_is_remembered_until_something_changes(
-    timed: tuple[Times, list[list[str]]],
+    timed: tuple[Times, list[list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):
         choose(_work(), "bf16-mixed")
@@ -93,6 +93,10 @@ def test_what_was_measured_is_remembered_until_something_changes(
     choose(_work(batch_size=8), "bf16-mixed")
     choose(_work(optimizer="adamw"), "bf16-mixed")
     assert len(timed[1]) == 4
+    newer = {**workload.versions(), "blocklab": "99.0"}
+    monkeypatch.setattr(workload, "versions", lambda: newer)
+    choose(_work(), "bf16-mixed")
+    assert len(timed[1]) == 5
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"key": 1}', "null", "other key", "a zero"])

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from blocklab.blocks.gated_product import laid_out
+from blocklab.blocks.layout import laid_out
+from blocklab.blocks.means import sum_over
 from blocklab.blocks.pieces import HEIGHT, WIDTH
 
 
@@ -29,18 +29,9 @@ class _CrossedGates(torch.autograd.Function):
         learns, rows_learn, columns_learn = ctx.needs_input_grad
         to_rows = grad * columns
         grad_x = to_rows * rows if learns else None
-        grad_rows = _sum_over(to_rows * x, WIDTH) if rows_learn else None
-        grad_columns = _sum_over(grad * (x * rows), HEIGHT) if columns_learn else None
+        grad_rows = sum_over(to_rows * x, WIDTH) if rows_learn else None
+        grad_columns = sum_over(grad * (x * rows), HEIGHT) if columns_learn else None
         return grad_x, grad_rows, grad_columns
-
-
-def _sum_over(x: Tensor, axis: int) -> Tensor:
-    """Sum an axis and keep it; of channels_last maps as a pooling, which PyTorch vectorises."""
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    if not last or x.device.type != "cpu" or x.numel() == 0:
-        return x.sum(axis, keepdim=True)
-    window = (x.shape[HEIGHT], 1) if axis == HEIGHT else (1, x.shape[WIDTH])
-    return F.avg_pool2d(x, window, divisor_override=1)
 
 
 def crossed_gates(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

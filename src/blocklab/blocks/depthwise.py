@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocklab.blocks.depthwise_conv2d import depthwise_conv2d
+from blocklab.blocks.layout import is_channels_last
 from blocklab.blocks.phases import from_phases, to_phases
 from blocklab.blocks.recording import is_recorded
 from blocklab.errors import InputError
@@ -133,7 +134,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> 
 
 def _convolve_fast(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
     """Convolve in the way that is fast for the kernel's width; returned in x's layout."""
-    width, last = dilation * (weight.shape[3] - 1) + 1, _is_last(x)
+    width, last = dilation * (weight.shape[3] - 1) + 1, is_channels_last(x)
     if width <= _NARROW:
         if last and dilation == 1 and width in _TO_WIDEN:
             weight = F.pad(weight, ((_WIDENED - width) // 2,) * 2)
@@ -233,12 +234,8 @@ def _fourier(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> T
         product = torch.fft.rfft2(x.to(_wide(dtype)), size) * torch.fft.rfft2(kernel).conj()
         out = torch.fft.irfft2(product, size)[..., : x.shape[2], : x.shape[3]]
     out = out if bias is None else out + bias.view(-1, 1, 1)
-    layout = torch.channels_last if _is_last(x) else torch.contiguous_format
+    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
     return out.to(dtype).contiguous(memory_format=layout)
-
-
-def _is_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _smooth(least: int) -> int:

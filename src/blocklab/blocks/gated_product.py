@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blocklab.blocks.layout import laid_out
 from blocklab.blocks.pieces import Piece, pieces, widened
 
 
@@ -62,12 +63,6 @@ def _product(x: Tensor, gates: list[Tensor], factor: float, like: Tensor | None 
         # A product into another type is not vectorised: half precision is rounded afterwards.
         written.copy_(total.mul_(widened(x[images])))
     return out
-
-
-def laid_out(gate: Tensor, x: Tensor) -> Tensor:
-    """Copy a gate, which is small, into the layout of x, so that both are read in one order."""
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return gate.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _gated_gradients(x: Tensor, gates: list[Tensor], grad: Tensor) -> tuple[Tensor | None, ...]:
