@@ -25,7 +25,7 @@ from plain_blocks import (
 from side_by_side import DTYPES, LAYOUTS, Step, Table, alternate, difference, parse_sizes, ratio
 from torch import Tensor, nn
 
-from blocklab.blocks import create_block
+from blocklab.blocks.registry import create_block
 from blocklab.measure.memory import keep_freed_memory
 
 ATTENTIONS: dict[str, tuple[str, Callable[[int], nn.Module]]] = {

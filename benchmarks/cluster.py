@@ -20,10 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from blocklab.study.execute import Silent, run_study
-from blocklab.study.plan import Job
+from blocklab.execution.crew import Silent
+from blocklab.execution.execute import run_studies
+from blocklab.execution.plan import Job
+from blocklab.execution.verify import compare_runs
 from blocklab.study.study import Study
-from blocklab.study.verify import compare_runs
 from blocklab.training.run import execute_run
 
 TINY = {"backbone": "resnet20", "widths": [4, 8, 8], "depths": [1, 1, 1]}
@@ -102,7 +103,7 @@ def main() -> int:
             [(given.epochs // 3, kill_worker), (given.epochs, kill_node)]  # counted over all runs
         )
         began = time.perf_counter()
-        (row,) = run_study(study, out, None, watching, threads=1, ray=cluster.address).rows
+        (row,) = run_studies((study,), out, None, watching, threads=1, ray=cluster.address)[0].rows
         seconds = time.perf_counter() - began
         cluster.shutdown()
         differing = 0

@@ -17,13 +17,14 @@ from datetime import date
 
 import torch
 
-from blocklab.data import DataSpec, open_data
+from blocklab.data.image_data import open_data
+from blocklab.data.spec import DataSpec
 from blocklab.measure.memory import peak_memory, reset_peak_memory
-from blocklab.models import model_spec
+from blocklab.models.names import model_spec
 from blocklab.training.device import choose_setup
 from blocklab.training.loop import prepare, train
+from blocklab.training.provenance import processor
 from blocklab.training.recipe import load_recipe
-from blocklab.training.surroundings import processor
 
 
 def measure(

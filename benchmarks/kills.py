@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from blocklab.execution.verify import untimed
 from blocklab.study.study import Study
-from blocklab.study.verify import untimed
 from blocklab.training.run import execute_run
 from blocklab.training.run_folder import CHECKPOINT, LOG, PREVIOUS, RunFolder, is_finished
 
@@ -43,7 +43,7 @@ STUDY = {
 CHILD = """
 import json, sys
 from pathlib import Path
-from blocklab.study.execute import run_studies
+from blocklab.execution.execute import run_studies
 from blocklab.study.study import Study
 study = Study.parse(json.loads(sys.argv[1]), "killed")
 results = run_studies((study,), Path(sys.argv[2]), threads=1)

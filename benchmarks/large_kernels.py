@@ -14,7 +14,7 @@ import torch
 from side_by_side import DTYPES, LAYOUTS, Step, Table, alternate, parse_sizes, ratio
 from torch import Tensor, nn
 
-from blocklab.blocks.depthwise import ALGORITHMS, DepthwiseConv2d
+from blocklab.kernels.depthwise import ALGORITHMS, DepthwiseConv2d
 from blocklab.measure.memory import keep_freed_memory
 
 

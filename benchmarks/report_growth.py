@@ -45,10 +45,10 @@ def measure(study: Path) -> dict[str, float]:
     """Read a study's folder and write its page; seconds, MB of memory and of page."""
     import resource
 
-    from blocklab.report import write_report
+    from blocklab.execution.study_folder import read_study_folder
+    from blocklab.report.page import write_report
     from blocklab.report.tables import tables
-    from blocklab.study.claims import judge_claims
-    from blocklab.study.folder import read_study_folder
+    from blocklab.results.judgements import judge_claims
 
     began, busy = time.perf_counter(), time.process_time()
     results = read_study_folder(study)

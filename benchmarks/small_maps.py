@@ -13,7 +13,7 @@ import torch
 from side_by_side import Step, Table, alternate, ratio
 from torch import nn
 
-from blocklab.blocks.small_map import SmallMapConv2d
+from blocklab.kernels.small_map import SmallMapConv2d
 
 # in channels, out channels, kernel, stride, pixels a side
 SHAPES = [

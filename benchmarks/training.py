@@ -50,14 +50,16 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from blocklab.data import DataSpec, ImageData, open_data
+from blocklab.data.image_data import ImageData, open_data
+from blocklab.data.spec import DataSpec
 from blocklab.errors import BlocklabError
-from blocklab.models import ModelSpec, model_spec
+from blocklab.models.names import model_spec
+from blocklab.models.spec import ModelSpec
 from blocklab.training.autotune import choose
 from blocklab.training.device import choose_precision, choose_setup, probe_device
 from blocklab.training.loop import prepare, train
+from blocklab.training.provenance import processor
 from blocklab.training.recipe import load_recipe
-from blocklab.training.surroundings import processor
 from blocklab.training.workload import Workload
 
 MODELS: dict[str, Any] = {

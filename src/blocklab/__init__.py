@@ -1,14 +1,19 @@
 """A workbench for convolutional image backbones and the blocks that plug into them."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from blocklab.blocks import register_block
 from blocklab.blocks.plugins import load_plugin
-from blocklab.measure import Cost, cost
-from blocklab.models import LoadReport, create_model, list_models, load_weights, register_with_timm
+from blocklab.blocks.registry import register_block
+from blocklab.measure.cost import Cost, cost
 from blocklab.models.deploy import deploy
+from blocklab.models.factory import create_model
+from blocklab.models.names import list_models
+from blocklab.models.timm_registry import register_with_timm
+from blocklab.models.weights import LoadReport, load_weights
 
 if TYPE_CHECKING:
+    from blocklab.running import run_collection, run_study
     from blocklab.study.collection import StudyCollection
     from blocklab.study.study import Study
 
@@ -26,14 +31,22 @@ __all__ = [
     "load_plugin",
     "load_weights",
     "register_block",
+    "run_collection",
+    "run_study",
 ]
+
+# What takes seconds to import is imported when it is first asked for.
+_LATER = {
+    "Study": "blocklab.study.study",
+    "StudyCollection": "blocklab.study.collection",
+    "run_collection": "blocklab.running",
+    "run_study": "blocklab.running",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Study", "StudyCollection"):  # training's room takes seconds to import
-        from blocklab.study import collection
-
-        return getattr(collection, name)
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module 'blocklab' has no attribute '{name}'")
 
 

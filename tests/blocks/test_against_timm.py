@@ -10,13 +10,11 @@ from timm.models.res2net import Bottle2neck
 from torch import nn
 
 from blocklab.backbones.resnet import Bottleneck
-from blocklab.blocks import (
-    CoordinateAttention,
-    GlobalContext,
-    SelectiveKernel,
-    SqueezeExcitation,
-    parse_block,
-)
+from blocklab.blocks.coordinate_attention import CoordinateAttention
+from blocklab.blocks.global_context import GlobalContext
+from blocklab.blocks.registry import parse_block
+from blocklab.blocks.selective_kernel import SelectiveKernel
+from blocklab.blocks.squeeze_excitation import SqueezeExcitation
 
 Rename = Callable[[str], str]
 

@@ -8,7 +8,10 @@ from slow_blocks import coordinate_attention, squeeze_excitation
 from slow_loops import Grid, Weights, act, assert_equals_loop, conv, sigmoid, softmax, total
 from torch import nn
 
-from blocklab.blocks import GlobalContext, MeanOfAttentions, SqueezeExcitation, create_block
+from blocklab.blocks.combine import MeanOfAttentions
+from blocklab.blocks.global_context import GlobalContext
+from blocklab.blocks.registry import create_block
+from blocklab.blocks.squeeze_excitation import SqueezeExcitation
 from blocklab.errors import InputError
 
 

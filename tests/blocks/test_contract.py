@@ -9,10 +9,11 @@ import broken_blocks
 import pytest
 from torch import nn
 
-from blocklab.blocks import BlockInfo, register_block, registered_blocks, registry
+from blocklab.blocks import registry
+from blocklab.blocks.registry import BlockInfo, register_block, registered_blocks
+from blocklab.contract.checks import CHECKS
+from blocklab.contract.report_card import ReportCard, check_block
 from blocklab.errors import InputError
-from blocklab.measure.block_checks import CHECKS
-from blocklab.measure.contract import ReportCard, check_block
 
 # What a block that has no useful defaults is checked with.
 NEEDED: dict[str, dict[str, Any]] = {"mean": {"of": ["se", "coordinate"]}}

@@ -5,14 +5,9 @@ import torch
 from slow_loops import Grid, Weights, act, assert_equals_loop, batch_norm, conv, randomise
 from torch import nn
 
-from blocklab.blocks import (
-    Conv3x3,
-    ConvFFN,
-    Depthwise3x3,
-    ReparamLargeKernelConv,
-    RepLKBlock,
-    create_block,
-)
+from blocklab.blocks.convolution import Conv3x3, Depthwise3x3
+from blocklab.blocks.registry import create_block
+from blocklab.blocks.reparam_large_kernel import ConvFFN, ReparamLargeKernelConv, RepLKBlock
 from blocklab.errors import InputError
 
 

@@ -4,7 +4,7 @@ import pytest
 from slow_blocks import coordinate_attention
 from slow_loops import assert_equals_loop
 
-from blocklab.blocks import CoordinateAttention
+from blocklab.blocks.coordinate_attention import CoordinateAttention
 
 
 @pytest.mark.parametrize(("channels", "reduction", "hidden"), [(4, 32, 8), (9, 1, 9), (20, 2, 10)])

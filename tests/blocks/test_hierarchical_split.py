@@ -8,7 +8,8 @@ import pytest
 from slow_blocks import squeeze_excitation
 from slow_loops import Grid, Weights, act, assert_equals_loop, batch_norm, conv, join, total
 
-from blocklab.blocks import HierarchicalSplit, HierarchicalSplitBottleneck, mixer_width, parse_block
+from blocklab.blocks.hierarchical_split import HierarchicalSplit, HierarchicalSplitBottleneck
+from blocklab.blocks.registry import mixer_width, parse_block
 from blocklab.errors import InputError
 
 Attend = Callable[[Grid, Weights, str], Grid]

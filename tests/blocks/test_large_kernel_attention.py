@@ -6,7 +6,8 @@ import pytest
 from slow_blocks import large_kernel_attention
 from slow_loops import Grid, Weights, assert_equals_loop, join
 
-from blocklab.blocks import LargeKernelAttention, MultiScaleLKA, create_block
+from blocklab.blocks.large_kernel_attention import LargeKernelAttention, MultiScaleLKA
+from blocklab.blocks.registry import create_block
 from blocklab.errors import InputError
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from blocklab.blocks import create_block, parse_block, plugins, registered_blocks, registry
+from blocklab.blocks import plugins, registry
 from blocklab.blocks.plugins import load_plugin
+from blocklab.blocks.registry import create_block, parse_block, registered_blocks
 from blocklab.errors import InputError
-from blocklab.models import ModelSpec, model_spec
+from blocklab.models.names import model_spec
+from blocklab.models.spec import ModelSpec
 
 PLUGIN = """\
 from torch import nn

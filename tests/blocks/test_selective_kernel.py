@@ -16,7 +16,7 @@ from slow_loops import (
     total,
 )
 
-from blocklab.blocks import SelectiveKernel
+from blocklab.blocks.selective_kernel import SelectiveKernel
 from blocklab.errors import InputError
 
 

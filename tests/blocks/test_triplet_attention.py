@@ -21,7 +21,8 @@ from slow_loops import (
 )
 from torch import Tensor
 
-from blocklab.blocks import TripletAttention, create_block
+from blocklab.blocks.registry import create_block
+from blocklab.blocks.triplet_attention import TripletAttention
 from blocklab.errors import InputError
 
 SHAPE = (2, 4, 3, 5)

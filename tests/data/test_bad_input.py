@@ -20,7 +20,8 @@ from image_files import (
     write_shards,
 )
 
-from blocklab.data import DataSpec, open_data
+from blocklab.data.image_data import open_data
+from blocklab.data.spec import DataSpec
 from blocklab.errors import BlocklabError, InputError, RunError
 
 RNG = np.random.default_rng(1)

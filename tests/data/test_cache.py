@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from image_files import make, png, write_classes, write_parquet
 
-from blocklab.data import DataSpec, ImageData, open_data
 from blocklab.data import cache as cache_module
+from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.pictures import Contents
+from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, RunError
 
 

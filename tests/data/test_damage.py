@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from image_files import Made, make, write_archive, write_class_folders, write_parquet
 
-from blocklab.data import DataSpec, ImageData, open_data
+from blocklab.data.image_data import ImageData, open_data
+from blocklab.data.spec import DataSpec
 from blocklab.errors import BlocklabError
 
 ARCHIVE = "cifar10"

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from image_files import make, pickles, write_parquet, write_tar
 
-from blocklab.data import DataSpec, open_data
 from blocklab.data.cifar import CIFAR100
-from blocklab.data.download import download_cifar
+from blocklab.data.cifar_download import download_cifar
+from blocklab.data.image_data import open_data
+from blocklab.data.spec import DataSpec
 from blocklab.download import download
 from blocklab.errors import InputError, RunError
 

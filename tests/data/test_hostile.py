@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from image_files import make, pickles, png, write_archive, write_pickles, write_table, write_tar
 
-from blocklab.data import DataSpec, open_data
+from blocklab.data.image_data import open_data
 from blocklab.data.sources import portable_address
+from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
 
 ODD_NAMES = [

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocklab.data import Augmentation, Batches, Split
-from blocklab.data.loader import Draws, _crop, _cut, _mirror
+from blocklab.data.loader import Augmentation, Batches, Draws, _crop, _cut, _mirror
+from blocklab.data.split import Split
 from blocklab.errors import InputError, RunError
 
 MEAN, STD = (0.5, 0.25, 0.75), (0.25, 0.5, 0.125)

@@ -25,8 +25,10 @@ from image_files import (
     write_table,
 )
 
-from blocklab.data import DataSpec, ImageData, Split, open_data
+from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.sources import portable_address
+from blocklab.data.spec import DataSpec
+from blocklab.data.split import Split
 from blocklab.errors import InputError
 
 

@@ -5,8 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocklab.data import DataSpec, Split, open_data, stratified_split
-from blocklab.data.split import LIMIT_SEED, VALIDATION_SEED, stratified_limit
+from blocklab.data.image_data import open_data
+from blocklab.data.spec import DataSpec
+from blocklab.data.split import (
+    LIMIT_SEED,
+    VALIDATION_SEED,
+    Split,
+    stratified_limit,
+    stratified_split,
+)
 from blocklab.errors import InputError
 
 LABELS = st.lists(st.integers(0, 12), min_size=1, max_size=200).map(

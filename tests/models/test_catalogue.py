@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from blocklab import cost, create_model, list_models
 from blocklab.errors import InputError
-from blocklab.models import ModelSpec, model_spec
-from blocklab.models.factory import declared_params
-from blocklab.models.meta import without_memory
+from blocklab.models.meta_device import without_memory
+from blocklab.models.names import declared_params, model_spec
+from blocklab.models.spec import ModelSpec
 
 Spec = dict[str, Any]
 

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from blocklab import cost, create_model, deploy, list_models
-from blocklab.blocks import DepthwiseConv2d, LargeKernelAttention
+from blocklab.blocks.large_kernel_attention import LargeKernelAttention
 from blocklab.errors import InputError
-from blocklab.models import ModelSpec, model_spec
+from blocklab.kernels.depthwise import DepthwiseConv2d
+from blocklab.models.names import model_spec
+from blocklab.models.spec import ModelSpec
 
 _ACTIVATION = re.compile(r'"((?:inner_)?activation)": "\w+"')
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocklab import create_model, load_weights
-from blocklab.blocks import create_block
+from blocklab.blocks.registry import create_block
 from blocklab.errors import InputError
-from blocklab.models import model_spec
+from blocklab.models.names import model_spec
 
 State = dict[str, Tensor]
 RELEASES: dict[str, dict[str, Any]] = json.loads(

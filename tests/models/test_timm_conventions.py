@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from blocklab import list_models
 from blocklab.errors import InputError
-from blocklab.models.factory import declared_params
+from blocklab.models.names import declared_params
 
 # A family, a stem and a kind of slot each; the others are slow.
 IN_CI = (

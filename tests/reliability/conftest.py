@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from blocklab.execution.verify import untimed
 from blocklab.study.study import Study
-from blocklab.study.verify import untimed
 from blocklab.training.run import RunDefinition, execute_run
 from blocklab.training.run_folder import read_result
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from blocklab.errors import RunError
-from blocklab.study.execute import run_study
-from blocklab.study.folder import read_study_folder
+from blocklab.execution.execute import run_studies
+from blocklab.execution.study_folder import read_study_folder
 from blocklab.study.study import Study
 from blocklab.training.run import RunDefinition, execute_run
 from blocklab.training.run_folder import (
@@ -175,7 +175,7 @@ def test_a_damaged_result_is_no_result_until_it_is_mended(
     make_study: Callable[..., Study], tmp_path: Path
 ) -> None:
     study = make_study(seeds=2)
-    run_study(study, tmp_path, 1, threads=1)
+    run_studies((study,), tmp_path, 1, threads=1)[0]
     folder = tmp_path / next(study.plan()).definition.hash
     text = (folder / "result.json").read_text()
     top1 = json.loads(text)["test_top1_percent"]
@@ -186,7 +186,7 @@ def test_a_damaged_result_is_no_result_until_it_is_mended(
     row = read_study_folder(tmp_path / "tiny").rows[0]
     assert [run.seed for run in row.runs] == [1]
     assert row.failed == ("seed 0: result.json is damaged; run the study again to mend it",)
-    row = run_study(study, tmp_path, 1).rows[0]
+    row = run_studies((study,), tmp_path, 1)[0].rows[0]
     assert row.by_seed("test_top1_percent")[0] == top1 and not row.failed
 
 
@@ -194,12 +194,12 @@ def test_a_damaged_study_file_is_said_and_made_again(
     make_study: Callable[..., Study], tmp_path: Path
 ) -> None:
     study = make_study()
-    run_study(study, tmp_path, 1, threads=1)
+    run_studies((study,), tmp_path, 1, threads=1)[0]
     file = tmp_path / "tiny" / "study.json"
     file.write_text(file.read_text().replace("Tiny", "Tony"))
     with pytest.raises(RunError, match=r"study\.json is damaged; run the study again"):
         read_study_folder(tmp_path / "tiny")
-    assert run_study(study, tmp_path, 1).title == "Tiny"
+    assert run_studies((study,), tmp_path, 1)[0].title == "Tiny"
 
 
 def test_changed_images_are_not_mixed_into_a_run(

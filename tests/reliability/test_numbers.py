@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from blocklab.errors import RunError
-from blocklab.study.execute import run_study
+from blocklab.execution.execute import run_studies
 from blocklab.study.study import Study
 from blocklab.training import run
 from blocklab.training.run import RunDefinition, execute_run
@@ -25,7 +25,7 @@ def test_an_exploding_run_keeps_its_last_good_checkpoint(
     make_study: Callable[..., Study], tmp_path: Path
 ) -> None:
     study = make_study(recipe=EXPLODES)
-    (row,) = run_study(study, tmp_path, 1, threads=1).rows
+    (row,) = run_studies((study,), tmp_path, 1, threads=1)[0].rows
     assert len(row.diverged) == 1 and row.top1 is None
     folder = tmp_path / row.diverged[0].hash
     result = read_result(folder) or {}

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from blocklab.errors import InputError, RunError
-from blocklab.study.ray_cluster import _train_with_storage
-from blocklab.study.storage import Storage
-from blocklab.study.worker import Task
+from blocklab.execution.ray_cluster import _train_with_storage
+from blocklab.execution.storage import Storage
+from blocklab.execution.worker import Task
 from blocklab.training.run import RunDefinition
 from blocklab.training.run_folder import is_finished
 

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blocklab.study.results import Reported, RowResult, StudyResults, read_run
+from blocklab.results.records import read_run
+from blocklab.results.row_result import RowResult
+from blocklab.results.study_results import StudyResults
+from blocklab.study.reported import Reported
 
 MakeResults = Callable[..., StudyResults]
 

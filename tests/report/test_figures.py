@@ -11,7 +11,7 @@ import pytest
 from blocklab.report.curves import MOST_LINES, MOST_POINTS_A_LINE
 from blocklab.report.drawing import COLOURS, spread
 from blocklab.report.figures import MOST_DIFFERENCES, figures, save_figures
-from blocklab.study.results import StudyResults
+from blocklab.results.study_results import StudyResults
 from blocklab.training.recipe import Recipe
 
 MakeResults = Callable[..., StudyResults]

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from blocklab.report import write_index
-from blocklab.study.results import StudyResults
+from blocklab.report.index import write_index
+from blocklab.results.study_results import StudyResults
 
 MakeResults = Callable[..., StudyResults]
 

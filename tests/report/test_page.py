@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from blocklab.report import write_report
-from blocklab.report.page import html, summary_sentence
-from blocklab.study.results import CostAt, Reported, StudyResults
+from blocklab.report.page import html, summary_sentence, write_report
+from blocklab.results.study_results import StudyResults
+from blocklab.study.reported import CostAt, Reported
 
 MakeResults = Callable[..., StudyResults]
 ATTACK = "<script>alert(1)</script>"

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from blocklab.report.cells import chance, counted, interval, signed
-from blocklab.report.formats import csv, csv_text, markdown_of_all
-from blocklab.report.formats import latex as latex_of
-from blocklab.report.formats import markdown as markdown_of
+from blocklab.report.cell_text import chance, counted, interval, signed
+from blocklab.report.table_files import csv, csv_text, markdown_of_all
+from blocklab.report.table_files import latex as latex_of
+from blocklab.report.table_files import markdown as markdown_of
 from blocklab.report.tables import Table, columns, explanation, tables
-from blocklab.study.results import CostAt, Reported, StudyResults
+from blocklab.results.study_results import StudyResults
+from blocklab.study.reported import CostAt, Reported
 
 MakeResults = Callable[..., StudyResults]
 

@@ -11,9 +11,12 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from blocklab.errors import InputError
-from blocklab.study.claims import Claim, judge_claims, parse_claim
-from blocklab.study.images import PerImage
-from blocklab.study.results import RowResult, RunRecord, StudyResults
+from blocklab.results.image_intervals import PerImage
+from blocklab.results.judgements import judge_claims
+from blocklab.results.records import RunRecord
+from blocklab.results.row_result import RowResult
+from blocklab.results.study_results import StudyResults
+from blocklab.study.claims import Claim, parse_claim
 
 ROWS = ("base", "avg,max", "w/o RepLK", "a > b", "in top1", "x by 3")
 

@@ -16,11 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blocklab.errors import InputError
-from blocklab.models import ModelSpec, list_models, model_spec
-from blocklab.models.factory import catalogue
-from blocklab.models.names import parse_filled
-from blocklab.study.collection import CollectionFile
-from blocklab.study.schema import find_study, is_collection, study_names
+from blocklab.models.inline_spec import parse_filled
+from blocklab.models.names import catalogue, list_models, model_spec
+from blocklab.models.spec import ModelSpec
+from blocklab.study.schema import CollectionFile, find_study, is_collection, study_names
 from blocklab.study.study import Study
 from blocklab.training.recipe import Recipe
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from blocklab.data import ImageData, Split
+from blocklab.data.image_data import ImageData
+from blocklab.data.split import Split
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from blocklab.data import DataSpec
 from blocklab.data.cache import cache_folder
+from blocklab.data.spec import DataSpec
 from blocklab.errors import RunError
-from blocklab.models import model_spec
+from blocklab.models.names import model_spec
 from blocklab.training import algorithms, autotune, workload
 from blocklab.training.algorithms import measured_algorithms
 from blocklab.training.autotune import choose, measured_layouts, resumed_setup, row_setup

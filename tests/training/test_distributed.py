@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import distributed, nn
 
-from blocklab.data import DataSpec
+from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, RunError
-from blocklab.models import model_spec
+from blocklab.models.names import model_spec
 from blocklab.training.device import available_cores
 from blocklab.training.distributed import check_shares, launch
 from blocklab.training.finished import FinishedRun

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from blocklab.data import Batches, ImageData
+from blocklab.data.image_data import ImageData
+from blocklab.data.loader import Batches
 from blocklab.training import loop
 from blocklab.training.batches import make_batches
 from blocklab.training.device import Setup, choose_setup

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from blocklab.errors import InputError
-from blocklab.models import create_model
+from blocklab.models.factory import create_model
 from blocklab.training.optimizer import make_optimizer
 from blocklab.training.recipe import Recipe, load_recipe
 

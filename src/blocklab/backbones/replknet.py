@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
 from blocklab.backbones.config import BackboneConfig, drop_path_rates
-from blocklab.blocks import ConvFFN, create_activation, create_block, parse_block
-from blocklab.blocks.activation import Activation
+from blocklab.blocks.activation import Activation, create_activation
 from blocklab.blocks.large_kernel_attention import OddInt
-from blocklab.blocks.registry import BlockSpec
+from blocklab.blocks.registry import BlockSpec, create_block, parse_block
+from blocklab.blocks.reparam_large_kernel import ConvFFN
 from blocklab.errors import InputError
 
 

@@ -21,10 +21,10 @@ from blocklab.backbones.config import (
     parse_staged,
     without_stages,
 )
-from blocklab.blocks import Conv3x3, create_activation, create_block, mixer_width
-from blocklab.blocks.activation import Activation
-from blocklab.blocks.registry import BlockSpec
-from blocklab.blocks.small_map import SmallMapConv2d
+from blocklab.blocks.activation import Activation, create_activation
+from blocklab.blocks.convolution import Conv3x3
+from blocklab.blocks.registry import BlockSpec, create_block, mixer_width
+from blocklab.kernels.small_map import SmallMapConv2d
 
 _MAX_STAGES = 4
 

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
 from blocklab.backbones.config import BackboneConfig, drop_path_rates
-from blocklab.blocks import create_activation, create_block, parse_block
-from blocklab.blocks.activation import Activation
-from blocklab.blocks.registry import BlockSpec
-from blocklab.blocks.small_map import SmallMapConv2d
+from blocklab.blocks.activation import Activation, create_activation
+from blocklab.blocks.registry import BlockSpec, create_block, parse_block
+from blocklab.kernels.small_map import SmallMapConv2d
 
 _MIXER_KINDS = ("token_mixer", "attention")
 _LAYER_SCALE = 0.01

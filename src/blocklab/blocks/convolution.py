@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from blocklab.blocks.depthwise import depthwise
 from blocklab.blocks.large_kernel_attention import OddInt
 from blocklab.blocks.registry import register_block
-from blocklab.blocks.small_map import SmallMapConv2d
+from blocklab.kernels.depthwise import depthwise
+from blocklab.kernels.small_map import SmallMapConv2d
 
 
 @register_block("conv3x3", kind="mixer")

@@ -4,11 +4,11 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from blocklab.blocks.crossed_gates import crossed_gates
 from blocklab.blocks.folding import fold
-from blocklab.blocks.means import mean_over
-from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
+from blocklab.kernels.crossed_gates import crossed_gates
+from blocklab.kernels.means import mean_over
+from blocklab.kernels.recording import is_recorded
 
 
 @register_block("coordinate")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from blocklab.blocks.depthwise import DepthwiseConv2d
-from blocklab.blocks.small_map import SmallMapConv2d
+from blocklab.kernels.depthwise import DepthwiseConv2d
+from blocklab.kernels.small_map import SmallMapConv2d
 
 _FORWARDS = (nn.Conv2d.forward, DepthwiseConv2d.forward, SmallMapConv2d.forward)
 

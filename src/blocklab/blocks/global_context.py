@@ -6,7 +6,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from blocklab.blocks.registry import register_block
-from blocklab.blocks.small_map import SmallMapConv2d
+from blocklab.kernels.small_map import SmallMapConv2d
 
 
 @register_block("global_context")

@@ -15,7 +15,7 @@ from blocklab.blocks.registry import (
     parse_chain,
     register_block,
 )
-from blocklab.blocks.small_map import SmallMapConv2d
+from blocklab.kernels.small_map import SmallMapConv2d
 
 Scale = Annotated[int, Field(ge=2)]
 

@@ -7,11 +7,11 @@ from pydantic import AfterValidator, PositiveInt
 from torch import Tensor, nn
 
 from blocklab.blocks.activation import Activation, create_activation
-from blocklab.blocks.depthwise import depthwise
 from blocklab.blocks.folding import fold
 from blocklab.blocks.registry import register_block
-from blocklab.blocks.small_map import SmallMapConv2d
 from blocklab.errors import InputError
+from blocklab.kernels.depthwise import depthwise
+from blocklab.kernels.small_map import SmallMapConv2d
 
 
 def check_odd(kernel: int) -> int:

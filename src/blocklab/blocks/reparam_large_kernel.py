@@ -8,12 +8,12 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocklab.blocks.depthwise import depthwise
 from blocklab.blocks.folding import fold, fold_before
 from blocklab.blocks.large_kernel_attention import OddInt
 from blocklab.blocks.registry import register_block
-from blocklab.blocks.small_map import SmallMapConv2d
 from blocklab.errors import InputError
+from blocklab.kernels.depthwise import depthwise
+from blocklab.kernels.small_map import SmallMapConv2d
 
 
 class _ConvNorm(nn.Module):

@@ -7,12 +7,12 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from blocklab.blocks.activation import create_activation
-from blocklab.blocks.depthwise import depthwise
 from blocklab.blocks.folding import fold
-from blocklab.blocks.means import mean_over
 from blocklab.blocks.registry import register_block
-from blocklab.blocks.small_map import SmallMapConv2d
 from blocklab.errors import InputError
+from blocklab.kernels.depthwise import depthwise
+from blocklab.kernels.means import mean_over
+from blocklab.kernels.small_map import SmallMapConv2d
 
 
 class _ConvNormAct(nn.Module):

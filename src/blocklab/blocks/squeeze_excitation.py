@@ -4,11 +4,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocklab.blocks.gated_product import gated_product
-from blocklab.blocks.means import mean_over
-from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
-from blocklab.blocks.small_map import SmallMapConv2d
+from blocklab.kernels.gated_product import gated_product
+from blocklab.kernels.means import mean_over
+from blocklab.kernels.recording import is_recorded
+from blocklab.kernels.small_map import SmallMapConv2d
 
 
 @register_block("se")

@@ -7,16 +7,16 @@ from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from blocklab.blocks.activation import Activation, create_activation
-from blocklab.blocks.axis_pooling import Statistic, axis_pool, unpooled
-from blocklab.blocks.banded_convolution import banded_conv2d
 from blocklab.blocks.coordinate_attention import CoordinateAttention
-from blocklab.blocks.depthwise import depthwise
 from blocklab.blocks.folding import fold
-from blocklab.blocks.gated_product import gated_product
 from blocklab.blocks.large_kernel_attention import LargeKernelAttention, OddInt
-from blocklab.blocks.recording import is_recorded
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
+from blocklab.kernels.axis_pooling import Statistic, axis_pool, unpooled
+from blocklab.kernels.banded_convolution import banded_conv2d
+from blocklab.kernels.depthwise import depthwise
+from blocklab.kernels.gated_product import gated_product
+from blocklab.kernels.recording import is_recorded
 
 
 def _check_statistics(statistics: tuple[Statistic, ...]) -> tuple[Statistic, ...]:

@@ -12,7 +12,7 @@ from blocklab.blocks.plugins import load_plugin
 from blocklab.cli.app import app
 from blocklab.cli.options import Json
 from blocklab.cli.output import output_console, print_json
-from blocklab.measure.contract import ReportCard, check_block
+from blocklab.contract.report_card import ReportCard, check_block
 
 _STYLES = {"passed": "green", "failed": "bold red", "not applicable": "dim"}
 

@@ -8,10 +8,10 @@ from blocklab.cli.app import app
 from blocklab.cli.options import InputSize, Json, Plugins, load_plugins
 from blocklab.cli.output import print_json, print_table
 from blocklab.errors import InputError, did_you_mean
-from blocklab.measure import cost
+from blocklab.measure.cost import cost
 from blocklab.measure.description import describe as describe_model
-from blocklab.models import list_models, model_spec
-from blocklab.report.tables import counted, square
+from blocklab.models.names import list_models, model_spec
+from blocklab.report.cell_text import counted, square
 
 
 @app.command()

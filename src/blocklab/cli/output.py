@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, columns
-from blocklab.study.results import StudyResults
+from blocklab.results.study_results import StudyResults
 
 
 def print_json(value: Any) -> None:

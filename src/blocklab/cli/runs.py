@@ -11,7 +11,7 @@ from blocklab.cli.options import Json, Plugins, load_plugins
 from blocklab.cli.output import print_json, print_table
 from blocklab.files import write_json
 from blocklab.measure.activations import DIAGNOSIS_FILE
-from blocklab.report.tables import accuracy_percent
+from blocklab.report.cell_text import accuracy_percent
 from blocklab.training.finished import FinishedRun, diagnose_run, export_run
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]

@@ -21,16 +21,17 @@ from blocklab.cli.options import (
 )
 from blocklab.cli.output import print_json, print_results, print_table
 from blocklab.errors import InputError
-from blocklab.report import write_report
-from blocklab.study.claims import judge_claims
+from blocklab.execution.plan import PLAN_HEADINGS, plan_cells, plan_lines
+from blocklab.execution.progress import Progress
+from blocklab.execution.study_folder import read_study_folder, study_folder
+from blocklab.execution.verify import verify_run
+from blocklab.report.index import INDEX
+from blocklab.report.page import write_report
+from blocklab.results.judgements import judge_claims
+from blocklab.results.study_results import StudyResults
+from blocklab.running import run_collection
 from blocklab.study.collection import StudyCollection
-from blocklab.study.execute import run_studies
-from blocklab.study.folder import read_study_folder, study_folder
-from blocklab.study.plan import PLAN_HEADINGS, plan_cells, plan_lines
-from blocklab.study.progress import Progress
-from blocklab.study.results import StudyResults
 from blocklab.study.study import Study
-from blocklab.study.verify import verify_run
 
 STUDY = "A study's YAML file, or the name of one that is shipped with blocklab."
 
@@ -118,28 +119,21 @@ def run_and_report(
     ray: str | None = None,
     plugins: tuple[str, ...] = (),
 ) -> tuple[StudyResults, ...]:
-    """Run studies under a live table on stderr and write a page for each, and one for all."""
-    studies = collection.studies
+    """Run studies under a live table on stderr and write their pages."""
     command = shlex.join(["blocklab", *sys.argv[1:]])
     with Progress(Console(stderr=True)) as progress:
-        results = run_studies(
-            studies,
+        results = run_collection(
+            collection,
             out,
-            workers=_worker_count(workers),
+            _worker_count(workers),
             threads=threads,
             watcher=progress,
             plugins=plugins,
             ray=ray,
             command=command,
         )
-    for one, result in zip(studies, results, strict=True):
-        write_report(result, study_folder(one, out))
-    if len(studies) > 1:
-        from blocklab.report import write_index
-
-        names = [one.name for one in studies]
-        page = write_index(out, list(zip(names, results, strict=True)), collection.title)
-        print(f"index: {page}", file=sys.stderr)
+    if len(results) > 1:
+        print(f"index: {out / INDEX}", file=sys.stderr)
     return results
 
 

@@ -10,10 +10,10 @@ from blocklab.cli.app import app
 from blocklab.cli.bar import TrainingBar
 from blocklab.cli.options import Json, Out, Plugins, Settings, load_plugins, parse_settings
 from blocklab.cli.output import print_json, print_table
-from blocklab.data import DataSpec
-from blocklab.models import model_spec
-from blocklab.report.tables import accuracy_percent
-from blocklab.study.study import split_settings
+from blocklab.data.spec import DataSpec
+from blocklab.models.names import model_spec
+from blocklab.report.cell_text import accuracy_percent
+from blocklab.study.rows import split_settings
 from blocklab.training.distributed import launch
 from blocklab.training.recipe import load_recipe
 from blocklab.training.run import RunDefinition

@@ -11,7 +11,7 @@ import numpy as np
 from platformdirs import user_data_path
 
 from blocklab.data.cifar import CIFARS, find_cifar
-from blocklab.data.download import download_cifar
+from blocklab.data.cifar_download import download_cifar
 from blocklab.data.folders import folder_source, list_folder
 from blocklab.data.pictures import Contents, Picture, Pictures, Source
 from blocklab.data.split import TEST_SEED, stratified_split

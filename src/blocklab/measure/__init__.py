@@ -1,5 +1,1 @@
-"""Measurements of models: what they cost."""
-
-from blocklab.measure.cost import Cost, cost
-
-__all__ = ["Cost", "cost"]
+"""Measurements of models: costs, speed, memory, receptive fields, dead neurons."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from blocklab.backbones import Backbone
+from blocklab.backbones.base import Backbone
 from blocklab.errors import InputError
 
 DIAGNOSIS_FILE = "diagnosis.json"  # in a run's folder: its last diagnosis, for a study's page

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from blocklab.blocks import ReparamLargeKernelConv, registered_blocks
 from blocklab.blocks.plugins import plugin_errors
+from blocklab.blocks.registry import registered_blocks
+from blocklab.blocks.reparam_large_kernel import ReparamLargeKernelConv
 from blocklab.errors import InputError
-from blocklab.models import ModelSpec, model_spec
-from blocklab.models.meta import quick_result, without_memory
+from blocklab.models.meta_device import quick_result, without_memory
+from blocklab.models.names import model_spec
+from blocklab.models.spec import ModelSpec
 
 # Operators that multiply no matrices, beyond the element-wise ones, reductions and views, which
 # PyTorch tags. What is in neither set is an error, so that no product is missed in silence.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from blocklab.backbones import Backbone
+from blocklab.backbones.base import Backbone
 from blocklab.measure.cost import check_input_size, count_macs
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from blocklab.backbones import Backbone
+from blocklab.backbones.base import Backbone
 from blocklab.errors import InputError
 from blocklab.measure.activations import residual_blocks
 from blocklab.measure.cost import check_input_size

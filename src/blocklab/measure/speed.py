@@ -28,8 +28,8 @@ from blocklab.measure.memory import (
     release_freed_memory,
     reset_peak_memory,
 )
-from blocklab.models import create_model
 from blocklab.models.deploy import deploy
+from blocklab.models.factory import create_model
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}

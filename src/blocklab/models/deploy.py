@@ -15,8 +15,6 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from blocklab.backbones import replknet, resnet, van
-from blocklab.blocks import ReparamLargeKernelConv
-from blocklab.blocks.depthwise import DepthwiseConv2d, live_taps
 from blocklab.blocks.folding import (
     drop,
     fold,
@@ -27,7 +25,9 @@ from blocklab.blocks.folding import (
     scale_and_shift,
     set_convolution,
 )
+from blocklab.blocks.reparam_large_kernel import ReparamLargeKernelConv
 from blocklab.errors import InputError
+from blocklab.kernels.depthwise import DepthwiseConv2d, live_taps
 
 Module = nn.Module
 

@@ -15,13 +15,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from blocklab.backbones import Backbone
+from blocklab.backbones.base import Backbone
 from blocklab.errors import InputError, RunError
 from blocklab.models.deploy import deploy as deploy_model
+from blocklab.models.graph_export import write_onnx, write_torch_export
 from blocklab.models.hub import Card, save_pretrained
-from blocklab.models.saved import describe_saved, load_model, save_model
+from blocklab.models.model_file import describe_saved, load_model, save_model
 from blocklab.models.spec import ModelSpec
-from blocklab.models.traced import write_onnx, write_torch_export
 
 ExportFormat = Literal["safetensors", "onnx", "torch_export", "hub"]
 ENDINGS: dict[str, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2"}

@@ -12,10 +12,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from blocklab.backbones import Backbone, input_cfg
+from blocklab.backbones.base import Backbone, input_cfg
 from blocklab.errors import InputError
 from blocklab.files import write_atomically, write_json
-from blocklab.models.saved import CONFIG, WEIGHTS, describe_saved, load_model, save_model
+from blocklab.models.model_file import CONFIG, WEIGHTS, describe_saved, load_model, save_model
 
 CARD = "README.md"
 # A result's name -> the hub's name of the metric and what the card calls it.

@@ -1,68 +1,74 @@
-"""A model in one line of text: a named model, a colon, and slots to fill otherwise.
+"""The catalogue: every named model as data, and what a name or a specification resolves to."""
 
-``resnet50:attention=[se, triplet], stem=deep`` is what ``{base: resnet50, attention: [se, triplet],
-stem: deep}`` is in YAML: each value is YAML, a slot's option has a dot (``mixer.scale=8``), and the
-name before the colon is one of `list_models`.
-"""
-
-import re
+import fnmatch
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
 from typing import Any
 
-from blocklab.errors import InputError
+from blocklab.errors import InputError, did_you_mean
 from blocklab.files import parse_yaml
-
-_EXAMPLE = "such as resnet50:attention=[se,triplet],stem=deep"
-_SLOT = re.compile(r"\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)?)\s*=(.*)", re.DOTALL)
-_OPENING, _CLOSING, _QUOTES = "[{", "]}", "'\""
+from blocklab.models.inline_spec import is_filled, parse_filled
+from blocklab.models.spec import ModelSpec, resolve
 
 
-def is_filled(name: str) -> bool:
-    """Whether a name fills slots, that is, has a colon."""
-    return ":" in name
+def catalogue() -> dict[str, dict[str, Any]]:
+    """Every named model's entry, in the order of the catalogue's files."""
+    return _read_catalogue()[0]
 
 
-def parse_filled(name: str) -> dict[str, Any]:
-    """Turn ``base:slot=value,slot.option=value`` into a mapping with a base.
+def declared_params(name: str) -> int:
+    """Return how many parameters the catalogue says a named model has, with 1000 classes.
 
     Raises:
-        InputError: if a part is not ``slot=value``, a slot is there twice, or a value is not YAML.
+        InputError: if the catalogue does not name the model.
     """
-    base, _, rest = name.partition(":")
-    base = base.strip()
-    if not base:
-        raise InputError(f"'{name}' names no model before its colon; write one, {_EXAMPLE}")
-    slots: dict[str, Any] = {}
-    for part in _split(rest, name):
-        match = _SLOT.fullmatch(part)
-        if match is None or not match[2].strip():
-            raise InputError(f"'{name}': '{part.strip()}' is not slot=value; write {_EXAMPLE}")
-        slot = match[1]
-        if slot in slots or slot in ("base", "backbone"):
-            raise InputError(
-                f"'{name}': '{slot}' is given twice; the model stands before the colon, and each "
-                "slot after it once"
-            )
-        slots[slot] = parse_yaml(match[2].strip(), f"'{name}', {slot}")
-    return {"base": base, **slots}
+    params = _read_catalogue()[1]
+    if name not in params:
+        raise InputError(f"the catalogue has no '{name}'{did_you_mean(name, params)}")
+    return params[name]
 
 
-def _split(text: str, name: str) -> list[str]:
-    """Split at the commas that no bracket or quotation encloses."""
-    parts, start, depth, quote = [], 0, 0, ""
-    for place, letter in enumerate(text):
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in _QUOTES:
-            quote = letter
-        elif letter in _OPENING:
-            depth += 1
-        elif letter in _CLOSING:
-            depth -= 1
-        elif letter == "," and depth == 0:
-            parts.append(text[start:place])
-            start = place + 1
-        if depth < 0:
-            break
-    if depth or quote:
-        raise InputError(f"'{name}': a bracket or quotation mark has no partner; add or remove one")
-    return [*parts, text[start:]]
+@cache
+def _read_catalogue() -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+    entries: dict[str, dict[str, Any]] = {}
+    params: dict[str, int] = {}
+    folder = resources.files("blocklab.models") / "catalogue"
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        for name, entry in parse_yaml(file.read_text(encoding="utf-8"), file.name).items():
+            if name in entries:
+                raise InputError(f"the catalogue names '{name}' twice; see {file.name}")
+            params[name] = entry.pop("params")
+            entries[name] = entry
+    return entries, params
+
+
+def _entry(name: str) -> Mapping[str, Any]:
+    if is_filled(name):
+        return parse_filled(name)
+    entries = catalogue()
+    if name not in entries:
+        raise InputError(
+            f"no model '{name}'{did_you_mean(name, entries) or ';'} "
+            "`blocklab models` lists all of them"
+        )
+    return entries[name]
+
+
+def list_models(filter: str = "*") -> list[str]:
+    """Return the names of the models that match a shell pattern, such as ``"res2net*"``."""
+    return [name for name in catalogue() if fnmatch.fnmatch(name, filter)]
+
+
+def model_spec(model: str | Mapping[str, Any], **slot_overrides: Any) -> ModelSpec:
+    """Resolve a named model or a specification, with some slots filled otherwise.
+
+    Raises:
+        InputError: for an unknown model, slot, block or option.
+    """
+    what = f"model '{model}'" if isinstance(model, str) else "the model"
+    value: str | Mapping[str, Any] = model
+    if slot_overrides:
+        base = {"base": model} if isinstance(model, str) else dict(model)
+        value = {**base, **slot_overrides}
+    return resolve(value, _entry, what)

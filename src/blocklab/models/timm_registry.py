@@ -15,10 +15,12 @@ from timm.models._features import FeatureGetterNet, FeatureHookNet
 from timm.models._features_fx import FeatureGraphNet
 from torch import nn
 
-from blocklab.backbones import FAMILIES, Backbone, input_cfg
-from blocklab.blocks import registered_blocks
+from blocklab.backbones import FAMILIES
+from blocklab.backbones.base import Backbone, input_cfg
+from blocklab.blocks.registry import registered_blocks
 from blocklab.errors import InputError
-from blocklab.models.factory import create_model, list_models, model_spec
+from blocklab.models.factory import create_model
+from blocklab.models.names import list_models, model_spec
 from blocklab.models.spec import ModelSpec
 from blocklab.models.weights import load_weights
 

@@ -14,12 +14,12 @@ from timm.models import adapt_input_conv
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
-from blocklab.backbones import Backbone
-from blocklab.blocks import ReparamLargeKernelConv
+from blocklab.backbones.base import Backbone
+from blocklab.blocks.reparam_large_kernel import ReparamLargeKernelConv
 from blocklab.errors import InputError
 from blocklab.models.checkpoint import Source, Weights, read_weights
-from blocklab.models.formats import FORMATS, Format
-from blocklab.models.matching import COUNT, best_fit, core_shape
+from blocklab.models.nearest_model import COUNT, best_fit, core_shape
+from blocklab.models.tensor_names import FORMATS, Format
 
 Shape = tuple[int, ...]
 

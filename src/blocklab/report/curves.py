@@ -18,8 +18,9 @@ from blocklab.report.drawing import (
     specification,
     spread,
 )
-from blocklab.study.results import RowResult, StudyResults
-from blocklab.study.statistics import summarise
+from blocklab.results.row_result import RowResult
+from blocklab.results.statistics import summarise
+from blocklab.results.study_results import StudyResults
 from blocklab.training.recipe import Recipe
 
 MOST_LINES = 30  # more lines and labels than this cannot be told apart

@@ -8,7 +8,7 @@ import altair as alt
 import vl_convert
 
 from blocklab.files import write_atomically
-from blocklab.report.cells import difference, square
+from blocklab.report.cell_text import difference, square
 from blocklab.report.curves import learning_rate, left_out, over_epochs, shown_rows
 from blocklab.report.drawing import (
     LABEL_OFFSET,
@@ -22,8 +22,9 @@ from blocklab.report.drawing import (
     look,
     specification,
 )
-from blocklab.study.results import RowResult, StudyResults
-from blocklab.study.statistics import BETTER, WORSE
+from blocklab.results.row_result import RowResult
+from blocklab.results.statistics import BETTER, WORSE
+from blocklab.results.study_results import StudyResults
 
 NAMES = (
     "validation_accuracy_over_epochs",

@@ -7,10 +7,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from blocklab.files import write_atomically
-from blocklab.report.cells import ABSENT, mean_and_sd
+from blocklab.report.cell_text import ABSENT, mean_and_sd
 from blocklab.report.page import PAGE, best_row, environment, said_of_verdicts
-from blocklab.study.claims import judge_claims
-from blocklab.study.results import StudyResults
+from blocklab.results.judgements import judge_claims
+from blocklab.results.study_results import StudyResults
 
 INDEX = "index.html"
 

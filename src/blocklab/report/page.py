@@ -12,14 +12,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from blocklab.files import write_atomically
-from blocklab.report.cells import ABSENT, accuracy_percent, square
+from blocklab.report.cell_text import ABSENT, accuracy_percent, square
 from blocklab.report.drawing import ON_PAGE, Figure
 from blocklab.report.figures import figures, save_figures, svg
-from blocklab.report.formats import csv, csv_text, latex, markdown_of_all
+from blocklab.report.table_files import csv, csv_text, latex, markdown_of_all
 from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, tables
-from blocklab.study.lines import RUN_COLUMNS, run_line
-from blocklab.study.results import RowResult, RunRecord, StudyResults
-from blocklab.study.statistics import BETTER, FEWEST_FOR_SIGN_FLIPS, TOO_FEW, WORSE
+from blocklab.results.lines import RUN_COLUMNS, run_line
+from blocklab.results.records import RunRecord
+from blocklab.results.row_result import RowResult
+from blocklab.results.statistics import BETTER, FEWEST_FOR_SIGN_FLIPS, TOO_FEW, WORSE
+from blocklab.results.study_results import StudyResults
 
 PAGE = "report.html"
 RUNS_SHOWN_OPEN = 30  # longer lists start folded

@@ -8,7 +8,7 @@ import numpy as np
 
 from blocklab.errors import InputError
 from blocklab.measure.receptive_field import ReceptiveField
-from blocklab.report.cells import square
+from blocklab.report.cell_text import square
 from blocklab.report.drawing import Figure, data
 
 MOST_CELLS = 56  # a side: finer ones cannot be seen and make the file heavy

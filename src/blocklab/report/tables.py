@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from blocklab.report.cells import (
+from blocklab.report.cell_text import (
     ABSENT,
     MINUS,
     accuracy_percent,
@@ -18,9 +18,11 @@ from blocklab.report.cells import (
     signed_interval,
     square,
 )
-from blocklab.study.claims import judge_claims
-from blocklab.study.results import COST_TOLERANCE_PERCENT, Reported, RowResult, StudyResults
-from blocklab.study.statistics import BETTER, FEWEST_FOR_SIGN_FLIPS, GAIN, SAME, WORSE, Comparison
+from blocklab.results.judgements import judge_claims
+from blocklab.results.row_result import COST_TOLERANCE_PERCENT, RowResult
+from blocklab.results.statistics import BETTER, FEWEST_FOR_SIGN_FLIPS, GAIN, SAME, WORSE, Comparison
+from blocklab.results.study_results import StudyResults
+from blocklab.study.reported import Reported
 
 COST, ACCURACY = "cost", "test accuracy (%)"
 CLAIM_HEADINGS = ("claim", "judgement", "p (Holm)", "numbers (left minus right)")

@@ -1,0 +1,1 @@
+"""What a study is: a grid of runs as data. Starts nothing."""

@@ -9,16 +9,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from pydantic import ValidationError
 
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.study.schema import CollectionFile, find_study, is_collection, study_names
 from blocklab.study.study import PlannedRun, Study
-
-if TYPE_CHECKING:
-    from blocklab.study.results import StudyResults
 
 
 @dataclass(frozen=True)
@@ -71,14 +68,6 @@ class StudyCollection:
                 if run_hash not in seen:
                     seen.add(run_hash)
                     yield run
-
-    def run(
-        self, out: str | Path = "runs", workers: int | None = None, plugins: Sequence[str] = ()
-    ) -> "tuple[StudyResults, ...]":
-        """Train what has not finished and return each study's results, as `run_studies` does."""
-        from blocklab.study.execute import run_studies  # processes are no business of a file's
-
-        return run_studies(self.studies, Path(out), workers=workers, plugins=plugins)
 
 
 def _read(value: object, name: str) -> CollectionFile:

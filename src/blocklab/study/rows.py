@@ -8,11 +8,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from blocklab.data import DataSpec
+from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, one_line
 from blocklab.measure.cost import cost
-from blocklab.models import ModelSpec, model_spec
-from blocklab.study.records import CostAt, Reported
+from blocklab.models.names import model_spec
+from blocklab.models.spec import ModelSpec
+from blocklab.study.reported import CostAt, Reported
 from blocklab.study.schema import ReportedFile, RowFile, StudyFile
 from blocklab.training.recipe import Recipe, load_recipe
 from blocklab.training.run import RunDefinition

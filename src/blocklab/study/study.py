@@ -22,10 +22,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from blocklab.backbones import FAMILIES
-from blocklab.data import DataSpec
+from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, did_you_mean
 from blocklab.study.claims import parse_claim
 from blocklab.study.rows import (
@@ -53,9 +53,6 @@ from blocklab.study.schema import (
 )
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import RunDefinition
-
-if TYPE_CHECKING:
-    from blocklab.study.results import StudyResults
 
 __all__ = ["CountedAs", "PlannedRun", "Row", "Study", "Tune", "split_settings", "study_names"]
 
@@ -200,28 +197,6 @@ class Study:
         for seed in self.seeds:
             for row in self.rows:
                 yield PlannedRun(row, row.definition(seed))
-
-    def run(
-        self, out: str | Path = "runs", workers: int | None = None, plugins: Sequence[str] = ()
-    ) -> "StudyResults":
-        """Train what has not finished, write the page and the tables; return the results.
-
-        See `blocklab.study.execute.run_study`, which tells what happens on the way.
-
-        Args:
-            out: the folder of run folders, and of the study's own folder.
-            workers: runs beside each other; None is decided by the machine.
-            plugins: files that register blocks, for the workers to run. Load them here too, by
-                `blocklab.load_plugin`, before the study.
-
-        Raises:
-            InputError: if the study does not fit the data or the machine.
-            RunError: if a folder cannot be written. A run that fails does not raise: see
-                `StudyResults.rows[...].failed`.
-        """
-        from blocklab.study.execute import run_study  # processes are no business of a study's data
-
-        return run_study(self, Path(out), workers=workers, plugins=plugins)
 
     def _check_rows(self) -> None:
         known = {"model", RECIPE_PREFIX, DATA_PREFIX, "family"}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from blocklab.blocks.depthwise import ALGORITHMS, DepthwiseConv2d, apply_algorithms
+from blocklab.kernels.depthwise import ALGORITHMS, DepthwiseConv2d, apply_algorithms
 from blocklab.training.device import choose_setup
 from blocklab.training.stopwatch import CLEAR_GAIN, Seconds, alternate, remembered
 from blocklab.training.workload import Workload

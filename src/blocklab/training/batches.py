@@ -1,6 +1,8 @@
 """A split's batches as a recipe wants them."""
 
-from blocklab.data import Augmentation, Batches, ImageData, Split
+from blocklab.data.image_data import ImageData
+from blocklab.data.loader import Augmentation, Batches
+from blocklab.data.split import Split
 from blocklab.training.device import Setup
 from blocklab.training.recipe import Recipe
 

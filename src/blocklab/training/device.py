@@ -17,7 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, distributed, nn
 
-from blocklab.data import Split
+from blocklab.data.split import Split
 from blocklab.errors import InputError, RunError, did_you_mean
 from blocklab.training.recipe import Recipe
 

@@ -32,7 +32,7 @@ from torch.multiprocessing import (  # pyright: ignore[reportPrivateImportUsage]
 )
 
 from blocklab.blocks.plugins import load_plugin
-from blocklab.data import open_data
+from blocklab.data.image_data import open_data
 from blocklab.errors import BlocklabError, InputError, RunError
 from blocklab.training.autotune import resumed_setup, row_setup
 from blocklab.training.device import Setup, available_cores, started_elsewhere

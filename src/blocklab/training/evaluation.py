@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from blocklab.data import ImageData
+from blocklab.data.image_data import ImageData
 from blocklab.training.batches import make_batches
 from blocklab.training.device import Setup
 from blocklab.training.recipe import Recipe

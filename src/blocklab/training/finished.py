@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from blocklab.backbones import Backbone
-from blocklab.data import DataSpec, ImageData, open_data
+from blocklab.backbones.base import Backbone
+from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.pictures import Picture, decode
+from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, RunError
 from blocklab.files import read_json
 from blocklab.measure.activations import Diagnosis, count_zeros
-from blocklab.models import ModelSpec, load_weights
 from blocklab.models.export import ENDINGS, Exported, export_model
 from blocklab.models.hub import Card
+from blocklab.models.spec import ModelSpec
+from blocklab.models.weights import load_weights
 from blocklab.training.batches import HALF, make_batches
 from blocklab.training.device import Setup, choose_setup
 from blocklab.training.evaluation import evaluate

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from blocklab.blocks.depthwise import apply_algorithms
-from blocklab.data import ImageData
+from blocklab.data.image_data import ImageData
+from blocklab.kernels.depthwise import apply_algorithms
 from blocklab.measure.memory import keep_freed_memory
 from blocklab.training.batches import make_batches
 from blocklab.training.device import Setup

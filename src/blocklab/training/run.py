@@ -10,17 +10,19 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from blocklab.data import DataSpec, ImageData, open_data
+from blocklab.data.image_data import ImageData, open_data
+from blocklab.data.spec import DataSpec
 from blocklab.errors import BlocklabError, InputError, RunError
-from blocklab.measure import Cost, cost
+from blocklab.measure.cost import Cost, cost
 from blocklab.measure.memory import peak_memory, reset_peak_memory
-from blocklab.models import ModelSpec
+from blocklab.models.spec import ModelSpec
 from blocklab.training.autotune import resumed_setup, row_setup
 from blocklab.training.device import Setup, available_cores
-from blocklab.training.loop import OnStep, Record, State, evaluate, prepare, train
+from blocklab.training.evaluation import evaluate
+from blocklab.training.loop import OnStep, Record, State, prepare, train
+from blocklab.training.provenance import describe_run
 from blocklab.training.recipe import Recipe
 from blocklab.training.run_folder import RUN, RunFolder, is_finished, what_is_damaged
-from blocklab.training.surroundings import describe_run
 from blocklab.training.workload import Workload
 
 OnEpoch = Callable[[Record], None]

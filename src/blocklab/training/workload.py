@@ -6,11 +6,11 @@ from typing import Any, Self
 
 import torch
 
-from blocklab.data import ImageData
-from blocklab.models import ModelSpec
+from blocklab.data.image_data import ImageData
+from blocklab.models.spec import ModelSpec
 from blocklab.training.device import probe_device
+from blocklab.training.provenance import processor, versions
 from blocklab.training.recipe import Recipe
-from blocklab.training.surroundings import processor, versions
 
 
 @dataclass(frozen=True)

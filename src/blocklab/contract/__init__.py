@@ -1,0 +1,1 @@
+"""What a block must do, checked on any block."""

@@ -1,0 +1,121 @@
+"""The block contract: what every block must do, tried on a real one, and told as a report card.
+
+A check that passes says what was tried; one that fails says where. The checks themselves are in
+`blocklab.contract.checks`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+from blocklab.blocks.registry import BlockSpec, block_info, parse_block
+from blocklab.contract.checks import CHECKS
+from blocklab.contract.trial import CheckFailed, NotApplicable, Subject
+from blocklab.errors import InputError, did_you_mean
+
+Outcome = Literal["passed", "failed", "not applicable"]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What came of one check."""
+
+    check: str
+    outcome: Outcome
+    detail: str
+
+
+@dataclass(frozen=True)
+class ReportCard:
+    """What came of all checks of one block; the options are as they were checked."""
+
+    kind: str
+    block: str
+    options: BlockSpec
+    results: tuple[CheckResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return not self.failures
+
+    @property
+    def failures(self) -> tuple[CheckResult, ...]:
+        """The checks that failed."""
+        return tuple(result for result in self.results if result.outcome == "failed")
+
+    def __getitem__(self, check: str) -> CheckResult:
+        """Return what came of a check, by its name."""
+        return next(result for result in self.results if result.check == check)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def check_block(
+    kind: str,
+    block: str | Mapping[str, Any],
+    compile_backend: str | None = None,
+    checks: Sequence[str] | None = None,
+) -> ReportCard:
+    """Run the contract's checks on a registered block.
+
+    Args:
+        kind: ``attention``, ``mixer``, ``token_mixer`` or ``ffn_mixer``.
+        block: its name, or a specification with options; those left out have their defaults.
+        compile_backend: what `torch.compile` is tried with: ``inductor`` makes code and needs a
+            C++ compiler; ``aot_eager`` traces forward and backward and runs them as they are.
+            None leaves the check out, as compiling takes most of the time.
+        checks: names of `CHECKS` to run (default: all); whether it builds is always looked at.
+
+    Raises:
+        InputError: for an unknown block, option, backend or check.
+    """
+    for name in checks or ():
+        if name not in CHECKS:
+            raise InputError(
+                f"no check '{name}'{did_you_mean(name, CHECKS) or '.'} Checks: {', '.join(CHECKS)}"
+            )
+    if compile_backend is not None:
+        backends = torch.compiler.list_backends(exclude_tags=())
+        if compile_backend not in backends:
+            raise InputError(
+                f"no compiler backend '{compile_backend}'"
+                f"{did_you_mean(compile_backend, backends) or '; try inductor or aot_eager'}"
+            )
+    spec = parse_block(kind, block)
+    subject = Subject(block_info(kind, spec["type"]), spec, compile_backend)
+    results: list[CheckResult] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # tiny maps: more threads only wait for one another
+    try:
+        for name, check in CHECKS.items():
+            if checks is not None and name not in checks and results:
+                continue
+            if results and results[0].outcome == "failed":  # nothing can be tried on no block
+                results.append(CheckResult(name, "not applicable", "it cannot be built"))
+            else:
+                results.append(_run(name, check, subject))
+    finally:
+        torch.set_num_threads(threads)
+    options = {key: value for key, value in spec.items() if key != "type"}
+    return ReportCard(kind, subject.info.name, options, tuple(results))
+
+
+def _run(name: str, check: Any, subject: Subject) -> CheckResult:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return CheckResult(name, "passed", check(subject))
+    except NotApplicable as reason:
+        return CheckResult(name, "not applicable", str(reason))
+    except CheckFailed as failure:
+        return CheckResult(name, "failed", str(failure))
+    except Exception as error:  # whatever a block does wrong is for the card to say
+        said = " ".join(str(error).split())
+        return CheckResult(name, "failed", f"{type(error).__name__}: {said[:200]}")
+
+
+__all__ = ["CheckResult", "ReportCard", "check_block"]

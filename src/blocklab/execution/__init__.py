@@ -1,0 +1,1 @@
+"""Running studies: plan, sharing of the machine, workers, a cluster, progress."""

@@ -1,0 +1,64 @@
+"""Running studies: what is not finished is trained, here or on a cluster, and the results read.
+
+Several studies at once train each of their distinct runs once. Runs are independent: one that
+fails ends no other, and whatever dies, the same command goes on from the last whole epochs.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from blocklab.execution.crew import Crew, Silent, Watcher
+from blocklab.execution.plan import make_plan
+from blocklab.execution.study_folder import read_study_folder, write_study_folder
+from blocklab.execution.tuning import candidates, choose
+from blocklab.results.study_results import StudyResults
+from blocklab.study.study import Study
+
+
+def run_studies(
+    studies: Sequence[Study],
+    out: Path,
+    workers: int | None = None,
+    watcher: Watcher | None = None,
+    *,
+    threads: int | None = None,
+    plugins: Sequence[str] = (),
+    ray: str | None = None,
+    command: str | None = None,
+) -> tuple[StudyResults, ...]:
+    """Train every run of the studies that has no result yet, each once, and read the results.
+
+    Args:
+        studies: what to run.
+        out: the folder of run folders, and of each study's own folder.
+        workers: runs beside each other; None is decided by `share_machine`.
+        threads: of each run that begins now; a run that has begun keeps its own. None is as
+            many as the study's earlier runs, or decided with `workers`.
+        watcher: is told what happens.
+        plugins: files that register blocks, for the workers to run.
+        ray: the address of a Ray cluster, or ``auto``; None is this machine alone.
+        command: how this was called, for the page.
+
+    Raises:
+        InputError: if a row does not fit its data, or the machine has fewer cores.
+        RunError: if a study's own folder cannot be written. A run that fails does not raise.
+    """
+    watcher = watcher or Silent()
+    tried = [one for study in studies if (one := candidates(study)) is not None]
+    if tried:  # first what chooses the learning rates, then what they are chosen for
+        rest = {"threads": threads, "watcher": watcher, "plugins": plugins, "ray": ray}
+        found = iter(run_studies(tried, out, workers, command=command, **rest))
+        studies = [choose(study, next(found)) if study.tune else study for study in studies]
+    plan = make_plan(studies, out, workers, threads, cluster=ray is not None)
+    folders = [
+        write_study_folder(study, out, costs, command, plan.sharing.threads)
+        for study, costs in zip(plan.studies, plan.costs, strict=True)
+    ]
+    watcher.planned(plan.jobs, plan.finished, plan.sharing)
+    if plan.jobs and ray is not None:
+        from blocklab.execution.ray_cluster import RayCrew  # an extra, and slow to import
+
+        RayCrew(out, watcher, plugins, ray).train(plan.jobs)
+    elif plan.jobs:
+        Crew(out, watcher, plan.sharing, plugins).train(plan.jobs)
+    return tuple(map(read_study_folder, folders))

@@ -1,0 +1,145 @@
+"""What a study shows on a terminal while it runs; a line a run where there is no terminal."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from blocklab.execution.plan import Job
+from blocklab.execution.sharing import Sharing
+
+ABSENT = "\u2013"  # an en dash: not measured
+
+
+@dataclass
+class _Running:
+    job: Job
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Progress:
+    """A live table of what runs: epoch, loss, accuracy, speed, and how long the study will take.
+
+    Time left is by work: MACs x training steps done in this call against those to do.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.running: dict[str, _Running] = {}
+        self.total, self.done, self.failed = 0, 0, 0
+        self.work_total, self.work_done = 0.0, 0.0
+        self.began = time.monotonic()
+        # Last, as it draws at once.
+        self.live = Live(console=console, get_renderable=self._draw, refresh_per_second=4)
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def planned(self, jobs: Sequence[Job], finished: int, sharing: Sharing) -> None:
+        """Note how much there is to do."""
+        self.done, self.total = finished, finished + len(jobs)
+        self.work_total = sum(job.work for job in jobs)
+        self.began = time.monotonic()
+        if finished:
+            self.console.print(f"{finished} of {self.total} runs are finished already", style="dim")
+        if jobs:
+            self.console.print(str(sharing), style="dim", highlight=False)
+
+    def started(self, job: Job) -> None:
+        """Add a line for the run."""
+        self.running[job.hash] = _Running(job)
+
+    def epoch(self, job: Job, record: dict[str, Any]) -> None:
+        """Move the run's line on; work that an earlier call has done is no work of this one."""
+        running = self.running.setdefault(job.hash, _Running(job))
+        if not running.records:
+            self.work_total -= job.work / job.epochs * (record["epoch"] - 1)
+        running.records.append(record)
+        self.work_done += job.work / job.epochs
+
+    def note(self, job: Job, text: str) -> None:
+        """Say it above the table."""
+        self.console.print(f"[yellow]note[/yellow]  {escape(job.name)}: {escape(text)}")
+
+    def ended(self, job: Job, failure: str | None) -> None:
+        """Say how the run ended, above the table."""
+        ended = self.running.pop(job.hash, _Running(job))
+        last = ended.records[-1]["epoch"] if ended.records else 0
+        self.work_total -= job.work / job.epochs * (job.epochs - last)  # if it diverged or failed
+        if failure is not None:
+            self.failed += 1
+            self.console.print(f"[red]failed[/red]  {escape(job.name)}: {escape(failure)}")
+            return
+        self.done += 1
+        if ended.records and ended.records[-1].get("train_loss") is None:
+            self.console.print(f"[red]diverged[/red]  {escape(job.name)} in epoch {last}")
+            return
+        seconds = sum(record["train_seconds"] for record in ended.records)
+        self.console.print(
+            f"[green]done[/green]  {escape(job.name)}{_figures(ended)}  {_clock(seconds)}"
+        )
+
+    def _draw(self) -> RenderableType:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("running")
+        for head in ("epoch", "train loss", "val top-1 %", "images/s"):
+            table.add_column(head, justify="right")
+        for running in self.running.values():
+            last = running.records[-1] if running.records else {}
+            table.add_row(
+                escape(running.job.name),
+                f"{last.get('epoch', 0)}/{running.job.epochs}",
+                _shown(last.get("train_loss"), 3),
+                _shown(last.get("validation_top1_percent"), 2),
+                _shown(last.get("images_per_second"), 0),
+            )
+        line = Table.grid(padding=(0, 1))
+        share = min(1.0, self.work_done / self.work_total) if self.work_total > 0 else 1.0
+        line.add_row(
+            ProgressBar(total=1.0, completed=share, width=30),
+            f"{self.done} of {self.total} runs" + (f", {self.failed} failed" * bool(self.failed)),
+            self._time_left(share),
+        )
+        return Group(table, line)
+
+    def _time_left(self, share: float) -> str:
+        spent = time.monotonic() - self.began
+        left = f"about {_clock(spent / share * (1 - share))} left" if share else "…"
+        return f"{_clock(spent)} so far, {left}"
+
+
+def _figures(running: _Running) -> str:
+    if not running.records:
+        return ""
+    last = running.records[-1]
+    loss = _shown(last.get("train_loss"), 3)
+    top1 = _shown(last.get("validation_top1_percent"), 2)
+    return f"  train loss {loss}" + (f"  val top-1 {top1} %" if top1 != ABSENT else "")
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return ABSENT if value is None else f"{value:,.{digits}f}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,209 @@
+"""A study's runs as tasks of a Ray cluster, which has as many machines as it has.
+
+The run folders are the ledger, on a path that all machines share (or on object storage, see
+`storage`): they say what is finished, how
+far a run has come (its log is read for the live table), and a run whose machine died goes on from
+its checkpoint wherever Ray starts it again. So nothing that Ray knows is needed to go on later,
+not even the cluster.
+"""
+
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from blocklab.errors import InputError, RunError
+from blocklab.execution.crew import Ledger, Watcher
+from blocklab.execution.plan import Job
+from blocklab.execution.storage import EPOCH_FILES, Storage
+from blocklab.execution.worker import Message, Task, train_task
+from blocklab.training.run_folder import LOCK, LOG, is_finished
+
+GPU_VARIABLE = "BLOCKLAB_GPUS_PER_RUN"  # a fraction lets runs share a GPU, 0 is none
+POLL_SECONDS, STORAGE_POLL_SECONDS = 0.5, 3.0
+RAY_LOG = "ray.log"
+RETRIES = 5  # by Ray, of a task whose worker or machine died
+
+
+@dataclass
+class _Running:
+    job: Job
+    started: bool = False
+    epochs: int = 0  # lines of its log that were told
+
+
+class RayCrew:
+    """Runs as Ray tasks: `num_cpus` is a run's threads."""
+
+    def __init__(self, out: Path, watcher: Watcher, plugins: Sequence[str], address: str) -> None:
+        self.storage = Storage.named()
+        self.poll_seconds = POLL_SECONDS if self.storage is None else STORAGE_POLL_SECONDS
+        self.ray = _connect(address)
+        self.ledger = Ledger(out.absolute(), watcher)
+        self.plugins = tuple(plugins)
+        self.running: dict[Any, _Running] = {}  # by the reference to the task's answer
+        self.gpus = _gpus_per_run(self.ray)
+
+    def train(self, jobs: Sequence[Job]) -> None:
+        """Train them all; whatever ends this early cancels what runs.
+
+        What Ray has to say of nodes and workers goes to OUT/ray.log: it would print it into ours.
+        """
+        self.ledger.queue.extend(jobs)
+        try:
+            with (self.ledger.out / RAY_LOG).open("a") as log, redirect_stdout(log):
+                self._loop()
+        finally:
+            for reference in self.running:
+                with suppress(Exception):  # a cluster that is gone has nothing to cancel
+                    self.ray.cancel(reference, force=True)
+            self.ray.shutdown()
+
+    def _loop(self) -> None:
+        ledger = self.ledger
+        while ledger.queue or ledger.elsewhere or self.running:
+            while len(self.running) < self._room() and (job := ledger.next_job()) is not None:
+                if self._fetch(job):
+                    ledger.end(job, None)
+                else:
+                    self._submit(job)
+            if self.running:
+                ready, _ = self.ray.wait(list(self.running), timeout=self.poll_seconds)
+                for running in self.running.values():
+                    self._follow(running)
+                for reference in ready:
+                    self._answered(reference)
+            else:
+                time.sleep(self.poll_seconds)
+            ledger.look()
+
+    def _room(self) -> int:
+        """Tasks to have waiting: enough that a cluster that can grow is asked to."""
+        return 16 + 4 * int(self.ray.cluster_resources().get("CPU", 0))
+
+    def _submit(self, job: Job) -> None:
+        task = Task(job.definition.to_task(), self.ledger.out, job.label, job.threads, job.hash)
+        remote = self.ray.remote(_train_on_cluster).options(
+            num_cpus=job.threads,
+            num_gpus=self.gpus,
+            max_retries=RETRIES,
+            name=job.name,
+        )
+        url = None if self.storage is None else self.storage.url
+        self.running[remote.remote(task, self.plugins, url)] = _Running(
+            job, epochs=len(self._log(job))
+        )
+
+    def _follow(self, running: _Running) -> None:
+        """Tell of what a run's log has more than at the last look."""
+        log = self._log(running.job)
+        begun = len(log) > running.epochs or (self.ledger.out / running.job.hash / LOCK).exists()
+        if not running.started and begun:
+            running.started = True
+            self.ledger.watcher.started(running.job)
+        for record in log[running.epochs :]:
+            self.ledger.watcher.epoch(running.job, record)
+        # A log is shorter after a machine died before its last epoch was written there.
+        running.epochs = max(running.epochs, len(log))
+
+    def _fetch(self, job: Job) -> bool:
+        """Fetch a run that storage has finished; say whether it has."""
+        folder = self.ledger.out / job.hash
+        if self.storage is not None and self.storage.has_result(job.hash):
+            self.storage.fetch(folder)
+        return is_finished(folder)
+
+    def _log(self, job: Job) -> list[dict[str, Any]]:
+        if self.storage is not None:
+            return self.storage.log(job.hash)
+        try:
+            text = (self.ledger.out / job.hash / LOG).read_text(encoding="utf-8")
+            return [json.loads(line) for line in text.splitlines()]
+        except (OSError, ValueError):
+            return []
+
+    def _answered(self, reference: Any) -> None:
+        running = self.running.pop(reference)
+        job = running.job
+        try:
+            message: Message = self.ray.get(reference)
+        except self.ray.exceptions.RayError as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            self.ledger.died(job, f"was lost with its machine ({lines[0]})")
+            return
+        if message.kind == "busy":
+            self.ledger.leave(job)
+            return
+        failure = message.text if message.kind == "failed" else None
+        try:
+            if failure is None and not self._fetch(job):
+                failure = "its result did not arrive whole; run the same command again"
+        except RunError as error:
+            failure = str(error)
+        self.ledger.end(job, failure)
+
+
+def _train_on_cluster(task: Task, plugins: Sequence[str], url: str | None) -> Message:
+    if url is not None:
+        return _train_with_storage(task, plugins, Storage(url))
+    if not task.out.is_dir():
+        return Message(
+            "failed",
+            text=f"{task.out} is not on this machine ({os.uname().nodename}); give --out a folder "
+            "that all machines of the cluster share, or set BLOCKLAB_STORAGE",
+        )
+    return train_task(task, lambda message: None, plugins)
+
+
+def _train_with_storage(task: Task, plugins: Sequence[str], storage: Storage) -> Message:
+    """Train in a folder of this machine that is fetched before and sent after each epoch."""
+    with tempfile.TemporaryDirectory(prefix="blocklab-run-") as name:
+        folder = Path(name) / task.run_hash
+
+        def send(message: Message) -> None:
+            if message.kind == "epoch":
+                storage.send(folder, EPOCH_FILES)
+
+        try:
+            storage.fetch(folder)
+            ended = train_task(replace(task, out=Path(name)), send, plugins)
+            if ended.kind == "finished":
+                storage.send(folder)
+            return ended
+        except RunError as error:
+            return Message("failed", text=str(error))
+
+
+def _connect(address: str) -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise InputError("Ray is not installed; run: pip install 'blocklab[ray]'") from None
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"no Ray cluster at '{address}' ({said}); start one with `ray start --head`"
+        ) from None
+    return ray
+
+
+def _gpus_per_run(ray: Any) -> float:
+    """Return a GPU a run where the cluster has any, or what the variable says."""
+    given = os.environ.get(GPU_VARIABLE)
+    if given is None:
+        return 1.0 if ray.cluster_resources().get("GPU", 0) else 0.0
+    try:
+        gpus = float(given)
+    except ValueError:
+        gpus = -1.0
+    if not 0 <= gpus <= 1:
+        raise InputError(f"{GPU_VARIABLE} is from 0 to 1, a share of a GPU, not '{given}'")
+    return gpus

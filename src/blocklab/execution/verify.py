@@ -1,0 +1,138 @@
+"""Training one finished run again and comparing every bit with what its folder holds."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from blocklab.errors import InputError, RunError
+from blocklab.training.provenance import processor, versions
+from blocklab.training.run import OnEpoch, RunDefinition, execute_run
+from blocklab.training.run_folder import (
+    LOG,
+    PREDICTIONS,
+    RUN,
+    RunFolder,
+    read_result,
+    read_weights,
+)
+
+_TIMINGS = ("_seconds", "_per_second", "_overhead_percent", "_bytes")  # how these names end
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether a run trained again gave the same bits; if not, where they first differ."""
+
+    run: str
+    same: bool
+    compared: tuple[str, ...]
+    difference: str | None
+    threads: int
+    precision: str
+    memory_format: str
+    changed: tuple[str, ...]  # what is no longer as it was: versions, the processor
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        what = ", ".join(self.compared)
+        plural = "s" * (self.threads > 1)
+        with_ = f"{self.threads} thread{plural}, {self.precision}, {self.memory_format}"
+        said = f"{self.run}: the same to the bit ({what}; {with_})"
+        if not self.same:
+            said = f"{self.run}: differs: {self.difference} ({with_})"
+        return said + (f"; changed since: {', '.join(self.changed)}" if self.changed else "")
+
+
+def verify_run(
+    folder: Path, temporary: Path | None = None, on_epoch: OnEpoch | None = None
+) -> Verification:
+    """Train a finished run anew in a temporary folder, as it was trained, and compare.
+
+    Threads, precision and layout are those that the run recorded.
+
+    Raises:
+        InputError: if the folder is no run's, has no result, or its data or blocks are not here.
+        RunError: if its files are damaged, its images have changed, or training fails.
+    """
+    if not (folder / RUN).exists():
+        raise InputError(f"{folder} is not a run's folder (it has no {RUN}); name one")
+    if read_result(folder) is None:
+        raise InputError(f"{folder} has no whole result to compare with; run it to its end first")
+    run = RunFolder(folder).read_run()
+    if run is None:
+        raise RunError(f"{folder / RUN} is damaged; run its study or training again")
+    definition = RunDefinition.from_dict(run["definition"], run["data_address"])
+    with tempfile.TemporaryDirectory(dir=temporary, prefix="blocklab-verify-") as name:
+        again = RunFolder(Path(name) / definition.hash)
+        with again.locked():
+            again.write_run(run)  # which decides threads, precision and layout
+        execute_run(definition, Path(name), run["label"], on_epoch=on_epoch)
+        difference, compared = compare_runs(folder, again.path)
+    then = {**run["versions"], "cpu": run["machine"]["cpu"]}
+    now = {**versions(), "cpu": processor()}
+    changed = [f"{what} {then[what]} -> {now[what]}" for what in now if now[what] != then[what]]
+    return Verification(
+        run=str(folder),
+        same=difference is None,
+        compared=compared,
+        difference=difference,
+        threads=run["threads"],
+        precision=run["precision"],
+        memory_format=run["memory_format"],
+        changed=tuple(changed),
+    )
+
+
+def compare_runs(before: Path, after: Path) -> tuple[str | None, tuple[str, ...]]:
+    """Return where two finished runs first differ (None: nowhere), and what was compared."""
+    compared = ["log", "result"]
+    logs = [
+        [untimed(json.loads(line)) for line in (folder / LOG).read_text().splitlines()]
+        for folder in (before, after)
+    ]
+    for old, new in zip(*logs, strict=False):
+        if found := _first_difference(old, new):
+            return f"epoch {old['epoch']}, {found}", tuple(compared)
+    if len(logs[0]) != len(logs[1]):
+        return f"{len(logs[0])} epochs before, {len(logs[1])} now", tuple(compared)
+    results = [untimed(read_result(folder) or {}) for folder in (before, after)]
+    for result in results:
+        result.pop("files", None)
+    if found := _first_difference(*results):
+        return f"result, {found}", tuple(compared)
+    if results[0]["status"] != "finished":
+        return None, tuple(compared)
+    compared.append("predictions")
+    with np.load(before / PREDICTIONS) as old, np.load(after / PREDICTIONS) as new:
+        for name in old.files:
+            unequal = old[name] != new[name]
+            if np.any(unequal):
+                image = int(np.nonzero(unequal)[0][0])
+                return f"predictions, {name} of test image {image}", tuple(compared)
+    compared.append("weights")
+    weights = read_weights(before), read_weights(after)
+    for name, tensor in weights[0].items():
+        if not torch.equal(tensor, weights[1][name]):
+            return f"weights, {name}", tuple(compared)
+    return None, tuple(compared)
+
+
+def untimed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what differs between two runs of the same bits: times and memory."""
+    return {name: value for name, value in record.items() if not name.endswith(_TIMINGS)}
+
+
+def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    for name in (*old, *(name for name in new if name not in old)):
+        if old.get(name) != new.get(name):
+            return f"{name}: {old.get(name)} before, {new.get(name)} now"
+    return None

@@ -1,0 +1,1 @@
+"""Run folders -> rows over seeds: statistics, intervals over images, judged claims."""

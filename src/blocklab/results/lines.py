@@ -1,0 +1,118 @@
+"""Results as lines of named cells, for data frames and CSV files: one a run, or one a row."""
+
+from typing import Any
+
+import pandas as pd
+
+from blocklab.results.records import RunRecord
+from blocklab.results.row_result import RowResult
+from blocklab.results.statistics import Comparison
+
+RESULT_FIGURES = (
+    "test_top1_percent",
+    "test_top5_percent",
+    "test_loss",
+    "best_test_top1_percent",
+    "best_test_top5_percent",
+    "best_test_epoch",
+    "validation_top1_percent",
+    "train_seconds",
+    "images_per_second",
+    "peak_memory_bytes",
+)
+RUN_COLUMNS = (
+    *("row", "seed", "status", "epochs", *RESULT_FIGURES, "macs", "params", "cost_input_size"),
+    *("precision", "memory_format", "threads", "device", "run"),
+)
+SUMMARY_COLUMNS = (
+    *("row", "macs", "params", "cost_input_size", "seeds_planned", "seeds_finished"),
+    *(
+        f"{figure}_percent_{part}"
+        for figure in ("test_top1", "test_top5", "best_test_top1", "best_test_top5")
+        for part in ("mean", "sd", "low", "high")
+    ),
+    *(f"difference_top1_points_{part}" for part in ("mean", "low", "high")),
+    *("difference_seeds", "difference_p_uncorrected", "difference_p_holm"),
+    *("difference_p_sign_flip", "verdict", "verdict_reason"),
+    *("seeds_to_show_half_a_point_alone", "seeds_to_show_half_a_point_among_all_rows"),
+    *(f"test_top1_percent_images_{part}" for part in ("low", "high")),
+    *(
+        f"difference_top1_points_{part}"
+        for part in ("images_low", "images_high", "both_low", "both_high")
+    ),
+    *("train_seconds_mean", "images_per_second_mean"),
+    *("reported_macs_g", "reported_params_m", "reported_top1_percent", "reported_top5_percent"),
+    *("reported_size_macs", "reported_size_params", "reported_size_input_size"),
+    *("reported_note", "notes"),
+)
+
+TEXT_COLUMNS = (
+    *("row", "status", "precision", "memory_format", "device", "run", "reported_note", "notes"),
+    *("verdict", "verdict_reason"),
+)
+
+
+def frame(lines: list[dict[str, Any]], names: tuple[str, ...]) -> pd.DataFrame:
+    made = pd.DataFrame(lines, columns=pd.Index(names))
+    for name in names:
+        if name not in TEXT_COLUMNS:  # a column without any figure is still one of numbers
+            made[name] = pd.to_numeric(made[name])
+    return made
+
+
+def run_line(row: RowResult, run: RunRecord) -> dict[str, Any]:
+    """Return a run's line of `StudyResults.to_frame`, with None for what it lacks."""
+    return {
+        "row": row.name,
+        "seed": run.seed,
+        "status": run.result["status"],
+        "epochs": run.epochs,
+        **{name: run.result.get(name) for name in RESULT_FIGURES},
+        "macs": row.macs,
+        "params": row.params,
+        "cost_input_size": row.input_size,
+        **{name: run.run.get(name) for name in ("precision", "memory_format", "threads")},
+        "device": (run.run.get("machine") or {}).get("device"),
+        "run": run.hash,
+    }
+
+
+def summary_line(row: RowResult, comparison: Comparison | None) -> dict[str, Any]:
+    line: dict[str, Any] = dict.fromkeys(SUMMARY_COLUMNS)
+    line |= {"row": row.name, "macs": row.macs, "params": row.params}
+    line |= {"cost_input_size": row.input_size, "notes": "; ".join(row.notes)}
+    line |= {"seeds_planned": len(row.planned_seeds), "seeds_finished": len(row.finished)}
+    for figure in ("test_top1", "test_top5", "best_test_top1", "best_test_top5"):
+        if summary := row.over_seeds(f"{figure}_percent"):
+            for part in ("mean", "sd", "low", "high"):
+                line[f"{figure}_percent_{part}"] = getattr(summary, part)
+    line["difference_seeds"] = row.difference.n if row.difference else 0
+    if row.difference:
+        for part in ("mean", "low", "high"):
+            line[f"difference_top1_points_{part}"] = getattr(row.difference, part)
+        line["difference_p_uncorrected"] = row.difference.p
+    if comparison:
+        line |= {"verdict": comparison.word, "verdict_reason": comparison.reason or None}
+        line |= {"difference_p_holm": comparison.p_holm}
+        line |= {"difference_p_sign_flip": comparison.p_sign_flip}
+        line |= {"seeds_to_show_half_a_point_alone": comparison.seeds_alone}
+        line |= {"seeds_to_show_half_a_point_among_all_rows": comparison.seeds_among_all}
+    if images := row.over_images:
+        line |= {"test_top1_percent_images_low": images.low}
+        line |= {"test_top1_percent_images_high": images.high}
+    if images := row.difference_over_images:
+        line |= {"difference_top1_points_images_low": images.low}
+        line |= {"difference_top1_points_images_high": images.high}
+        line |= {"difference_top1_points_both_low": images.both_low}
+        line |= {"difference_top1_points_both_high": images.both_high}
+    for figure in ("train_seconds", "images_per_second"):
+        if summary := row.over_seeds(figure):
+            line[f"{figure}_mean"] = summary.mean
+    if row.reported:
+        line |= {"reported_macs_g": row.reported.macs_g, "reported_note": row.reported.note}
+        line |= {"reported_params_m": row.reported.params_m}
+        line |= {"reported_top1_percent": row.reported.top1}
+        line |= {"reported_top5_percent": row.reported.top5}
+    if row.reported_cost:
+        line |= {f"reported_size_{name}": v for name, v in vars(row.reported_cost).items()}
+    return line

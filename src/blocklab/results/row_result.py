@@ -1,0 +1,156 @@
+"""One row of a study: a model, what it costs, and what its runs over seeds came to."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from blocklab.results.image_intervals import ImageInterval, over_images
+from blocklab.results.records import RunRecord
+from blocklab.results.statistics import Difference, Summary, paired_difference, summarise
+from blocklab.study.reported import CostAt, Reported
+
+COST_TOLERANCE_PERCENT = 3.0  # tools that count differ by less; beyond it, something else differs
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One row of a study: a model, what it costs, and the runs of it that have ended.
+
+    `macs` and `params` are plain counts, `macs` for one image of `input_size` pixels a side.
+    `runs` holds one record a seed. `failed` holds a message a run that ended in an error.
+    `reported_cost` is our count at the size (and with the classes) that `reported` was counted at.
+    `tuned` holds what was chosen for this row on validation data, such as ``{"lr": 0.05}``.
+    `baseline` is filled in by `StudyResults`.
+    """
+
+    name: str
+    model: dict[str, Any]
+    macs: int
+    params: int
+    input_size: int
+    runs: tuple[RunRecord, ...]
+    planned_seeds: tuple[int, ...]
+    failed: tuple[str, ...] = ()
+    reported: Reported | None = None
+    reported_cost: CostAt | None = None
+    tuned: dict[str, Any] | None = None
+    baseline: "RowResult | None" = field(default=None, repr=False)
+
+    @cached_property
+    def finished(self) -> tuple[RunRecord, ...]:
+        """The runs that count: ended, and not diverged."""
+        return tuple(run for run in self.runs if not run.diverged)
+
+    @cached_property
+    def diverged(self) -> tuple[RunRecord, ...]:
+        """The runs whose loss stopped being a number."""
+        return tuple(run for run in self.runs if run.diverged)
+
+    @cached_property
+    def missing_seeds(self) -> tuple[int, ...]:
+        """Planned seeds that have no result, failed ones included."""
+        ended = {run.seed for run in self.runs}
+        return tuple(seed for seed in self.planned_seeds if seed not in ended)
+
+    def by_seed(self, name: str) -> dict[int, float]:
+        """Return a number of result.json for each finished seed that has it."""
+        found = {run.seed: run.figure(name) for run in self.finished}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def over_seeds(self, name: str) -> Summary | None:
+        """Summarise a number of result.json over finished seeds; None where none has it."""
+        values = self.by_seed(name)
+        return summarise(tuple(values.values())) if values else None
+
+    @cached_property
+    def top1(self) -> Summary | None:
+        """Test top-1 in %, after the last epoch."""
+        return self.over_seeds("test_top1_percent")
+
+    @cached_property
+    def top5(self) -> Summary | None:
+        """Test top-5 in %, after the last epoch."""
+        return self.over_seeds("test_top5_percent")
+
+    @cached_property
+    def best_top1(self) -> Summary | None:
+        """Test top-1 in % at the epoch that was best on the test set: optimistic."""
+        return self.over_seeds("best_test_top1_percent")
+
+    @cached_property
+    def best_top5(self) -> Summary | None:
+        """Test top-5 in % at that same epoch."""
+        return self.over_seeds("best_test_top5_percent")
+
+    @cached_property
+    def difference(self) -> Difference | None:
+        """Test top-1 minus the baseline's, in percentage points, paired by seed."""
+        if self.baseline is None:
+            return None
+        return paired_difference(
+            self.by_seed("test_top1_percent"), self.baseline.by_seed("test_top1_percent")
+        )
+
+    @cached_property
+    def over_images(self) -> ImageInterval | None:
+        """Test top-1 in %, with its interval over other test images; None without predictions."""
+        read = [run.per_image for run in self.finished]
+        return over_images([one for one in read if one]) if all(read) else None
+
+    @cached_property
+    def difference_over_images(self) -> ImageInterval | None:
+        """The difference to the baseline, with its interval over other test images."""
+        if self.baseline is None:
+            return None
+        pairs = [(a.per_image, b.per_image) for _, a, b in shared_runs(self, self.baseline)]
+        ours, theirs = [a for a, b in pairs if a and b], [b for a, b in pairs if a and b]
+        return over_images(ours, theirs) if len(ours) == len(pairs) else None
+
+    @cached_property
+    def zeros_percent(self) -> Summary | None:
+        """Zeros after the last block, in % of its outputs, over the runs that were diagnosed."""
+        shares = [run.zeros_percent for run in self.finished if run.zeros_percent is not None]
+        return summarise(shares) if shares else None
+
+    @cached_property
+    def cost_gaps_percent(self) -> dict[str, float]:
+        """How far our `reported_cost` is from the reported MACs and params, where there are any."""
+        if self.reported is None or self.reported_cost is None:
+            return {}
+        pairs = {
+            "macs": (self.reported_cost.macs / 1e9, self.reported.macs_g),
+            "params": (self.reported_cost.params / 1e6, self.reported.params_m),
+        }
+        return {name: 100 * (ours / said - 1) for name, (ours, said) in pairs.items() if said}
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know before comparing this row with another."""
+        said = []
+        if len(self.finished) < len(self.planned_seeds):
+            said.append(f"{len(self.finished)} of {len(self.planned_seeds)} seeds finished")
+        if self.diverged:
+            said.append(f"diverged, so not averaged: {_seeds(self.diverged)}")
+        epochs = self._epochs()
+        if len(epochs) > 1:
+            said.append(f"its runs differ in epochs: {' and '.join(map(str, epochs))}")
+        elif self.baseline and epochs and (others := self.baseline._epochs()) not in ([], epochs):
+            said.append(f"{epochs[0]} epochs, the baseline {' and '.join(map(str, others))}")
+        if self.difference and self.difference.n < len(self.finished):
+            said.append(f"the baseline has {self.difference.n} of its {len(self.finished)} seeds")
+        return tuple(said)
+
+    def _epochs(self) -> list[int]:
+        return sorted({run.epochs for run in self.finished if run.epochs is not None})
+
+
+def shared_runs(one: RowResult, other: RowResult) -> list[tuple[int, RunRecord, RunRecord]]:
+    """Return seed and both runs for each seed that both rows have finished, in the seeds' order."""
+    theirs = {run.seed: run for run in other.finished}
+    pairs = [(run.seed, run, theirs[run.seed]) for run in one.finished if run.seed in theirs]
+    return sorted(pairs, key=lambda pair: pair[0])
+
+
+def _seeds(runs: tuple[RunRecord, ...]) -> str:
+    numbers = ", ".join(str(run.seed) for run in runs)
+    return f"seed{'s' if len(runs) > 1 else ''} {numbers}"

@@ -1,0 +1,140 @@
+"""Run folders become one table: what each row costs, reaches, and gains on the baseline."""
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from blocklab.results.lines import RUN_COLUMNS, SUMMARY_COLUMNS, frame, run_line, summary_line
+from blocklab.results.records import RunRecord
+from blocklab.results.row_result import RowResult, shared_runs
+from blocklab.results.statistics import SAME, Comparison, Planning, compare, plan_seeds
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """All that a page or a table says of a study. Rows may lack runs, and may have none."""
+
+    title: str
+    description: str
+    data: dict[str, Any]
+    recipe: dict[str, Any]
+    recipe_name: str
+    seeds: tuple[int, ...]
+    varies: tuple[str, ...]
+    baseline: str | None
+    rows: tuple[RowResult, ...]
+    notes: tuple[str, ...] = ()
+    command: str | None = None
+    claims: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Tell each row which one it is compared with."""
+        baseline = next((row for row in self.rows if row.name == self.baseline), None)
+        object.__setattr__(
+            self,
+            "rows",
+            tuple(replace(r, baseline=None if r is baseline else baseline) for r in self.rows),
+        )
+
+    @cached_property
+    def runs(self) -> tuple[tuple[RowResult, RunRecord], ...]:
+        """Every run that has ended, diverged ones included, with its row."""
+        return tuple((row, run) for row in self.rows for run in row.runs)
+
+    @cached_property
+    def comparisons(self) -> dict[str, Comparison]:
+        """A verdict for each row but the baseline; empty where no baseline is among the rows."""
+        compared = {row.name: row for row in self.rows if row.baseline is not None}
+        identical = {
+            name
+            for name, row in compared.items()
+            if row.baseline is not None and self.identical_seeds(row, row.baseline)
+        }
+        return compare({name: row.difference for name, row in compared.items()}, identical)
+
+    @cached_property
+    def planning(self) -> Planning | None:
+        """What the spread of all rows' differences says about how many seeds are needed."""
+        return plan_seeds(self.comparisons.values())
+
+    def identical_seeds(self, one: RowResult, other: RowResult) -> tuple[int, ...]:
+        """Return the seeds that two rows share, if from each they gave the same bits, else ().
+
+        The same bits are the same five classes and the same loss on every test image.
+        """
+        shared = shared_runs(one, other)
+        for _, ours, theirs in shared:
+            a, b = ours.per_image, theirs.per_image
+            if a is None or b is None or a.bits != b.bits:
+                return ()
+        return tuple(seed for seed, _, _ in shared)
+
+    @cached_property
+    def identical(self) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
+        """Names of rows that compute one function, with the seeds that show it."""
+        by_bits: dict[Any, list[RowResult]] = {}
+        for row in self.rows:
+            for run in row.finished:
+                if run.per_image is not None:
+                    by_bits.setdefault((run.seed, run.per_image.bits), []).append(row)
+        found: dict[tuple[str, ...], tuple[int, ...]] = {}
+        for rows in by_bits.values():
+            first, *others = rows
+            same = [(row, self.identical_seeds(first, row)) for row in others]
+            if names := tuple(row.name for row, seeds in same if seeds):
+                found[first.name, *names] = min((s for _, s in same if s), key=len)
+        return tuple(found.items())
+
+    @cached_property
+    def identical_lines(self) -> tuple[str, ...]:
+        """`identical` in words, a line for each set of rows."""
+        return tuple(
+            f"{' and '.join(names)}: {SAME}, same bits on every seed (seeds "
+            f"{', '.join(map(str, seeds))}), so nothing ranks one above the other"
+            for names, seeds in self.identical
+        )
+
+    @cached_property
+    def reads_test_set_every_epoch(self) -> bool:
+        """Whether any run looked at the test set before its last epoch."""
+        return any("test_top1_percent" in line for _, run in self.runs for line in run.log)
+
+    @cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """The study's notes, then each row's, then what is known about reported figures."""
+        said = list(self.notes)
+        has_baseline = any(row.name == self.baseline and row.top1 for row in self.rows)
+        if self.baseline and not has_baseline and any(row.top1 for row in self.rows):
+            said.append(f"no differences: the baseline {self.baseline} has no finished run")
+        if self.reads_test_set_every_epoch:
+            said.append("the test set was read after every epoch: a best epoch by it is optimistic")
+        said += self.identical_lines
+        for part in ("precision", "threads", "versions", "machine"):
+            if len({json.dumps(run.run.get(part), sort_keys=True) for _, run in self.runs}) > 1:
+                said.append(f"the runs differ in {part}")
+        said += [f"{row.name}: {note}" for row in self.rows for note in row.notes]
+        for row in self.rows:
+            if row.reported and row.reported.note:
+                said.append(f"{row.name}, as reported: {row.reported.note}")
+        said += dict.fromkeys(
+            f"erratum {text}" if text[:1].isdigit() else f"erratum: {text}"
+            for row in self.rows
+            if row.reported
+            for text in row.reported.errata
+        )
+        return tuple(said)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one line a run that has ended; a figure that it lacks is missing, not 0."""
+        return frame([run_line(row, run) for row, run in self.runs], RUN_COLUMNS)
+
+    def summary_frame(self) -> pd.DataFrame:
+        """Return one line a row; a figure that it lacks is missing, not 0."""
+        return frame(self.summary_lines(), SUMMARY_COLUMNS)
+
+    def summary_lines(self) -> list[dict[str, Any]]:
+        """Return the lines of `summary_frame` with whole numbers whole and None for missing."""
+        return [summary_line(row, self.comparisons.get(row.name)) for row in self.rows]

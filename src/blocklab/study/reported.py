@@ -1,0 +1,27 @@
+"""What a publication printed for a row, and our count of what it counted."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a publication printed for a row: G, M, %, %, and what is known about the figures.
+
+    `errata` explain a cost that is not ours, each as ``number: text`` or as text alone.
+    """
+
+    macs_g: float | None = None
+    params_m: float | None = None
+    top1: float | None = None
+    top5: float | None = None
+    note: str | None = None
+    errata: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CostAt:
+    """MACs of one image of `input_size` pixels a side, and parameters; both are counts."""
+
+    macs: int
+    params: int
+    input_size: int

@@ -1,0 +1,82 @@
+"""What a run is run on, and what run.json says of it."""
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from blocklab.data.image_data import ImageData
+from blocklab.measure.cost import Cost
+from blocklab.training.device import Setup, available_cores
+
+
+def describe_run(
+    definition: dict[str, Any],
+    source: str,
+    label: str,
+    data: ImageData,
+    counted: Cost,
+    setup: Setup,
+    threads: int,
+) -> dict[str, Any]:
+    """Return what run.json says: the definition, on what it runs, and facts about its data."""
+    return {
+        "definition": definition,
+        "data_address": _absolute(source),
+        "label": label,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "machine": {
+            "cpu": processor(),
+            "cores": available_cores(),
+            "device": str(setup.device)
+            if setup.device.type == "cpu"
+            else torch.cuda.get_device_name(setup.device),
+        },
+        **setup.describe(),
+        "threads": threads,
+        "class_names": list(data.class_names),
+        "image_size": data.image_size,
+        "train_images": len(data.train),
+        "validation_images": len(data.validation),
+        "test_images": len(data.test),
+        "data_fingerprint": data.fingerprint,
+        "data_mean": list(data.mean),
+        "data_std": list(data.std),
+        "cost": {
+            "macs": counted.macs,
+            "params": counted.params,
+            "input_size": data.image_size,
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a run's bits may depend on."""
+    return {
+        "blocklab": version("blocklab"),
+        "torch": str(torch.__version__),  # it is of a class of its own
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _absolute(source: str) -> str:
+    """Return an address whose path holds from any folder."""
+    kind, colon, path = source.partition(":")
+    return f"{kind}:{Path(path).expanduser().absolute()}" if colon else source
+
+
+def processor() -> str:
+    """Name the processor."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

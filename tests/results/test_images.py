@@ -1,0 +1,160 @@
+"""Per-image results: intervals over test images, against loops and by simulation, and bits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from blocklab.errors import RunError
+from blocklab.results.image_intervals import PerImage, over_images, read_per_image
+
+
+def images_of(correct: np.ndarray, order: int = 7) -> PerImage:
+    return PerImage(correct.astype(bool), (), order)
+
+
+def save(folder: Path, correct: np.ndarray, **changes: np.ndarray) -> Path:
+    folder.mkdir(parents=True)
+    labels = np.arange(len(correct)) % 10
+    top = np.stack([np.where(correct, labels, 99), *[labels + k for k in (20, 30, 40, 50)]], 1)
+    arrays = {"labels": labels, "top5": top, "loss": np.linspace(0, 1, len(correct), dtype="f4")}
+    with (folder / "predictions.npz").open("wb") as file:
+        np.savez_compressed(file, **(arrays | changes))  # type: ignore[arg-type]
+    return folder
+
+
+def test_predictions_are_read(tmp_path: Path) -> None:
+    correct = np.array([True, False, True, True])
+    read = read_per_image(save(tmp_path / "run", correct))
+    assert read is not None
+    assert read.correct.tolist() == correct.tolist()
+    assert [name for name, _, _ in read.bits] == ["labels.npy", "loss.npy", "top5.npy"]
+    assert read_per_image(tmp_path) is None
+
+
+def test_bits_differ_where_one_bit_differs(tmp_path: Path) -> None:
+    correct = np.array([True, False, True, True])
+    loss = np.linspace(0, 1, 4, dtype="f4")
+    first = read_per_image(save(tmp_path / "a", correct))
+    again = read_per_image(save(tmp_path / "b", correct))
+    loss[2] = np.nextafter(loss[2], np.float32(2))
+    other = read_per_image(save(tmp_path / "c", correct, loss=loss))
+    assert first and again and other
+    assert first.bits == again.bits
+    assert first.bits != other.bits
+    assert first.order == other.order
+
+
+def test_damaged_predictions_are_named(tmp_path: Path) -> None:
+    folder = save(tmp_path / "run", np.ones(50, dtype=bool))
+    whole = (folder / "predictions.npz").read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 3] ^= 0x10
+    for content in (whole[:-30], whole[:60], b"", bytes(flipped)):
+        (folder / "predictions.npz").write_bytes(content)
+        with pytest.raises(RunError) as caught:
+            read_per_image(folder)
+        assert str(folder / "predictions.npz") in str(caught.value)
+        assert "run again" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    save(tmp_path / "short", np.ones(4, dtype=bool), labels=np.arange(3))
+    with pytest.raises(RunError, match="do not belong together"):
+        read_per_image(tmp_path / "short")
+
+
+def test_one_seed_is_the_paired_t_interval_over_images() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.random(400) < 0.7, rng.random(400) < 0.6
+    found = over_images([images_of(ours)], [images_of(theirs)])
+    assert found is not None
+    expected = stats.ttest_rel(ours.astype(float), theirs.astype(float)).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((100 * expected.low, 100 * expected.high))
+    assert found.mean == pytest.approx(100 * (ours.mean() - theirs.mean()))
+    assert (found.both_low, found.both_high, found.images) == (None, None, 400)
+
+
+def test_interval_over_images_agrees_with_a_bootstrap() -> None:
+    rng = np.random.default_rng(1)
+    ease = rng.normal(0.5, 1, 1000)
+    ours = [images_of(ease + rng.normal(0.1, 0.5, 1000) > 0) for _ in range(3)]
+    theirs = [images_of(ease + rng.normal(0.0, 0.5, 1000) > 0) for _ in range(3)]
+    found = over_images(ours, theirs)
+    assert found is not None
+    gaps = np.mean([1.0 * a.correct - b.correct for a, b in zip(ours, theirs, strict=True)], 0)
+    drawn = stats.bootstrap((gaps,), np.mean, method="percentile", rng=2).confidence_interval
+    width = 100 * (drawn.high - drawn.low)
+    assert found.high - found.low == pytest.approx(width, rel=0.06)
+    assert (found.low + found.high) / 2 == pytest.approx(found.mean)
+
+
+def test_both_sources_by_a_two_way_table_worked_out_in_a_loop() -> None:
+    rng = np.random.default_rng(5)
+    table = (rng.random((3, 40)) < 0.6).astype(float)
+    seeds, images = table.shape
+    grand = table.sum() / (seeds * images)
+    square_seeds = sum(images * (table[s].mean() - grand) ** 2 for s in range(seeds)) / 2
+    square_images = sum(seeds * (table[:, i].mean() - grand) ** 2 for i in range(images)) / 39
+    rest = 0.0
+    for s in range(seeds):
+        for i in range(images):
+            rest += (table[s, i] - table[s].mean() - table[:, i].mean() + grand) ** 2
+    rest /= 2 * 39
+    assert square_images > rest
+    of_seeds = stats.t.ppf(0.975, 2) ** 2 * square_seeds / (seeds * images)
+    of_images = stats.t.ppf(0.975, 39) ** 2 * (square_images - rest) / (seeds * images)
+    half = (of_seeds + of_images) ** 0.5
+    found = over_images([images_of(row) for row in table])
+    assert found is not None
+    assert found.both_high == pytest.approx(100 * (grand + half), rel=1e-5)
+    assert found.both_low == pytest.approx(100 * (grand - half), rel=1e-5)
+
+
+def test_other_images_or_none_have_no_interval() -> None:
+    ones = np.ones(10)
+    assert over_images([]) is None
+    assert over_images([images_of(ones)], [images_of(ones, order=8)]) is None
+    assert over_images([images_of(ones)], [images_of(np.ones(11))]) is None
+    assert over_images([images_of(np.ones(1))]) is None
+
+
+def test_networks_that_never_differ_have_an_interval_of_no_width() -> None:
+    same = [images_of(np.arange(10) % 2), images_of(np.arange(10) % 3 == 0)]
+    found = over_images(same, same)
+    assert found is not None
+    assert (found.mean, found.low, found.high, found.both_low, found.both_high) == (0,) * 5
+
+
+@pytest.mark.parametrize(
+    ("seeds", "images", "between_seeds", "between_images", "own"),
+    [
+        (2, 4000, 0.02, 1.0, 0.0),
+        (3, 1000, 0.0, 1.0, 0.3),  # images decide
+        (3, 500, 0.06, 0.5, 0.0),
+        (5, 2000, 0.2, 1.0, 0.3),  # seeds decide
+        (10, 500, 0.05, 2.0, 0.3),
+    ],
+)
+def test_intervals_over_images_cover_what_they_say(
+    seeds: int, images: int, between_seeds: float, between_images: float, own: float
+) -> None:
+    # An image is classified if its ease (for every network, and for networks of one design), its
+    # network's skill and chance add up to more than 0, so the accuracy over all images and all
+    # seeds is known.
+    rng = np.random.default_rng(seeds)
+    shift, chance, times = 0.3, 0.7, 600
+    held = {"images": 0, "both": 0}
+    for _ in range(times):
+        ease = rng.normal(0, between_images, images) + rng.normal(0, own, (2, 1, images))
+        skill = rng.normal(0, between_seeds, (2, seeds, 1))
+        skill[0] += shift
+        right = ease + skill + rng.normal(0, chance, (2, seeds, images)) > 0
+        found = over_images(*([images_of(row) for row in one] for one in right))
+        assert found is not None and found.both_low is not None and found.both_high is not None
+        over_chance = np.sqrt(between_images**2 + own**2 + chance**2)
+        of_these = stats.norm.cdf(skill / over_chance).mean((1, 2))
+        of_all = stats.norm.cdf(np.array([shift, 0]) / np.hypot(over_chance, between_seeds))
+        held["images"] += found.low <= 100 * (of_these[0] - of_these[1]) <= found.high
+        held["both"] += found.both_low <= 100 * (of_all[0] - of_all[1]) <= found.both_high
+    for covered in held.values():
+        assert 0.93 <= covered / times <= 0.97 + 2 * (0.97 * 0.03 / times) ** 0.5

@@ -1,0 +1,219 @@
+"""Run folders read back, whole and damaged, and what a row says of them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blocklab.errors import RunError
+from blocklab.results.image_intervals import PerImage
+from blocklab.results.records import RunRecord, read_run
+from blocklab.results.row_result import RowResult, shared_runs
+from blocklab.results.study_results import StudyResults
+from blocklab.study.reported import Reported
+
+
+def write_run(folder: Path, seed: int = 0, **result: object) -> Path:
+    folder.mkdir(parents=True)
+    run = {"definition": {"seed": seed}, "precision": "bf16-mixed", "machine": {"device": "cpu"}}
+    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "log.jsonl").write_text('{"epoch": 1, "train_loss": 4.6}\n{"epoch": 2}\n')
+    given = {"status": "finished", "epochs": 2, "test_top1_percent": 50.0} | result
+    (folder / "result.json").write_text(json.dumps(given))
+    return folder
+
+
+def record(seed: int, top1: float | None, epochs: int = 5, **run: object) -> RunRecord:
+    status = "diverged" if top1 is None else "finished"
+    result = {"status": status, "epochs": epochs, "test_top1_percent": top1}
+    result |= {"test_top5_percent": top1}
+    return RunRecord(f"{seed:016x}", seed, Path("runs") / f"{seed:016x}", run, [], result)
+
+
+def row(
+    name: str, *runs: RunRecord, planned: int = 3, reported: Reported | None = None
+) -> RowResult:
+    return RowResult(
+        name, {}, 2_586_000_000, 16_360_000, 224, runs, tuple(range(planned)), (), reported
+    )
+
+
+def study(*rows: RowResult, baseline: str | None = "base") -> StudyResults:
+    return StudyResults("t", "", {}, {}, "short", (0, 1, 2), (), baseline, rows)
+
+
+def test_a_finished_run_is_read(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "00ff", seed=7, test_top5_percent=80.0))
+    assert run is not None
+    assert (run.hash, run.seed, run.epochs, run.diverged) == ("00ff", 7, 2, False)
+    assert run.figure("test_top5_percent") == 80.0
+    assert run.figure("best_test_top1_percent") is None
+    assert [line["epoch"] for line in run.log] == [1, 2]
+
+
+def test_a_run_without_result_is_not_finished(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "result.json").unlink()
+    assert read_run(folder) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("result.json", '{"status": "fini'),
+        ("result.json", "[]"),
+        ("result.json", '{"status": "stopped"}'),
+        ("result.json", '{"status": "finished", "test_top1_percent": null}'),
+        ("result.json", '{"status": "finished", "test_top1_percent": NaN}'),
+        ("run.json", '{"definition": {}}'),
+        ("run.json", "{"),
+        ("log.jsonl", '{"epoch": 1}\n{"epo'),
+        ("log.jsonl", '{"loss": 1}\n'),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, text: str) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / name).write_text(text)
+    with pytest.raises(RunError) as caught:
+        read_run(folder)
+    assert str(folder / name) in str(caught.value)
+    assert "run again" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["run.json", "log.jsonl"])
+def test_a_file_that_is_gone_is_named(tmp_path: Path, name: str) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / name).unlink()
+    with pytest.raises(RunError, match=name):
+        read_run(folder)
+
+
+def test_diverged_runs_are_kept_but_never_averaged() -> None:
+    # a diverged run may have figures; they must not count
+    bad = record(1, None)
+    bad.result["test_top1_percent"] = 1.0
+    results = study(row("base", record(0, 60.0), bad, record(2, 62.0)))
+    only = results.rows[0]
+    assert only.top1 is not None
+    assert (only.top1.mean, only.top1.n) == (61.0, 2)
+    assert results.to_frame()["status"].tolist() == ["finished", "diverged", "finished"]
+    assert only.notes == ("2 of 3 seeds finished", "diverged, so not averaged: seed 1")
+
+
+def test_difference_is_to_the_named_baseline() -> None:
+    base = row("base", record(0, 60.0), record(1, 61.0), record(2, 62.0))
+    better = row("better", record(2, 64.0), record(0, 61.0), record(1, 62.0))
+    first, second = study(base, better).rows
+    assert first.difference is None
+    assert second.difference is not None
+    assert second.difference.values == (1.0, 1.0, 2.0)
+    # the same rows under another baseline
+    swapped = replace(study(base, better), baseline="better").rows
+    assert swapped[1].difference is None
+    assert swapped[0].difference is not None
+    assert swapped[0].difference.values == (-1.0, -1.0, -2.0)
+
+
+def test_a_baseline_that_is_missing_is_said() -> None:
+    results = study(row("other", record(0, 60.0), planned=1))
+    assert results.rows[0].difference is None
+    assert results.remarks == ("no differences: the baseline base has no finished run",)
+    assert study(row("other", record(0, 60.0), planned=1), baseline=None).remarks == ()
+
+
+def test_rows_that_differ_in_epochs_or_seeds_are_noted() -> None:
+    base = row("base", record(0, 60.0), record(1, 60.0), planned=2)
+    mixed = row("mixed", record(0, 60.0), record(1, 60.0, epochs=3), planned=2)
+    short = row("short", record(0, 60.0, epochs=3), record(5, 61.0, epochs=3), planned=2)
+    notes = [one.notes for one in study(base, mixed, short).rows]
+    assert notes == [
+        (),
+        ("its runs differ in epochs: 3 and 5",),
+        ("3 epochs, the baseline 5", "the baseline has 1 of its 2 seeds"),
+    ]
+
+
+def test_unlike_setups_and_reported_notes_are_remarks() -> None:
+    reported = Reported(top1=46.05, note="a misprint")
+    base = row(
+        "base",
+        record(0, 60.0, precision="32", threads=1),
+        record(1, 61.0, precision="bf16", threads=1),
+        planned=2,
+        reported=reported,
+    )
+    assert study(base).remarks == ("the runs differ in precision", "base, as reported: a misprint")
+
+
+def test_frames_have_units_and_numbers() -> None:
+    base = row("base", record(0, 60.0), record(1, 61.0), record(2, 62.0))
+    none = row("none", reported=Reported(macs_g=2.5, params_m=6.36, top1=46.05, top5=75.0))
+    frame = study(base, none).summary_frame().set_index("row")
+    assert frame.loc["base", "test_top1_percent_mean"] == 61.0
+    assert frame.loc["base", "test_top1_percent_sd"] == 1.0
+    assert frame.loc["base", "test_top1_percent_low"] == pytest.approx(61 - 2.484138, abs=1e-5)
+    assert frame.loc["base", "seeds_finished"] == 3
+    assert frame["test_top1_percent_mean"].isna().tolist() == [False, True]
+    assert frame.loc["none", "reported_params_m"] == 6.36
+    assert frame["macs"].tolist() == [2_586_000_000] * 2
+    assert frame["best_test_top1_percent_mean"].dtype == float  # though no row has one
+    runs = study(base, none).to_frame()
+    assert runs["seed"].tolist() == [0, 1, 2]
+    assert runs["cost_input_size"].tolist() == [224] * 3
+
+
+def test_frames_of_nothing_keep_their_columns() -> None:
+    empty = study()
+    assert len(empty.to_frame()) == len(empty.summary_frame()) == 0
+    assert "test_top1_percent" in empty.to_frame().columns
+    assert "test_top1_percent_mean" in empty.summary_frame().columns
+
+
+def with_bits(run: RunRecord, bits: int) -> RunRecord:
+    images = PerImage(np.ones(4, dtype=bool), (("loss.npy", 16, bits),), 1)
+    run.__dict__["per_image"] = images  # as if read
+    return run
+
+
+def test_rows_are_identical_only_where_every_shared_seed_is() -> None:
+    base = row("base", *(with_bits(record(s, 60.0 + s), s) for s in range(3)))
+    twin = row("twin", *(with_bits(record(s, 60.0 + s), s) for s in (2, 0)))
+    half = row("half", with_bits(record(0, 60.0), 0), with_bits(record(1, 61.0), 99))
+    bare = row("bare", *(record(s, 60.0 + s) for s in range(3)))
+    results = study(base, twin, half, bare)
+    rows = {one.name: one for one in results.rows}
+    assert results.identical_seeds(rows["base"], rows["twin"]) == (0, 2)
+    assert results.identical_seeds(rows["base"], rows["half"]) == ()
+    assert results.identical_seeds(rows["base"], rows["bare"]) == ()  # nothing to compare
+    assert results.identical == ((("base", "twin"), (0, 2)),)
+    words = {name: one.word for name, one in results.comparisons.items()}
+    assert words == {
+        "twin": "identical function",
+        "half": "no difference shown",
+        "bare": "no difference shown",
+    }
+    assert "base and twin: identical function, same bits on every seed (seeds 0, 2)" in " ".join(
+        results.remarks
+    )
+
+
+def test_runs_are_paired_by_seed_whatever_their_order() -> None:
+    one = row("one", record(2, 1.0), record(0, 1.0), record(1, None))
+    other = row("other", record(0, 1.0), record(1, 1.0), record(2, 1.0))
+    assert [seed for seed, _, _ in shared_runs(one, other)] == [0, 2]
+
+
+def test_a_damaged_diagnosis_is_named_and_an_odd_one_counts_for_nothing(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    for text, expected in (('{"last_block": {"zero_percent": 81.5}}', 81.5), ("{}", None)):
+        (folder / "diagnosis.json").write_text(text)
+        run = read_run(folder)
+        assert run is not None
+        assert run.zeros_percent == expected
+    (folder / "diagnosis.json").write_text("{")
+    run = read_run(folder)
+    assert run is not None
+    with pytest.raises(RunError, match=r"diagnosis\.json"):
+        _ = run.zeros_percent
