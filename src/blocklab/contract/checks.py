@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from blocklab.blocks.protocol import fold_parts, folds, merge_parts, merges, width_of
 from blocklab.blocks.registry import create_block
 from blocklab.contract.options import options_change_something
 from blocklab.contract.trial import (
@@ -43,9 +44,9 @@ def shape(subject: Subject) -> str:
     for place in subject.places():
         block = subject.build(place)
         stride = place.get("stride", 1)
-        width = place.get("out_channels", getattr(block, "out_channels", place.get("channels")))
-        if subject.info.kind == "attention":
-            width = place["channels"]
+        width = place.get("out_channels") or place["channels"]
+        if subject.info.kind in ("token_mixer", "ffn_mixer"):
+            width = width_of(block, width)
         for height, breadth in SIZES:
             for training, batch in ((True, BATCH), (False, BATCH), (False, 1)):
                 mode = "training" if training else "evaluation"
@@ -323,20 +324,41 @@ def countable(subject: Subject) -> str:
     )
 
 
-def merges(subject: Subject) -> str:
-    """`merge()`, where it has one, leaves its outputs in evaluation as they were."""
+def merging(subject: Subject) -> str:
+    """`merge()`, where it or a part has one, leaves its outputs in evaluation as they were."""
     for place in subject.places():
         block = subject.build(place, dtype=torch.float64)
-        merge = getattr(block, "merge", None)
-        if not callable(merge):
+        if not any(merges(part) for part in block.modules()):
             raise NotApplicable("it has no merge()")
         x = subject.images(place, dtype=torch.float64)
         with torch.no_grad():
             expected = forward(block, x)
-            merge()
-            if not difference(forward(block, x), expected) < 1e-9:
-                raise CheckFailed("merge() changes the output")
-    return "same outputs after merge()"
+            for what in ("merge()", "a second merge()"):
+                merge_parts(block)
+                if not difference(forward(block, x), expected) < 1e-9:
+                    raise CheckFailed(f"{what} changes the output{told(place)}")
+        names = block.state_dict().keys()
+        with where("merged on the meta device, where its cost is counted"), torch.device("meta"):
+            other = create_block(subject.info.kind, subject.spec, **place)
+            merge_parts(other)
+        if other.state_dict().keys() != names:
+            raise CheckFailed(f"merge() leaves other tensors on the meta device{told(place)}")
+    return "same outputs after merge(), and after a second one"
+
+
+def folding(subject: Subject) -> str:
+    """`fold_norms()`, where it or a part has one, leaves its outputs in evaluation as they were."""
+    for place in subject.places():
+        block = subject.build(place, dtype=torch.float64)
+        if not any(folds(part) for part in block.modules()):
+            raise NotApplicable("it has no fold_norms()")
+        x = subject.images(place, dtype=torch.float64)
+        with torch.no_grad():
+            expected = forward(block, x)
+            folded = fold_parts(block)
+            if not difference(forward(folded, x), expected) < 1e-9:
+                raise CheckFailed(f"fold_norms() changes the output{told(place)}")
+    return "same outputs after fold_norms()"
 
 
 CHECKS: dict[str, Callable[[Subject], str]] = {
@@ -353,5 +375,6 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "channels_last": channels_last,
     "compile": compiles,
     "cost": countable,
-    "merge": merges,
+    "merge": merging,
+    "fold_norms": folding,
 }
