@@ -45,6 +45,11 @@ class TwoKernels(nn.Module):
             self.one.weight += F.pad(narrow.weight, [1] * 4)
             self.one.bias += narrow.bias
 """
+TWICE = """\
+def merge(self):
+        if self.one is not None:
+            self.one.bias += 1"""
+ON_META = "self.one is None and not self.wide.weight.is_meta:\n        "
 KERNELS = ("layer1.0.conv1", "layer2.0.conv1")
 
 
@@ -91,6 +96,8 @@ def test_deployed_it_is_merged_once(tmp_path: Path) -> None:
     x = images()
     with torch.inference_mode():
         assert relative(deployed(x), model(x)) < 1e-5
+    alone: Any = deploy(model.layer1[0].conv1)
+    assert alone.deploy_report.merged == ("",) and alone.one is not None
     again: Any = deploy(deployed)
     assert again.deploy_report.merged == ()
     with torch.inference_mode():
@@ -161,6 +168,8 @@ def test_the_card_tries_it(tmp_path: Path) -> None:
     ("was", "becomes", "said"),
     [
         ("if self.one is None:\n", "if True:\n", "AttributeError"),
+        ("def merge(self):", TWICE, "a second merge() changes the output"),
+        ("self.one is None:\n        ", ON_META, "leaves other tensors on the meta device"),
         ("+= narrow.bias", "+= 2 * narrow.bias", "merge() changes the output"),
         ("one is None:\n", "one is None and float(self.wide.bias[0]) < 9:\n", "the meta device"),
     ],

@@ -125,14 +125,16 @@ def _shortcut(kind: str, in_channels: int, out_channels: int, stride: int) -> nn
     )
 
 
-def _create_mixer(
-    spec: BlockSpec, *, out_channels: int, activation: str, **told: Any
-) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Return a mixer and its norm and activation; one that brings its own gets identities."""
-    mixer = create_block("mixer", spec, out_channels=out_channels, activation=activation, **told)
+_Layer = tuple[nn.Module, nn.Module, nn.Module]  # a convolution, its norm, its activation
+
+
+def _create_mixer(spec: BlockSpec, told: dict[str, Any], in_channels: int) -> _Layer:
+    """Build a mixer, which may bring its own norm and activation; it gets identities then."""
+    mixer = create_block("mixer", spec, in_channels=in_channels, **told)
     if brings_norm_and_activation(mixer):
         return mixer, nn.Identity(), nn.Identity()
-    return mixer, nn.BatchNorm2d(out_channels), create_activation(activation, inplace=True)
+    act = create_activation(told["activation"], inplace=True)
+    return mixer, nn.BatchNorm2d(told["out_channels"]), act
 
 
 class ResidualBlock(nn.Module):
@@ -159,29 +161,26 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         width, out_channels = mixer_width(mixer, planes), planes * self.expansion
-        create_mixer = partial(
-            _create_mixer,
-            mixer,
-            out_channels=width,
-            stride=stride,
-            first_in_stage=first_in_stage,
-            activation=activation,
-        )
-        self.build_branch(in_channels, width, out_channels, activation, create_mixer)
+        told = {
+            "out_channels": width,
+            "stride": stride,
+            "first_in_stage": first_in_stage,
+            "activation": activation,
+        }
+        create_mixer = partial(_create_mixer, mixer, told)
+        self.build_branch((in_channels, width, out_channels), activation, create_mixer)
         self.attention = attention
         self.downsample = _shortcut(downsample, in_channels, out_channels, stride)
         self.drop_path = DropPath(drop_path)
         self.act = create_activation(activation, inplace=True)
 
     def build_branch(
-        self,
-        in_channels: int,
-        width: int,
-        out_channels: int,
-        activation: str,
-        create_mixer: Callable[..., tuple[nn.Module, nn.Module, nn.Module]],
+        self, widths: tuple[int, int, int], activation: str, create_mixer: Callable[[int], _Layer]
     ) -> None:
-        """Set the branch's parts; `create_mixer` takes `in_channels` and gives `width`."""
+        """Set the branch's parts, of `widths` where it begins, inside and where it ends.
+
+        `create_mixer` takes the channels that enter the mixer; the inner width leaves it.
+        """
         raise NotImplementedError
 
     def branch(self, x: Tensor) -> Tensor:
@@ -211,14 +210,10 @@ class BasicBlock(ResidualBlock):
     layers = 2
 
     def build_branch(
-        self,
-        in_channels: int,
-        width: int,
-        out_channels: int,
-        activation: str,
-        create_mixer: Callable[..., tuple[nn.Module, nn.Module, nn.Module]],
+        self, widths: tuple[int, int, int], activation: str, create_mixer: Callable[[int], _Layer]
     ) -> None:
-        self.conv1, self.bn1, self.act1 = create_mixer(in_channels=in_channels)
+        in_channels, width, out_channels = widths
+        self.conv1, self.bn1, self.act1 = create_mixer(in_channels)
         self.conv2 = SmallMapConv2d(width, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
 
@@ -234,17 +229,13 @@ class Bottleneck(ResidualBlock):
     layers = 3
 
     def build_branch(
-        self,
-        in_channels: int,
-        width: int,
-        out_channels: int,
-        activation: str,
-        create_mixer: Callable[..., tuple[nn.Module, nn.Module, nn.Module]],
+        self, widths: tuple[int, int, int], activation: str, create_mixer: Callable[[int], _Layer]
     ) -> None:
+        in_channels, width, out_channels = widths
         self.conv1 = SmallMapConv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.act1 = create_activation(activation, inplace=True)
-        self.conv2, self.bn2, self.act2 = create_mixer(in_channels=width)
+        self.conv2, self.bn2, self.act2 = create_mixer(width)
         self.conv3 = SmallMapConv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
 

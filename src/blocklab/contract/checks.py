@@ -7,8 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from blocklab.blocks.protocol import fold_parts, folds, merge_parts, merges, width_of
+from blocklab.blocks.protocol import width_of
 from blocklab.blocks.registry import create_block
+from blocklab.contract.deployed_forms import folding, merging
 from blocklab.contract.options import options_change_something
 from blocklab.contract.trial import (
     BATCH,
@@ -322,43 +323,6 @@ def countable(subject: Subject) -> str:
         f"{counted.macs / 1e6:.3f} M MACs on an 8x8 map of {channels} channels, "
         f"{counted.params / 1e3:.2f} k params"
     )
-
-
-def merging(subject: Subject) -> str:
-    """`merge()`, where it or a part has one, leaves its outputs in evaluation as they were."""
-    for place in subject.places():
-        block = subject.build(place, dtype=torch.float64)
-        if not any(merges(part) for part in block.modules()):
-            raise NotApplicable("it has no merge()")
-        x = subject.images(place, dtype=torch.float64)
-        with torch.no_grad():
-            expected = forward(block, x)
-            for what in ("merge()", "a second merge()"):
-                merge_parts(block)
-                if not difference(forward(block, x), expected) < 1e-9:
-                    raise CheckFailed(f"{what} changes the output{told(place)}")
-        names = block.state_dict().keys()
-        with where("merged on the meta device, where its cost is counted"), torch.device("meta"):
-            other = create_block(subject.info.kind, subject.spec, **place)
-            merge_parts(other)
-        if other.state_dict().keys() != names:
-            raise CheckFailed(f"merge() leaves other tensors on the meta device{told(place)}")
-    return "same outputs after merge(), and after a second one"
-
-
-def folding(subject: Subject) -> str:
-    """`fold_norms()`, where it or a part has one, leaves its outputs in evaluation as they were."""
-    for place in subject.places():
-        block = subject.build(place, dtype=torch.float64)
-        if not any(folds(part) for part in block.modules()):
-            raise NotApplicable("it has no fold_norms()")
-        x = subject.images(place, dtype=torch.float64)
-        with torch.no_grad():
-            expected = forward(block, x)
-            folded = fold_parts(block)
-            if not difference(forward(folded, x), expected) < 1e-9:
-                raise CheckFailed(f"fold_norms() changes the output{told(place)}")
-    return "same outputs after fold_norms()"
 
 
 CHECKS: dict[str, Callable[[Subject], str]] = {

@@ -48,7 +48,7 @@ def deploy(model: nn.Module, input_size: int | None = None) -> nn.Module:
 
     Args:
         model: the network; it stays as it is. One that blocklab did not build is copied, and only
-            blocklab's blocks in it are folded.
+            parts that say so are merged or folded.
         input_size: side of the largest images to come: kernels are cut to the taps that can meet
             their maps. The copy refuses larger ones.
 
@@ -67,9 +67,9 @@ def deploy(model: nn.Module, input_size: int | None = None) -> nn.Module:
     unmerged = deployed.state_dict().keys()
     asked = merge_parts(deployed)
     gone = unmerged - deployed.state_dict().keys()
-    # What a part that was merged before is asked for is nothing.
+    # One that had been merged before has lost nothing.
     merged = tuple(
-        part for part in asked if any(f".{name}".startswith(f".{part}.") for name in gone)
+        part for part in asked if any(name.startswith(f"{part}." if part else "") for name in gone)
     )
     unfolded = tuple(name for name, _ in deployed.named_parameters())
     deployed = fold_parts(deployed)
