@@ -1,6 +1,6 @@
 """Weights from elsewhere: what a checkpoint calls its tensors, and what we call them.
 
-The papers' releases, torchvision and timm name the same tensors in a few ways, which `formats`
+The papers' releases, torchvision and timm name the same tensors in a few ways, which `tensor_names`
 lists as rules of renaming. A design that differs is not made to fit: the model is created as the
 checkpoint's design is, and a refusal names the model of the catalogue that the checkpoint fits.
 """
