@@ -7,7 +7,7 @@ convolution, as in torchvision's.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,12 +24,13 @@ from blocklab.backbones.config import (
 from blocklab.blocks.activation import Activation, create_activation
 from blocklab.blocks.convolution import Conv3x3
 from blocklab.blocks.registry import BlockSpec, create_block, mixer_width
+from blocklab.files import PlainModel
 from blocklab.kernels.small_map import SmallMapConv2d
 
 _MAX_STAGES = 4
 
 
-class Stem(BaseModel):
+class Stem(PlainModel):
     """How the image enters.
 
     ``imagenet`` is a 7x7 convolution and a max pool, each of stride 2; ``deep`` three 3x3
