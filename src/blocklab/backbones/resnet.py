@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,12 +28,13 @@ from blocklab.blocks.folding import fold
 from blocklab.blocks.option_types import Activation
 from blocklab.blocks.protocol import brings_norm_and_activation
 from blocklab.blocks.registry import BlockSpec, create_block, mixer_width
+from blocklab.files import PlainModel
 from blocklab.kernels.small_map import SmallMapConv2d
 
 _MAX_STAGES = 4
 
 
-class Stem(BaseModel):
+class Stem(PlainModel):
     """How the image enters.
 
     ``imagenet`` is a 7x7 convolution and a max pool, each of stride 2; ``deep`` three 3x3

@@ -28,6 +28,7 @@ from torch import nn
 
 from blocklab.blocks.protocol import inner_width
 from blocklab.errors import BlocklabError, InputError, did_you_mean, one_line
+from blocklab.files import PlainModel
 
 BlockSpec = dict[str, Any]
 
@@ -44,7 +45,7 @@ SLOT_PARAMETERS: dict[str, tuple[str, ...]] = {
 _BlockClass = TypeVar("_BlockClass", bound=type[nn.Module])
 
 
-class _Options(BaseModel):
+class _Options(PlainModel):
     model_config = ConfigDict(extra="forbid", strict=False, arbitrary_types_allowed=True)
 
 
