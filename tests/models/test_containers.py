@@ -137,8 +137,10 @@ def test_nothing_is_loaded_into_no_memory() -> None:
     state = network(1).state_dict()
     with torch.device("meta"):
         model = blocklab.create_model(TINY, num_classes=5)
-    with pytest.raises(InputError, match="no memory"):
+    with pytest.raises(InputError, match="the model has no memory"):
         blocklab.load_weights(model, state)
+    with pytest.raises(InputError, match="the state dict has no memory"):
+        blocklab.load_weights(network(), model.state_dict())
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.complex64], ids=str)

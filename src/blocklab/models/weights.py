@@ -7,7 +7,7 @@ checkpoint's design is, and a refusal names the model of the catalogue that the 
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -119,23 +119,20 @@ def load_weights(
         fresh=fresh,
         adapted=adapted,
         container=found.container,
-        not_finite=tuple(n for n, value in fitting.items() if not bool(value.isfinite().all())),
     )
     if not fitting or (strict and report.problems()):
         raise InputError(f"{what}: {_refusal(report, target, ours, shapes, known, len(state))}")
-    _check_has_memory(target)
+    for holder, tensors in (("model", target.state_dict()), ("state dict", fitting)):
+        if any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in tensors.values()):
+            raise InputError(
+                f"the {holder} has no memory (it is on the meta device), so nothing can be loaded; "
+                "build it on a device, or call to_empty(device='cpu') first"
+            )
     for part in to_merge:
         merge_parts(part)
     target.load_state_dict(fitting, strict=False)
-    return report
-
-
-def _check_has_memory(model: nn.Module) -> None:
-    if any(tensor.is_meta for tensor in model.state_dict().values() if isinstance(tensor, Tensor)):
-        raise InputError(
-            "the model has no memory (it is on the meta device), so nothing can be loaded into it; "
-            "build it on a device, or call model.to_empty(device='cpu') first"
-        )
+    broken = tuple(name for name, value in fitting.items() if not bool(value.isfinite().all()))
+    return replace(report, not_finite=broken)
 
 
 def _check_types(model: nn.Module, tensors: Weights, what: str) -> None:
