@@ -15,9 +15,10 @@ from blocklab.kernels.depthwise import (
     Algorithm,
     DepthwiseConv2d,
     apply_algorithms,
+    from_phases,
     live_taps,
+    to_phases,
 )
-from blocklab.kernels.phases import from_phases, to_phases
 
 SHAPES = [
     *((2, 3, 8, 8), (3, 5, 1, 1), (2, 4, 9, 1), (2, 3, 4, 11), (1, 2, 17, 5), (2, 40, 8, 8)),
