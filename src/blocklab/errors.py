@@ -6,6 +6,7 @@ traceback.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from pydantic import ValidationError
@@ -41,6 +42,19 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest choice, or an empty string."""
     close = difflib.get_close_matches(str(word), list(choices), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def error_line(error: BaseException, kind: bool = True) -> str:
+    """Return an exception on one line: its kind and the first line of its message.
+
+    The message alone of our own errors and where the `kind` tells a user nothing. A first line that
+    ends in a colon only introduces the next, which is then part of it.
+    """
+    text = re.sub(r":\s*\n\s*", ": ", str(error).strip())
+    message = " ".join(text.partition("\n")[0].split())
+    if message and (not kind or isinstance(error, BlocklabError)):
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def one_line(error: ValidationError, what: str, fields: Iterable[str] = ()) -> str:

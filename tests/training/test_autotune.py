@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from blocklab.data.cache import cache_folder
 from blocklab.data.spec import DataSpec
 from blocklab.errors import RunError
+from blocklab.files import cache_folder
 from blocklab.models.names import model_spec
 from blocklab.training import algorithms, autotune, workload
 from blocklab.training.algorithms import measured_algorithms

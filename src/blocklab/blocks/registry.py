@@ -27,7 +27,7 @@ from pydantic_core import PydanticSerializationError
 from torch import nn
 
 from blocklab.blocks.activation import Activation
-from blocklab.errors import BlocklabError, InputError, did_you_mean, one_line
+from blocklab.errors import BlocklabError, InputError, did_you_mean, error_line, one_line
 
 BlockSpec = dict[str, Any]
 
@@ -162,7 +162,7 @@ def _options_model(name: str, options: dict[str, Any]) -> type[BaseModel]:
     except (PydanticUserError, PydanticSerializationError) as error:
         raise InputError(
             f"the options of block '{name}' are to be numbers, words or lists of them: "
-            f"{str(error).splitlines()[0]}"
+            f"{error_line(error)}"
         ) from None
     return model
 
@@ -255,10 +255,8 @@ def create_block(kinds: str | tuple[str, ...], spec: BlockSpec | str, **told: An
     except Exception as error:
         if info.digest is None or isinstance(error, BlocklabError):
             raise
-        said = " ".join(str(error).split())
         raise InputError(
-            f"{info.kind} '{info.name}' cannot be built with {given}: "
-            f"{type(error).__name__}: {said}"
+            f"{info.kind} '{info.name}' cannot be built with {given}: {error_line(error)}"
         ) from error
 
 

@@ -5,7 +5,7 @@ are zeros after each activation, whether it is a module or a function, and after
 block; and channels that are zero at every position of every image looked at.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -202,13 +202,6 @@ def count_zeros(
         raise InputError(f"there are fewer than {first} batches; count from an earlier one")
     layers = tuple(_zeros(name, tally) for (name, _), tally in watch.tallies.items())
     return Diagnosis(first, first + counted - 1, images, layers)
-
-
-def diagnose(
-    model: nn.Module, batches: Iterable[Any], first: int = 30, last: int = 40
-) -> Sequence[dict[str, Any]]:
-    """Return the rows of `count_zeros` as plain JSON, a row a layer."""
-    return count_zeros(model, batches, first, last).to_dict()["layers"]
 
 
 @contextmanager

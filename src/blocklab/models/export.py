@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
-from blocklab.errors import InputError, RunError
+from blocklab.errors import InputError, RunError, error_line
 from blocklab.models.deploy import deploy as deploy_model
 from blocklab.models.graph_export import write_onnx, write_torch_export
 from blocklab.models.hub import Card, save_pretrained
@@ -121,7 +121,7 @@ def _check_size(model: Backbone, size: object) -> None:
         raise
     except RuntimeError as error:
         raise InputError(
-            f"the network cannot take images of {size}x{size} ({str(error).splitlines()[0]}); "
+            f"the network cannot take images of {size}x{size} ({error_line(error)}); "
             f"choose another input_size, such as {model.config.native_size}"
         ) from None
 

@@ -33,7 +33,7 @@ from torch.multiprocessing import (  # pyright: ignore[reportPrivateImportUsage]
 
 from blocklab.blocks.plugins import load_plugin
 from blocklab.data.image_data import open_data
-from blocklab.errors import BlocklabError, InputError, RunError
+from blocklab.errors import BlocklabError, InputError, RunError, error_line
 from blocklab.training.autotune import resumed_setup, row_setup
 from blocklab.training.device import Setup, available_cores, started_elsewhere
 from blocklab.training.loop import OnStep, Record
@@ -234,12 +234,12 @@ def _train_rank(fabric: Fabric, task: _Task, connection: Any) -> None:
             load_plugin(path)
         setup = Setup.described(fabric, task.setup)
         first = setup.rank == 0
-        said = 0.0
+        last_told = 0.0
 
         def tell_step(step: int, steps: int) -> None:
-            nonlocal said
-            if step == steps or time.monotonic() - said > STEP_SECONDS:
-                said = time.monotonic()
+            nonlocal last_told
+            if step == steps or time.monotonic() - last_told > STEP_SECONDS:
+                last_told = time.monotonic()
                 connection.send(("step", (step, steps)))
 
         train_to_the_end(
@@ -255,9 +255,7 @@ def _train_rank(fabric: Fabric, task: _Task, connection: Any) -> None:
         _leave()
     except Exception as error:
         kind = "InputError" if isinstance(error, InputError) else "RunError"
-        said_ = " ".join(str(error).split())
-        text = said_ if isinstance(error, BlocklabError) else f"{type(error).__name__}: {said_}"
-        connection.send((kind, text))
+        connection.send((kind, error_line(error)))
         sys.exit(1)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.spec import DataSpec
-from blocklab.errors import BlocklabError, InputError, RunError
+from blocklab.errors import BlocklabError, InputError, RunError, error_line
 from blocklab.measure.cost import Cost, cost
 from blocklab.measure.memory import peak_memory, reset_peak_memory
 from blocklab.models.spec import ModelSpec
@@ -148,8 +148,8 @@ def execute_run(
                 train_to_the_end(definition, folder, label, threads, on_epoch, on_note, on_step)
             except (BlocklabError, BrokenPipeError, ConnectionResetError):
                 raise
-            except Exception as error:  # whatever a block does wrong, it is said in one line
-                raise RunError(_said(error)) from error
+            except Exception as error:  # whatever a block does wrong ends in one line
+                raise RunError(_failure(error)) from error
     return folder.path
 
 
@@ -215,7 +215,7 @@ def train_to_the_end(
     except (BlocklabError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
-        raise RunError(f"epoch {state.epochs_done + 1}: {_said(error)}") from error
+        raise RunError(f"epoch {state.epochs_done + 1}: {_failure(error)}") from error
 
 
 def _resume(state: State, saved: dict[str, Any], folder: RunFolder) -> None:
@@ -228,13 +228,12 @@ def _resume(state: State, saved: dict[str, Any], folder: RunFolder) -> None:
         ) from error
 
 
-def _said(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else "no message"
-    # PyTorch says so in a plain RuntimeError on the CPU.
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+def _failure(error: Exception) -> str:
+    line = error_line(error)
+    # On the CPU PyTorch raises a plain RuntimeError for it.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in line:
         return "out of memory; use a smaller batch_size or fewer --workers"
-    return f"{type(error).__name__}: {text}"
+    return line
 
 
 def _finish(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder: RunFolder) -> None:

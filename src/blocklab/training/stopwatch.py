@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 import torch
 from filelock import FileLock
 
-from blocklab.data.cache import cache_folder
 from blocklab.errors import RunError
-from blocklab.files import write_json
+from blocklab.files import cache_folder, write_json
 from blocklab.training.device import probe_device
 
 ROUNDS = 3
