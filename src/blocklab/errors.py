@@ -6,10 +6,11 @@ traceback.
 """
 
 import difflib
-import re
 from collections.abc import Iterable
 
 from pydantic import ValidationError
+
+LONGEST_MESSAGE = 300  # characters: some libraries' errors hold a trace, or the whole of a graph
 
 
 class BlocklabError(Exception):
@@ -45,14 +46,16 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def error_line(error: BaseException, kind: bool = True) -> str:
-    """Return an exception on one line: its kind and the first line of its message.
+    """Return an exception on one line: its kind and its message, cut where it is very long.
 
-    The message alone of our own errors and where the `kind` tells a user nothing. A first line that
-    ends in a colon only introduces the next, which is then part of it.
+    Of our own errors, and where the `kind` tells a user nothing, the message alone.
     """
-    text = re.sub(r":\s*\n\s*", ": ", str(error).strip())
-    message = " ".join(text.partition("\n")[0].split())
-    if message and (not kind or isinstance(error, BlocklabError)):
+    message = " ".join(str(error).split())
+    if isinstance(error, BlocklabError):
+        return message
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[: LONGEST_MESSAGE - 1]}…"
+    if message and not kind:
         return message
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 

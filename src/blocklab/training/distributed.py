@@ -34,8 +34,8 @@ from torch.multiprocessing import (  # pyright: ignore[reportPrivateImportUsage]
 from blocklab.blocks.plugins import load_plugin
 from blocklab.data.image_data import open_data
 from blocklab.errors import BlocklabError, InputError, RunError, error_line
-from blocklab.training.autotune import resumed_setup, row_setup
-from blocklab.training.device import Setup, available_cores, started_elsewhere
+from blocklab.training.autotune import row_setup
+from blocklab.training.device import Setup, available_cores, resumed_setup, started_elsewhere
 from blocklab.training.loop import OnStep, Record
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import (
@@ -165,7 +165,7 @@ def _choose(
     data = open_data(definition.data)  # decoded once, before there are several processes
     check_shares(definition.recipe, len(data.train), world)
     if begun is not None:
-        return resumed_setup(definition.recipe, begun, devices, nodes)
+        return resumed_setup(begun, devices, nodes)
     work = Workload.of(definition.model, definition.recipe, data, threads)
     return row_setup(work, folder.path.parent, row_hash(definition), devices, nodes)
 
@@ -232,7 +232,7 @@ def _train_rank(fabric: Fabric, task: _Task, connection: Any) -> None:
     try:
         for path in task.plugins:
             load_plugin(path)
-        setup = Setup.described(fabric, task.setup)
+        setup = resumed_setup(task.setup, fabric=fabric)
         first = setup.rank == 0
         last_told = 0.0
 

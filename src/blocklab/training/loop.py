@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from blocklab.data.image_data import ImageData
 from blocklab.kernels.depthwise import apply_algorithms
+from blocklab.measure.device import wait
 from blocklab.measure.memory import keep_freed_memory
 from blocklab.training.batches import make_batches
 from blocklab.training.device import Setup
@@ -146,7 +147,8 @@ def train(
             if warm:
                 images_timed += in_batch
             elif len(batches) > 1:  # a process's first step also compiles and finds algorithms
-                warm, timed_from = True, _now(setup)
+                wait(setup.device)
+                warm, timed_from = True, time.perf_counter()
             if on_step is not None:
                 on_step(step + 1, len(batches))
         loss_sum, correct = setup.sum(loss_sum), setup.sum(correct)
@@ -173,12 +175,6 @@ def train(
         state.epochs_done += 1
         state.log.append(record)
         yield record
-
-
-def _now(setup: Setup) -> float:
-    if setup.device.type == "cuda":
-        torch.cuda.synchronize(setup.device)
-    return time.perf_counter()
 
 
 def _is_finite(model: nn.Module) -> bool:

@@ -16,8 +16,8 @@ from blocklab.errors import BlocklabError, InputError, RunError, error_line
 from blocklab.measure.cost import Cost, cost
 from blocklab.measure.memory import peak_memory, reset_peak_memory
 from blocklab.models.spec import ModelSpec
-from blocklab.training.autotune import resumed_setup, row_setup
-from blocklab.training.device import Setup, available_cores
+from blocklab.training.autotune import row_setup
+from blocklab.training.device import Setup, available_cores, resumed_setup
 from blocklab.training.evaluation import evaluate
 from blocklab.training.loop import OnStep, Record, State, prepare, train
 from blocklab.training.provenance import describe_run
@@ -188,7 +188,7 @@ def train_to_the_end(
     torch.set_num_threads(threads)
     if setup is None:
         if kept:
-            setup = resumed_setup(recipe, kept)
+            setup = resumed_setup(kept)
         else:
             work = Workload.of(definition.model, recipe, data, threads)
             setup = row_setup(work, folder.path.parent, row_hash(definition))
