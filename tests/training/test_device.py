@@ -1,12 +1,14 @@
 """Device, precision and layout: what `auto` takes, what is refused, what a resumed run keeps."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from blocklab.errors import InputError, RunError
+from blocklab.models.names import model_spec
 from blocklab.training import device
 from blocklab.training.device import (
     choose_precision,
@@ -15,6 +17,7 @@ from blocklab.training.device import (
     missing_compiler,
     resumed_setup,
 )
+from blocklab.training.finished import FinishedRun
 from blocklab.training.loop import prepare
 from blocklab.training.recipe import Recipe
 
@@ -109,3 +112,14 @@ def test_compile_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_setup(Recipe(compile="on"))
     assert not choose_setup(Recipe(compile="auto")).compiled
     assert not choose_setup(Recipe()).compiled
+
+
+def test_what_was_compiled_is_used_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    recipe, spec = Recipe(compile="on"), model_spec("resnet20")
+    run = {"precision": "32-true", "memory_format": "contiguous", "compile": True}
+    finished = FinishedRun(Path("run"), run, spec, recipe, spec.build(2))
+    assert not finished.setup().compiled
+    with pytest.raises(InputError, match="set compile=off"):  # to go on with it takes one
+        resumed_setup(run)

@@ -181,11 +181,11 @@ def make_step(work: Workload, setup: Setup, images: int | None = None) -> Step:
     )
 
 
-def _precision_in(saved: Any) -> str | None:
-    return saved["precision"] if saved["precision"] in FABRIC_PRECISIONS.values() else None
+def _precision_in(content: Any) -> str | None:
+    return content["precision"] if content["precision"] in FABRIC_PRECISIONS.values() else None
 
 
-def _choice_in(saved: Any) -> MeasuredSetup | None:
-    choice = MeasuredSetup(**saved)
+def _choice_in(content: Any) -> MeasuredSetup | None:
+    choice = MeasuredSetup(**content)
     valid = choice.precision in FABRIC_PRECISIONS.values() and choice.memory_format in LAYOUTS
     return choice if valid and isinstance(choice.compiled, bool) else None

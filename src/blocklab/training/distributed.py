@@ -172,7 +172,7 @@ def _choose(
 
 @dataclass(frozen=True)
 class _Task:
-    """What a process that is started here is told: plain data, as it travels."""
+    """The task of a process that is started here: plain data, as it travels."""
 
     run: dict[str, Any]
     folder: RunFolder

@@ -32,7 +32,7 @@ from blocklab.training.recipe import Recipe
 from blocklab.training.sync_norm import synchronise_batchnorm
 
 Record = dict[str, Any]
-OnStep = Callable[[int, int], None]  # is told (steps done, steps of the epoch); it must be quick
+OnStep = Callable[[int, int], None]  # gets (steps done, steps of the epoch); it must be quick
 
 
 @dataclass
@@ -62,14 +62,14 @@ class State:
             "diverged": self.diverged,
         }
 
-    def load(self, saved: dict[str, Any]) -> None:
+    def load(self, checkpoint: dict[str, Any]) -> None:
         """Go on from `to_dict`."""
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        self.model.load_state_dict(checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
         if self.average is not None:
-            self.average.load_state_dict(saved["average"])
-        self.epochs_done, self.log = saved["epochs_done"], saved["log"]
-        self.diverged = saved["diverged"]
+            self.average.load_state_dict(checkpoint["average"])
+        self.epochs_done, self.log = checkpoint["epochs_done"], checkpoint["log"]
+        self.diverged = checkpoint["diverged"]
 
 
 def prepare(model: nn.Module, recipe: Recipe, setup: Setup) -> State:

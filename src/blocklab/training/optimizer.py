@@ -77,8 +77,8 @@ def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _unknown(name: str) -> str:
-    known = [str(name) for name in list_optimizers()]
+    names = [str(known) for known in list_optimizers()]
     return (
-        f"no optimizer '{name}'{did_you_mean(name, known) or ';'} "
+        f"no optimizer '{name}'{did_you_mean(name, names) or ';'} "
         "timm.optim.list_optimizers() lists them"
     )

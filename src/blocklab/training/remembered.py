@@ -24,8 +24,8 @@ def remembered(
     text = json.dumps(key, sort_keys=True)
     file = cache_folder() / "setups" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
-    def read(saved: Any) -> Seconds | None:
-        seconds = saved["seconds"] if saved["key"] == key else {}
+    def read(content: Any) -> Seconds | None:
+        seconds = content["seconds"] if content["key"] == key else {}
         whole = all(isinstance(seconds.get(name), float) and seconds[name] > 0 for name in names)
         return seconds if whole else None
 

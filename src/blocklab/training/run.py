@@ -129,8 +129,8 @@ def execute_run(
     """Train one run to its end, from its last checkpoint if there is one; return its folder.
 
     A finished run is left as it is. `threads` are this process's for the run (default: all cores);
-    a resumed run keeps those that it began with, so that its bits do not change. `on_note` is
-    told, in one line each, what was found damaged and how it was mended; `on_step` (steps done,
+    a resumed run keeps those that it began with, so that its bits do not change. `on_note`
+    gets, in one line each, what was found damaged and how it was mended; `on_step` (steps done,
     steps of the epoch) after each step.
 
     Raises:
@@ -171,8 +171,8 @@ def train_to_the_end(
     reset_peak_memory()
     data = open_data(definition.data)
     counted = check_fits(definition, data)
-    saved, notes = folder.load_checkpoint(definition.hash)
-    if (begun := folder.read_run()) is None and (begun := (saved or {}).get("run")):
+    checkpoint, notes = folder.load_checkpoint(definition.hash)
+    if (begun := folder.read_run()) is None and (begun := (checkpoint or {}).get("run")):
         notes.append(f"{RUN} is damaged or gone; written again from the checkpoint")
         folder.write_run(begun)
     for note in notes:
@@ -195,8 +195,8 @@ def train_to_the_end(
             reset_peak_memory()
     torch.manual_seed(seed)
     state = prepare(definition.model.build(len(data.class_names)), recipe, setup)
-    if saved is not None:
-        _resume(state, saved, folder)
+    if checkpoint is not None:
+        _resume(state, checkpoint, folder)
     if begun is None:
         begun = describe_run(
             definition.to_dict(), definition.data.source, label, data, counted, setup, threads
@@ -218,9 +218,9 @@ def train_to_the_end(
         raise RunError(f"epoch {state.epochs_done + 1}: {_failure(error)}") from error
 
 
-def _resume(state: State, saved: dict[str, Any], folder: RunFolder) -> None:
+def _resume(state: State, checkpoint: dict[str, Any], folder: RunFolder) -> None:
     try:
-        state.load(saved)
+        state.load(checkpoint)
     except Exception as error:  # of another version of the code, which names things otherwise
         raise RunError(
             f"the checkpoint in {folder.path} does not fit this run ({type(error).__name__}); "
