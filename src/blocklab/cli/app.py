@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from blocklab.errors import BlocklabError
+from blocklab.errors import BlocklabError, error_line
 
 app = typer.Typer(
     name="blocklab",
@@ -77,9 +77,8 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get("BLOCKLAB_TRACEBACK"):
             raise
-        said = " ".join(str(error).split())
         return _say(
-            f"{type(error).__name__}: {said} (a fault of blocklab's: please report it with what "
+            f"{error_line(error)} (a fault of blocklab's: please report it with what "
             "BLOCKLAB_TRACEBACK=1 shows)",
             1,
         )

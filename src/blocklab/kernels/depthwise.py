@@ -63,7 +63,7 @@ class DepthwiseConv2d(nn.Conv2d):
             dtype = torch.get_autocast_dtype(input.device.type)
             input, weight = input.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
-        weight = live_taps(weight, dilation, input.shape[-2], input.shape[-1])
+        weight = cut_to_live_taps(weight, dilation, input.shape[-2], input.shape[-1])
         if weight.shape[2:] == (1, 1):
             out = input * weight.view(-1, 1, 1)
             return out if bias is None else out + bias.view(-1, 1, 1)
@@ -84,7 +84,7 @@ class DepthwiseConv2d(nn.Conv2d):
             )
 
 
-def live_taps(weight: Tensor, dilation: int, height: int, width: int) -> Tensor:
+def cut_to_live_taps(weight: Tensor, dilation: int, height: int, width: int) -> Tensor:
     """Cut kernels (C, 1, k, k) to the taps that can meet a map of this size."""
     for axis, size in ((2, height), (3, width)):
         half = weight.shape[axis] // 2

@@ -23,6 +23,7 @@ from blocklab.blocks.registry import registered_blocks
 from blocklab.errors import InputError
 from blocklab.models.meta_device import quick_result, without_memory
 from blocklab.models.names import model_spec
+from blocklab.models.probe import blank_images, check_input_size, evaluating
 from blocklab.models.spec import ModelSpec
 
 # Operators that multiply no matrices, beyond the element-wise ones, reductions and views, which
@@ -88,10 +89,8 @@ def count_macs(model: nn.Module, images: Tensor, on_count: Callable[[int], None]
     Raises:
         InputError: for an operator of unknown cost, or images that the network cannot take.
     """
-    training = model.training
-    model.eval()
     try:
-        with torch.no_grad(), _MacCounter(on_count):
+        with evaluating(model), torch.no_grad(), _MacCounter(on_count):
             model(images)
     except RuntimeError as error:
         if isinstance(error, InputError) or not _is_about_size(str(error)):
@@ -100,23 +99,10 @@ def count_macs(model: nn.Module, images: Tensor, on_count: Callable[[int], None]
         raise InputError(
             f"the network cannot take {size} images; use larger ones or a stem for small images"
         ) from None
-    finally:
-        model.train(training)
 
 
 def _is_about_size(message: str) -> bool:
     return any(word in message.lower() for word in ("too small", "kernel size", "input size"))
-
-
-def check_input_size(input_size: int) -> int:
-    """Return the side of an image if it is a positive number.
-
-    Raises:
-        InputError: if it is not.
-    """
-    if not isinstance(input_size, int) or isinstance(input_size, bool) or input_size < 1:
-        raise InputError(f"input_size must be a positive number of pixels, not {input_size!r}")
-    return input_size
 
 
 def cost(
@@ -140,7 +126,7 @@ def cost(
     if isinstance(model_or_name, nn.Module):
         if merged:
             raise InputError("merged holds for models given by name; count a merged module itself")
-        return _count(model_or_name, input_size, getattr(model_or_name, "in_chans", in_chans))
+        return _count(model_or_name, input_size, in_chans)
     spec = model_or_name if isinstance(model_or_name, ModelSpec) else model_spec(model_or_name)
     return _cost_of(
         json.dumps(spec.to_dict(), sort_keys=True),
@@ -169,10 +155,6 @@ def _cost_of(
 
 
 def _count(model: nn.Module, input_size: int, in_chans: int) -> Cost:
-    reference = next(model.parameters(), torch.empty(0))
-    images = torch.empty(
-        1, in_chans, input_size, input_size, device=reference.device, dtype=reference.dtype
-    )
     counts: list[int] = []
-    count_macs(model, images, counts.append)
+    count_macs(model, blank_images(model, input_size, in_chans=in_chans), counts.append)
     return Cost(sum(counts), sum(parameter.numel() for parameter in model.parameters()))

@@ -13,13 +13,12 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import numpy as np
 import torch
 from filelock import FileLock
-from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from blocklab.download import download, offline
 from blocklab.errors import InputError, RunError
-from blocklab.files import file_sha256, read_checked_json
+from blocklab.files import cache_folder, file_sha256, read_checked_json
 from blocklab.models.containers import Found, find_tensors
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -91,7 +90,7 @@ def fetch(url: str) -> Path:
     plain = urlunsplit(address._replace(fragment=""))
     # The hash is part of the name: another hash asked for is another file.
     identity = hashlib.sha256(f"{plain} {wanted}".encode()).hexdigest()[:12]
-    path = _cache_folder() / "weights" / f"{identity}-{re.sub(r'[^0-9A-Za-z._-]', '_', name)}"
+    path = cache_folder() / "weights" / f"{identity}-{re.sub(r'[^0-9A-Za-z._-]', '_', name)}"
     if path.is_file():
         return path
     if switch := offline():
@@ -109,11 +108,6 @@ def fetch(url: str) -> Path:
             "another folder with BLOCKLAB_CACHE"
         ) from error
     return path
-
-
-def _cache_folder() -> Path:
-    named = os.environ.get("BLOCKLAB_CACHE")
-    return Path(named).expanduser() if named else user_cache_path("blocklab")
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from torch import nn
 from blocklab.backbones.base import Backbone, input_cfg
 from blocklab.backbones.registry import FAMILIES
 from blocklab.blocks.registry import registered_blocks
-from blocklab.errors import InputError
+from blocklab.errors import InputError, error_line
 from blocklab.models.factory import create_model
 from blocklab.models.names import list_models, model_spec
 from blocklab.models.spec import ModelSpec
@@ -102,7 +102,9 @@ def _resolve(name: str, cfg: Any, overlay: Any) -> dict[str, Any]:
     try:
         return resolve_pretrained_cfg(name, cfg, overlay).to_dict()
     except TypeError as error:
-        raise InputError(f"{name}: pretrained_cfg is not timm's: {error}") from None
+        raise InputError(
+            f"{name}: pretrained_cfg is not timm's: {error_line(error, kind=False)}"
+        ) from None
 
 
 def _build(
