@@ -10,7 +10,8 @@ from blocklab.cli.output import print_json, print_table
 from blocklab.errors import InputError, did_you_mean
 from blocklab.measure.cost import cost
 from blocklab.measure.description import describe as describe_model
-from blocklab.models.names import list_models, model_spec
+from blocklab.models.names import list_models
+from blocklab.models.spec import model_spec
 from blocklab.report.cell_text import counted, square
 
 

@@ -11,7 +11,7 @@ from blocklab.cli.bar import TrainingBar
 from blocklab.cli.options import Json, Out, Plugins, Settings, load_plugins, parse_settings
 from blocklab.cli.output import print_json, print_table
 from blocklab.data.spec import DataSpec
-from blocklab.models.names import model_spec
+from blocklab.models.spec import model_spec
 from blocklab.report.cell_text import accuracy_percent
 from blocklab.study.rows import split_settings
 from blocklab.training.distributed import launch

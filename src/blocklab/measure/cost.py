@@ -22,8 +22,7 @@ from blocklab.blocks.registry import registered_blocks
 from blocklab.blocks.reparam_large_kernel import ReparamLargeKernelConv
 from blocklab.errors import InputError
 from blocklab.models.meta_device import quick_result, without_memory
-from blocklab.models.names import model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.spec import ModelSpec, model_spec
 
 # Operators that multiply no matrices, beyond the element-wise ones, reductions and views, which
 # PyTorch tags. What is in neither set is an error, so that no product is missed in silence.
