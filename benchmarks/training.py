@@ -54,8 +54,7 @@ from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.spec import DataSpec
 from blocklab.errors import BlocklabError
 from blocklab.measure.device import probe_device, processor
-from blocklab.models.names import model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.training.autotune import choose
 from blocklab.training.device import choose_precision, make_setup
 from blocklab.training.loop import prepare, train

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from blocklab import create_model, list_models
 from blocklab.backbones.base import Backbone
 from blocklab.measure.cost import cost
-from blocklab.models.names import model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.spec import ModelSpec, model_spec
 
 CLASSES = 7
 LARGEST_PARAMS = 70_000_000  # what a test machine trains a step of in seconds

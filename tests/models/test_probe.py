@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from blocklab import create_model
 from blocklab.errors import InputError
-from blocklab.models.names import model_spec
 from blocklab.models.probe import blank_images, evaluating, maps_met, noise_images
+from blocklab.models.spec import model_spec
 
 
 def test_each_part_gets_its_own_mode_back() -> None:

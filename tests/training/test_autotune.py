@@ -12,7 +12,7 @@ import torch
 from blocklab.data.spec import DataSpec
 from blocklab.errors import RunError
 from blocklab.files import cache_folder
-from blocklab.models.names import model_spec
+from blocklab.models.spec import model_spec
 from blocklab.training import algorithms, autotune, workload
 from blocklab.training.algorithms import measured_algorithms
 from blocklab.training.autotune import choose, measured_layouts, row_setup

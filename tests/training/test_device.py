@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from blocklab.errors import InputError, RunError
-from blocklab.models.names import model_spec
+from blocklab.models.spec import model_spec
 from blocklab.training import device
 from blocklab.training.device import (
     choose_precision,

@@ -22,9 +22,8 @@ from blocklab.blocks.protocol import merge_parts
 from blocklab.blocks.registry import registered_blocks
 from blocklab.errors import InputError
 from blocklab.models.meta_device import quick_result, without_memory
-from blocklab.models.names import model_spec
 from blocklab.models.probe import blank_images, check_input_size, evaluating
-from blocklab.models.spec import ModelSpec
+from blocklab.models.spec import ModelSpec, model_spec
 
 # Operators that multiply no matrices, beyond the element-wise ones, reductions and views, which
 # PyTorch tags. What is in neither set is an error, so that no product is missed in silence.

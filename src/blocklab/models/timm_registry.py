@@ -20,8 +20,8 @@ from blocklab.backbones.registry import FAMILIES
 from blocklab.blocks.registry import registered_blocks
 from blocklab.errors import InputError, error_line
 from blocklab.models.factory import create_model
-from blocklab.models.names import list_models, model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.names import list_models
+from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.models.weights import load_weights
 
 PREFIX = "blocklab_"
