@@ -39,7 +39,8 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
             if callable(content):
                 content(temporary)
             elif isinstance(content, str):
-                temporary.write_text(content, encoding="utf-8")
+                # A received file may hold half a character; a page shows what it is.
+                temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
             else:
                 temporary.write_bytes(content)
             _sync(temporary)
