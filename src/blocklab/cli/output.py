@@ -52,14 +52,17 @@ def output_console() -> Console:
 
 
 def print_results(results: "StudyResults") -> None:
-    """Print a study's table as the page has it, then its claims and which rows are one network."""
-    from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, columns
+    """Print a study's table as the page has it, then its claims and what else a reader must know.
 
-    shown = columns(results)
-    headings = [column.full_heading for column in shown]
-    rows = [[column.text(row) for column in shown] for row in results.rows]
-    print_table(headings, rows, results.title)
+    That is which rows are one network, and which runs failed, are missing or doubtful.
+    """
+    from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, main_table
+
+    table = main_table(results)
+    print_table(table.headings, table.texts, results.title)
     if judged := claim_lines(results):
         print_table(CLAIM_HEADINGS, judged, "claims", left=True)
     for line in results.identical_lines:
         print(line)
+    for row, line in results.troubles:
+        print(f"{row}: {line}")

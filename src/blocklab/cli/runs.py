@@ -9,7 +9,6 @@ import typer
 from blocklab.cli.app import app
 from blocklab.cli.options import Json, Plugins, load_plugins
 from blocklab.cli.output import print_json, print_table
-from blocklab.files import write_json
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 Data = Annotated[str | None, typer.Option(help="Other images than the run's.")]
@@ -95,12 +94,10 @@ def diagnose(
     json: Json = False,
 ) -> None:
     """Count dead neurons: outputs of each activation that are zero over test batches."""
-    from blocklab.measure.activations import DIAGNOSIS_FILE
     from blocklab.training.finished import FinishedRun, diagnose_run
 
     load_plugins(plugin)
     diagnosis = diagnose_run(FinishedRun.open(run), first, last)
-    write_json(run / DIAGNOSIS_FILE, diagnosis.to_dict())  # for the pages of its studies
     if json:
         print_json(diagnosis.to_dict())
         return

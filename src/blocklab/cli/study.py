@@ -93,7 +93,9 @@ def study(
         for one, result in zip(studies, results, strict=True):
             print_results(result)
             print(f"page: {study_folder(one, out) / 'report.html'}")
-    return 1 if any(row.failed for result in results for row in result.rows) else 0
+    # Every run was tried: one without a result has failed, whatever could be written of it.
+    tried = [row for result in results for row in result.rows]
+    return 1 if any(row.failed or row.missing_seeds for row in tried) else 0
 
 
 @app.command()
@@ -102,13 +104,13 @@ def report(
     json: Json = False,
 ) -> None:
     """Make the page and the tables of a study from whatever has finished."""
-    from blocklab.execution.study_folder import read_study_folder
     from blocklab.report.page import write_report
+    from blocklab.results.study_folder import read_study_folder
 
     results = read_study_folder(folder)
     page = write_report(results, folder)
     if json:
-        print_json({"page": str(page), "rows": results.summary_lines()})
+        print_json({"page": str(page), **_lines_as_json(results)})
         return
     print_results(results)
     print(f"page: {page}")
@@ -167,13 +169,17 @@ def _verify(run: Path, json: bool) -> int:
 
 def _results_as_json(study: "Study", results: "StudyResults", out: Path) -> dict[str, object]:
     from blocklab.execution.study_folder import study_folder
-    from blocklab.results.judgements import judge_claims
 
     folder = study_folder(study, out)
     return {
         "study": study.name,
         "page": str(folder / "report.html"),
-        "rows": results.summary_lines(),
-        "claims": [asdict(one) for one in judge_claims(results)],
+        **_lines_as_json(results),
+        "claims": [asdict(one) for one in results.judgements],
         "identical": [list(names) for names, _ in results.identical],
     }
+
+
+def _lines_as_json(results: StudyResults) -> dict[str, object]:
+    troubles = [{"row": row, "trouble": line} for row, line in results.troubles]
+    return {"rows": results.summary_lines, "troubles": troubles}

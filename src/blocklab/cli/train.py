@@ -34,7 +34,7 @@ def train(
     from blocklab.training.distributed import launch
     from blocklab.training.recipe import load_recipe
     from blocklab.training.run import RunDefinition
-    from blocklab.training.run_folder import read_result
+    from blocklab.training.run_reader import RunReader
 
     plugins = load_plugins(plugin)
     recipe_changes, data_changes = split_settings(parse_settings(settings))
@@ -55,7 +55,7 @@ def train(
             on_step=bar.step,
             on_note=bar.note,
         )
-    result = read_result(folder) or {}
+    result = RunReader(folder).require_result()
     if json:
         print_json({"run": str(folder), **result})
     else:

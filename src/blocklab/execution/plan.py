@@ -20,7 +20,7 @@ from blocklab.study.study import Study
 from blocklab.training.autotune import make_step
 from blocklab.training.device import choose_setup
 from blocklab.training.run import RunDefinition, check_fits
-from blocklab.training.run_folder import is_finished
+from blocklab.training.run_reader import is_finished
 from blocklab.training.workload import Workload
 
 Costs = dict[str, tuple[Cost, int]]  # row -> its cost, and the input size it is counted at

@@ -19,7 +19,6 @@ from blocklab.backbones.base import Backbone
 from blocklab.errors import InputError
 from blocklab.models.probe import evaluating
 
-DIAGNOSIS_FILE = "diagnosis.json"  # in a run's folder: its last diagnosis, for a study's page
 ACTIVATION, BLOCK = "activation", "residual block"
 # PyTorch's operators for activations, in place or not. Gates (sigmoid, softmax, tanh) are none.
 OPERATORS = frozenset(
