@@ -165,6 +165,8 @@ def van(spec: Spec, num_classes: int, in_chans: int) -> int:
             spatial = sum(lka(c, unit["local_kernel"], k, False) for k in unit["kernels"])
         elif unit["type"] == "reparam_large_kernel":
             spatial = replk_block(c, unit["kernel"], unit["small_kernel"], unit["width"])
+        elif unit["type"] == "plain_large_kernel":  # a bias for BatchNorm's two
+            spatial = replk_block(c, unit["kernel"], None, unit["width"]) - int(c * unit["width"])
         else:
             spatial = attention(c, unit)
         hidden, ffn = c * ratio, spec["ffn_mixer"]
