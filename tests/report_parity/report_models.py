@@ -13,6 +13,10 @@ from report_layers import (
 )
 from report_networks import Attention, Network, network, replknet, resnet, van
 
+# An earlier TripletCA of the report's code.
+EARLIER_TRIPLETCA = (
+    "resnet50_tripletca:attention.statistics=[avg, max],attention.inner_activation=relu_after_norm"
+)
 ACTIVATIONS = ("sigmoid", "relu", "gelu", "leaky_relu", "celu", "elu")
 T = partial(triplet)
 S = squeeze_excitation
@@ -36,16 +40,14 @@ TRIPLET: dict[str, Network] = {
     "resnet50_tripletlkn_as_run": triplet_resnet(spatial="full_large_kernel"),
     **{f"resnet50_triplet_conv_{act}": triplet_resnet(before_norm=act) for act in ACTIVATIONS},
     **{
-        f"resnet50_triplet_conv_{act}_as_run": triplet_resnet(after_norm=act)
-        for act in ACTIVATIONS
+        f"resnet50_triplet_conv_{act}_as_run": triplet_resnet(after_norm=act) for act in ACTIVATIONS
     },
     "resnet50_triplet_gate_tanh": triplet_resnet(gate="tanh"),
     "resnet50_triplet_gate_softmax": triplet_resnet(gate="softmax"),
     "resnet50_triplet_gate_softmax_as_run": triplet_resnet(gate="softmax_over_batch"),
     "resnet50_triplet:stem=cifar": network(resnet, attention=T, stem="3x3"),  # tables 1 to 3
-    # An earlier TripletCA of the code.
-    "resnet50_tripletca:attention.statistics=[avg,max],attention.inner_activation=relu_after_norm": (
-        triplet_resnet(spatial="coordinate", statistics=("avg", "max"), after_norm="relu")
+    EARLIER_TRIPLETCA: triplet_resnet(
+        spatial="coordinate", statistics=("avg", "max"), after_norm="relu"
     ),
 }
 

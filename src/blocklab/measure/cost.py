@@ -20,6 +20,7 @@ from torch.utils.flop_counter import flop_registry
 from blocklab.blocks.plugins import plugin_errors
 from blocklab.blocks.registry import registered_blocks
 from blocklab.blocks.reparam_large_kernel import ReparamLargeKernelConv
+from blocklab.blocks.sample_mixing import smallest_batch
 from blocklab.errors import InputError
 from blocklab.models.meta_device import quick_result, without_memory
 from blocklab.models.names import model_spec
@@ -172,9 +173,10 @@ def _cost_of(
 
 def _count(model: nn.Module, input_size: int, in_chans: int) -> Cost:
     reference = next(model.parameters(), torch.empty(0))
+    batch, side = smallest_batch(model), input_size
     images = torch.empty(
-        1, in_chans, input_size, input_size, device=reference.device, dtype=reference.dtype
+        batch, in_chans, side, side, device=reference.device, dtype=reference.dtype
     )
     counts: list[int] = []
     count_macs(model, images, counts.append)
-    return Cost(sum(counts), sum(parameter.numel() for parameter in model.parameters()))
+    return Cost(sum(counts) // batch, sum(parameter.numel() for parameter in model.parameters()))

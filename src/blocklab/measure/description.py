@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from blocklab.backbones.base import Backbone
+from blocklab.blocks.sample_mixing import smallest_batch
 from blocklab.measure.cost import check_input_size, count_macs
 
 
@@ -85,8 +86,9 @@ def describe(model: Backbone, input_size: int = 224) -> Description:
     check_input_size(input_size)
     model.eval()
     reference = next(model.parameters())
+    batch, side = smallest_batch(model), input_size
     x = torch.empty(
-        1, model.in_chans, input_size, input_size, device=reference.device, dtype=reference.dtype
+        batch, model.in_chans, side, side, device=reference.device, dtype=reference.dtype
     )
     functions: list[tuple[str, Callable[[Tensor], Tensor]]] = [("stem", model.forward_stem)]
     last = len(model.stage_modules) - 1
@@ -102,7 +104,7 @@ def describe(model: Backbone, input_size: int = 224) -> Description:
         seen |= used.found.keys()
         x = part.output
         if name != "stem" or counts:  # a stem may be part of the first stage
-            parts.append(Part(name, tuple(x.shape[1:]), sum(counts), params))
+            parts.append(Part(name, tuple(x.shape[1:]), sum(counts) // batch, params))
     return Description(input_size, tuple(parts))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
+from blocklab.blocks.sample_mixing import smallest_batch
 from blocklab.errors import InputError
 from blocklab.measure.activations import residual_blocks
 from blocklab.measure.cost import check_input_size
@@ -76,8 +77,9 @@ def live_taps(model: nn.Module, input_size: int) -> tuple[LiveTaps, ...]:
     check_input_size(input_size)
     reference = next(model.parameters(), torch.empty(0))
     channels = getattr(model, "in_chans", 3)
+    batch, side = smallest_batch(model), input_size
     images = torch.empty(
-        1, channels, input_size, input_size, device=reference.device, dtype=reference.dtype
+        batch, channels, side, side, device=reference.device, dtype=reference.dtype
     )
     found: list[LiveTaps] = []
     handles = []
