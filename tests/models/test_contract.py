@@ -100,7 +100,7 @@ def check_training_step(value: dict[str, Any]) -> None:
 
 
 def check_evaluation(value: dict[str, Any]) -> Backbone:
-    """No sample leaks into another unsaid; weights taken up by a fresh model give the same outputs."""
+    """No sample leaks into another unsaid; a fresh model with its weights gives the same."""
     model = _built(value)
     x = _images(model)
     with torch.no_grad():

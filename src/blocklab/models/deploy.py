@@ -26,6 +26,7 @@ from blocklab.blocks.folding import (
     set_convolution,
 )
 from blocklab.blocks.reparam_large_kernel import ReparamLargeKernelConv
+from blocklab.blocks.sample_mixing import smallest_batch
 from blocklab.errors import InputError
 from blocklab.kernels.depthwise import DepthwiseConv2d, live_taps
 
@@ -277,7 +278,7 @@ def _largest_maps(model: Module, input_size: int) -> dict[str, tuple[int, int]]:
     ]
     reference = next(model.parameters(), torch.empty(0))
     images = torch.zeros(
-        1,
+        smallest_batch(model),
         getattr(model, "in_chans", 3),
         input_size,
         input_size,
