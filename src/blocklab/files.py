@@ -7,12 +7,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
+from pydantic import BaseModel, model_validator
 
 from blocklab.errors import InputError, RunError
 
@@ -110,6 +112,40 @@ def _json_checksum(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class PlainModel(BaseModel):
+    """What a YAML file may hold, by pydantic; a yes or a no is never taken for a number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, given: Any) -> Any:
+        for name, value in given.items() if isinstance(given, dict) else ():
+            field = cls.model_fields.get(name)
+            if field is None or not any(isinstance(one, bool) for one in _flat(value)):
+                continue
+            kinds = set(_flat_types(field.annotation))
+            if kinds & {int, float} and bool not in kinds:
+                raise ValueError(f"{name} is a number, not {str(value).lower()}")
+        return given
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
+def _flat_types(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _flat_types(argument)
+
+
+# What YAML 1.1 reads otherwise than it looks: 0100 is 64 to it, 1:30 is 90.
+_MISREAD = re.compile(r"[-+]?(0[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as plain data: no tags, no key twice, no aliases that unfold, bounded depth."""
 
@@ -125,6 +161,15 @@ class _Loader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self.depth -= 1
+
+    def construct_scalar(self, node: Any) -> Any:
+        if node.style is None and _MISREAD.fullmatch(node.value):
+            raise yaml.MarkedYAMLError(
+                problem=f"{node.value} may be read as another number; write the number without "
+                "leading zeros or colons, or put it in quotes if it is text",
+                problem_mark=node.start_mark,
+            )
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[str] = set()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from blocklab import create_model, list_models
 from blocklab.backbones.base import Backbone
-from blocklab.blocks.sample_mixing import mixed_by
+from blocklab.blocks.protocol import mixed_by
 from blocklab.blocks.triplet_attention import AFTER_NORM
 from blocklab.errors import InputError
 from blocklab.measure.cost import cost

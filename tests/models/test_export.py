@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from torch import Tensor, nn
 
 from blocklab import create_model, list_models
-from blocklab.blocks.sample_mixing import mixed_by
+from blocklab.blocks.protocol import mixed_by
 from blocklab.errors import InputError, RunError
 from blocklab.models.export import Exported, export_model
 from blocklab.models.hub import Card, from_pretrained, save_pretrained

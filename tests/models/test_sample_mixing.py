@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from blocklab import cost, create_model, deploy
-from blocklab.blocks.sample_mixing import mixed_by
+from blocklab.blocks.protocol import mixed_by
 from blocklab.errors import InputError
 from blocklab.measure.description import describe
 from blocklab.measure.receptive_field import live_taps

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from blocklab.blocks.large_kernel_attention import OddInt
+from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.kernels.depthwise import depthwise
 from blocklab.kernels.small_map import SmallMapConv2d

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocklab.blocks.folding import fold, fold_before
-from blocklab.blocks.large_kernel_attention import OddInt
+from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
 from blocklab.kernels.depthwise import depthwise
@@ -113,10 +113,6 @@ class RepLKBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.pw1(self.prelkb_bn(x)))
         return x + self.drop_path(self.pw2(F.relu(self.large_kernel(out))))
-
-    def merge(self) -> None:
-        """Merge the kernels, as `ReparamLargeKernelConv.merge`."""
-        self.large_kernel.merge()
 
     def fold_norms(self) -> None:
         """Fold the first BatchNorm into the 1x1 convolution after it; for evaluation alone."""

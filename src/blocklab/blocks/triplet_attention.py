@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from blocklab.blocks.activation import check_activation, create_activation
 from blocklab.blocks.coordinate_attention import CoordinateAttention
 from blocklab.blocks.folding import fold
-from blocklab.blocks.large_kernel_attention import LargeKernelAttention, OddInt
+from blocklab.blocks.large_kernel_attention import LargeKernelAttention
+from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
 from blocklab.kernels.axis_pooling import Statistic, axis_pool, unpooled

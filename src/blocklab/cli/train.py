@@ -52,6 +52,7 @@ def train(
             plugins=plugins,
             on_epoch=bar.epoch,
             on_step=bar.step,
+            on_note=bar.note,
         )
     result = read_result(folder) or {}
     if json:

@@ -7,8 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from blocklab.blocks.protocol import mixed_by, smallest_batch, width_of
 from blocklab.blocks.registry import create_block
-from blocklab.blocks.sample_mixing import mixed_by, smallest_batch
+from blocklab.contract.deployed_forms import folding, merging
 from blocklab.contract.options import options_change_something
 from blocklab.contract.trial import (
     BATCH,
@@ -44,9 +45,9 @@ def shape(subject: Subject) -> str:
     for place in subject.places():
         block = subject.build(place)
         stride = place.get("stride", 1)
-        width = place.get("out_channels", getattr(block, "out_channels", place.get("channels")))
-        if subject.info.kind == "attention":
-            width = place["channels"]
+        width = place.get("out_channels") or place["channels"]
+        if subject.info.kind in ("token_mixer", "ffn_mixer"):
+            width = width_of(block, width)
         for height, breadth in SIZES:
             for training, batch in ((True, BATCH), (False, BATCH), (False, smallest_batch(block))):
                 mode = "training" if training else "evaluation"
@@ -329,22 +330,6 @@ def countable(subject: Subject) -> str:
     )
 
 
-def merges(subject: Subject) -> str:
-    """`merge()`, where it has one, leaves its outputs in evaluation as they were."""
-    for place in subject.places():
-        block = subject.build(place, dtype=torch.float64)
-        merge = getattr(block, "merge", None)
-        if not callable(merge):
-            raise NotApplicable("it has no merge()")
-        x = subject.images(place, dtype=torch.float64)
-        with torch.no_grad():
-            expected = forward(block, x)
-            merge()
-            if not difference(forward(block, x), expected) < 1e-9:
-                raise CheckFailed("merge() changes the output")
-    return "same outputs after merge()"
-
-
 CHECKS: dict[str, Callable[[Subject], str]] = {
     "builds": builds,
     "shape": shape,
@@ -359,5 +344,6 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "channels_last": channels_last,
     "compile": compiles,
     "cost": countable,
-    "merge": merges,
+    "merge": merging,
+    "fold_norms": folding,
 }

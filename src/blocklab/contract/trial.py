@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blocklab.blocks.protocol import init_itself
 from blocklab.blocks.registry import BlockInfo, BlockSpec, create_block, mixer_width
 
 PLANES = 64  # channels that most reductions leave something of
@@ -61,10 +62,8 @@ class Subject:
         """Build the block from a seed, initialised as in a backbone or, by default, at random."""
         torch.manual_seed(seed)
         block = create_block(self.info.kind, spec or self.spec, **place)
-        for module in block.modules():
-            start = getattr(module, "init_weights", None)
-            if callable(start):
-                start()
+        for part in block.modules():
+            init_itself(part)
         block.to(dtype)
         return _randomised(block) if random else block
 

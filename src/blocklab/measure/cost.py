@@ -18,9 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from blocklab.blocks.plugins import plugin_errors
+from blocklab.blocks.protocol import merge_parts, smallest_batch
 from blocklab.blocks.registry import registered_blocks
-from blocklab.blocks.reparam_large_kernel import ReparamLargeKernelConv
-from blocklab.blocks.sample_mixing import smallest_batch
 from blocklab.errors import InputError
 from blocklab.models.meta_device import quick_result, without_memory
 from blocklab.models.names import model_spec
@@ -130,8 +129,8 @@ def cost(
     """Count a model's MACs on one ``in_chans x input_size x input_size`` image, and its parameters.
 
     `num_classes`, `in_chans` and `merged` hold for models that are not built yet; a module is
-    counted as it is. `merged` counts re-parameterised large kernels as the one convolution that
-    they become, instead of in the form that trains.
+    counted as it is. `merged` counts blocks with a `merge()` (re-parameterised large kernels, say)
+    as what they become, instead of in the form that trains.
 
     Raises:
         InputError: for an unknown model, a size that is not positive, or an operator whose cost is
@@ -165,9 +164,7 @@ def _cost_of(
     with without_memory():
         model = ModelSpec.from_dict(json.loads(spec)).build(num_classes, in_chans)
         if merged:
-            for module in model.modules():
-                if isinstance(module, ReparamLargeKernelConv):
-                    module.merge()
+            merge_parts(model)
     return _count(model, input_size, in_chans)
 
 

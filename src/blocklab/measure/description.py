@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from blocklab.backbones.base import Backbone
-from blocklab.blocks.sample_mixing import smallest_batch
+from blocklab.blocks.protocol import smallest_batch
 from blocklab.measure.cost import check_input_size, count_macs
 
 

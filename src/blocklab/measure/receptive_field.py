@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
-from blocklab.blocks.sample_mixing import smallest_batch
+from blocklab.blocks.protocol import smallest_batch
 from blocklab.errors import InputError
 from blocklab.measure.activations import residual_blocks
 from blocklab.measure.cost import check_input_size

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
-from blocklab.blocks.sample_mixing import mixed_by
+from blocklab.blocks.protocol import merge_parts, mixed_by
 from blocklab.errors import InputError, RunError
 from blocklab.models.deploy import deploy as deploy_model
 from blocklab.models.graph_export import write_onnx, write_torch_export
@@ -154,10 +154,7 @@ def _deployed(network: Backbone, size: int | None) -> nn.Module:
     if size is not None:
         return deploy_model(network, size)
     merged = copy.deepcopy(network)
-    for module in list(merged.modules()):
-        merge = getattr(module, "merge", None)
-        if callable(merge):
-            merge()
+    merge_parts(merged)
     return merged
 
 

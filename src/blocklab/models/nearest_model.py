@@ -9,7 +9,7 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
-from blocklab.backbones import FAMILIES
+from blocklab.backbones.registry import FAMILIES
 from blocklab.models.names import list_models, model_spec
 from blocklab.models.spec import ModelSpec
 

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from blocklab.backbones import BACKBONES, FAMILIES
 from blocklab.backbones.base import Backbone
 from blocklab.backbones.config import BackboneConfig
+from blocklab.backbones.registry import BACKBONES, FAMILIES
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.models.meta_device import without_memory
 

@@ -15,8 +15,8 @@ from timm.models._features import FeatureGetterNet, FeatureHookNet
 from timm.models._features_fx import FeatureGraphNet
 from torch import nn
 
-from blocklab.backbones import FAMILIES
 from blocklab.backbones.base import Backbone, input_cfg
+from blocklab.backbones.registry import FAMILIES
 from blocklab.blocks.registry import registered_blocks
 from blocklab.errors import InputError
 from blocklab.models.factory import create_model

@@ -1,10 +1,11 @@
 """Weights from elsewhere: what a checkpoint calls its tensors, and what we call them.
 
-The papers' releases, torchvision and timm name the same tensors in a few ways, which `formats`
+The papers' releases, torchvision and timm name the same tensors in a few ways, which `tensor_names`
 lists as rules of renaming. A design that differs is not made to fit: the model is created as the
 checkpoint's design is, and a refusal names the model of the catalogue that the checkpoint fits.
 """
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -15,13 +16,11 @@ from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
-from blocklab.blocks.reparam_large_kernel import ReparamLargeKernelConv
+from blocklab.blocks.protocol import merge_parts, merges
 from blocklab.errors import InputError
 from blocklab.models.checkpoint import Source, Weights, read_weights
 from blocklab.models.nearest_model import COUNT, best_fit, core_shape
 from blocklab.models.tensor_names import FORMATS, Format
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ def load_weights(
         path_or_state_dict: a ``.safetensors`` file, a PyTorch checkpoint (read without running any
             code in it), a run's folder, the address of a file (see `checkpoint.fetch`), or tensors
             by name. Tensors may lie under ``state_dict``, ``model``, ...; averaged ones are
-            preferred, as they are in a run's ``model.safetensors``. A merged RepLKNet's tensors
-            merge the model.
+            preferred, as they are in a run's ``model.safetensors``. Merged tensors (a RepLKNet's,
+            say) merge the model's parts.
         strict: refuse unless every tensor fits; otherwise load what fits. A refused model is as it
             was.
         head: ``fresh`` leaves the model's classifier as it is, whatever the weights have.
@@ -114,8 +113,8 @@ def load_weights(
     )
     if not fitting or (strict and report.problems()):
         raise InputError(f"{what}: {_refusal(report, target, ours, shapes, known, len(state))}")
-    for module in to_merge:
-        module.merge()
+    for part in to_merge:
+        merge_parts(part)
     target.load_state_dict(fitting, strict=False)
     return report
 
@@ -131,28 +130,39 @@ def _names(state: Weights, model: nn.Module) -> tuple[Format | None, dict[str, s
     return None, {name: name for name in state}
 
 
-def _expected(
-    model: nn.Module, state: Weights
-) -> tuple[dict[str, torch.Size], list[ReparamLargeKernelConv]]:
-    """Return the model's shapes, as they will be after merging kernels that are merged in `state`.
+def _expected(model: nn.Module, state: Weights) -> tuple[dict[str, torch.Size], list[nn.Module]]:
+    """Return the model's shapes, as they will be after merging the parts that `state` has merged.
 
-    The second value is the kernels to merge.
+    The second value is those parts.
     """
-    shapes = {
-        name: value.shape for name, value in model.state_dict().items() if isinstance(value, Tensor)
+
+    def fits(form: dict[str, torch.Size]) -> bool:
+        return all(name in state and state[name].shape == shape for name, shape in form.items())
+
+    shapes = _shapes(model)
+    to_merge: dict[str, nn.Module] = {}
+    for name, part in model.named_modules():
+        within = f"{name}." if name else ""
+        if not merges(part) or within.startswith(tuple(to_merge)):
+            continue
+        training = {key: shape for key, shape in shapes.items() if key.startswith(within)}
+        if fits(training):
+            continue
+        other = copy.deepcopy(part)
+        merge_parts(other)
+        merged = {f"{within}{key}": shape for key, shape in _shapes(other).items()}
+        if fits(merged):
+            to_merge[within] = part
+            shapes = {key: shape for key, shape in shapes.items() if key not in training} | merged
+    return shapes, list(to_merge.values())
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {
+        name: value.shape
+        for name, value in module.state_dict().items()
+        if isinstance(value, Tensor)
     }
-    to_merge = []
-    for name, module in model.named_modules():
-        if not isinstance(module, ReparamLargeKernelConv) or module.lkb_origin is None:
-            continue
-        merged, kernel = f"{name}.lkb_reparam", module.lkb_origin.conv.weight.shape
-        if f"{merged}.weight" not in state or state[f"{merged}.weight"].shape != kernel:
-            continue
-        to_merge.append(module)
-        branches = (f"{name}.lkb_origin.", f"{name}.small_conv.")
-        shapes = {key: shape for key, shape in shapes.items() if not key.startswith(branches)}
-        shapes |= {f"{merged}.weight": kernel, f"{merged}.bias": kernel[:1]}
-    return shapes, to_merge
 
 
 def _head_prefix(model: nn.Module) -> str | None:

@@ -5,21 +5,21 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
 
 from blocklab.errors import InputError, did_you_mean, one_line
-from blocklab.files import parse_yaml, read_yaml
+from blocklab.files import PlainModel, parse_yaml, read_yaml
+from blocklab.training.recipe import LARGEST_SEED
 
 _FOLDER = "studies"
 MOST_SEEDS = 1000
 LONGEST_NAME = 200
-LARGEST_SEED = 2**32 - 1  # what every random generator takes
 
 Seed = Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)]
 Figure = Annotated[float, Field(ge=0)]
 
 
-class _Strict(BaseModel):
+class _Strict(PlainModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 

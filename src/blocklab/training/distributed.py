@@ -39,6 +39,7 @@ from blocklab.training.device import Setup, available_cores, started_elsewhere
 from blocklab.training.loop import OnStep, Record
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import (
+    OnNote,
     RunDefinition,
     check_threads,
     execute_run,
@@ -62,6 +63,7 @@ def launch(
     plugins: Sequence[str] = (),
     on_epoch: Callable[[Record], None] | None = None,
     on_step: OnStep | None = None,
+    on_note: OnNote | None = None,
 ) -> Path:
     """Train one run on `devices` devices of each of `nodes` machines; return its folder.
 
@@ -76,7 +78,7 @@ def launch(
     _check_processes(devices, nodes)
     world = devices * nodes
     if world == 1:
-        return execute_run(definition, out, label, threads, on_epoch, on_step=on_step)
+        return execute_run(definition, out, label, threads, on_epoch, on_note, on_step)
     threads = threads or max(1, available_cores() // devices)
     folder = RunFolder(out / definition.hash)
     first = not started_elsewhere() or _outer_rank() == 0
@@ -92,7 +94,7 @@ def launch(
                 label,
                 threads,
                 on_epoch if first else None,
-                None,
+                on_note if first else None,
                 on_step if first else None,
                 setup,
             )
@@ -107,7 +109,7 @@ def launch(
                 setup=setup.describe(),
                 tells_steps=on_step is not None,
             )
-            _start(setup, task, on_epoch, on_step)
+            _start(setup, task, on_epoch, on_step, on_note)
     return folder.path
 
 
@@ -188,6 +190,7 @@ def _start(
     task: _Task,
     on_epoch: Callable[[Record], None] | None,
     on_step: OnStep | None,
+    on_note: OnNote | None,
 ) -> None:
     """Start the processes and pass on what they say, until all have ended."""
     ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
@@ -202,6 +205,8 @@ def _start(
                     on_epoch(value)
                 elif kind == "step" and on_step is not None:
                     on_step(*value)
+                elif kind == "note" and on_note is not None:
+                    on_note(value)
                 elif kind in ("InputError", "RunError"):
                     errors.append(InputError(value) if kind == "InputError" else RunError(value))
         except BaseException as error:  # what a callback raises is the caller's
@@ -248,7 +253,7 @@ def _train_rank(fabric: Fabric, task: _Task, connection: Any) -> None:
             task.label,
             task.threads,
             (lambda record: connection.send(("epoch", record))) if first else None,
-            None,
+            (lambda note: connection.send(("note", note))) if first else None,
             tell_step if first and task.tells_steps else None,
             setup,
         )

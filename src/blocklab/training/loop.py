@@ -16,9 +16,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from timm.data import Mixup
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from blocklab.data.image_data import ImageData
 from blocklab.kernels.depthwise import apply_algorithms
@@ -40,7 +40,7 @@ class State:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
+    average: ModelEmaV3 | None
     epochs_done: int
     log: list[Record]
     diverged: bool = False
@@ -85,8 +85,9 @@ def prepare(model: nn.Module, recipe: Recipe, setup: Setup) -> State:
     model = model.to(device=setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
     average = None
     if recipe.ema_decay is not None:
-        decay = get_ema_multi_avg_fn(recipe.ema_decay)
-        average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
+        # Its decay rises as 1 - (1 + step)^(-2/3) up to the recipe's: without that, the average of
+        # a short run is mostly of the weights that training began with.
+        average = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True)
     return State(model, make_optimizer(model, recipe, setup.device), average, 0, [])
 
 
@@ -139,7 +140,7 @@ def train(
             optimizer.zero_grad()
             computing += time.perf_counter() - started
             if state.average is not None:
-                state.average.update_parameters(state.model)
+                state.average.update(state.model, step=epoch * len(batches) + step + 1)
             loss_sum += loss.detach().double() * (in_batch / setup.world_size)
             correct += (logits.detach().argmax(1) == labels).sum()
             images_seen += in_batch

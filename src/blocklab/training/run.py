@@ -21,7 +21,7 @@ from blocklab.training.device import Setup, available_cores
 from blocklab.training.evaluation import evaluate
 from blocklab.training.loop import OnStep, Record, State, prepare, train
 from blocklab.training.provenance import describe_run
-from blocklab.training.recipe import Recipe
+from blocklab.training.recipe import LARGEST_SEED, Recipe
 from blocklab.training.run_folder import RUN, RunFolder, is_finished, what_is_damaged
 from blocklab.training.workload import Workload
 
@@ -39,8 +39,8 @@ class RunDefinition:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(f"a seed is 0 or more, not {self.seed}")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"a seed is from 0 to {LARGEST_SEED}, not {self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the definition as plain JSON, all defaults filled in."""
@@ -175,6 +175,8 @@ def train_to_the_end(
     if (begun := folder.read_run()) is None and (begun := (saved or {}).get("run")):
         notes.append(f"{RUN} is damaged or gone; written again from the checkpoint")
         folder.write_run(begun)
+    if warning := recipe.warning(len(data.train)):
+        notes.append(warning)
     for note in notes:
         if on_note is not None:
             on_note(note)
