@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from report_layers import Weights
-from report_models import MODELS
+from report_models import LARGER, MODELS
 from torch import Tensor, nn
 
 from blocklab.models.names import model_spec
@@ -82,6 +82,12 @@ def test_a_model_is_what_the_report_says(name: str) -> None:
             close(one, other, f"gradient of {of} in {mode}")
         for of, buffer in network.named_buffers():
             close(buffer, weights.buffers[of], f"{of} after {mode}")
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_larger_ones_are_the_same_but_for_their_size(name: str) -> None:
+    assert narrow(name) == narrow(LARGER[name])
+    assert model_spec(name) != model_spec(LARGER[name])
 
 
 @pytest.mark.parametrize("name", ["van_b0", "van_b1_res2net_replk"])
