@@ -5,7 +5,7 @@ import pytest
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
 from blocklab.files import parse_yaml
-from blocklab.models.names import model_spec
+from blocklab.models.spec import model_spec
 from blocklab.study.schema import TuneFile
 from blocklab.training.recipe import LARGEST_SEED, load_recipe
 from blocklab.training.run import RunDefinition

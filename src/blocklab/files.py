@@ -14,12 +14,19 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
+from platformdirs import user_cache_path
 from pydantic import BaseModel, model_validator
 
-from blocklab.errors import InputError, RunError
+from blocklab.errors import InputError, RunError, error_line
 
 LARGEST_YAML = 1_000_000  # bytes: a study of a thousand rows has a tenth of it
 DEEPEST_YAML = 20
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be made again: BLOCKLAB_CACHE, else the user's cache folder."""
+    named = os.environ.get("BLOCKLAB_CACHE")
+    return Path(os.path.expanduser(named)) if named else user_cache_path("blocklab")
 
 
 def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
@@ -204,7 +211,7 @@ def parse_yaml(text: str, what: str) -> Any:
         place = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{what}{place}: {error.problem}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{what} is not YAML: {error_line(error, kind=False)}") from None
 
 
 def read_yaml(path: Path) -> Any:

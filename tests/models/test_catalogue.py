@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from blocklab import cost, create_model, list_models
 from blocklab.errors import InputError
 from blocklab.models.meta_device import without_memory
-from blocklab.models.names import declared_params, model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.names import declared_params
+from blocklab.models.spec import ModelSpec, model_spec
 
 Spec = dict[str, Any]
 

@@ -19,8 +19,7 @@ from blocklab.blocks.protocol import mixed_by
 from blocklab.blocks.triplet_attention import AFTER_NORM
 from blocklab.errors import InputError
 from blocklab.measure.cost import cost
-from blocklab.models.names import model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.spec import ModelSpec, model_spec
 
 CLASSES = 7
 LARGEST_PARAMS = 70_000_000  # what a test machine trains a step of in seconds

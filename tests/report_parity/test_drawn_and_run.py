@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from blocklab.blocks.hierarchical_split import HierarchicalSplitBottleneck
 from blocklab.blocks.registry import create_block
 from blocklab.measure.receptive_field import live_taps
-from blocklab.models.names import declared_params, model_spec
+from blocklab.models.names import declared_params
+from blocklab.models.spec import model_spec
 
 PAGE = Path(__file__).parents[2] / "docs" / "report.md"
 CHANNELS, SHAPE = 64, (16, 64, 8, 8)

@@ -16,8 +16,7 @@ from report_layers import Weights
 from report_models import LARGER, MODELS
 from torch import Tensor, nn
 
-from blocklab.models.names import model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.study.schema import find_study, is_collection, study_names
 from blocklab.study.study import Study
 

@@ -411,7 +411,7 @@ def test_compiling_goes_through_torch_compile_with_fixed_shapes(
     monkeypatch.setattr(torch, "compile", compile)
     recipe = _recipe({"epochs": 1, "compile": "on"})
     for compiled in (True, False):
-        setup = choose_setup(recipe, compiled=compiled)
+        setup = replace(choose_setup(recipe), compiled=compiled)
         list(train(prepare(network(), recipe, setup), data, recipe, setup, 0))
     # A graph for any size, made when the last batch comes, would make bits depend on a resume.
     assert asked == [{"dynamic": False, "disable": False}, {"dynamic": False, "disable": True}]

@@ -9,7 +9,7 @@ from blocklab.blocks.folding import fold
 from blocklab.blocks.option_types import Activation, OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
-from blocklab.kernels.depthwise import depthwise
+from blocklab.kernels.depthwise import DepthwiseConv2d
 from blocklab.kernels.small_map import SmallMapConv2d
 
 
@@ -34,8 +34,8 @@ class LargeKernelAttention(nn.Module):
         inner_activation: Activation | None = None,
     ) -> None:
         super().__init__()
-        self.conv0 = depthwise(channels, local_kernel)
-        self.conv_spatial = depthwise(channels, kernel, dilation)
+        self.conv0 = DepthwiseConv2d(channels, local_kernel)
+        self.conv_spatial = DepthwiseConv2d(channels, kernel, dilation)
         self.conv1 = SmallMapConv2d(channels, channels, 1)
         self.bn0 = nn.BatchNorm2d(channels) if norm else nn.Identity()
         self.bn_spatial = nn.BatchNorm2d(channels) if norm else nn.Identity()

@@ -27,7 +27,7 @@ from pydantic_core import PydanticSerializationError
 from torch import nn
 
 from blocklab.blocks.protocol import inner_width
-from blocklab.errors import BlocklabError, InputError, did_you_mean, one_line
+from blocklab.errors import BlocklabError, InputError, did_you_mean, error_line, one_line
 from blocklab.files import PlainModel
 
 BlockSpec = dict[str, Any]
@@ -163,7 +163,7 @@ def _options_model(name: str, options: dict[str, Any]) -> type[BaseModel]:
     except (PydanticUserError, PydanticSerializationError) as error:
         raise InputError(
             f"the options of block '{name}' are to be numbers, words or lists of them: "
-            f"{str(error).splitlines()[0]}"
+            f"{error_line(error)}"
         ) from None
     return model
 
@@ -263,9 +263,8 @@ def _faults_of(info: BlockInfo, told: Mapping[str, Any]) -> Iterator[None]:
     except Exception as error:
         if info.digest is None or isinstance(error, BlocklabError):
             raise
-        said = " ".join(str(error).split())
         raise InputError(
-            f"{info.kind} '{info.name}' cannot be built with {told}: {type(error).__name__}: {said}"
+            f"{info.kind} '{info.name}' cannot be built with {told}: {error_line(error)}"
         ) from error
 
 

@@ -12,7 +12,7 @@ from blocklab.blocks.folding import fold, fold_before
 from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
-from blocklab.kernels.depthwise import depthwise
+from blocklab.kernels.depthwise import DepthwiseConv2d
 from blocklab.kernels.small_map import SmallMapConv2d
 
 
@@ -52,10 +52,10 @@ class ReparamLargeKernelConv(nn.Module):
                 f"small_kernel {small_kernel} is larger than the kernel {kernel}; "
                 "choose a smaller one or none"
             )
-        self.lkb_origin: _ConvNorm | None = _ConvNorm(depthwise(channels, kernel, bias=False))
+        self.lkb_origin: _ConvNorm | None = _ConvNorm(DepthwiseConv2d(channels, kernel, bias=False))
         self.small_conv: _ConvNorm | None = None
         if small_kernel is not None:
-            self.small_conv = _ConvNorm(depthwise(channels, small_kernel, bias=False))
+            self.small_conv = _ConvNorm(DepthwiseConv2d(channels, small_kernel, bias=False))
         self.lkb_reparam: nn.Conv2d | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class ReparamLargeKernelConv(nn.Module):
             small, small_bias = self.small_conv.folded()
             margin = (kernel.shape[2] - small.shape[2]) // 2
             kernel, bias = kernel + F.pad(small, [margin] * 4), bias + small_bias
-        merged = depthwise(origin.out_channels, origin.kernel_size[0]).to(kernel)
+        merged = DepthwiseConv2d(origin.out_channels, origin.kernel_size[0]).to(kernel)
         merged.weight.copy_(kernel)
         merged.bias.copy_(bias)  # type: ignore[union-attr]
         self.lkb_reparam, self.lkb_origin, self.small_conv = merged, None, None

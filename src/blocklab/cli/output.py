@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, columns
-from blocklab.results.study_results import StudyResults
+if TYPE_CHECKING:
+    from blocklab.results.study_results import StudyResults
 
 
 def print_json(value: Any) -> None:
@@ -51,8 +51,10 @@ def output_console() -> Console:
     return console if console.is_terminal else Console(width=240)
 
 
-def print_results(results: StudyResults) -> None:
+def print_results(results: "StudyResults") -> None:
     """Print a study's table as the page has it, then its claims and which rows are one network."""
+    from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, columns
+
     shown = columns(results)
     headings = [column.full_heading for column in shown]
     rows = [[column.text(row) for column in shown] for row in results.rows]

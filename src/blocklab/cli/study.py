@@ -4,7 +4,7 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -21,17 +21,11 @@ from blocklab.cli.options import (
 )
 from blocklab.cli.output import print_json, print_results, print_table
 from blocklab.errors import InputError
-from blocklab.execution.plan import PLAN_HEADINGS, plan_cells, plan_lines
-from blocklab.execution.progress import Progress
-from blocklab.execution.study_folder import read_study_folder, study_folder
-from blocklab.execution.verify import verify_run
-from blocklab.report.index import INDEX
-from blocklab.report.page import write_report
-from blocklab.results.judgements import judge_claims
-from blocklab.results.study_results import StudyResults
-from blocklab.running import run_collection
-from blocklab.study.collection import StudyCollection
-from blocklab.study.study import Study
+
+if TYPE_CHECKING:
+    from blocklab.results.study_results import StudyResults
+    from blocklab.study.collection import StudyCollection
+    from blocklab.study.study import Study
 
 STUDY = "A study's YAML file, or the name of one that is shipped with blocklab."
 
@@ -69,6 +63,8 @@ def study(
         return _verify(verify, json)
     if not file:
         raise InputError(f"name a study: {STUDY[0].lower()}{STUDY[1:]}")
+    from blocklab.study.collection import StudyCollection
+
     collection = StudyCollection.load(
         file,
         data=data,
@@ -79,6 +75,8 @@ def study(
     )
     studies = collection.studies
     if dry_run:
+        from blocklab.execution.plan import PLAN_HEADINGS, plan_cells, plan_lines
+
         lines = plan_lines(studies, out, _worker_count(workers), threads)
         if json:
             print_json(lines)
@@ -90,6 +88,8 @@ def study(
         pairs = zip(studies, results, strict=True)
         print_json([_results_as_json(one, result, out) for one, result in pairs])
     else:
+        from blocklab.execution.study_folder import study_folder
+
         for one, result in zip(studies, results, strict=True):
             print_results(result)
             print(f"page: {study_folder(one, out) / 'report.html'}")
@@ -102,6 +102,9 @@ def report(
     json: Json = False,
 ) -> None:
     """Make the page and the tables of a study from whatever has finished."""
+    from blocklab.execution.study_folder import read_study_folder
+    from blocklab.report.page import write_report
+
     results = read_study_folder(folder)
     page = write_report(results, folder)
     if json:
@@ -112,14 +115,18 @@ def report(
 
 
 def run_and_report(
-    collection: StudyCollection,
+    collection: "StudyCollection",
     out: Path,
     workers: str | int = "auto",
     threads: int | None = None,
     ray: str | None = None,
     plugins: tuple[str, ...] = (),
-) -> tuple[StudyResults, ...]:
+) -> "tuple[StudyResults, ...]":
     """Run studies under a live table on stderr and write their pages."""
+    from blocklab.execution.progress import Progress
+    from blocklab.report.index import INDEX
+    from blocklab.running import run_collection
+
     command = shlex.join(["blocklab", *sys.argv[1:]])
     with Progress(Console(stderr=True)) as progress:
         results = run_collection(
@@ -148,6 +155,8 @@ def _worker_count(given: str | int) -> int | None:
 
 
 def _verify(run: Path, json: bool) -> int:
+    from blocklab.execution.verify import verify_run
+
     verification = verify_run(run)
     if json:
         print_json(verification.to_dict())
@@ -156,7 +165,10 @@ def _verify(run: Path, json: bool) -> int:
     return 0 if verification.same else 1
 
 
-def _results_as_json(study: Study, results: StudyResults, out: Path) -> dict[str, object]:
+def _results_as_json(study: "Study", results: "StudyResults", out: Path) -> dict[str, object]:
+    from blocklab.execution.study_folder import study_folder
+    from blocklab.results.judgements import judge_claims
+
     folder = study_folder(study, out)
     return {
         "study": study.name,

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from blocklab.errors import InputError, RunError
-from blocklab.training.provenance import processor, versions
+from blocklab.measure.device import processor
+from blocklab.training.provenance import versions
 from blocklab.training.run import OnEpoch, RunDefinition, execute_run
 from blocklab.training.run_folder import (
     LOG,

@@ -6,18 +6,18 @@ stays as it is.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from timm.layers import DropPath
-from torch import Tensor, nn
+from torch import nn
 
 from blocklab.blocks.folding import drop, set_convolution
 from blocklab.blocks.plugins import plugin_errors
-from blocklab.blocks.protocol import fold_parts, merge_parts, smallest_batch
+from blocklab.blocks.protocol import fold_parts, merge_parts
 from blocklab.errors import InputError
-from blocklab.kernels.depthwise import DepthwiseConv2d, live_taps
+from blocklab.kernels.depthwise import DepthwiseConv2d, cut_to_live_taps
+from blocklab.models.probe import maps_met
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,15 @@ def _drop(model: nn.Module) -> None:
 
 def _cut(model: nn.Module, input_size: int) -> tuple[str, ...]:
     """Cut depth-wise kernels to the taps that meet their maps in an image of this size."""
-    if not isinstance(input_size, int) or isinstance(input_size, bool) or input_size < 1:
-        raise InputError(f"input_size must be a positive number of pixels, not {input_size!r}")
-    maps = _largest_maps(model, input_size)
+    maps: dict[str, tuple[int, int]] = {}  # the largest that each meets
+    for name, _, size in maps_met(model, input_size, DepthwiseConv2d):
+        rows, columns = maps.get(name, (0, 0))
+        maps[name] = max(rows, size[0]), max(columns, size[1])
     cut = []
     for name, module in list(model.named_modules()):
         if type(module) is not DepthwiseConv2d or name not in maps:
             continue
-        weight = live_taps(module.weight, module.dilation[0], *maps[name])
+        weight = cut_to_live_taps(module.weight, module.dilation[0], *maps[name])
         if weight.shape == module.weight.shape:
             continue
         taps, size = max(weight.shape[2:]), maps[name]
@@ -134,42 +135,3 @@ def _cut(model: nn.Module, input_size: int) -> tuple[str, ...]:
         setattr(model.get_submodule(owner), child, new.eval())
         cut.append(name)
     return tuple(cut)
-
-
-def _largest_maps(model: nn.Module, input_size: int) -> dict[str, tuple[int, int]]:
-    maps: dict[str, tuple[int, int]] = {}
-
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            height, width = maps.get(name, (0, 0))
-            maps[name] = max(height, inputs[0].shape[2]), max(width, inputs[0].shape[3])
-
-        return hook
-
-    hooks = [
-        module.register_forward_pre_hook(note(name))
-        for name, module in model.named_modules()
-        if type(module) is DepthwiseConv2d
-    ]
-    reference = next(model.parameters(), torch.empty(0))
-    images = torch.zeros(
-        smallest_batch(model),
-        getattr(model, "in_chans", 3),
-        input_size,
-        input_size,
-        device=reference.device,
-        dtype=reference.dtype,
-    )
-    try:
-        model(images)
-    except InputError:
-        raise
-    except RuntimeError as error:
-        raise InputError(
-            f"the network cannot take images of {input_size}x{input_size} "
-            f"({str(error).splitlines()[0]}); choose another input_size"
-        ) from None
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return maps

@@ -22,6 +22,7 @@ from blocklab.models.deploy import deploy as deploy_model
 from blocklab.models.graph_export import write_onnx, write_torch_export
 from blocklab.models.hub import Card, save_pretrained
 from blocklab.models.model_file import describe_saved, load_model, save_model
+from blocklab.models.probe import noise_images, run_blank
 from blocklab.models.spec import ModelSpec
 
 ExportFormat = Literal["safetensors", "onnx", "torch_export", "hub"]
@@ -98,9 +99,9 @@ def export_model(
         network = _deployed(original, None if format in ("safetensors", "hub") else size)
     about = describe_saved(model, class_names)
     if format == "onnx":
-        written = write_onnx(network, _images(network, TRACED, size), path, about)
+        written = write_onnx(network, noise_images(network, size, TRACED), path, about)
     elif format == "torch_export":
-        written = write_torch_export(network, _images(network, TRACED, size), path, about)
+        written = write_torch_export(network, noise_images(network, size, TRACED), path, about)
     else:
         assert isinstance(network, Backbone)
         if format == "hub":
@@ -121,15 +122,7 @@ def _check_size(model: Backbone, size: object) -> None:
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise InputError(f"input_size is a number of pixels from 1, not {size!r}")
     meta = ModelSpec(model.family, model.config).build_meta(model.num_classes, model.in_chans)
-    try:
-        meta.eval()(torch.empty(TRACED, model.in_chans, size, size, device="meta"))
-    except InputError:
-        raise
-    except RuntimeError as error:
-        raise InputError(
-            f"the network cannot take images of {size}x{size} ({str(error).splitlines()[0]}); "
-            f"choose another input_size, such as {model.config.native_size}"
-        ) from None
+    run_blank(meta.eval(), size, TRACED, f", such as {model.config.native_size}")
 
 
 def _check_path(path: Path, folder: bool) -> None:
@@ -158,13 +151,6 @@ def _deployed(network: Backbone, size: int | None) -> nn.Module:
     return merged
 
 
-def _images(network: nn.Module, count: int, size: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    channels = network.in_chans
-    assert isinstance(channels, int)
-    return torch.randn(count, channels, size, size, generator=generator)
-
-
 def _compare(
     written: Callable[[Tensor], Any], network: nn.Module, size: int
 ) -> tuple[float, float]:
@@ -172,7 +158,7 @@ def _compare(
 
     Some untrained networks magnify rounding beyond any fixed tolerance; that is no fault of a file.
     """
-    images = _images(network, CHECKED, size)
+    images = noise_images(network, size, CHECKED)
     with torch.inference_mode():
         expected, got = network(images), written(images)
         difference = _relative(got, expected)

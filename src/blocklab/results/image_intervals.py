@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from blocklab.errors import RunError
+from blocklab.errors import RunError, error_line
 
 PREDICTIONS = "predictions.npz"
 
@@ -68,9 +68,8 @@ def read_per_image(folder: Path) -> PerImage | None:
     except FileNotFoundError:
         return None
     except Exception as error:  # a damaged archive fails in many ways
-        what = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise RunError(
-            f"cannot read {path}: {what}; delete the folder {folder} and run again"
+            f"cannot read {path}: {error_line(error)}; delete the folder {folder} and run again"
         ) from error
     order = next(crc for name, _, crc in members if name == "labels.npy")
     return PerImage(top[:, 0] == labels, tuple(sorted(members)), order)

@@ -33,9 +33,9 @@ from torch.multiprocessing import (  # pyright: ignore[reportPrivateImportUsage]
 
 from blocklab.blocks.plugins import load_plugin
 from blocklab.data.image_data import open_data
-from blocklab.errors import BlocklabError, InputError, RunError
-from blocklab.training.autotune import resumed_setup, row_setup
-from blocklab.training.device import Setup, available_cores, started_elsewhere
+from blocklab.errors import BlocklabError, InputError, RunError, error_line
+from blocklab.training.autotune import row_setup
+from blocklab.training.device import Setup, available_cores, resumed_setup, started_elsewhere
 from blocklab.training.loop import OnStep, Record
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import (
@@ -167,14 +167,14 @@ def _choose(
     data = open_data(definition.data)  # decoded once, before there are several processes
     check_shares(definition.recipe, len(data.train), world)
     if begun is not None:
-        return resumed_setup(definition.recipe, begun, devices, nodes)
+        return resumed_setup(begun, devices, nodes)
     work = Workload.of(definition.model, definition.recipe, data, threads)
     return row_setup(work, folder.path.parent, row_hash(definition), devices, nodes)
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What a process that is started here is told: plain data, as it travels."""
+    """The task of a process that is started here: plain data, as it travels."""
 
     run: dict[str, Any]
     folder: RunFolder
@@ -237,14 +237,14 @@ def _train_rank(fabric: Fabric, task: _Task, connection: Any) -> None:
     try:
         for path in task.plugins:
             load_plugin(path)
-        setup = Setup.described(fabric, task.setup)
+        setup = resumed_setup(task.setup, fabric=fabric)
         first = setup.rank == 0
-        said = 0.0
+        last_told = 0.0
 
         def tell_step(step: int, steps: int) -> None:
-            nonlocal said
-            if step == steps or time.monotonic() - said > STEP_SECONDS:
-                said = time.monotonic()
+            nonlocal last_told
+            if step == steps or time.monotonic() - last_told > STEP_SECONDS:
+                last_told = time.monotonic()
                 connection.send(("step", (step, steps)))
 
         train_to_the_end(
@@ -260,9 +260,7 @@ def _train_rank(fabric: Fabric, task: _Task, connection: Any) -> None:
         _leave()
     except Exception as error:
         kind = "InputError" if isinstance(error, InputError) else "RunError"
-        said_ = " ".join(str(error).split())
-        text = said_ if isinstance(error, BlocklabError) else f"{type(error).__name__}: {said_}"
-        connection.send((kind, text))
+        connection.send((kind, error_line(error)))
         sys.exit(1)
 
 

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from blocklab.data.image_data import ImageData
 from blocklab.kernels.depthwise import apply_algorithms
+from blocklab.measure.device import wait
 from blocklab.measure.memory import keep_freed_memory
 from blocklab.training.batches import make_batches
 from blocklab.training.device import Setup
@@ -31,7 +32,7 @@ from blocklab.training.recipe import Recipe
 from blocklab.training.sync_norm import synchronise_batchnorm
 
 Record = dict[str, Any]
-OnStep = Callable[[int, int], None]  # is told (steps done, steps of the epoch); it must be quick
+OnStep = Callable[[int, int], None]  # gets (steps done, steps of the epoch); it must be quick
 
 
 @dataclass
@@ -61,14 +62,14 @@ class State:
             "diverged": self.diverged,
         }
 
-    def load(self, saved: dict[str, Any]) -> None:
+    def load(self, checkpoint: dict[str, Any]) -> None:
         """Go on from `to_dict`."""
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        self.model.load_state_dict(checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
         if self.average is not None:
-            self.average.load_state_dict(saved["average"])
-        self.epochs_done, self.log = saved["epochs_done"], saved["log"]
-        self.diverged = saved["diverged"]
+            self.average.load_state_dict(checkpoint["average"])
+        self.epochs_done, self.log = checkpoint["epochs_done"], checkpoint["log"]
+        self.diverged = checkpoint["diverged"]
 
 
 def prepare(model: nn.Module, recipe: Recipe, setup: Setup) -> State:
@@ -147,7 +148,8 @@ def train(
             if warm:
                 images_timed += in_batch
             elif len(batches) > 1:  # a process's first step also compiles and finds algorithms
-                warm, timed_from = True, _now(setup)
+                wait(setup.device)
+                warm, timed_from = True, time.perf_counter()
             if on_step is not None:
                 on_step(step + 1, len(batches))
         loss_sum, correct = setup.sum(loss_sum), setup.sum(correct)
@@ -174,12 +176,6 @@ def train(
         state.epochs_done += 1
         state.log.append(record)
         yield record
-
-
-def _now(setup: Setup) -> float:
-    if setup.device.type == "cuda":
-        torch.cuda.synchronize(setup.device)
-    return time.perf_counter()
 
 
 def _is_finite(model: nn.Module) -> bool:

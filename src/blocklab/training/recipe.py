@@ -164,6 +164,13 @@ def recipe_names() -> list[str]:
     )
 
 
+def recipe_summaries() -> dict[str, str]:
+    """Return the shipped recipes by name, each with the first line of its file's header."""
+    folder = resources.files("blocklab") / "recipes"
+    texts = {name: (folder / f"{name}.yaml").read_text("utf-8") for name in recipe_names()}
+    return {name: text.splitlines()[0].removeprefix("# ") for name, text in texts.items()}
+
+
 def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     """Load a shipped recipe by name, or a YAML file of one, with some fields changed.
 
