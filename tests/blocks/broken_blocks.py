@@ -247,8 +247,13 @@ class WidensInSilence(nn.Conv2d):
         self.out_channels = channels
 
 
+class SaysThatItMixesSamples(Simple):
+    mixes_samples = "a wish"
+
+
 BROKEN: list[tuple[type[nn.Module], str, str]] = [
     (LeaksAcrossTheBatch, "samples", "an image's output changes"),
+    (SaysThatItMixesSamples, "samples", r"says that it mixes samples \(a wish\), and does not"),
     (DeadParameter, "gradients", "forgotten gets no gradient"),
     (ParameterTimesZero, "gradients", "forgotten gets no gradient"),
     (CutsTheInput, "gradients", "the input gets no gradient"),

@@ -102,8 +102,9 @@ class HierarchicalSplitBottleneck(nn.Module):
     """A whole Res2Net bottleneck inside VAN's FFN: (B, C, H, W) -> (B, 4C, H, W).
 
     1x1 to scale * width channels, the hierarchical split, 1x1 to ``expansion`` * C, and a
-    projection shortcut. Not of a paper: a change to VAN's FFN, whose depth-wise 3x3 convolution it
-    replaces.
+    projection shortcut. Its groups are chained, y_i = K_i(x_i + y_{i-1}), and the last one passes:
+    no block of a VAN shrinks its map, so none is a stage's first in Res2Net's sense. Not of a
+    paper: a change to VAN's FFN, whose depth-wise 3x3 convolution it replaces.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class HierarchicalSplitBottleneck(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.act = create_activation(inner_activation)
         self.conv2 = HierarchicalSplit(
-            width, width, 1, True, inner_activation, scale=scale, base_width=base_width
+            width, width, 1, False, inner_activation, scale=scale, base_width=base_width
         )
         self.conv3 = SmallMapConv2d(width, self.out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(self.out_channels)

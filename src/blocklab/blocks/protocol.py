@@ -23,6 +23,14 @@ class Block:
     out_channels: int
     """A token mixer's or an FFN mixer's: the channels that leave it (else those that enter)."""
 
+    mixes_samples: str = ""
+    """What lets samples of a batch reach one another by design, say "softmax over the batch".
+
+    Empty: nothing does. Where something does, an output depends on the others of the batch, in
+    evaluation too. Such a block may refuse a batch of one, is not given one where costs are
+    counted, and a network with it is not exported as a graph.
+    """
+
     @staticmethod
     def inner_width(planes: int, **options: Any) -> int:
         """Return how wide a mixer with these options wants the inside of a block of `planes`."""
@@ -71,6 +79,17 @@ def width_of(block: nn.Module, channels: int) -> int:
     """
     width = getattr(block, "out_channels", channels)
     return _channels(width, f"out_channels of {type(block).__name__} is")
+
+
+def mixed_by(network: nn.Module) -> str:
+    """What mixes samples in a block or a network, itself or a part of it; empty: nothing does."""
+    said = (getattr(part, "mixes_samples", Block.mixes_samples) for part in network.modules())
+    return next((words for words in said if isinstance(words, str) and words), "")
+
+
+def smallest_batch(network: nn.Module) -> int:
+    """How many images a block or a network takes at least."""
+    return 2 if mixed_by(network) else 1
 
 
 def init_itself(part: nn.Module) -> None:
@@ -175,5 +194,7 @@ __all__ = [
     "inner_width",
     "merge_parts",
     "merges",
+    "mixed_by",
+    "smallest_batch",
     "width_of",
 ]

@@ -119,6 +119,35 @@ class RepLKBlock(nn.Module):
         fold_before(self, "prelkb_bn", "pw1.conv")
 
 
+@register_block("plain_large_kernel", kind="token_mixer")
+class PlainLargeKernelBlock(RepLKBlock):
+    """`RepLKBlock` with one large kernel with bias from the start: (B, C, H, W) -> same.
+
+    x + drop_path(BN(conv1x1(relu(conv_kxk(relu(BN(conv1x1(BN(x))))))))): no small kernel and no
+    BatchNorm on the large one, which is what `RepLKBlock` becomes when it is merged; the names are
+    those too. Not of the paper, which trains the re-parameterised form.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        drop_path: float,
+        *,
+        kernel: OddInt = 31,
+        width: PositiveFloat = 1.0,
+        drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | None = None,
+    ) -> None:
+        super().__init__(
+            channels,
+            drop_path,
+            kernel=kernel,
+            small_kernel=None,
+            width=width,
+            drop_path_rate=drop_path_rate,
+        )
+        self.large_kernel.merge()
+
+
 class ConvFFN(nn.Module):
     """RepLKNet's feed-forward block: x + drop_path(BN(1x1(gelu(BN(1x1(BN(x))))))), same shape."""
 

@@ -2,14 +2,15 @@
 
 from typing import Annotated, Literal
 
+import torch
 from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from blocklab.blocks.activation import create_activation
+from blocklab.blocks.activation import check_activation, create_activation
 from blocklab.blocks.coordinate_attention import CoordinateAttention
 from blocklab.blocks.folding import fold
 from blocklab.blocks.large_kernel_attention import LargeKernelAttention
-from blocklab.blocks.option_types import Activation, OddInt
+from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
 from blocklab.kernels.depthwise import DepthwiseConv2d
@@ -27,6 +28,33 @@ def _check_statistics(statistics: tuple[Statistic, ...]) -> tuple[Statistic, ...
 
 
 Statistics = Annotated[tuple[Statistic, ...], AfterValidator(_check_statistics)]
+
+AFTER_NORM = "_after_norm"
+
+
+def _check_inner_activation(name: str) -> str:
+    check_activation(name.removesuffix(AFTER_NORM))
+    return name
+
+
+# An activation's name; with the ending it follows BatchNorm instead of the convolution.
+InnerActivation = Annotated[str, AfterValidator(_check_inner_activation)]
+
+
+def check_batch(x: Tensor) -> None:
+    """Refuse a batch of one, whose softmax over the batch is 1 everywhere.
+
+    Raises:
+        InputError: if it is one.
+    """
+    if x.shape[0] == 1:
+        raise InputError(
+            "a softmax over the batch makes every gate of a batch of one 1; give two images or "
+            "more, with a batch size that leaves no single last image"
+        )
+
+
+torch.fx.wrap("check_batch")  # a symbolic trace calls it and does not look inside
 
 
 class _Convolution(nn.Module):
@@ -59,10 +87,14 @@ class _PoolBranch(nn.Module):
         self, statistics: int, kernel: int, inner_activation: str | None, swapped: bool = False
     ) -> None:
         super().__init__()
-        self.conv = _Convolution(statistics, kernel, inner_activation, swapped)
+        before, after = inner_activation, "identity"
+        if before is not None and before.endswith(AFTER_NORM):
+            before, after = None, before.removesuffix(AFTER_NORM)
+        self.conv = _Convolution(statistics, kernel, before, swapped)
+        self.act = create_activation(after)
 
     def forward(self, plane: Tensor) -> Tensor:
-        return self.conv(plane)
+        return self.act(self.conv(plane))
 
 
 class _LargeKernelBranch(nn.Module):
@@ -94,11 +126,16 @@ class TripletAttention(nn.Module):
     is broadcast along the axis that was pooled. BatchNorm's momentum is the authors' 0.01.
 
     Options beyond the paper: the ``statistics``; ``inner_activation`` between convolution and
-    BatchNorm; the ``gate`` function (softmax runs over all points of the plane, whose gates then
-    sum to 1); and ``spatial``, what stands in the H x W branch: ``zpool`` (the paper's),
-    ``coordinate`` (Coordinate Attention with reduction 16), ``large_kernel`` (1x1 to one channel,
-    5x5, 7x7 dilated by 3, BatchNorm, gate) or ``full_large_kernel`` (Large Kernel Attention of all
-    channels, which gates without BatchNorm or gate function).
+    BatchNorm, or after BatchNorm where its name ends so (``celu_after_norm``); the ``gate``
+    function (softmax runs over all points of the plane, whose gates then sum to 1); and
+    ``spatial``, what stands in the H x W branch: ``zpool`` (the paper's), ``coordinate``
+    (Coordinate Attention with reduction 16), ``large_kernel`` (1x1 to one channel, 5x5, 7x7 dilated
+    by 3, BatchNorm, gate) or ``full_large_kernel`` (Large Kernel Attention of all channels, which
+    gates without BatchNorm or gate function).
+
+    The gate ``softmax_over_batch`` is a softmax at each point of the plane over the images of the
+    batch: what one image gets depends on the others, in evaluation too, and a batch of one is
+    refused, as its gates would all be 1.
     """
 
     def __init__(
@@ -107,13 +144,14 @@ class TripletAttention(nn.Module):
         *,
         statistics: Statistics = ("max", "avg"),
         kernel: OddInt = 7,
-        inner_activation: Activation | None = None,
-        gate: Literal["sigmoid", "tanh", "softmax"] = "sigmoid",
+        inner_activation: InnerActivation | None = None,
+        gate: Literal["sigmoid", "tanh", "softmax", "softmax_over_batch"] = "sigmoid",
         spatial: Literal["zpool", "coordinate", "large_kernel", "full_large_kernel"] = "zpool",
     ) -> None:
         super().__init__()
         self.statistics = tuple(statistics)
         self.gate = gate
+        self.mixes_samples = "softmax over the batch" if gate == "softmax_over_batch" else ""
         self.spatial = spatial
         count = len(self.statistics)
         self.cw = _PoolBranch(count, kernel, inner_activation, swapped=True)
@@ -132,9 +170,13 @@ class TripletAttention(nn.Module):
             return scores.sigmoid()
         if self.gate == "tanh":
             return scores.tanh()
+        if self.gate == "softmax_over_batch":
+            return scores.softmax(0)
         return scores.flatten(1).softmax(1).view_as(scores)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.mixes_samples:
+            check_batch(x)
         axes = (2, 3, 1) if self.spatial == "zpool" else (2, 3)
         x, (cw, hc, *hw) = axis_pool(x, axes, self.statistics)
         gates = [

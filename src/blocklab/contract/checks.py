@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from blocklab.blocks.protocol import width_of
+from blocklab.blocks.protocol import mixed_by, smallest_batch, width_of
 from blocklab.blocks.registry import create_block
 from blocklab.contract.deployed_forms import folding, merging
 from blocklab.contract.options import options_change_something
@@ -49,7 +49,7 @@ def shape(subject: Subject) -> str:
         if subject.info.kind in ("token_mixer", "ffn_mixer"):
             width = width_of(block, width)
         for height, breadth in SIZES:
-            for training, batch in ((True, BATCH), (False, BATCH), (False, 1)):
+            for training, batch in ((True, BATCH), (False, BATCH), (False, smallest_batch(block))):
                 mode = "training" if training else "evaluation"
                 what = f"{height}x{breadth} maps, batch of {batch}, {mode}{told(place)}"
                 with where(what):
@@ -166,6 +166,11 @@ def samples(subject: Subject) -> str:
         one = subject.images(place, dtype=torch.float64)
         other = subject.images(place, dtype=torch.float64, seed=101)
         mixed = torch.cat([one[:1], other[1:]])
+        if said := mixed_by(block):
+            with torch.no_grad():
+                if torch.equal(forward(block, mixed)[:1], forward(block, one)[:1]):
+                    raise CheckFailed(f"it says that it mixes samples ({said}), and does not")
+            raise NotApplicable(f"it mixes samples by design ({said})")
         with torch.no_grad():
             alone = forward(block, one[:1])
             for what, batch in (("the others", mixed), ("company", one)):

@@ -154,6 +154,9 @@ def _cost_of(
 
 
 def _count(model: nn.Module, input_size: int, in_chans: int) -> Cost:
+    images = blank_images(model, input_size, in_chans=in_chans)
     counts: list[int] = []
-    count_macs(model, blank_images(model, input_size, in_chans=in_chans), counts.append)
-    return Cost(sum(counts), sum(parameter.numel() for parameter in model.parameters()))
+    count_macs(model, images, counts.append)
+    return Cost(
+        sum(counts) // len(images), sum(parameter.numel() for parameter in model.parameters())
+    )

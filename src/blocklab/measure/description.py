@@ -99,7 +99,7 @@ def describe(model: Backbone, input_size: int = 224) -> Description:
         seen |= used.found.keys()
         x = part.output
         if name != "stem" or counts:  # a stem may be part of the first stage
-            parts.append(Part(name, tuple(x.shape[1:]), sum(counts), params))
+            parts.append(Part(name, tuple(x.shape[1:]), sum(counts) // len(x), params))
     return Description(input_size, tuple(parts))
 
 

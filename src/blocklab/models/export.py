@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
-from blocklab.blocks.protocol import merge_parts
+from blocklab.blocks.protocol import merge_parts, mixed_by
 from blocklab.errors import InputError, RunError
 from blocklab.models.deploy import deploy as deploy_model
 from blocklab.models.graph_export import write_onnx, write_torch_export
@@ -77,13 +77,18 @@ def export_model(
 
     Raises:
         InputError: for an unknown format, a size that the network cannot take, a path that cannot
-            be written, or packages that are missing.
+            be written, packages that are missing, or a graph of a network that mixes samples.
         RunError: if writing fails, or the outputs of what was written differ.
     """
     if format not in get_args(ExportFormat):
         raise InputError(f"no format '{format}'; formats: {', '.join(get_args(ExportFormat))}")
     if model.pruned:
         raise InputError("the network was pruned to some stages; export the whole one")
+    if format in ("onnx", "torch_export") and (said := mixed_by(model)):
+        raise InputError(
+            f"a graph takes one image too, and this network mixes those of a batch ({said}); "
+            "export it as safetensors"
+        )
     size = model.config.native_size if input_size is None else input_size
     path = Path(path)
     _check_size(model, size)

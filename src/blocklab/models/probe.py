@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blocklab.blocks.protocol import smallest_batch
 from blocklab.errors import InputError, error_line
 
 
@@ -21,11 +22,15 @@ def check_input_size(input_size: int) -> int:
     return input_size
 
 
-def blank_images(model: nn.Module, size: int, count: int = 1, in_chans: int = 3) -> Tensor:
+def blank_images(
+    model: nn.Module, size: int, count: int | None = None, in_chans: int = 3
+) -> Tensor:
     """Return images of zeros for a network: (count, C, size, size), on its device, of its type.
 
+    There are as few as it takes where no `count` is given: one, or two where it mixes samples.
     `in_chans` is C for a network that does not say how many channels it takes.
     """
+    count = smallest_batch(model) if count is None else count
     reference = next(model.parameters(), torch.empty(0))
     channels = getattr(model, "in_chans", in_chans)
     return torch.zeros(
@@ -83,7 +88,9 @@ def maps_met(
     return met
 
 
-def run_blank(model: nn.Module, input_size: int, count: int = 1, remedy: str = "") -> None:
+def run_blank(
+    model: nn.Module, input_size: int, count: int | None = None, remedy: str = ""
+) -> None:
     """Run a network on blank images, to see whether it takes them.
 
     Raises:
