@@ -109,6 +109,7 @@ def dropped_path(x: Tensor, rate: float, training: bool) -> Tensor:
 
 # Attentions: (map, tensors, prefix, options) -> map of the same shape.
 def squeeze_excitation(x: Tensor, w: Weights, p: str) -> Tensor:
+    assert w[f"{p}fc1.weight"].shape[0] == max(1, x.shape[1] // 16)
     hidden = activate(conv(x.mean((2, 3), keepdim=True), w, f"{p}fc1"), "relu")
     return x * activate(conv(hidden, w, f"{p}fc2"), "sigmoid")
 

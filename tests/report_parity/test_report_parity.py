@@ -29,6 +29,8 @@ MASKS = 7  # the seed of what drop path drops
 def narrow(name: str) -> ModelSpec:
     """The named model with all its slots, but for the number and the width of its blocks."""
     widths = (32, 32, 64, 64) if name == "resnet50_sk" else (8, 12, 16, 20)
+    if "_ca" in name or "tripletca" in name:
+        widths = (8, 12, 16, 96)  # 384 channels at last: reductions of 16 and 32 leave 24 and 12
     if "res2net" in name and not name.startswith("van"):
         widths = (8, 16, 16, 24)  # groups of 2, 4, 4 and 6 channels
     return model_spec(name, depths=DEPTHS, widths=widths)
