@@ -137,10 +137,10 @@ def execute_run(
         BusyError: if another process is training this run.
     """
     folder = RunFolder(out / definition.hash)
-    before = folder.reader  # another run's files are gone once it is locked
+    fault = folder.reader.fault  # before the lock, with which another run's files go
     with folder.locked():
-        if before.fault and on_note is not None:
-            on_note(f"{before.fault}; it is made again from the last checkpoint that is its own")
+        if fault and on_note is not None:
+            on_note(f"{fault}; it is made again from the last checkpoint that is its own")
         if not folder.reader.finished:
             try:
                 train_to_the_end(definition, folder, label, threads, on_epoch, on_note, on_step)
