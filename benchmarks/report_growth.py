@@ -45,10 +45,9 @@ def measure(study: Path) -> dict[str, float]:
     """Read a study's folder and write its page; seconds, MB of memory and of page."""
     import resource
 
-    from blocklab.execution.study_folder import read_study_folder
     from blocklab.report.page import write_report
     from blocklab.report.tables import tables
-    from blocklab.results.judgements import judge_claims
+    from blocklab.results.study_folder import read_study_folder
 
     began, busy = time.perf_counter(), time.process_time()
     results = read_study_folder(study)
@@ -58,7 +57,7 @@ def measure(study: Path) -> dict[str, float]:
         for row in table.rows:
             for column in table.columns:
                 column.text(row)
-    judge_claims(results)
+    _ = results.judgements
     counted = time.perf_counter()
     page = write_report(results, study)
     written = time.perf_counter()

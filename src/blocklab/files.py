@@ -6,7 +6,9 @@ What must not be trusted blindly later carries its SHA-256, so that a flipped bi
 import errno
 import hashlib
 import json
+import math
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -59,19 +61,10 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        RunError: if it cannot be read or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {path}: {error}; delete it and run again") from error
-
-
 CHECKSUM = "sha256"  # the key under which a JSON object carries its own checksum
+LARGEST_JSON = 100_000_000  # bytes: a study of 10,000 rows has a fifth of it
+DEEPEST_JSON = 30
+LARGEST_NUMBER = 2**63  # in a JSON file of ours; a larger one was not written by blocklab
 
 
 def write_checked_json(path: Path, value: dict[str, Any]) -> None:
@@ -82,21 +75,77 @@ def write_checked_json(path: Path, value: dict[str, Any]) -> None:
 def read_checked_json(path: Path) -> dict[str, Any] | None:
     """Read what `write_checked_json` wrote; None if it is not there, or not as it was written."""
     try:
-        value = json.loads(path.read_bytes())
-        if value.pop(CHECKSUM) == _json_checksum(value):
-            return value
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        pass
-    return None
-
-
-def file_sha256(path: Path) -> str | None:
-    """Return a file's SHA-256 in hexadecimal digits; None if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+        return parse_checked_json(read_regular(path, LARGEST_JSON))
+    except (OSError, ValueError):
         return None
+
+
+def parse_checked_json(content: bytes) -> dict[str, Any]:
+    """Read the content of a file that `write_checked_json` wrote.
+
+    Raises:
+        ValueError: if it is not as it was written.
+    """
+    value = parse_json(content)
+    if not isinstance(value, dict) or value.pop(CHECKSUM, None) != _json_checksum(value):
+        raise ValueError("its checksum is not that of its content")
+    return value
+
+
+def parse_json(content: bytes) -> Any:
+    """Read JSON as blocklab writes it: in UTF-8, without a mark, its numbers finite and bounded.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        value = json.loads(
+            content.decode("utf-8"),
+            parse_int=_bounded_int,
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
+    except RecursionError:
+        value = None
+    if value is None or _deeper_than(DEEPEST_JSON, value):
+        raise ValueError(f"it is empty, or nested deeper than {DEEPEST_JSON}")
+    return value
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Read a file of at most so many bytes, never from a device or a pipe.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no regular file, or larger.
+    """
+    # Without waiting: a pipe that nobody writes to would keep us for ever.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is no regular file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return content
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, or a link itself, if it is there.
+
+    Raises:
+        RunError: if it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot remove {path}: {error.strerror}; move it elsewhere") from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -106,8 +155,33 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _json_checksum(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one text of a value that hashes are of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _deeper_than(levels: int, value: Any) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper_than(levels - 1, one) for one in inner)
+
+
+def _bounded_int(digits: str) -> int:
+    value = int(digits)
+    if abs(value) > LARGEST_NUMBER:
+        raise ValueError(f"the number {digits[:20]}... is too large")
+    return value
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is no finite number")
+    return value
 
 
 class _Loader(yaml.SafeLoader):

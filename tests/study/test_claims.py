@@ -11,12 +11,11 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from blocklab.errors import InputError
-from blocklab.results.image_intervals import PerImage
-from blocklab.results.judgements import judge_claims
-from blocklab.results.records import RunRecord
+from blocklab.results.ended_run import EndedRun
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
 from blocklab.study.claims import Claim, parse_claim
+from blocklab.training.predictions import PerImage
 
 ROWS = ("base", "avg,max", "w/o RepLK", "a > b", "in top1", "x by 3")
 
@@ -26,7 +25,7 @@ def row(name: str, values: list[float], bits: object = None, **fields: object) -
     for seed, value in enumerate(values):
         result = {"status": "finished", "epochs": 1, "test_top1_percent": value}
         result |= {"test_top5_percent": value + 20, "test_loss": value / 10}
-        run = RunRecord(f"{name}{seed}", seed, Path("runs") / f"{name}{seed}", {}, [], result)
+        run = EndedRun(f"{name}{seed}", seed, Path("runs") / f"{name}{seed}", {}, [], result)
         images = None
         if bits is not None:
             correct = np.random.default_rng(seed).random(20) < 0.5
@@ -42,7 +41,7 @@ def study(*rows: RowResult, claims: tuple[str, ...]) -> StudyResults:
 
 
 def words(*rows: RowResult, claims: tuple[str, ...]) -> list[str]:
-    return [one.word for one in judge_claims(study(*rows, claims=claims))]
+    return [one.word for one in study(*rows, claims=claims).judgements]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,7 @@ def test_greater_and_less_by_a_margin() -> None:
 def test_numbers_are_those_of_scipy_with_holm_over_the_claims() -> None:
     rows = (row("base", BASE), row("up", UP), row("noise", NOISE))
     claims = ("up > base by 1.5", "noise > base", "noise == up within 0.5")
-    judged = judge_claims(study(*rows, claims=claims))
+    judged = study(*rows, claims=claims).judgements
     first = stats.ttest_1samp(np.subtract(UP, BASE), 1.5).pvalue
     second = stats.ttest_rel(NOISE, BASE).pvalue
     third = stats.ttest_1samp(np.subtract(NOISE, UP), -0.5).pvalue  # against the nearer margin
@@ -147,7 +146,7 @@ def test_equality_is_two_one_sided_tests() -> None:
         "up == base": "contradicted",
         "noise == base": "undecided",
     }
-    judged = judge_claims(study(*rows, claims=tuple(claims)))
+    judged = study(*rows, claims=tuple(claims)).judgements
     assert [one.word for one in judged] == list(claims.values())
     assert judged[0].p == pytest.approx(ttost_paired(np.array(NEAR), np.array(BASE), -0.5, 0.5)[0])
     assert "margin 0.5" in judged[0].numbers
@@ -156,7 +155,7 @@ def test_equality_is_two_one_sided_tests() -> None:
 def test_the_same_bits_are_equal_and_never_more() -> None:
     rows = (row("elu", BASE, bits=1), row("celu", BASE, bits=1), row("relu", UP, bits=2))
     claims = ("celu == elu", "celu > elu", "elu < celu in top5", "relu == elu")
-    judged = judge_claims(study(*rows, claims=claims))
+    judged = study(*rows, claims=claims).judgements
     assert [one.word for one in judged] == [
         "supported",
         "contradicted",
@@ -180,7 +179,7 @@ def test_costs_are_compared_as_counted() -> None:
         "small == large within 1 in macs": "supported",
         "small == large in macs": "contradicted",
     }
-    judged = judge_claims(study(small, large, claims=tuple(claims)))
+    judged = study(small, large, claims=tuple(claims)).judgements
     assert [one.word for one in judged] == list(claims.values())
     assert judged[0].numbers == "2.000 against 2.500 G, counted"
     other = row("large", [], macs=3_000_000_000, input_size=32)
@@ -190,7 +189,7 @@ def test_costs_are_compared_as_counted() -> None:
 def test_too_little_to_judge_is_undecided_and_says_why() -> None:
     rows = (row("base", [60.0]), row("up", [65.0]), row("none", []), row("flat", [61.0, 61.0]))
     claims = ("up > base", "none > base", "gone > base", "nonsense")
-    judged = judge_claims(study(*rows, claims=claims))
+    judged = study(*rows, claims=claims).judgements
     assert [one.word for one in judged] == ["undecided"] * 4
     for one, said in zip(
         judged, ("shows no spread", "share no", "names no row", "is no"), strict=True

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, columns
+from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, main_table
 from blocklab.results.study_results import StudyResults
 
 
@@ -52,12 +52,15 @@ def output_console() -> Console:
 
 
 def print_results(results: StudyResults) -> None:
-    """Print a study's table as the page has it, then its claims and which rows are one network."""
-    shown = columns(results)
-    headings = [column.full_heading for column in shown]
-    rows = [[column.text(row) for column in shown] for row in results.rows]
-    print_table(headings, rows, results.title)
+    """Print a study's table as the page has it, then its claims and what else a reader must know.
+
+    That is which rows are one network, and which runs failed, are missing or doubtful.
+    """
+    table = main_table(results)
+    print_table(table.headings, table.texts, results.title)
     if judged := claim_lines(results):
         print_table(CLAIM_HEADINGS, judged, "claims", left=True)
     for line in results.identical_lines:
         print(line)
+    for row, line in results.troubles:
+        print(f"{row}: {line}")

@@ -9,8 +9,6 @@ import typer
 from blocklab.cli.app import app
 from blocklab.cli.options import Json, Plugins, load_plugins
 from blocklab.cli.output import print_json, print_table
-from blocklab.files import write_json
-from blocklab.measure.activations import DIAGNOSIS_FILE
 from blocklab.report.cell_text import accuracy_percent
 from blocklab.training.finished import FinishedRun, diagnose_run, export_run
 
@@ -95,7 +93,6 @@ def diagnose(
     """Count dead neurons: outputs of each activation that are zero over test batches."""
     load_plugins(plugin)
     diagnosis = diagnose_run(FinishedRun.open(run), first, last)
-    write_json(run / DIAGNOSIS_FILE, diagnosis.to_dict())  # for the pages of its studies
     if json:
         print_json(diagnosis.to_dict())
         return

@@ -23,11 +23,11 @@ from blocklab.cli.output import print_json, print_results, print_table
 from blocklab.errors import InputError
 from blocklab.execution.plan import PLAN_HEADINGS, plan_cells, plan_lines
 from blocklab.execution.progress import Progress
-from blocklab.execution.study_folder import read_study_folder, study_folder
+from blocklab.execution.study_folder import study_folder
 from blocklab.execution.verify import verify_run
 from blocklab.report.index import INDEX
 from blocklab.report.page import write_report
-from blocklab.results.judgements import judge_claims
+from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
 from blocklab.running import run_collection
 from blocklab.study.collection import StudyCollection
@@ -93,7 +93,9 @@ def study(
         for one, result in zip(studies, results, strict=True):
             print_results(result)
             print(f"page: {study_folder(one, out) / 'report.html'}")
-    return 1 if any(row.failed for result in results for row in result.rows) else 0
+    # Every run was tried: one without a result has failed, whatever could be written of it.
+    tried = [row for result in results for row in result.rows]
+    return 1 if any(row.failed or row.missing_seeds for row in tried) else 0
 
 
 @app.command()
@@ -105,7 +107,7 @@ def report(
     results = read_study_folder(folder)
     page = write_report(results, folder)
     if json:
-        print_json({"page": str(page), "rows": results.summary_lines()})
+        print_json({"page": str(page), **_lines_as_json(results)})
         return
     print_results(results)
     print(f"page: {page}")
@@ -161,7 +163,12 @@ def _results_as_json(study: Study, results: StudyResults, out: Path) -> dict[str
     return {
         "study": study.name,
         "page": str(folder / "report.html"),
-        "rows": results.summary_lines(),
-        "claims": [asdict(one) for one in judge_claims(results)],
+        **_lines_as_json(results),
+        "claims": [asdict(one) for one in results.judgements],
         "identical": [list(names) for names, _ in results.identical],
     }
+
+
+def _lines_as_json(results: StudyResults) -> dict[str, object]:
+    troubles = [{"row": row, "trouble": line} for row, line in results.troubles]
+    return {"rows": results.summary_lines, "troubles": troubles}

@@ -17,7 +17,7 @@ from blocklab.study.rows import split_settings
 from blocklab.training.distributed import launch
 from blocklab.training.recipe import load_recipe
 from blocklab.training.run import RunDefinition
-from blocklab.training.run_folder import read_result
+from blocklab.training.run_reader import RunReader
 
 
 @app.command()
@@ -53,7 +53,7 @@ def train(
             on_epoch=bar.epoch,
             on_step=bar.step,
         )
-    result = read_result(folder) or {}
+    result = RunReader(folder).require_result()
     if json:
         print_json({"run": str(folder), **result})
     else:

@@ -22,7 +22,7 @@ from blocklab.training.batches import make_batches
 from blocklab.training.device import choose_setup
 from blocklab.training.loop import prepare
 from blocklab.training.run import RunDefinition, check_fits
-from blocklab.training.run_folder import is_finished
+from blocklab.training.run_reader import is_finished
 
 Costs = dict[str, tuple[Cost, int]]  # row -> its cost, and the input size it is counted at
 

@@ -7,12 +7,11 @@ its checkpoint wherever Ray starts it again. So nothing that Ray knows is needed
 not even the cluster.
 """
 
-import json
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,9 @@ from blocklab.execution.crew import Ledger, Watcher
 from blocklab.execution.plan import Job
 from blocklab.execution.storage import EPOCH_FILES, Storage
 from blocklab.execution.worker import Message, Task, train_task
-from blocklab.training.run_folder import LOCK, LOG, is_finished
+from blocklab.files import LARGEST_JSON, read_regular
+from blocklab.training.run_files import LOCK, LOG, parse_log
+from blocklab.training.run_reader import is_finished
 
 GPU_VARIABLE = "BLOCKLAB_GPUS_PER_RUN"  # a fraction lets runs share a GPU, 0 is none
 POLL_SECONDS, STORAGE_POLL_SECONDS = 0.5, 3.0
@@ -50,9 +51,10 @@ class RayCrew:
         self.running: dict[Any, _Running] = {}  # by the reference to the task's answer
         self.gpus = _gpus_per_run(self.ray)
 
-    def train(self, jobs: Sequence[Job]) -> None:
-        """Train them all; whatever ends this early cancels what runs.
+    def train(self, jobs: Sequence[Job]) -> Mapping[str, str]:
+        """Train them all; return why those failed that did, by hash.
 
+        Whatever ends this early cancels what runs.
         What Ray has to say of nodes and workers goes to OUT/ray.log: it would print it into ours.
         """
         self.ledger.queue.extend(jobs)
@@ -64,6 +66,7 @@ class RayCrew:
                 with suppress(Exception):  # a cluster that is gone has nothing to cancel
                     self.ray.cancel(reference, force=True)
             self.ray.shutdown()
+        return self.ledger.failures
 
     def _loop(self) -> None:
         ledger = self.ledger
@@ -123,8 +126,7 @@ class RayCrew:
         if self.storage is not None:
             return self.storage.log(job.hash)
         try:
-            text = (self.ledger.out / job.hash / LOG).read_text(encoding="utf-8")
-            return [json.loads(line) for line in text.splitlines()]
+            return parse_log(read_regular(self.ledger.out / job.hash / LOG, LARGEST_JSON))
         except (OSError, ValueError):
             return []
 

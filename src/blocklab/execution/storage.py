@@ -5,20 +5,20 @@ BLOCKLAB_STORAGE names the place, by any URL that fsspec knows (``s3://bucket/ru
 after each epoch: the checkpoint first, the result last. Checksums tell a file that arrived whole.
 """
 
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from blocklab.errors import InputError, RunError
-from blocklab.training.run_folder import (
+from blocklab.training.run_files import (
     CHECKPOINT,
     LOG,
     PREDICTIONS,
     RESULT,
     RUN,
     WEIGHTS,
+    parse_log,
 )
 
 STORAGE_VARIABLE = "BLOCKLAB_STORAGE"
@@ -91,8 +91,7 @@ class Storage:
     def log(self, run_hash: str) -> list[dict[str, Any]]:
         """Read the log of a run; empty while there is none."""
         with suppress(Exception):  # it is shown, no more: the next look may succeed
-            text = self.files.cat_file(f"{self.root}/{run_hash}/{LOG}").decode()
-            return [json.loads(line) for line in text.splitlines()]
+            return parse_log(self.files.cat_file(f"{self.root}/{run_hash}/{LOG}"))
         return []
 
     def _there(self, folder: Path, name: str) -> str:

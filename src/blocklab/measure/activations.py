@@ -18,7 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from blocklab.backbones.base import Backbone
 from blocklab.errors import InputError
 
-DIAGNOSIS_FILE = "diagnosis.json"  # in a run's folder: its last diagnosis, for a study's page
 ACTIVATION, BLOCK = "activation", "residual block"
 # PyTorch's operators for activations, in place or not. Gates (sigmoid, softmax, tanh) are none.
 OPERATORS = frozenset(

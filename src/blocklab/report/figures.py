@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from blocklab.files import write_atomically
+from blocklab.files import remove_file, write_atomically
 from blocklab.report.cell_text import difference, square
 from blocklab.report.curves import learning_rate, left_out, over_epochs, shown_rows
 from blocklab.report.drawing import (
@@ -59,11 +59,14 @@ def figures(results: StudyResults) -> tuple[Figure, ...]:
 def save_figures(figures: tuple[Figure, ...], folder: Path) -> list[Path]:
     """Write each figure to `folder` as SVG and PNG (twice the screen's resolution).
 
-    A figure that no longer has data is removed, so that the folder never mixes two states.
+    A figure that no longer has data is removed, so that the folder never mixes two states. Where
+    `folder` is a link, a folder takes its place: a study that was received writes nowhere else.
 
     Raises:
         RunError: if the folder cannot be written.
     """
+    if folder.is_symlink():
+        remove_file(folder)
     written = []
     for figure in figures:
         for ending in ("svg", "png"):
@@ -73,7 +76,7 @@ def save_figures(figures: tuple[Figure, ...], folder: Path) -> list[Path]:
     for name in NAMES:
         for path in (folder / f"{name}.svg", folder / f"{name}.png"):
             if path not in written:
-                path.unlink(missing_ok=True)
+                remove_file(path)
     return written
 
 

@@ -8,8 +8,7 @@ from urllib.parse import quote
 
 from blocklab.files import write_atomically
 from blocklab.report.cell_text import ABSENT, mean_and_sd
-from blocklab.report.page import PAGE, best_row, environment, said_of_verdicts
-from blocklab.results.judgements import judge_claims
+from blocklab.report.page import PAGE, best_row, environment, verdict_counts
 from blocklab.results.study_results import StudyResults
 
 INDEX = "index.html"
@@ -57,14 +56,14 @@ def write_index(
 
 def _entry(name: str, results: StudyResults) -> _Entry:
     best = best_row(results)
-    judged = Counter(one.word for one in judge_claims(results))
+    judged = Counter(one.word for one in results.judgements)
     return _Entry(
         name=name,
         link=f"{quote(name)}/{PAGE}",
         title=results.title,
         state=_state(results),
         best=f"{best.name}: {mean_and_sd(best.top1)}" if best else ABSENT,
-        verdicts=said_of_verdicts(results) if best else ABSENT,
+        verdicts=verdict_counts(results) if best else ABSENT,
         claims=", ".join(f"{count} {word}" for word, count in judged.items()) or ABSENT,
     )
 

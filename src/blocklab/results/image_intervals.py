@@ -8,31 +8,11 @@ and is seen from how a comparison varies between images.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from blocklab.errors import RunError
-
-PREDICTIONS = "predictions.npz"
-
-Bits = tuple[tuple[str, int, int], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class PerImage:
-    """What a trained network said of each test image.
-
-    `correct` is (N,) bool, of the first class named. `bits` holds the name, length and CRC-32 of
-    each array (labels, five classes, loss); `order` is that of the labels, which two runs share
-    where they were tested on the same images in the same order.
-    """
-
-    correct: NDArray[np.bool_]
-    bits: Bits
-    order: int
+from blocklab.training.predictions import PerImage
 
 
 @dataclass(frozen=True)
@@ -50,30 +30,6 @@ class ImageInterval:
     images: int
     both_low: float | None = None
     both_high: float | None = None
-
-
-def read_per_image(folder: Path) -> PerImage | None:
-    """Read a run's predictions.npz; None if it has none.
-
-    Raises:
-        RunError: if the file is damaged; the message names it.
-    """
-    path = folder / PREDICTIONS
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            labels, top = archive["labels"], archive["top5"]
-            members = [(one.filename, one.file_size, one.CRC) for one in archive.zip.infolist()]
-        if labels.ndim != 1 or top.ndim != 2 or len(top) != len(labels) or not top.size:
-            raise ValueError(f"labels {labels.shape} and top5 {top.shape} do not belong together")
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # a damaged archive fails in many ways
-        what = f"{type(error).__name__}: {error}".removesuffix(": ")
-        raise RunError(
-            f"cannot read {path}: {what}; delete the folder {folder} and run again"
-        ) from error
-    order = next(crc for name, _, crc in members if name == "labels.npy")
-    return PerImage(top[:, 0] == labels, tuple(sorted(members)), order)
 
 
 def over_images(

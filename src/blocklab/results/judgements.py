@@ -9,7 +9,7 @@ from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
 from blocklab.errors import InputError
-from blocklab.results.row_result import RowResult
+from blocklab.results.row_result import RowResult, identical_seeds
 from blocklab.results.statistics import (
     ALPHA,
     FEWEST_SEEDS,
@@ -18,7 +18,6 @@ from blocklab.results.statistics import (
     holm,
     paired_difference,
 )
-from blocklab.results.study_results import StudyResults
 from blocklab.study.claims import COUNTED, MEASURED, Claim, parse_claim
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
@@ -39,16 +38,16 @@ class Judgement:
     p_holm: float | None = None
 
 
-def judge_claims(results: StudyResults) -> tuple[Judgement, ...]:
+def judge_claims(claims: Sequence[str], rows: Sequence[RowResult]) -> tuple[Judgement, ...]:
     """Judge a study's claims by its finished runs, p values corrected by Holm for their number.
 
     A claim that cannot be read, or whose row was left out, is undecided and says so.
     """
-    rows = {row.name: row for row in results.rows}
+    named = {row.name: row for row in rows}
     judged: list[Judgement | _Test] = []
-    for text in results.claims:
+    for text in claims:
         try:
-            judged.append(_judge(parse_claim(text, rows), rows, results))
+            judged.append(_judge(parse_claim(text, named), named))
         except InputError as error:
             judged.append(Judgement(text, UNDECIDED, str(error)))
     tests = [one for one in judged if isinstance(one, _Test)]
@@ -72,11 +71,11 @@ class _Test:
         return Judgement(self.claim, word, self.numbers, self.p, p_holm)
 
 
-def _judge(claim: Claim, rows: dict[str, RowResult], results: StudyResults) -> Judgement | _Test:
+def _judge(claim: Claim, rows: dict[str, RowResult]) -> Judgement | _Test:
     left, right = rows[claim.left], rows[claim.right]
     if claim.metric in COUNTED:
         return _judge_counts(claim, left, right)
-    if seeds := results.identical_seeds(left, right):
+    if seeds := identical_seeds(left, right):
         word = SUPPORTED if claim.operator == "==" else CONTRADICTED
         of = f"{len(seeds)} shared seed{'s' if len(seeds) > 1 else ''}"
         return Judgement(claim.text, word, f"identical function: same bits on every one of {of}")

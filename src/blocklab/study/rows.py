@@ -166,7 +166,12 @@ def covers(varied: str, path: str) -> bool:
 
 
 def flat_row(row: Row) -> dict[str, Any]:
-    """Return a row's definition as dotted paths; a list (of blocks, of widths) is one value."""
+    """Return what defines a row's runs, as `flat_definition`."""
+    return flat_definition(row.definition(0).to_dict())
+
+
+def flat_definition(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what defines a run as dotted paths; a list (of blocks, of widths) is one value."""
     flat: dict[str, Any] = {}
 
     def walk(value: Any, path: str) -> None:
@@ -176,7 +181,6 @@ def flat_row(row: Row) -> dict[str, Any]:
         else:
             flat[path] = json.dumps(value, sort_keys=True)
 
-    definition = row.definition(0).to_dict()
     walk(definition["model"], "")
     walk(definition["recipe"], RECIPE_PREFIX)
     walk(definition["data"], DATA_PREFIX)

@@ -45,7 +45,7 @@ from blocklab.training.run import (
     row_hash,
     train_to_the_end,
 )
-from blocklab.training.run_folder import RunFolder, is_finished
+from blocklab.training.run_folder import RunFolder
 from blocklab.training.workload import Workload
 
 STEP_SECONDS = 0.1  # between two words about steps
@@ -81,7 +81,7 @@ def launch(
     folder = RunFolder(out / definition.hash)
     first = not started_elsewhere() or _outer_rank() == 0
     with folder.locked() if first else nullcontext():
-        if is_finished(folder.path):
+        if folder.reader.finished:
             return folder.path
         setup = _choose(definition, folder, threads, devices, nodes)
         if started_elsewhere():
@@ -161,7 +161,7 @@ def _choose(
     definition: RunDefinition, folder: RunFolder, threads: int, devices: int, nodes: int
 ) -> Setup:
     world = devices * nodes
-    begun = folder.read_run()
+    begun = folder.reader.run
     data = open_data(definition.data)  # decoded once, before there are several processes
     check_shares(definition.recipe, len(data.train), world)
     if begun is not None:

@@ -1,7 +1,5 @@
 """One run: what defines it, its folder, and doing it from wherever it stopped."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +20,8 @@ from blocklab.training.evaluation import evaluate
 from blocklab.training.loop import OnStep, Record, State, prepare, train
 from blocklab.training.provenance import describe_run
 from blocklab.training.recipe import Recipe
-from blocklab.training.run_folder import RUN, RunFolder, is_finished, what_is_damaged
+from blocklab.training.run_files import RUN, RUN_HASH, definition_hash
+from blocklab.training.run_folder import RunFolder
 from blocklab.training.workload import Workload
 
 OnEpoch = Callable[[Record], None]
@@ -75,8 +74,7 @@ class RunDefinition:
     @property
     def hash(self) -> str:
         """16 hexadecimal digits of the definition's SHA-256."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return definition_hash(self.to_dict())
 
 
 def row_hash(definition: RunDefinition) -> str:
@@ -139,11 +137,11 @@ def execute_run(
         BusyError: if another process is training this run.
     """
     folder = RunFolder(out / definition.hash)
+    before = folder.reader  # another run's files are gone once it is locked
     with folder.locked():
-        damaged = what_is_damaged(folder.path)
-        if damaged and on_note is not None:
-            on_note(f"{damaged} is damaged; it is made again from the last checkpoint")
-        if not is_finished(folder.path):
+        if before.fault and on_note is not None:
+            on_note(f"{before.fault}; it is made again from the last checkpoint that is its own")
+        if not folder.reader.finished:
             try:
                 train_to_the_end(definition, folder, label, threads, on_epoch, on_note, on_step)
             except (BlocklabError, BrokenPipeError, ConnectionResetError):
@@ -172,7 +170,7 @@ def train_to_the_end(
     data = open_data(definition.data)
     counted = check_fits(definition, data)
     saved, notes = folder.load_checkpoint(definition.hash)
-    if (begun := folder.read_run()) is None and (begun := (saved or {}).get("run")):
+    if (begun := folder.reader.run) is None and (begun := (saved or {}).get("run")):
         notes.append(f"{RUN} is damaged or gone; written again from the checkpoint")
         folder.write_run(begun)
     for note in notes:
@@ -205,7 +203,7 @@ def train_to_the_end(
     try:
         for record in train(state, data, recipe, setup, seed, on_step):
             if not state.diverged:  # else the last good checkpoint stays
-                extra = {"run_hash": definition.hash, "run": begun}
+                extra = {RUN_HASH: definition.hash, "run": begun}
                 folder.save_checkpoint(state.to_dict() | extra)
             folder.write_log(state.log)
             if on_epoch is not None:
