@@ -2,9 +2,10 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,12 +22,13 @@ from blocklab.cli.options import (
 )
 from blocklab.cli.output import print_json, print_results, print_table
 from blocklab.errors import InputError
-from blocklab.execution.plan import PLAN_HEADINGS, plan_cells, plan_lines
+from blocklab.execution.plan import PLAN_HEADINGS, claim_lines, plan_cells, plan_lines
 from blocklab.execution.progress import Progress
 from blocklab.execution.study_folder import study_folder
 from blocklab.execution.verify import verify_run
 from blocklab.report.index import INDEX
 from blocklab.report.page import write_report
+from blocklab.results.judgements import Judgement, judge_together
 from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
 from blocklab.running import run_collection
@@ -79,16 +81,13 @@ def study(
     )
     studies = collection.studies
     if dry_run:
-        lines = plan_lines(studies, out, _worker_count(workers), threads)
-        if json:
-            print_json(lines)
-        else:
-            print_table(PLAN_HEADINGS, map(plan_cells, lines))
+        _print_plan(studies, plan_lines(studies, out, _worker_count(workers), threads), json)
         return 0
     results = run_and_report(collection, out, workers, threads, ray, plugins)
     if json:
-        pairs = zip(studies, results, strict=True)
-        print_json([_results_as_json(one, result, out) for one, result in pairs])
+        together = judge_together([result.judgements for result in results])
+        parts = zip(studies, results, together, strict=True)
+        print_json([_results_as_json(*part, out) for part in parts])
     else:
         for one, result in zip(studies, results, strict=True):
             print_results(result)
@@ -158,13 +157,30 @@ def _verify(run: Path, json: bool) -> int:
     return 0 if verification.same else 1
 
 
-def _results_as_json(study: Study, results: StudyResults, out: Path) -> dict[str, object]:
+def _print_plan(studies: Sequence[Study], rows: list[dict[str, Any]], json: bool) -> None:
+    claims = claim_lines(studies)
+    if json:
+        print_json({"rows": rows, "claims": claims})
+        return
+    print_table(PLAN_HEADINGS, map(plan_cells, rows))
+    if claims:
+        shown = [(one["study"], one["claim"], one["text"]) for one in claims]
+        print_table(("study", "claim", "in words"), shown, "claims", left=True)
+    counts = [(one.name, str(len(one.rows)), str(len(one.claims))) for one in studies]
+    if len(counts) > 1:
+        counts.append(("in all", str(sum(len(one.rows) for one in studies)), str(len(claims))))
+    print_table(("study", "rows", "claims"), counts)
+
+
+def _results_as_json(
+    study: Study, results: StudyResults, judged: Sequence[Judgement], out: Path
+) -> dict[str, object]:
     folder = study_folder(study, out)
     return {
         "study": study.name,
         "page": str(folder / "report.html"),
         **_lines_as_json(results),
-        "claims": [asdict(one) for one in results.judgements],
+        "claims": [asdict(one) for one in judged],
         "identical": [list(names) for names, _ in results.identical],
     }
 

@@ -1,0 +1,60 @@
+"""What a study's file states: its claims, what they stand for, and the errata to know with them."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from blocklab.errors import InputError
+from blocklab.study.claims import ZEROS, AnyClaim, parse_claim
+from blocklab.study.rows import Row, erratum_text
+from blocklab.study.schema import StudyFile
+
+
+def read_claims(
+    file: StudyFile, rows: Collection[str], baseline: str, name: str
+) -> tuple[AnyClaim, ...]:
+    """Read a study's claims about rows of these names.
+
+    Raises:
+        InputError: if one is none, is there twice, or is of what no run records.
+    """
+    claims: dict[str, AnyClaim] = {}
+    for item in file.claims:
+        text = item.claim
+        try:
+            claim = parse_claim(text, rows, baseline)
+        except InputError as error:
+            raise InputError(f"study '{name}': {error}") from None
+        if text in claims:
+            raise InputError(f"study '{name}' makes the claim '{text}' twice; remove one")
+        if claim.metric == ZEROS and file.diagnose is None:
+            raise InputError(
+                f"study '{name}': claim '{text}' is of zeros, which no run of it records; add "
+                "diagnose: {first: 30, last: 40}"
+            )
+        claims[text] = claim
+    return tuple(claims.values())
+
+
+def stated_notes(
+    file: StudyFile, claims: Sequence[str], rows: Sequence[Row], errata: Mapping[str, str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the study's notes, and what is said of each claim.
+
+    An erratum that a row shows with its reported figures is not among the notes again.
+
+    Raises:
+        InputError: if the study has no such erratum.
+    """
+    of_rows = {
+        text for row in rows if row.reported for text in (*row.reported.errata, *row.reported.see)
+    }
+    numbers = dict.fromkeys(file.general_errata)
+    words: dict[str, str] = {}
+    for item in file.claims:
+        if item.claim in claims and (item.text or item.errata):
+            numbers |= dict.fromkeys(item.errata)
+            plural = "errata" if len(item.errata) > 1 else "erratum"
+            see = f"({plural} {', '.join(map(str, item.errata))})" if item.errata else ""
+            words[item.claim] = f"{item.text} {see}".strip()
+    texts = [erratum_text(number, errata) for number in numbers]
+    general = [f"Erratum {text}" for text in texts if text not in of_rows]
+    return (*file.notes, *general), words
