@@ -74,8 +74,10 @@ def _claims(entries: Sequence[tuple[str, StudyResults]]) -> list[tuple[str, ...]
     """Return each claim of each study, judged among its study's and among all."""
     together = judge_together([results.judgements for _, results in entries])
     return [
-        (name, one.claim, one.word, chance(one.p_holm), one.word_in_collection)
-        + (chance(one.p_holm_collection), one.numbers)
+        (
+            *(name, one.claim, one.word, chance(one.p_holm)),
+            *(one.word_in_collection, chance(one.p_holm_collection), one.numbers),
+        )
         for (name, _), judged in zip(entries, together, strict=True)
         for one in judged
     ]
