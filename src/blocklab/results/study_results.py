@@ -129,6 +129,7 @@ class StudyResults:
             for row in self.rows
             if row.reported
             for text in (*row.reported.errata, *row.reported.see)
+            if f"Erratum {text}" not in self.notes
         )
         return tuple(remarks)
 

@@ -36,7 +36,10 @@ COUNTED = {"macs": ("macs", 1e9, "G"), "params": ("params", 1e6, "M")}
 METRICS = (*MEASURED, *COUNTED)
 HIGHER_IS_BETTER = ("top1", "top5")
 
-EXAMPLE = "write such as 'a > b by 0.5 in top1', 'a < b in macs' or 'a == b within 0.5'"
+EXAMPLE = (
+    "write such as 'a > b by 0.5 in top1', 'a < b in macs', 'a == b within 0.5', 'a best of all' "
+    "or 'gain(a) > 0.5 * gain(b)'"
+)
 _SIDE = r""" "[^"]+" | '[^']+' | [^"'].*? """
 _METRIC = r"(?: \s+ in \s+ (?P<metric>\S+) )? \s*"
 _END = rf"(?: \s+ (?P<word>by|within) \s+ (?P<margin>\S+) )? {_METRIC}"
@@ -143,7 +146,7 @@ def parse_claim(text: str, row_names: Collection[str], baseline: str | None = No
     if found := _GAINS.fullmatch(text):
         return _gains(found, text, row_names, baseline)
     found = _CLAIM.fullmatch(text)
-    if found is None:
+    if found is None or found["left"].startswith("gain("):
         raise InputError(f"'{text}' is no claim; {EXAMPLE}")
     left, right = (_row(found[side], text, row_names) for side in ("left", "right"))
     _check_others([right], left, text)
@@ -174,8 +177,6 @@ def _best(found: re.Match[str], text: str, row_names: Collection[str]) -> BestCl
 def _gains(
     found: re.Match[str], text: str, row_names: Collection[str], baseline: str | None
 ) -> GainClaim:
-    if baseline is None:
-        raise InputError(f"claim '{text}' is of gains, and there is no baseline; name one")
     terms = [
         (_number(factor, "factor", text) if factor else 1.0, _row(name, text, row_names))
         for factor, name in _ONE_TERM.findall(found["terms"])
@@ -183,6 +184,8 @@ def _gains(
     (_, name), *_ = _ONE_TERM.findall(found["left"])
     left = _row(name, text, row_names)
     _check_others([row for _, row in terms], left, text)
+    if baseline is None:
+        raise InputError(f"claim '{text}' is of gains, and there is no baseline; name one")
     if baseline in (left, *(row for _, row in terms)):
         raise InputError(f"claim '{text}': '{baseline}' is the baseline, whose gain is 0")
     metric, margin = _metric_and_margin(found, text)

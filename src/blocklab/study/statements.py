@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from blocklab.errors import InputError
 from blocklab.study.claims import ZEROS, AnyClaim, parse_claim
-from blocklab.study.rows import Row, erratum_text
+from blocklab.study.rows import erratum_text
 from blocklab.study.schema import StudyFile
 
 
@@ -35,18 +35,13 @@ def read_claims(
 
 
 def stated_notes(
-    file: StudyFile, claims: Sequence[str], rows: Sequence[Row], errata: Mapping[str, str]
+    file: StudyFile, claims: Sequence[str], errata: Mapping[str, str]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the study's notes, and what is said of each claim.
-
-    An erratum that a row shows with its reported figures is not among the notes again.
+    """Return the study's notes, with the errata of all of it and of its claims; and a note a claim.
 
     Raises:
         InputError: if the study has no such erratum.
     """
-    of_rows = {
-        text for row in rows if row.reported for text in (*row.reported.errata, *row.reported.see)
-    }
     numbers = dict.fromkeys(file.general_errata)
     words: dict[str, str] = {}
     for item in file.claims:
@@ -55,6 +50,5 @@ def stated_notes(
             plural = "errata" if len(item.errata) > 1 else "erratum"
             see = f"({plural} {', '.join(map(str, item.errata))})" if item.errata else ""
             words[item.claim] = f"{item.text} {see}".strip()
-    texts = [erratum_text(number, errata) for number in numbers]
-    general = [f"Erratum {text}" for text in texts if text not in of_rows]
+    general = [f"Erratum {erratum_text(number, errata)}" for number in numbers]
     return (*file.notes, *general), words

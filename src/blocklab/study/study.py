@@ -187,7 +187,7 @@ class Study:
                 raise InputError(f"study '{name}', row '{row_name}': {error}") from None
         kept = [claim for claim in claims if claim.rows <= set(chosen)]
         try:
-            notes, claim_notes = stated_notes(file, [claim.text for claim in kept], built, errata)
+            notes, claim_notes = stated_notes(file, [claim.text for claim in kept], errata)
         except InputError as error:
             raise InputError(f"study '{name}': {error}") from None
         study = cls(
