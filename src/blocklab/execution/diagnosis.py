@@ -28,7 +28,8 @@ def check_batches(study: Study, row: Row, data: ImageData) -> None:
     if study.diagnose.first > batches:
         raise InputError(
             f"study '{study.name}', row '{row.name}': its {len(data.test):,} test images are "
-            f"{batches} batches, and diagnose begins at {study.diagnose.first}; begin earlier"
+            f"{batches} batch{'' if batches == 1 else 'es'}, and diagnose begins at "
+            f"{study.diagnose.first}; begin earlier"
         )
 
 
