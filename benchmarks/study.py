@@ -26,10 +26,10 @@ from side_by_side import training_step
 from blocklab.execution.crew import Silent
 from blocklab.execution.sharing import Sharing
 from blocklab.execution.train_studies import train_studies
+from blocklab.measure.device import processor
 from blocklab.measure.memory import keep_freed_memory
 from blocklab.study.study import Study
 from blocklab.training.device import available_cores
-from blocklab.training.provenance import processor
 
 STEPS = 40
 

@@ -17,7 +17,7 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from blocklab.errors import RunError
+from blocklab.errors import RunError, error_line
 
 TIMEOUT_SECONDS = 30.0  # of silence, not of the whole transfer
 LARGEST_BYTES = 16 << 30  # a server that never stops must not fill the disk
@@ -86,7 +86,9 @@ def _receive(
             try:
                 block = response.read(1 << 18)
             except (OSError, HTTPException) as error:
-                raise RunError(f"{url} broke off after {received:,} bytes: {error}") from error
+                raise RunError(
+                    f"{url} broke off after {received:,} bytes: {error_line(error, kind=False)}"
+                ) from error
             if not block:
                 break
             file.write(block)

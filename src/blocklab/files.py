@@ -8,18 +8,27 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
+from platformdirs import user_cache_path
+from pydantic import BaseModel, model_validator
 
-from blocklab.errors import InputError, RunError
+from blocklab.errors import InputError, RunError, error_line
 
 LARGEST_YAML = 1_000_000  # bytes: a study of a thousand rows has a tenth of it
 DEEPEST_YAML = 20
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be made again: BLOCKLAB_CACHE, else the user's cache folder."""
+    named = os.environ.get("BLOCKLAB_CACHE")
+    return Path(os.path.expanduser(named)) if named else user_cache_path("blocklab")
 
 
 def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
@@ -39,7 +48,8 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
             if callable(content):
                 content(temporary)
             elif isinstance(content, str):
-                temporary.write_text(content, encoding="utf-8")
+                # A received file may hold half a character; a page shows what it is.
+                temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
             else:
                 temporary.write_bytes(content)
             _sync(temporary)
@@ -184,6 +194,40 @@ def _finite(digits: str) -> float:
     return value
 
 
+class PlainModel(BaseModel):
+    """What a YAML file may hold, by pydantic; a yes or a no is never taken for a number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, given: Any) -> Any:
+        for name, value in given.items() if isinstance(given, dict) else ():
+            field = cls.model_fields.get(name)
+            if field is None or not any(isinstance(one, bool) for one in _flat(value)):
+                continue
+            kinds = set(_flat_types(field.annotation))
+            if kinds & {int, float} and bool not in kinds:
+                raise ValueError(f"{name} is a number, not {str(value).lower()}")
+        return given
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
+def _flat_types(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _flat_types(argument)
+
+
+# What YAML 1.1 reads otherwise than it looks: 0100 is 64 to it, 1:30 is 90.
+_MISREAD = re.compile(r"[-+]?(0[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as plain data: no tags, no key twice, no aliases that unfold, bounded depth."""
 
@@ -199,6 +243,15 @@ class _Loader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self.depth -= 1
+
+    def construct_scalar(self, node: Any) -> Any:
+        if node.style is None and _MISREAD.fullmatch(node.value):
+            raise yaml.MarkedYAMLError(
+                problem=f"{node.value} may be read as another number; write the number without "
+                "leading zeros or colons, or put it in quotes if it is text",
+                problem_mark=node.start_mark,
+            )
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[str] = set()
@@ -233,7 +286,7 @@ def parse_yaml(text: str, what: str) -> Any:
         place = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{what}{place}: {error.problem}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{what} is not YAML: {error_line(error, kind=False)}") from None
 
 
 def read_yaml(path: Path) -> Any:

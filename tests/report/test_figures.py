@@ -107,7 +107,7 @@ def test_learning_rate_by_step_counts_the_runs_own_steps(make_results: MakeResul
 
 
 def test_of_many_rows_the_best_and_the_baseline_are_named(make_results: MakeResults) -> None:
-    results = make_results({f"row{i:02}": [40.0 + i, 41.0 + i] for i in range(MOST_LINES + 40)})
+    results = make_results({f"row{i:02}": [20.0 + i, 21.0 + i] for i in range(MOST_LINES + 40)})
     made = {figure.name: figure for figure in figures(results)}
     curve = made["validation_accuracy_over_epochs"]
     named = {p["row"] for p in values_of(curve.specification) if "row" in p}

@@ -2,7 +2,6 @@
 
 import csv as csv_format
 import io
-import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -112,8 +111,9 @@ def test_tuned_rates_and_dead_neurons_have_columns_when_there_are_some(
     results = make_results(
         {"base": [46.0], "other": [47.0]}, rows_with={"other": {"tuned": {"lr": 0.05}}}
     )
-    diagnosis = {"last_block": {"zero_percent": 81.5}}
-    (results.rows[1].runs[0].folder / "diagnosis.json").write_text(json.dumps(diagnosis))
+    base, other = results.rows
+    diagnosed = replace(other, runs=(replace(other.runs[0], zeros_percent=81.5),))
+    results = replace(results, rows=(base, diagnosed))
     shown = tables(results)[0]
     assert cells(shown, "base")["tuned lr"] == "\u2013"
     assert cells(shown, "other")["tuned lr"] == "0.05"
@@ -262,9 +262,8 @@ def test_explanations(make_results: MakeResults) -> None:
 
 
 def test_all_tables_are_one_markdown_file(make_results: MakeResults) -> None:
-    text = markdown_of_all(
-        make_results({"base": [46.0, 47.0], "up": [50.0, 51.5]}, images=200, title="T")
-    )
+    results = make_results({"base": [46.0, 47.0], "up": [50.0, 51.5]}, images=200, title="T")
+    text = markdown_of_all(results, tables(results))
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert headings == ["## Verdicts", "## Two uncertainties"]
     widths = {line.count("|") for line in text.split("## ")[1].splitlines() if "|" in line}
@@ -278,7 +277,7 @@ def test_markdown_has_claims_and_remarks(make_results: MakeResults) -> None:
         claim_notes={"up > base": "Up gains. (erratum 9)"},
     )
     results = replace(results, notes=("look at |this|",))
-    text = markdown_of_all(results)
+    text = markdown_of_all(results, tables(results))
     claims = text.split("## Claims\n\n")[1].split("\n\n")[0].splitlines()
     heading = "| claim | judgement | p (Holm) | numbers (left minus right) | in words |"
     assert claims[0] == heading

@@ -29,6 +29,9 @@ class Weights:
     def __contains__(self, name: str) -> bool:
         return name in self.parameters
 
+    def get(self, name: str) -> Tensor | None:
+        return self.parameters.get(name)
+
 
 def _below_zero(x: Tensor) -> Tensor:
     return torch.where(x > 0, torch.zeros_like(x), x)
@@ -52,7 +55,7 @@ def activate(x: Tensor, name: str | None) -> Tensor:
 def conv(x: Tensor, w: Weights, name: str, *, pad: bool = True, **options: int) -> Tensor:
     """A convolution; `pad` keeps the map's size at stride 1, whatever the dilation."""
     weight = w[f"{name}.weight"]
-    bias = w[f"{name}.bias"] if f"{name}.bias" in w else None
+    bias = w.get(f"{name}.bias")
     if pad:
         options["padding"] = options.get("dilation", 1) * (weight.shape[2] // 2)
     return F.conv2d(x, weight, bias, **options)
@@ -283,4 +286,3 @@ def selective_kernel(x: Tensor, w: Weights, p: str, activation: str, stride: int
     scores = torch.stack(conv(hidden, w, f"{p}attn.fc_select").chunk(2, 1), 1)
     shares = softmax(scores, 1)
     return branches[0] * shares[:, 0] + branches[1] * shares[:, 1]
-

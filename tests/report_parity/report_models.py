@@ -13,6 +13,10 @@ from report_layers import (
 )
 from report_networks import Attention, Network, network, replknet, resnet, van
 
+# An earlier TripletCA of the report's code.
+EARLIER_TRIPLETCA = (
+    "resnet50_tripletca:attention.statistics=[avg, max],attention.inner_activation=relu_after_norm"
+)
 ACTIVATIONS = ("sigmoid", "relu", "gelu", "leaky_relu", "celu", "elu")
 T = partial(triplet)
 S = squeeze_excitation
@@ -36,22 +40,20 @@ TRIPLET: dict[str, Network] = {
     "resnet50_tripletlkn_as_run": triplet_resnet(spatial="full_large_kernel"),
     **{f"resnet50_triplet_conv_{act}": triplet_resnet(before_norm=act) for act in ACTIVATIONS},
     **{
-        f"resnet50_triplet_conv_{act}_as_run": triplet_resnet(after_norm=act)
-        for act in ACTIVATIONS
+        f"resnet50_triplet_conv_{act}_as_run": triplet_resnet(after_norm=act) for act in ACTIVATIONS
     },
     "resnet50_triplet_gate_tanh": triplet_resnet(gate="tanh"),
     "resnet50_triplet_gate_softmax": triplet_resnet(gate="softmax"),
     "resnet50_triplet_gate_softmax_as_run": triplet_resnet(gate="softmax_over_batch"),
     "resnet50_triplet:stem=cifar": network(resnet, attention=T, stem="3x3"),  # tables 1 to 3
-    # An earlier TripletCA of the code.
-    "resnet50_tripletca:attention.statistics=[avg,max],attention.inner_activation=relu_after_norm": (
-        triplet_resnet(spatial="coordinate", statistics=("avg", "max"), after_norm="relu")
+    EARLIER_TRIPLETCA: triplet_resnet(
+        spatial="coordinate", statistics=("avg", "max"), after_norm="relu"
     ),
 }
 
 BASE: dict[str, Network] = {
-    **{f"resnet{depth}": network(resnet) for depth in (50, 101, 152)},
-    **{f"resnet{depth}": network(resnet, bottleneck=False) for depth in (18, 34)},
+    "resnet50": network(resnet),
+    "resnet18": network(resnet, bottleneck=False),
     "resnet50_ca": network(resnet, attention=partial(coordinate, reduction=32)),
     "resnet50_ca_r16": network(resnet, attention=partial(coordinate, reduction=16)),
     "resnet50_gc": network(resnet, attention=global_context, attention_stages=(2, 3, 4)),
@@ -61,27 +63,25 @@ BASE: dict[str, Network] = {
 }
 
 
-def van_models(base: str) -> dict[str, Network]:
-    lka = large_kernel_attention
-    replk: Attention = partial(replk_block, rate=0.3)
-    plain: Attention = partial(replk_block, rate=0.3, plain=True)
-    return {
-        base: network(van, spatial=lka),
-        f"{base}_lk": network(van, spatial=partial(lka, local=7, kernel=11, dilation=5)),
-        f"{base}_lk_d3": network(van, spatial=partial(lka, local=7, kernel=11, dilation=3)),
-        f"{base}_mb": network(van, spatial=partial(multi_branch, kernels=(5, 7, 9))),
-        f"{base}_mb_3_5_7": network(van, spatial=partial(multi_branch, kernels=(3, 5, 7))),
-        f"{base}_mb_7_9_11": network(van, spatial=partial(multi_branch, kernels=(7, 9, 11))),
-        f"{base}_bn": network(van, spatial=partial(lka, norm=True)),
-        **{
-            f"{base}_act_{act}": network(van, spatial=partial(lka, activation=act))
-            for act in ("relu", "celu", "gelu", "elu")
-        },
-        f"{base}_replk": network(van, spatial=replk),
-        f"{base}_replk_plain": network(van, spatial=plain),
-        f"{base}_res2net": network(van, spatial=lka, res2net=True),
-        f"{base}_res2net_replk": network(van, spatial=replk, res2net=True),
-    }
+LKA = large_kernel_attention
+REPLK: Attention = partial(replk_block, rate=0.3)
+VAN: dict[str, Network] = {
+    "van_b0": network(van, spatial=LKA),
+    "van_b0_lk": network(van, spatial=partial(LKA, local=7, kernel=11, dilation=5)),
+    "van_b0_lk_d3": network(van, spatial=partial(LKA, local=7, kernel=11, dilation=3)),
+    "van_b0_mb": network(van, spatial=partial(multi_branch, kernels=(5, 7, 9))),
+    "van_b0_mb_3_5_7": network(van, spatial=partial(multi_branch, kernels=(3, 5, 7))),
+    "van_b0_mb_7_9_11": network(van, spatial=partial(multi_branch, kernels=(7, 9, 11))),
+    "van_b0_bn": network(van, spatial=partial(LKA, norm=True)),
+    **{
+        f"van_b0_act_{act}": network(van, spatial=partial(LKA, activation=act))
+        for act in ("relu", "celu", "gelu", "elu")
+    },
+    "van_b0_replk": network(van, spatial=REPLK),
+    "van_b0_replk_plain": network(van, spatial=partial(replk_block, rate=0.3, plain=True)),
+    "van_b0_res2net": network(van, spatial=LKA, res2net=True),
+    "van_b0_res2net_replk": network(van, spatial=REPLK, res2net=True),
+}
 
 
 def res2net(**options: object) -> Network:
@@ -109,10 +109,11 @@ RES2NET: dict[str, Network] = {
     "res2net50_celu_cd_st": res2net(**CCD, branch_attention=S, attention=T),
 }
 
-MODELS: dict[str, Network] = {
-    **BASE,
-    **TRIPLET,
-    **van_models("van_b0"),
-    **van_models("van_b1"),
-    **RES2NET,
+MODELS: dict[str, Network] = {**BASE, **TRIPLET, **VAN, **RES2NET}
+# Names that differ in depth or width alone from one that is compared.
+LARGER: dict[str, str] = {
+    "resnet34": "resnet18",
+    "resnet101": "resnet50",
+    "resnet152": "resnet50",
+    **{name.replace("b0", size): name for name in VAN for size in ("b1", "b2", "b3")},
 }

@@ -121,9 +121,7 @@ def van(
         stride = 4 if stage == 1 else 2
         size = 7 if stage == 1 else 3
         assert w[f"patch_embed{stage}.proj.weight"].shape[2] == size
-        x = conv_norm(
-            x, w, f"patch_embed{stage}.proj", f"patch_embed{stage}.norm", stride=stride
-        )
+        x = conv_norm(x, w, f"patch_embed{stage}.proj", f"patch_embed{stage}.norm", stride=stride)
         for index in range(depth):
             p = f"block{stage}.{index}."
             y = batch_norm(x, w, f"{p}norm1")

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 import torch
 from report_layers import Weights
-from report_models import MODELS
+from report_models import LARGER, MODELS
 from torch import Tensor, nn
 
-from blocklab.models.names import model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.study.schema import find_study, is_collection, study_names
 from blocklab.study.study import Study
 
@@ -82,6 +81,12 @@ def test_a_model_is_what_the_report_says(name: str) -> None:
             close(one, other, f"gradient of {of} in {mode}")
         for of, buffer in network.named_buffers():
             close(buffer, weights.buffers[of], f"{of} after {mode}")
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_larger_ones_are_the_same_but_for_their_size(name: str) -> None:
+    assert narrow(name) == narrow(LARGER[name])
+    assert model_spec(name) != model_spec(LARGER[name])
 
 
 @pytest.mark.parametrize("name", ["van_b0", "van_b1_res2net_replk"])

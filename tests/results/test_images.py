@@ -112,6 +112,27 @@ def test_both_sources_by_a_two_way_table_worked_out_in_a_loop() -> None:
     assert found.both_low == pytest.approx(100 * (grand - half), rel=1e-5)
 
 
+def test_both_is_never_narrower_than_either_part() -> None:
+    rng = np.random.default_rng(0)
+    for seeds in (2, 3, 5):
+        for _ in range(100):  # networks that share nothing: the images' estimate is often zero
+            ours, theirs = (rng.random((2, seeds, 300)) < 0.5).astype(float)
+            found = over_images([images_of(row) for row in ours], [images_of(r) for r in theirs])
+            assert found is not None and found.both_low is not None and found.both_high is not None
+            gaps = 100 * (ours.mean(1) - theirs.mean(1))
+            of_seeds = stats.t.ppf(0.975, seeds - 1) * gaps.std(ddof=1) / np.sqrt(seeds)
+            half = (found.both_high - found.both_low) / 2
+            assert half >= (found.high - found.low) / 2 - 1e-9
+            assert half >= of_seeds - 1e-4
+
+
+def test_equal_differences_over_seeds_are_no_certainty_about_images() -> None:
+    first, second = np.arange(40) % 2, (np.arange(40) + 1) % 2  # each right where the other is not
+    found = over_images([images_of(first), images_of(first)], [images_of(second)] * 2)
+    assert found is not None
+    assert (found.both_low, found.both_high) == (found.low, found.high) != (0, 0)
+
+
 def test_other_images_or_none_have_no_interval() -> None:
     ones = np.ones(10)
     assert over_images([]) is None

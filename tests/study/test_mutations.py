@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from blocklab.errors import InputError
 from blocklab.models.inline_spec import parse_filled
-from blocklab.models.names import catalogue, list_models, model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.names import catalogue, list_models
+from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.study.schema import CollectionFile, find_study, is_collection, study_names
 from blocklab.study.study import Study
 from blocklab.training.recipe import Recipe

@@ -7,7 +7,7 @@ import pytest
 
 from blocklab import cost, list_models
 from blocklab.errors import InputError
-from blocklab.models.names import model_spec
+from blocklab.models.spec import model_spec
 from blocklab.study.claims import parse_claim
 from blocklab.study.collection import StudyCollection
 from blocklab.study.schema import find_study, is_collection, read_errata, study_names

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from blocklab.errors import InputError
-from blocklab.models.names import model_spec
+from blocklab.models.spec import model_spec
 from blocklab.study.study import Study
 
 Fields = dict[str, Any]

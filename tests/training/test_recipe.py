@@ -168,6 +168,9 @@ def test_constant_stays() -> None:
         ({"lr": float("nan")}, "lr"),
         ({"lr": None}, "lr"),
         ({"ema_decay": 1.0}, "ema_decay"),
+        ({"cutout": True}, "cutout is a number, not true"),  # YAML's yes; it was 1 pixel
+        ({"lr": True}, "lr is a number, not true"),
+        ({"ema_decay": False}, "ema_decay is a number, not false"),
         ({"clip_grad_norm": 0}, "clip_grad_norm"),
         ({"schedule": "cosin"}, "schedule"),
         ({"memory_format": "channel_last"}, "'contiguous' or 'channels_last'"),
@@ -206,3 +209,15 @@ def test_unknown_recipe_names_the_closest() -> None:
     assert recipe_names() == ["quick", "report", "report_res2net", "strong"]
     with pytest.raises(InputError, match="did you mean 'quick'"):
         load_recipe("quik")
+
+
+def test_an_average_longer_than_a_tenth_of_the_run_is_said() -> None:
+    recipe = load_recipe("quick", {"epochs": 24, "batch_size": 100, "ema_decay": 0.999})
+    assert recipe.steps(950) == 216
+    assert recipe.warning(950) == (
+        "ema_decay 0.999 averages over some 1,000 steps, more than a tenth of the run's 216; "
+        "0.954 or less suits it"
+    )
+    assert load_recipe("quick", {"ema_decay": 0.95}).warning(1_000_000) is None
+    assert load_recipe("quick").warning(10) is None
+    assert load_recipe("report", {"batch_size": 100}).steps(950) == 500  # the last batch of half

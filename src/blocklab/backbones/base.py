@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from blocklab.backbones.config import BackboneConfig
+from blocklab.blocks.protocol import init_itself
 from blocklab.errors import InputError
 
 
@@ -257,10 +258,9 @@ class Backbone(nn.Module):
     def init_weights(self) -> None:
         """Initialise all parameters as the backbone's scheme does, then what blocks add to it."""
         self.apply(self.init_module)
-        for module in self.modules():
-            block_init = getattr(module, "init_weights", None)
-            if module is not self and callable(block_init):
-                block_init()
+        for part in self.modules():
+            if part is not self:
+                init_itself(part)
 
     def init_module(self, module: nn.Module) -> None:
         """Initialise one module by the backbone's scheme (default: PyTorch's own)."""

@@ -6,11 +6,11 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from blocklab.blocks.activation import Activation, create_activation
+from blocklab.blocks.activation import create_activation
 from blocklab.blocks.folding import fold
+from blocklab.blocks.option_types import Activation
 from blocklab.blocks.registry import (
     AttentionChain,
-    BlockSpec,
     create_chain,
     parse_chain,
     register_block,
@@ -141,6 +141,3 @@ class HierarchicalSplitBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv2(self.act(self.bn1(self.conv1(x))))
         return self.act(self.bn3(self.conv3(out)) + self.downsample(x))
-
-
-__all__ = ["BlockSpec", "HierarchicalSplit", "HierarchicalSplitBottleneck", "split_width"]

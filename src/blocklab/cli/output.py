@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, main_table
-from blocklab.results.study_results import StudyResults
+if TYPE_CHECKING:
+    from blocklab.results.study_results import StudyResults
 
 
 def print_json(value: Any) -> None:
@@ -51,11 +51,13 @@ def output_console() -> Console:
     return console if console.is_terminal else Console(width=240)
 
 
-def print_results(results: StudyResults) -> None:
+def print_results(results: "StudyResults") -> None:
     """Print a study's table as the page has it, then its claims and what else a reader must know.
 
     That is which rows are one network, and which runs failed, are missing or doubtful.
     """
+    from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, main_table
+
     table = main_table(results)
     print_table(table.headings, table.texts, results.title)
     if judged := claim_lines(results):

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,18 +22,12 @@ from blocklab.cli.options import (
 )
 from blocklab.cli.output import print_json, print_results, print_table
 from blocklab.errors import InputError
-from blocklab.execution.plan import PLAN_HEADINGS, claim_lines, plan_cells, plan_lines
-from blocklab.execution.progress import Progress
-from blocklab.execution.study_folder import study_folder
-from blocklab.execution.verify import verify_run
-from blocklab.report.index import INDEX
-from blocklab.report.page import write_report
-from blocklab.results.judgements import Judgement, judge_together
-from blocklab.results.study_folder import read_study_folder
-from blocklab.results.study_results import StudyResults
-from blocklab.running import run_collection
-from blocklab.study.collection import StudyCollection
-from blocklab.study.study import Study
+
+if TYPE_CHECKING:
+    from blocklab.results.judgements import Judgement
+    from blocklab.results.study_results import StudyResults
+    from blocklab.study.collection import StudyCollection
+    from blocklab.study.study import Study
 
 STUDY = "A study's YAML file, or the name of one that is shipped with blocklab."
 
@@ -71,6 +65,8 @@ def study(
         return _verify(verify, json)
     if not file:
         raise InputError(f"name a study: {STUDY[0].lower()}{STUDY[1:]}")
+    from blocklab.study.collection import StudyCollection
+
     collection = StudyCollection.load(
         file,
         data=data,
@@ -81,14 +77,20 @@ def study(
     )
     studies = collection.studies
     if dry_run:
+        from blocklab.execution.plan import plan_lines
+
         _print_plan(studies, plan_lines(studies, out, _worker_count(workers), threads), json)
         return 0
     results = run_and_report(collection, out, workers, threads, ray, plugins)
     if json:
+        from blocklab.results.judgements import judge_together
+
         together = judge_together([result.judgements for result in results])
         parts = zip(studies, results, together, strict=True)
         print_json([_results_as_json(*part, out) for part in parts])
     else:
+        from blocklab.execution.study_folder import study_folder
+
         for one, result in zip(studies, results, strict=True):
             print_results(result)
             print(f"page: {study_folder(one, out) / 'report.html'}")
@@ -103,6 +105,9 @@ def report(
     json: Json = False,
 ) -> None:
     """Make the page and the tables of a study from whatever has finished."""
+    from blocklab.report.page import write_report
+    from blocklab.results.study_folder import read_study_folder
+
     results = read_study_folder(folder)
     page = write_report(results, folder)
     if json:
@@ -113,14 +118,18 @@ def report(
 
 
 def run_and_report(
-    collection: StudyCollection,
+    collection: "StudyCollection",
     out: Path,
     workers: str | int = "auto",
     threads: int | None = None,
     ray: str | None = None,
     plugins: tuple[str, ...] = (),
-) -> tuple[StudyResults, ...]:
+) -> "tuple[StudyResults, ...]":
     """Run studies under a live table on stderr and write their pages."""
+    from blocklab.execution.progress import Progress
+    from blocklab.report.index import INDEX
+    from blocklab.running import run_collection
+
     command = shlex.join(["blocklab", *sys.argv[1:]])
     with Progress(Console(stderr=True)) as progress:
         results = run_collection(
@@ -149,6 +158,8 @@ def _worker_count(given: str | int) -> int | None:
 
 
 def _verify(run: Path, json: bool) -> int:
+    from blocklab.execution.verify import verify_run
+
     verification = verify_run(run)
     if json:
         print_json(verification.to_dict())
@@ -157,7 +168,9 @@ def _verify(run: Path, json: bool) -> int:
     return 0 if verification.same else 1
 
 
-def _print_plan(studies: Sequence[Study], rows: list[dict[str, Any]], json: bool) -> None:
+def _print_plan(studies: "Sequence[Study]", rows: list[dict[str, Any]], json: bool) -> None:
+    from blocklab.execution.plan import PLAN_HEADINGS, claim_lines, plan_cells
+
     claims = claim_lines(studies)
     if json:
         print_json({"rows": rows, "claims": claims})
@@ -173,8 +186,10 @@ def _print_plan(studies: Sequence[Study], rows: list[dict[str, Any]], json: bool
 
 
 def _results_as_json(
-    study: Study, results: StudyResults, judged: Sequence[Judgement], out: Path
+    study: "Study", results: "StudyResults", judged: "Sequence[Judgement]", out: Path
 ) -> dict[str, object]:
+    from blocklab.execution.study_folder import study_folder
+
     folder = study_folder(study, out)
     return {
         "study": study.name,

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from blocklab.data.sources import check_address, portable_address
 from blocklab.errors import InputError, one_line
+from blocklab.files import PlainModel
 
 
-class DataSpec(BaseModel):
+class DataSpec(PlainModel):
     """Which images to use.
 
     Attributes:

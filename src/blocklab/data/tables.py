@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blocklab.data.pictures import Contents, Picture, Pictures, Source
-from blocklab.errors import InputError
+from blocklab.errors import InputError, error_line
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("fine_label", "label")
@@ -235,7 +235,6 @@ def _readable(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise InputError(f"no permission to read {path}; change its mode") from error
     except Exception as error:  # damaged bytes raise nearly anything
-        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"{path} is not a whole parquet file ({reason}); fetch it again"
+            f"{path} is not a whole parquet file ({error_line(error, kind=False)}); fetch it again"
         ) from error

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from blocklab.errors import InputError, RunError
+from blocklab.errors import InputError, RunError, error_line
 from blocklab.execution.crew import Ledger, Watcher
 from blocklab.execution.plan import Job
 from blocklab.execution.storage import EPOCH_FILES, Storage
@@ -136,8 +136,7 @@ class RayCrew:
         try:
             message: Message = self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            self.ledger.died(job, f"was lost with its machine ({lines[0]})")
+            self.ledger.died(job, f"was lost with its machine ({error_line(error, kind=False)})")
             return
         if message.kind == "busy":
             self.ledger.leave(job)
@@ -190,9 +189,9 @@ def _connect(address: str) -> Any:
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
-            f"no Ray cluster at '{address}' ({said}); start one with `ray start --head`"
+            f"no Ray cluster at '{address}' ({error_line(error, kind=False)}); start one with "
+            "`ray start --head`"
         ) from None
     return ray
 

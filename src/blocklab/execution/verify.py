@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from blocklab.training.provenance import processor, versions
+from blocklab.measure.device import processor
+from blocklab.training.provenance import versions
 from blocklab.training.run import OnEpoch, RunDefinition, execute_run
 from blocklab.training.run_files import FINISHED
 from blocklab.training.run_folder import RunFolder

@@ -77,7 +77,9 @@ def read_ended_run(reader: RunReader) -> EndedRun | None:
     for name, value in own.items():
         written = result.get(name)
         if written is None or not math.isclose(written, value, rel_tol=ROUNDING, abs_tol=ROUNDING):
-            notes.append(f"result.json has {name} {written}, its predictions give {value:g}")
+            notes.append(
+                f"result.json has {name} {written}, its predictions give {value:g}: those count"
+            )
             result = result | {name: value}
     diagnosis = None
     try:

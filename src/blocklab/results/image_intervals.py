@@ -46,7 +46,8 @@ def over_images(
     repetition: MS_seeds / (S N) is the variance from training again, the rest included, and
     (MS_images - MS_rest) / (S N) what other images add. Each has its own quantile of t, and
     their squared half-widths add up; a pooled number of degrees of freedom (Satterthwaite's)
-    covers 91 % instead of 95 for two seeds, whose spread is too often small by chance.
+    covers 91 % instead of 95 for two seeds, whose spread is too often small by chance. The
+    interval over both is at least the one over images, and the one over seeds.
     """
     runs = [*ours, *(theirs or ())]
     if not ours or len({(run.order, len(run.correct)) for run in runs}) != 1:
@@ -71,7 +72,8 @@ def over_images(
     half_seeds = _half(math.sqrt(square_seeds / (seeds * images)), seeds - 1)
     added = max(0.0, square_images - square_rest)
     half_images = _half(math.sqrt(added / (seeds * images)), images - 1)
-    half = math.hypot(half_seeds, half_images)
+    # Never narrower than either part: the estimate of what images add may come out at zero.
+    half = max(half, math.hypot(half_seeds, half_images))
     both_low, both_high = 100 * (mean - half), 100 * (mean + half)
     return ImageInterval(100 * mean, low, high, images, both_low, both_high)
 

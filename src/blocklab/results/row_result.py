@@ -4,10 +4,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from blocklab.errors import InputError
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.image_intervals import ImageInterval, over_images
 from blocklab.results.statistics import Difference, Summary, paired_difference, summarise
 from blocklab.study.reported import CostAt, Reported
+from blocklab.training.recipe import Recipe
 
 COST_TOLERANCE_PERCENT = 3.0  # tools that count differ by less; beyond it, something else differs
 
@@ -138,6 +140,7 @@ class RowResult:
             notes.append(f"its runs differ in epochs: {' and '.join(map(str, epochs))}")
         elif self.baseline and epochs and (others := self.baseline._epochs()) not in ([], epochs):
             notes.append(f"{epochs[0]} epochs, the baseline {' and '.join(map(str, others))}")
+        notes += dict.fromkeys(note for run in self.finished if (note := _recipe_warning(run)))
         if self.difference and self.difference.n < len(self.finished):
             notes.append(f"the baseline has {self.difference.n} of its {len(self.finished)} seeds")
         return tuple(notes)
@@ -158,6 +161,14 @@ class RowResult:
 
     def _epochs(self) -> list[int]:
         return sorted({run.epochs for run in self.finished if run.epochs is not None})
+
+
+def _recipe_warning(run: EndedRun) -> str | None:
+    try:
+        recipe = Recipe.parse(run.run["definition"]["recipe"])
+        return recipe.warning(int(run.run["train_images"]))
+    except (InputError, KeyError, TypeError, ValueError):  # of another version, or not whole
+        return None
 
 
 def identical_seeds(one: RowResult, other: RowResult) -> tuple[int, ...]:

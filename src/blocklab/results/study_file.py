@@ -4,6 +4,7 @@ It lies in the study's folder, beside the folders of its runs, so that a page is
 alone, without the data and without building a model.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +44,7 @@ class TunedJson(_Strict):
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    lr: Number | None = None
+    lr: Number
 
 
 class RowJson(_Strict):
@@ -99,7 +100,9 @@ def read_study_file(folder: Path) -> StudyJson:
         remedy = f"studies in it: {', '.join(near)}" if near else "run `blocklab study` first"
         raise InputError(f"{folder} is not a study's folder; {remedy}")
     try:
-        return StudyJson.model_validate(parse_checked_json(read_regular(path, LARGEST_JSON)))
+        value = parse_checked_json(read_regular(path, LARGEST_JSON))
+        json.dumps(value, ensure_ascii=False).encode()  # half a character cannot be drawn
+        return StudyJson.model_validate(value)
     except (OSError, ValueError) as error:
         why = one_line(error, "it") if isinstance(error, ValidationError) else str(error)
         raise RunError(

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, one_line
 from blocklab.measure.cost import cost
-from blocklab.models.names import model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.study.reported import CostAt, Reported
 from blocklab.study.schema import ReportedFile, RowFile, StudyFile
 from blocklab.training.recipe import Recipe, load_recipe

@@ -1,12 +1,12 @@
 """What a study file may hold, and where the shipped ones are."""
 
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -16,18 +16,18 @@ from pydantic import (
 )
 
 from blocklab.errors import InputError, did_you_mean, one_line
-from blocklab.files import parse_yaml, read_yaml
+from blocklab.files import PlainModel, parse_yaml, read_yaml
+from blocklab.training.recipe import LARGEST_SEED
 
 _FOLDER = "studies"
 MOST_SEEDS = 1000
 LONGEST_NAME = 200
-LARGEST_SEED = 2**32 - 1  # what every random generator takes
 
 Seed = Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)]
 Figure = Annotated[float, Field(ge=0)]
 
 
-class _Strict(BaseModel):
+class _Strict(PlainModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -233,9 +233,15 @@ def is_collection(value: object) -> bool:
 def study_names() -> list[str]:
     """Names of the studies that are shipped with the package, collections of them included."""
     folder = resources.files("blocklab") / _FOLDER
-    return sorted(
-        file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
-    )
+    files = [file.name for file in folder.iterdir() if file.name.endswith(".yaml")]
+    by_number = sorted(files, key=lambda file: (re.sub(r"\d+", "", file), len(file), file))
+    return [file.removesuffix(".yaml") for file in by_number]  # table_2 before table_10
+
+
+def study_titles() -> dict[str, str]:
+    """Return the shipped studies by name, each with its title."""
+    contents: dict[str, Any] = {name: find_study(name)[0] for name in study_names()}
+    return {name: content["title"] for name, content in contents.items()}
 
 
 def find_study(path_or_name: str | Path) -> tuple[object, str]:

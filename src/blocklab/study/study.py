@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from blocklab.backbones import FAMILIES
+from blocklab.backbones.registry import FAMILIES
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, did_you_mean
 from blocklab.study.ablation import BASE, ablated_rows

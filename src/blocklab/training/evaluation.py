@@ -1,4 +1,4 @@
-"""Measuring a network on a split: loss, top-1 and top-5, and what it said of each image."""
+"""Measuring a network on a split: loss, top-1 and top-5, and its answer to each image."""
 
 from typing import Any
 

@@ -21,7 +21,7 @@ from blocklab.models.hub import Card
 from blocklab.models.spec import ModelSpec
 from blocklab.models.weights import load_weights
 from blocklab.training.batches import CONSTANTS, make_batches
-from blocklab.training.device import Setup, choose_setup
+from blocklab.training.device import Setup, make_setup
 from blocklab.training.evaluation import evaluate
 from blocklab.training.loop import Record
 from blocklab.training.recipe import Recipe
@@ -86,7 +86,7 @@ class FinishedRun:
 
     def setup(self) -> Setup:
         """Device, precision and layout that the run trained with."""
-        return choose_setup(self.recipe, self.run["precision"], self.run["memory_format"])
+        return make_setup(self.run["precision"], self.run["memory_format"])
 
     def open_data(self, address: str | None = None) -> ImageData:
         """Open the run's images, or others of the same classes.

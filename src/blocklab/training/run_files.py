@@ -30,6 +30,7 @@ class _Plain(BaseModel):
 Count = Annotated[int, Field(ge=0)]
 # Of float32's range: no figure that is computed is larger, and its square is still finite.
 Number = Annotated[float, Field(ge=-1e39, le=1e39)]
+Amount = Annotated[float, Field(ge=0, le=1e39)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Channels = Annotated[list[Number], Field(min_length=3, max_length=3)]
 
@@ -105,8 +106,8 @@ class ResultJson(_Plain):
     status: Literal["finished", "diverged"]
     epochs: Count
     files: dict[str, _Checksum]
-    train_seconds: Number | None = None
-    images_per_second: Number | None = None
+    train_seconds: Amount | None = None
+    images_per_second: Amount | None = None
     peak_memory_bytes: Count | None = None
     test_top1_percent: Percent | None = None
     test_top5_percent: Percent | None = None
