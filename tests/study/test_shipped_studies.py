@@ -374,7 +374,7 @@ def test_figure_37_has_the_nine_curves_of_the_report() -> None:
     models = {row.name: row.model for row in Study.load("figure_37").rows}
     assert models == {
         "TripletCA": model_spec("resnet50_tripletca:stem=cifar"),
-        "TripletLKN": model_spec("resnet50_tripletlkn_full:stem=cifar"),
+        "TripletLKN": model_spec("resnet50_tripletlkn_as_run:stem=cifar"),
         "Triplet-CELU": model_spec("resnet50_triplet_conv_celu:stem=cifar"),
         "Res2Net_cCD_T2": model_spec("res2net50_celu_cd_t2"),
         "Res2Net_cCD_ST": model_spec("res2net50_celu_cd_st"),
