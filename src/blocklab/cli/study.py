@@ -200,6 +200,6 @@ def _results_as_json(
     }
 
 
-def _lines_as_json(results: StudyResults) -> dict[str, object]:
+def _lines_as_json(results: "StudyResults") -> dict[str, object]:
     troubles = [{"row": row, "trouble": line} for row, line in results.troubles]
     return {"rows": results.summary_lines, "troubles": troubles}
