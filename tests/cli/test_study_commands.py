@@ -14,10 +14,17 @@ Blocklab = Any
 
 def test_a_study_from_file_to_page(blocklab: Blocklab, study_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs"
-    study_file.write_text(study_file.read_text() + "claims: [se > plain in params]\n")
+    claims = "claims: [{claim: se > plain in params, text: SE costs.}]\n"
+    study_file.write_text(study_file.read_text() + claims)
     planned = blocklab("study", study_file, "--out", out, "--dry-run", "--json")
     assert planned.status == 0, planned.err
-    assert [line["runs"] for line in json.loads(planned.out)] == [2, 2]
+    plan = json.loads(planned.out)
+    assert [line["runs"] for line in plan["rows"]] == [2, 2]
+    claim = {"study": "tiny", "claim": "se > plain in params", "text": "SE costs."}
+    assert plan["claims"] == [claim]
+    listed = blocklab("study", study_file, "--out", out, "--dry-run")
+    assert "SE costs." in listed.out
+    assert listed.out.splitlines()[-2].split() == ["tiny", "2", "1"]
     assert not out.exists()
 
     said = blocklab("study", study_file, "--out", out, "--json")

@@ -259,3 +259,42 @@ def test_a_study_runs_ones_own_block_from_python(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITH_A_PLUGIN, str(block), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_zeros_are_counted_once_runs_have_trained(tmp_path: Path) -> None:
+    asked = study(
+        rows={"relu": TINY, "celu": {**TINY, "activation": "celu"}},
+        varies=["activation"],
+        recipe={"base": "quick", "epochs": 1, "batch_size": 20},
+        data={"source": "digits", "train_images": 60, "test_images": 300},
+        diagnose={"first": 1, "last": 40},  # of 250 and of 50 images
+        claims=["relu > celu in zeros"],
+    )
+    (results,) = train_studies((asked,), tmp_path, 2)
+    relu_row, celu_row = results.rows
+    assert {run.zeros_over for row in results.rows for run in row.runs} == {(1, 2, 300)}
+    zeros = relu_row.by_seed("zeros")
+    assert set(zeros) == {0, 1} and min(zeros.values()) > 0
+    assert max(celu_row.by_seed("zeros").values()) < min(zeros.values())
+    diagnosis = relu_row.runs[0].folder / "diagnosis.json"
+    known = json.loads(diagnosis.read_text())["last_block"]
+    assert zeros[0] == known["zeros"]
+    assert "zeros, 2 seeds" in results.judgements[0].numbers
+
+    files = sorted(tmp_path.glob("*/diagnosis.json"))
+    times = [path.stat().st_mtime_ns for path in files]
+    assert len(files) == 4
+    files[0].write_text("{")  # damaged: made again, and none of the others
+    train_studies((asked,), tmp_path, 2)
+    after = [path.stat().st_mtime_ns for path in files]
+    assert [a != b for a, b in zip(times, after, strict=True)] == [True, False, False, False]
+
+
+def test_too_few_test_batches_are_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        train_studies((study(diagnose={"first": 2, "last": 3}),), tmp_path, 1)
+    assert str(caught.value) == (
+        "study 'tiny', row 'plain': its 50 test images are 1 batch, and diagnose begins at 2; "
+        "begin earlier"
+    )
+    assert not list(tmp_path.iterdir())

@@ -248,15 +248,24 @@ def test_claims_have_a_section_with_numbers(make_results: MakeResults) -> None:
     assert "+4.00 [" in words and "points, 3 seeds" in words
     assert "names no row 'gone'" in words
     assert "<h2>Claims</h2>" not in plain_page(replace(results, claims=()))
+    notes = {"base > other": "The baseline <b>is</b> better. (erratum 13)"}
+    page = plain_page(replace(results, claim_notes=notes))
+    said = "The baseline &lt;b&gt;is&lt;/b&gt; better. (erratum 13)"
+    assert f'base &gt; other<div class="soft">{said}</div></th>' in page
 
 
 def test_curves_have_a_section_where_there_are_any(make_results: MakeResults) -> None:
     results = make_results({"base": [46.0], "other": [47.0]})
     assert "<h2>Curves</h2>" in html(results)
+    assert "No curves over epochs" not in html(results)
+    assert "No curves over epochs" not in html(make_results({"base": ["missing"]}))
     for _, run in results.runs:  # as of a recipe that keeps no images for validation
         for line in run.log:
             del line["validation_top1_percent"], line["validation_top5_percent"]
-    assert "<h2>Curves</h2>" not in html(results)
+    page = html(results)
+    assert "<h2>Curves</h2>" not in page
+    assert "No curves over epochs: these runs have no images for validation" in page
+    assert "test_every_epoch=true" in page
 
 
 def test_reported_against_measured_is_a_table_of_its_own(make_results: MakeResults) -> None:

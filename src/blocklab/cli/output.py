@@ -61,7 +61,8 @@ def print_results(results: "StudyResults") -> None:
     table = main_table(results)
     print_table(table.headings, table.texts, results.title)
     if judged := claim_lines(results):
-        print_table(CLAIM_HEADINGS, judged, "claims", left=True)
+        shown = [line[:-1] for line in judged]  # the sentences are on the page
+        print_table(CLAIM_HEADINGS[:-1], shown, "claims", left=True)
     for line in results.identical_lines:
         print(line)
     for row, line in results.troubles:

@@ -2,9 +2,10 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +24,7 @@ from blocklab.cli.output import print_json, print_results, print_table
 from blocklab.errors import InputError
 
 if TYPE_CHECKING:
+    from blocklab.results.judgements import Judgement
     from blocklab.results.study_results import StudyResults
     from blocklab.study.collection import StudyCollection
     from blocklab.study.study import Study
@@ -75,18 +77,17 @@ def study(
     )
     studies = collection.studies
     if dry_run:
-        from blocklab.execution.plan import PLAN_HEADINGS, plan_cells, plan_lines
+        from blocklab.execution.plan import plan_lines
 
-        lines = plan_lines(studies, out, _worker_count(workers), threads)
-        if json:
-            print_json(lines)
-        else:
-            print_table(PLAN_HEADINGS, map(plan_cells, lines))
+        _print_plan(studies, plan_lines(studies, out, _worker_count(workers), threads), json)
         return 0
     results = run_and_report(collection, out, workers, threads, ray, plugins)
     if json:
-        pairs = zip(studies, results, strict=True)
-        print_json([_results_as_json(one, result, out) for one, result in pairs])
+        from blocklab.results.judgements import judge_together
+
+        together = judge_together([result.judgements for result in results])
+        parts = zip(studies, results, together, strict=True)
+        print_json([_results_as_json(*part, out) for part in parts])
     else:
         from blocklab.execution.study_folder import study_folder
 
@@ -167,7 +168,26 @@ def _verify(run: Path, json: bool) -> int:
     return 0 if verification.same else 1
 
 
-def _results_as_json(study: "Study", results: "StudyResults", out: Path) -> dict[str, object]:
+def _print_plan(studies: "Sequence[Study]", rows: list[dict[str, Any]], json: bool) -> None:
+    from blocklab.execution.plan import PLAN_HEADINGS, claim_lines, plan_cells
+
+    claims = claim_lines(studies)
+    if json:
+        print_json({"rows": rows, "claims": claims})
+        return
+    print_table(PLAN_HEADINGS, map(plan_cells, rows))
+    if claims:
+        shown = [(one["study"], one["claim"], one["text"]) for one in claims]
+        print_table(("study", "claim", "in words"), shown, "claims", left=True)
+    counts = [(one.name, str(len(one.rows)), str(len(one.claims))) for one in studies]
+    if len(counts) > 1:
+        counts.append(("in all", str(sum(len(one.rows) for one in studies)), str(len(claims))))
+    print_table(("study", "rows", "claims"), counts)
+
+
+def _results_as_json(
+    study: "Study", results: "StudyResults", judged: "Sequence[Judgement]", out: Path
+) -> dict[str, object]:
     from blocklab.execution.study_folder import study_folder
 
     folder = study_folder(study, out)
@@ -175,11 +195,11 @@ def _results_as_json(study: "Study", results: "StudyResults", out: Path) -> dict
         "study": study.name,
         "page": str(folder / "report.html"),
         **_lines_as_json(results),
-        "claims": [asdict(one) for one in results.judgements],
+        "claims": [asdict(one) for one in judged],
         "identical": [list(names) for names, _ in results.identical],
     }
 
 
-def _lines_as_json(results: StudyResults) -> dict[str, object]:
+def _lines_as_json(results: "StudyResults") -> dict[str, object]:
     troubles = [{"row": row, "trouble": line} for row, line in results.troubles]
     return {"rows": results.summary_lines, "troubles": troubles}

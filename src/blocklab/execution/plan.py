@@ -10,6 +10,7 @@ import torch
 from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
+from blocklab.execution.diagnosis import check_batches
 from blocklab.execution.sharing import Sharing, run_memory, share_machine
 from blocklab.execution.study_folder import study_folder, threads_begun_with
 from blocklab.execution.tuning import with_candidates
@@ -89,6 +90,7 @@ def make_plan(
         of_rows: Costs = {}
         for row in study.rows:
             data = opened.get(row.data) or opened.setdefault(row.data, open_data(row.data))
+            check_batches(study, row, data)
             key = _key(row)
             if key not in fitted:
                 fitted[key] = _fit(row, data, study)
@@ -169,6 +171,15 @@ def plan_lines(
                 }
             )
     return lines
+
+
+def claim_lines(studies: Sequence[Study]) -> list[dict[str, str]]:
+    """Return what studies claim, in their order: study, claim, and the sentence it stands for."""
+    return [
+        {"study": study.name, "claim": claim, "text": study.claim_notes.get(claim, "")}
+        for study in studies
+        for claim in study.claims
+    ]
 
 
 def plan_cells(line: Mapping[str, Any]) -> tuple[str, ...]:

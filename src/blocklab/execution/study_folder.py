@@ -57,6 +57,7 @@ def write_study_folder(
             "baseline": study.baseline,
             "notes": list(study.notes),
             "claims": list(study.claims),
+            "claim_notes": dict(study.claim_notes),
             "command": command,
             "threads": threads,
             "rows": rows,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from blocklab.execution.crew import Crew, Silent, Watcher
+from blocklab.execution.diagnosis import diagnose_studies
 from blocklab.execution.plan import make_plan
 from blocklab.execution.study_folder import write_study_folder
 from blocklab.execution.tuning import candidates, choose
@@ -64,4 +65,5 @@ def train_studies(
         failures = RayCrew(out, watcher, plugins, ray).train(plan.jobs)
     elif plan.jobs:
         failures = Crew(out, watcher, plan.sharing, plugins).train(plan.jobs)
+    diagnose_studies(plan.studies, out)
     return tuple(read_study_folder(folder, failures) for folder in folders)

@@ -34,7 +34,9 @@ def candidates(study: Study) -> Study | None:
         rows=tuple(rows),
         notes=("To choose learning rates by validation top-1; no figures to compare rows by.",),
         claims=(),
+        claim_notes={},
         tune=None,
+        diagnose=None,
     )
 
 

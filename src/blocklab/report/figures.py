@@ -34,6 +34,7 @@ NAMES = (
     "accuracy_against_macs",
     "differences",
     "learning_rate",
+    "learning_rate_by_step",
 )
 MOST_LABELS = 16  # beside points, among their bars; pointing at a point names the others
 MOST_DIFFERENCES = 60  # bars below each other; of more, the largest gains and losses
@@ -52,6 +53,7 @@ def figures(results: StudyResults) -> tuple[Figure, ...]:
         _against_macs(results),
         _differences(results),
         learning_rate(results, NAMES[6]),
+        learning_rate(results, NAMES[7], by_step=True),
     ]
     return tuple(figure for figure in found if figure is not None)
 

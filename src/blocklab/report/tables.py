@@ -25,7 +25,7 @@ from blocklab.results.study_results import StudyResults
 from blocklab.study.reported import Reported
 
 COST, ACCURACY = "cost", "test accuracy (%)"
-CLAIM_HEADINGS = ("claim", "judgement", "p (Holm)", "numbers (left minus right)")
+CLAIM_HEADINGS = ("claim", "judgement", "p (Holm)", "numbers (left minus right)", "in words")
 CLEAR_GROUPS = (COST, ACCURACY)  # whose headings are clear without them
 
 
@@ -116,9 +116,18 @@ def main_table(results: StudyResults) -> Table:
     return Table("table", "Results", columns(results), results.rows)
 
 
-def claim_lines(results: StudyResults) -> list[tuple[str, str, str, str]]:
-    """Return each claim's text, its judgement, p and numbers, under CLAIM_HEADINGS."""
-    return [(one.claim, one.word, chance(one.p_holm), one.numbers) for one in results.judgements]
+def claim_lines(results: StudyResults) -> list[tuple[str, ...]]:
+    """Return each claim, its judgement, p, numbers and sentence, under CLAIM_HEADINGS."""
+    return [
+        (
+            one.claim,
+            one.word,
+            chance(one.p_holm),
+            one.numbers,
+            results.claim_notes.get(one.claim, ""),
+        )
+        for one in results.judgements
+    ]
 
 
 def columns(results: StudyResults) -> tuple[Column, ...]:
@@ -211,8 +220,16 @@ def _reported_columns(rows: Sequence[RowResult]) -> tuple[Column, ...]:
             found.append(Column("ours", _our_accuracy(name), group))
             if any(getattr(row, f"best_{name}") for row in rows):
                 found.append(Column("ours, best test epoch", _our_accuracy(f"best_{name}"), group))
+    if any(_reported(row, "top1") is not None for row in rows):
+        found.append(Column("reported epoch", _epoch, left=True))
+    if any(_reported(row, "zeros") is not None for row in rows):
+        group = "zeros after the last block"
+        found.append(Column("reported", _reported_cell("zeros", _whole), group))
+        found.append(Column("ours", _our_zeros, group))
     if any(row.cost_gaps_percent for row in rows):
         found.append(Column("cost explained by", explanation, left=True))
+    if any(row.reported and row.reported.see for row in rows):
+        found.append(Column("see", _see, left=True))
     return (Column("row", lambda row: row.name), *found) if found else ()
 
 
@@ -222,8 +239,11 @@ def explanation(row: RowResult) -> str:
     if not far:
         return f"within {COST_TOLERANCE_PERCENT:g} %" if row.cost_gaps_percent else ABSENT
     errata = row.reported.errata if row.reported else ()
-    if not errata:
-        return "unexplained"
+    return _errata(errata) if errata else "unexplained"
+
+
+def _errata(errata: Sequence[str]) -> str:
+    """Name errata by number, or say them where one has none."""
     named = [text.partition(":")[0] for text in errata if re.match(r"\d+:", text)]
     if len(named) < len(errata):
         return "; ".join(errata)
@@ -263,8 +283,8 @@ def _look_of(results: StudyResults) -> Callable[[RowResult], str]:
     return lambda row: looks.get(verdict(results, row), "open")
 
 
-def _whole(number: int | None) -> str:
-    return ABSENT if number is None else f"{number:,}"
+def _whole(number: float | None) -> str:
+    return ABSENT if number is None else f"{number:,.0f}"
 
 
 def _flips(one: Comparison) -> str:
@@ -304,6 +324,25 @@ def _far(name: str) -> Callable[[RowResult], str]:
     return lambda row: (
         "far" if abs(row.cost_gaps_percent.get(name, 0)) > COST_TOLERANCE_PERCENT else ""
     )
+
+
+def _see(row: RowResult) -> str:
+    return _errata(row.reported.see) if row.reported and row.reported.see else ABSENT
+
+
+def _epoch(row: RowResult) -> str:
+    if _reported(row, "top1") is None or row.reported is None:
+        return ABSENT
+    known = row.reported.epoch
+    return "best or last: unknown" if known == "unknown" else known
+
+
+def _our_zeros(row: RowResult) -> str:
+    counts = row.over_seeds("zeros")
+    if counts is None:
+        return ABSENT
+    spread = "" if counts.sd is None else f" \u00b1 {counts.sd:,.0f}"
+    return f"{counts.mean:,.0f}{spread}"
 
 
 def _reported(row: RowResult, name: str) -> float | None:

@@ -14,6 +14,7 @@ from blocklab.training.predictions import PerImage
 from blocklab.training.run_files import DIVERGED
 from blocklab.training.run_reader import RunReader
 
+ZEROS = "zeros"  # the figure that a diagnosis adds: zeros after the last block
 ROUNDING = 1e-6  # of a mean over images that is added up in another order
 
 
@@ -21,9 +22,8 @@ ROUNDING = 1e-6  # of a mean over images that is added up in another order
 class EndedRun:
     """A run that has ended.
 
-    `per_image` is None of a run that kept no predictions; `zeros_percent` are the zeros after the
-    last block, in % of its outputs, of a run that was diagnosed. `notes` say what a reader must
-    know of its files.
+    `per_image` is None of a run that kept no predictions, `diagnosis` (diagnosis.json) of one that
+    was not diagnosed. `notes` say what a reader must know of its files.
     """
 
     hash: str
@@ -33,7 +33,7 @@ class EndedRun:
     log: Sequence[dict[str, Any]]  # log.jsonl, one an epoch
     result: dict[str, Any]  # result.json
     per_image: PerImage | None = None
-    zeros_percent: float | None = None
+    diagnosis: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -42,13 +42,33 @@ class EndedRun:
         return self.result["status"] == DIVERGED
 
     @property
+    def at_chance(self) -> bool:
+        """Whether it knows its own training images no better than the commonest class does."""
+        return self.result.get("at_chance") is True
+
+    @property
     def epochs(self) -> int | None:
         """How many epochs it trained."""
         return self.result.get("epochs")
 
+    @property
+    def zeros_percent(self) -> float | None:
+        """Zeros after the last block, in % of its outputs, of a run that was diagnosed."""
+        last = (self.diagnosis or {}).get("last_block")
+        return float(last["zero_percent"]) if last else None
+
+    @property
+    def zeros_over(self) -> tuple[int, int, int] | None:
+        """Over which test batches they were counted, first and last, and over how many images."""
+        own = self.diagnosis or {}
+        counted = own.get("first_batch"), own.get("last_batch"), own.get("images")
+        return None if None in counted else counted  # type: ignore[return-value]
+
     def figure(self, name: str) -> float | None:
-        """Return a number of result.json, or None where it has none."""
+        """Return a number of result.json, or the zeros of a diagnosis; None where it has none."""
         value = self.result.get(name)
+        if name == ZEROS:
+            value = ((self.diagnosis or {}).get("last_block") or {}).get(ZEROS)
         return None if value is None else float(value)
 
 
@@ -66,9 +86,9 @@ def read_ended_run(reader: RunReader) -> EndedRun | None:
                 f"result.json has {name} {written}, its predictions give {value:g}: those count"
             )
             result = result | {name: value}
-    zeros = None
+    diagnosis = None
     try:
-        zeros = reader.zeros_percent()
+        diagnosis = reader.diagnosis()
     except RunError as error:
         notes.append(f"{error}; diagnose the run again")
     return EndedRun(
@@ -79,6 +99,6 @@ def read_ended_run(reader: RunReader) -> EndedRun | None:
         reader.log,
         result,
         reader.per_image,
-        zeros,
+        diagnosis,
         tuple(notes),
     )

@@ -32,8 +32,11 @@ class ReportedJson(_Strict):
     params_m: Number | None = None
     top1: Number | None = None
     top5: Number | None = None
+    zeros: Count | None = None
+    epoch: str = "unknown"
     note: str | None = None
     errata: list[str] = []
+    see: list[str] = []
 
 
 class TunedJson(_Strict):
@@ -70,6 +73,7 @@ class StudyJson(_Strict):
     baseline: str | None
     notes: list[str]
     claims: list[str] = []
+    claim_notes: dict[str, str] = {}
     command: str | None
     threads: Count | None = None
     rows: Annotated[list[RowJson], Field(min_length=1)]

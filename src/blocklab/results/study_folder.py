@@ -42,6 +42,7 @@ def read_study_folder(folder: Path, failures: Mapping[str, str] | None = None) -
         notes=(*study.notes, *notes, *_contradictions(study, rows)),
         command=study.command,
         claims=tuple(study.claims),
+        claim_notes=study.claim_notes,
     )
 
 
@@ -81,7 +82,7 @@ def _reported(row: RowJson) -> Reported | None:
     if row.reported is None:
         return None
     fields = row.reported.model_dump()
-    return Reported(**{**fields, "errata": tuple(fields["errata"])})
+    return Reported(**{**fields, "errata": tuple(fields["errata"]), "see": tuple(fields["see"])})
 
 
 def _contradictions(study: StudyJson, rows: Sequence[RowResult]) -> list[str]:

@@ -1,7 +1,8 @@
 """Run folders become one table: what each row costs, reaches, and gains on the baseline."""
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +31,7 @@ class StudyResults:
     notes: tuple[str, ...] = ()
     command: str | None = None
     claims: tuple[str, ...] = ()
+    claim_notes: Mapping[str, str] = field(default_factory=dict)  # claim -> what it stands for
 
     def __post_init__(self) -> None:
         """Tell each row which one it is compared with."""
@@ -54,12 +56,20 @@ class StudyResults:
             for name, row in compared.items()
             if row.baseline is not None and identical_seeds(row, row.baseline)
         }
-        return compare({name: row.difference for name, row in compared.items()}, identical)
+        at_chance = {
+            name: "no better on its own training images than the commonest class"
+            if row.at_chance
+            else f"the baseline {self.baseline} never learned"
+            for name, row in compared.items()
+            if row.at_chance or (row.baseline is not None and row.baseline.at_chance)
+        }
+        differences = {name: row.difference for name, row in compared.items()}
+        return compare(differences, identical, at_chance)
 
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
         """What its runs say of each of its claims."""
-        return judge_claims(self.claims, self.rows)
+        return judge_claims(self.claims, self.rows, self.baseline)
 
     @cached_property
     def troubles(self) -> tuple[tuple[str, str], ...]:
@@ -116,6 +126,8 @@ class StudyResults:
         for part in ("precision", "threads", "versions", "machine"):
             if len({json.dumps(run.run.get(part), sort_keys=True) for _, run in self.runs}) > 1:
                 remarks.append(f"the runs differ in {part}")
+        for first, last, images in sorted({r.zeros_over for _, r in self.runs if r.zeros_over}):
+            remarks.append(f"zeros: over test batches {first} to {last} ({images:,} images)")
         remarks += [f"{row.name}: {note}" for row in self.rows for note in row.notes]
         for row in self.rows:
             if row.reported and row.reported.note:
@@ -124,7 +136,8 @@ class StudyResults:
             f"erratum {text}" if text[:1].isdigit() else f"erratum: {text}"
             for row in self.rows
             if row.reported
-            for text in row.reported.errata
+            for text in (*row.reported.errata, *row.reported.see)
+            if f"Erratum {text}" not in self.notes
         )
         return tuple(remarks)
 

@@ -20,7 +20,7 @@ from blocklab.models.export import ENDINGS, Exported, export_model
 from blocklab.models.hub import Card
 from blocklab.models.spec import ModelSpec
 from blocklab.models.weights import load_weights
-from blocklab.training.batches import HALF, make_batches
+from blocklab.training.batches import CONSTANTS, make_batches
 from blocklab.training.device import Setup, make_setup
 from blocklab.training.evaluation import evaluate
 from blocklab.training.loop import Record
@@ -81,9 +81,8 @@ class FinishedRun:
     @property
     def normalisation(self) -> tuple[Any, Any]:
         """Mean and SD, a channel each, that images had in training."""
-        if self.recipe.normalize == "half":
-            return HALF
-        return tuple(self.run["data_mean"]), tuple(self.run["data_std"])
+        of_data = tuple(self.run["data_mean"]), tuple(self.run["data_std"])
+        return CONSTANTS.get(self.recipe.normalize, of_data)
 
     def setup(self) -> Setup:
         """Device, precision and layout that the run trained with."""

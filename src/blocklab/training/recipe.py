@@ -40,7 +40,8 @@ class Recipe(PlainModel):
         ema_decay: decay of an exponential moving average of the weights a step, which is then what
             is evaluated; None is none. It rises to that value as 1 - (1 + step)^(-2/3).
         clip_grad_norm: largest norm of all gradients; None is no limit.
-        normalize: ``dataset`` (its mean and SD) or ``half`` (0.5 and 0.5).
+        normalize: ``dataset`` (its mean and SD), ``half`` (0.5 and 0.5) or ``cifar10`` (what
+            scripts for CIFAR hand on, whatever the data; see `blocklab.training.batches`).
         test_every_epoch: read the test set after each epoch and record the best of them beside the
             last, as optimistic. Off, the test set is read once, after the last epoch.
         precision: ``auto`` takes bf16 where the device computes it fast, else ``fp32``.
@@ -75,7 +76,7 @@ class Recipe(PlainModel):
     cutmix: float = Field(default=0.0, ge=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     clip_grad_norm: float | None = Field(default=None, gt=0)
-    normalize: Literal["dataset", "half"] = "dataset"
+    normalize: Literal["dataset", "half", "cifar10"] = "dataset"
     test_every_epoch: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"

@@ -86,6 +86,7 @@ class _Line(_Plain):
     """A line of log.jsonl, of one epoch."""
 
     epoch: Annotated[int, Field(ge=1)]
+    lr: Number | None = None
     train_loss: Number | None = None
     train_top1_percent: Percent | None = None
     validation_top1_percent: Percent | None = None
@@ -119,12 +120,16 @@ class ResultJson(_Plain):
 
 class _Zeros(_Plain):
     zero_percent: Percent
+    zeros: Count | None = None
 
 
 class DiagnosisJson(_Plain):
     """diagnosis.json, as far as a page reads it."""
 
     run_hash: str | None = None
+    first_batch: Count | None = None
+    last_batch: Count | None = None
+    images: Count | None = None
     last_block: _Zeros | None = None
 
 

@@ -120,8 +120,8 @@ class RunReader:
         except (OSError, ValueError):
             return None
 
-    def zeros_percent(self) -> float | None:
-        """Return the zeros after the last block (% of outputs); None if it was not diagnosed.
+    def diagnosis(self) -> dict[str, Any] | None:
+        """Return diagnosis.json; None if the run was not diagnosed.
 
         See `blocklab.measure.activations`.
 
@@ -133,8 +133,7 @@ class RunReader:
         value = self._read(DIAGNOSIS, lambda text: parse_object(text, DiagnosisJson, checked=False))
         if value.get(RUN_HASH, self.name) != self.name:
             raise DamageError(f"{DIAGNOSIS} is another run's")
-        last = value.get("last_block")
-        return float(last["zero_percent"]) if last else None
+        return value
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Read all arrays of predictions.npz: per test image the label, five classes, the loss.
