@@ -88,6 +88,7 @@ def test_an_activation_used_twice_is_two_layers() -> None:
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "elu", "celu", "selu", "gelu", "silu"])
 def test_every_activation_is_seen(name: str) -> None:
+    torch.manual_seed(0)
     model = create_model("resnet20", num_classes=3, activation=name)
     found = count_zeros(model, [torch.randn(4, 3, 32, 32)], 1, 1)
     layers = [one.layer for one in found.layers if one.kind == "activation"]

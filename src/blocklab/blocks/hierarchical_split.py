@@ -103,8 +103,9 @@ class HierarchicalSplitBottleneck(nn.Module):
 
     1x1 to scale * width channels, the hierarchical split, 1x1 to ``expansion`` * C, and a
     projection shortcut. Its groups are chained, y_i = K_i(x_i + y_{i-1}), and the last one passes:
-    no block of a VAN shrinks its map, so none is a stage's first in Res2Net's sense. Not of a
-    paper: a change to VAN's FFN, whose depth-wise 3x3 convolution it replaces.
+    no block of a VAN shrinks its map, so none is a stage's first in Res2Net's sense; it takes that
+    form where ``chained`` is false. Not of a paper: a change to VAN's FFN, whose depth-wise 3x3
+    convolution it replaces.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class HierarchicalSplitBottleneck(nn.Module):
         base_width: PositiveInt = 16,
         expansion: PositiveInt = 4,
         inner_activation: Activation = "celu",
+        chained: bool = True,
     ) -> None:
         super().__init__()
         width = split_width(channels, base_width) * scale
@@ -123,7 +125,7 @@ class HierarchicalSplitBottleneck(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.act = create_activation(inner_activation)
         self.conv2 = HierarchicalSplit(
-            width, width, 1, False, inner_activation, scale=scale, base_width=base_width
+            width, width, 1, not chained, inner_activation, scale=scale, base_width=base_width
         )
         self.conv3 = SmallMapConv2d(width, self.out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(self.out_channels)
