@@ -101,7 +101,7 @@ def test_every_activation_is_seen(name: str) -> None:
     if name == "relu":
         assert 0.2 < last.zeros / last.outputs < 0.8
     else:
-        assert last.zeros < 0.01 * last.outputs  # GELU and SiLU end in 0 far below it
+        assert last.zeros < 0.05 * last.outputs  # GELU and SiLU end in 0 far below it
 
 
 def test_zeros_after_the_last_block_by_a_plain_loop() -> None:
