@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from blocklab.execution.crew import Silent
-from blocklab.execution.execute import run_studies
 from blocklab.execution.plan import Job
+from blocklab.execution.train_studies import train_studies
 from blocklab.execution.verify import compare_runs
 from blocklab.study.study import Study
 from blocklab.training.run import execute_run
+from blocklab.training.run_reader import RunReader
 
 TINY = {"backbone": "resnet20", "widths": [4, 8, 8], "depths": [1, 1, 1]}
 
@@ -103,13 +104,16 @@ def main() -> int:
             [(given.epochs // 3, kill_worker), (given.epochs, kill_node)]  # counted over all runs
         )
         began = time.perf_counter()
-        (row,) = run_studies((study,), out, None, watching, threads=1, ray=cluster.address)[0].rows
+        (row,) = train_studies((study,), out, None, watching, threads=1, ray=cluster.address)[
+            0
+        ].rows
         seconds = time.perf_counter() - began
         cluster.shutdown()
         differing = 0
         for run in study.plan():
             here = execute_run(run.definition, Path(name) / "here", threads=1)
-            differing += compare_runs(here, out / here.name)[0] is not None
+            there = RunReader(out / here.name)
+            differing += compare_runs(RunReader(here), there)[0] is not None
     summary = {
         "killed": killed,
         "runs": given.seeds,

@@ -19,11 +19,11 @@ import torch
 
 from blocklab.data.image_data import open_data
 from blocklab.data.spec import DataSpec
+from blocklab.measure.device import processor
 from blocklab.measure.memory import peak_memory, reset_peak_memory
-from blocklab.models.names import model_spec
+from blocklab.models.spec import model_spec
 from blocklab.training.device import choose_setup
 from blocklab.training.loop import prepare, train
-from blocklab.training.provenance import processor
 from blocklab.training.recipe import load_recipe
 
 

@@ -25,7 +25,9 @@ from pathlib import Path
 from blocklab.execution.verify import untimed
 from blocklab.study.study import Study
 from blocklab.training.run import execute_run
-from blocklab.training.run_folder import CHECKPOINT, LOG, PREVIOUS, RunFolder, is_finished
+from blocklab.training.run_files import CHECKPOINT, LOG, PREVIOUS
+from blocklab.training.run_folder import RunFolder
+from blocklab.training.run_reader import is_finished
 
 TINY = {"backbone": "resnet20", "widths": [4, 8, 8], "depths": [1, 1, 1]}
 STUDY = {
@@ -43,10 +45,10 @@ STUDY = {
 CHILD = """
 import json, sys
 from pathlib import Path
-from blocklab.execution.execute import run_studies
+from blocklab.execution.train_studies import train_studies
 from blocklab.study.study import Study
 study = Study.parse(json.loads(sys.argv[1]), "killed")
-results = run_studies((study,), Path(sys.argv[2]), threads=1)
+results = train_studies((study,), Path(sys.argv[2]), threads=1)
 sys.exit(any(row.failed or row.missing_seeds for row in results[0].rows))
 """
 TURNS = ("worker", "study", "group")

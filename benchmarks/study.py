@@ -24,12 +24,12 @@ import torch
 from side_by_side import training_step
 
 from blocklab.execution.crew import Silent
-from blocklab.execution.execute import run_studies
 from blocklab.execution.sharing import Sharing
+from blocklab.execution.train_studies import train_studies
+from blocklab.measure.device import processor
 from blocklab.measure.memory import keep_freed_memory
 from blocklab.study.study import Study
 from blocklab.training.device import available_cores
-from blocklab.training.provenance import processor
 
 STEPS = 40
 
@@ -49,7 +49,7 @@ def timed(study: Study, workers: int | None, threads: int | None) -> tuple[float
     noting = Noting()
     with tempfile.TemporaryDirectory(prefix="blocklab-study-") as out:
         began = time.perf_counter()
-        results = run_studies((study,), Path(out), workers, noting, threads=threads)[0]
+        results = train_studies((study,), Path(out), workers, noting, threads=threads)[0]
         seconds = time.perf_counter() - began
     runs = [run for row in results.rows for run in row.runs]
     assert len(runs) == len(study.rows) * len(study.seeds), "a run failed"

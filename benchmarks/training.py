@@ -53,12 +53,11 @@ from torchvision import transforms
 from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.spec import DataSpec
 from blocklab.errors import BlocklabError
-from blocklab.models.names import model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.measure.device import probe_device, processor
+from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.training.autotune import choose
-from blocklab.training.device import choose_precision, choose_setup, probe_device
+from blocklab.training.device import choose_precision, make_setup
 from blocklab.training.loop import prepare, train
-from blocklab.training.provenance import processor
 from blocklab.training.recipe import load_recipe
 from blocklab.training.workload import Workload
 
@@ -105,8 +104,8 @@ def ours(spec: ModelSpec, data: ImageData, batch: int, passes: int, threads: int
     precision = choose_precision(recipe, probe_device())
     long = Workload(spec, recipe, data.image_size, len(data.class_names), 10**6, threads)
     choice = choose(long, precision)
-    setup = choose_setup(
-        recipe, precision, choice.memory_format, choice.compiled, algorithms=choice.algorithms
+    setup = make_setup(
+        precision, choice.memory_format, choice.compiled, algorithms=choice.algorithms
     )
     torch.manual_seed(0)
     state = prepare(spec.build(len(data.class_names)), recipe, setup)

@@ -1,23 +1,26 @@
-"""A workbench for convolutional image backbones and the blocks that plug into them."""
+"""A workbench for convolutional image backbones and the blocks that plug into them.
+
+`import blocklab` registers every named model with timm. The public names are imported when they are
+first asked for. The command line registers nothing until it loads a user's file, so that what needs
+no PyTorch does not import it.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from blocklab.blocks.plugins import load_plugin
-from blocklab.blocks.registry import register_block
-from blocklab.measure.cost import Cost, cost
-from blocklab.models.deploy import deploy
-from blocklab.models.factory import create_model
-from blocklab.models.names import list_models
-from blocklab.models.timm_registry import register_with_timm
-from blocklab.models.weights import LoadReport, load_weights
+import blocklab_command
 
 if TYPE_CHECKING:
+    from blocklab.blocks.plugins import load_plugin
+    from blocklab.blocks.registry import register_block
+    from blocklab.measure.cost import Cost, cost
+    from blocklab.models.deploy import deploy
+    from blocklab.models.factory import create_model
+    from blocklab.models.names import list_models
+    from blocklab.models.weights import LoadReport, load_weights
     from blocklab.running import run_collection, run_study
     from blocklab.study.collection import StudyCollection
     from blocklab.study.study import Study
-
-register_with_timm()
 
 __all__ = [
     "Cost",
@@ -35,20 +38,34 @@ __all__ = [
     "run_study",
 ]
 
-# What takes seconds to import is imported when it is first asked for.
-_LATER = {
-    "Study": "blocklab.study.study",
-    "StudyCollection": "blocklab.study.collection",
-    "run_collection": "blocklab.running",
-    "run_study": "blocklab.running",
+_DEFINED_IN = {
+    "Cost": "measure.cost",
+    "LoadReport": "models.weights",
+    "Study": "study.study",
+    "StudyCollection": "study.collection",
+    "cost": "measure.cost",
+    "create_model": "models.factory",
+    "deploy": "models.deploy",
+    "list_models": "models.names",
+    "load_plugin": "blocks.plugins",
+    "load_weights": "models.weights",
+    "register_block": "blocks.registry",
+    "run_collection": "running",
+    "run_study": "running",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
-    raise AttributeError(f"module 'blocklab' has no attribute '{name}'")
+    if name not in _DEFINED_IN:
+        raise AttributeError(f"module 'blocklab' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"blocklab.{_DEFINED_IN[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if not blocklab_command.answering:
+    importlib.import_module("blocklab.models.timm_registry").register_with_timm()

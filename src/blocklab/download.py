@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from blocklab.errors import RunError
+from blocklab.errors import RunError, error_line
 
 TIMEOUT_SECONDS = 30.0  # of silence, not of the whole transfer
 ANSWER_SECONDS = 120.0  # until a server's headers are there, redirects included
@@ -214,7 +214,9 @@ def _receive(
                 # What has arrived: waiting for so many bytes could take for ever.
                 block = response.read1(1 << 18)
             except (OSError, HTTPException, ValueError) as error:
-                raise RunError(f"{url} broke off after {received:,} bytes: {error}") from error
+                raise RunError(
+                    f"{url} broke off after {received:,} bytes: {error_line(error, kind=False)}"
+                ) from error
             if not block:
                 break
             if len(head) < HEAD_BYTES:

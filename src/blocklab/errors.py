@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
+LONGEST_MESSAGE = 300  # characters: some libraries' errors hold a trace, or the whole of a graph
+
 
 class BlocklabError(Exception):
     """Base of the errors that blocklab reports in one line."""
@@ -41,6 +43,21 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest choice, or an empty string."""
     close = difflib.get_close_matches(str(word), list(choices), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def error_line(error: BaseException, kind: bool = True) -> str:
+    """Return an exception on one line: its kind and its message, cut where it is very long.
+
+    Of our own errors, and where the `kind` tells a user nothing, the message alone.
+    """
+    message = " ".join(str(error).split())
+    if isinstance(error, BlocklabError):
+        return message
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[: LONGEST_MESSAGE - 1]}…"
+    if message and not kind:
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def one_line(error: ValidationError, what: str, fields: Iterable[str] = ()) -> str:

@@ -6,18 +6,29 @@ What must not be trusted blindly later carries its SHA-256, so that a flipped bi
 import errno
 import hashlib
 import json
+import math
 import os
+import re
+import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
+from platformdirs import user_cache_path
+from pydantic import BaseModel, model_validator
 
-from blocklab.errors import InputError, RunError
+from blocklab.errors import InputError, RunError, error_line
 
 LARGEST_YAML = 1_000_000  # bytes: a study of a thousand rows has a tenth of it
 DEEPEST_YAML = 20
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be made again: BLOCKLAB_CACHE, else the user's cache folder."""
+    named = os.environ.get("BLOCKLAB_CACHE")
+    return Path(os.path.expanduser(named)) if named else user_cache_path("blocklab")
 
 
 def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
@@ -37,7 +48,8 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
             if callable(content):
                 content(temporary)
             elif isinstance(content, str):
-                temporary.write_text(content, encoding="utf-8")
+                # A received file may hold half a character; a page shows what it is.
+                temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
             else:
                 temporary.write_bytes(content)
             _sync(temporary)
@@ -59,19 +71,10 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        RunError: if it cannot be read or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {path}: {error}; delete it and run again") from error
-
-
 CHECKSUM = "sha256"  # the key under which a JSON object carries its own checksum
+LARGEST_JSON = 100_000_000  # bytes: a study of 10,000 rows has a fifth of it
+DEEPEST_JSON = 30
+LARGEST_NUMBER = 2**63  # in a JSON file of ours; a larger one was not written by blocklab
 
 
 def write_checked_json(path: Path, value: dict[str, Any]) -> None:
@@ -82,21 +85,73 @@ def write_checked_json(path: Path, value: dict[str, Any]) -> None:
 def read_checked_json(path: Path) -> dict[str, Any] | None:
     """Read what `write_checked_json` wrote; None if it is not there, or not as it was written."""
     try:
-        value = json.loads(path.read_bytes())
-        if value.pop(CHECKSUM) == _json_checksum(value):
-            return value
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        pass
-    return None
-
-
-def file_sha256(path: Path) -> str | None:
-    """Return a file's SHA-256 in hexadecimal digits; None if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+        return parse_checked_json(read_regular(path, LARGEST_JSON))
+    except (OSError, ValueError):
         return None
+
+
+def parse_checked_json(content: bytes) -> dict[str, Any]:
+    """Read the content of a file that `write_checked_json` wrote.
+
+    Raises:
+        ValueError: if it is not as it was written.
+    """
+    value = parse_json(content)
+    if not isinstance(value, dict) or value.pop(CHECKSUM, None) != _json_checksum(value):
+        raise ValueError("its checksum is not that of its content")
+    return value
+
+
+def parse_json(content: bytes) -> Any:
+    """Read JSON as blocklab writes it: in UTF-8, without a mark, its numbers finite and bounded.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    may_be_deep = content.count(b"{") + content.count(b"[") > DEEPEST_JSON
+    try:
+        value = _DECODER.decode(content.decode("utf-8"))
+        if not may_be_deep or not _deeper_than(DEEPEST_JSON, value):
+            return value
+    except RecursionError:
+        pass
+    raise ValueError(f"it is nested deeper than {DEEPEST_JSON}")
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Read a file of at most so many bytes, never from a device or a pipe.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no regular file, or larger.
+    """
+    # Without waiting: a pipe that nobody writes to would keep us for ever.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is no regular file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return content
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, or a link itself, if it is there.
+
+    Raises:
+        RunError: if it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot remove {path}: {error.strerror}; move it elsewhere") from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -106,8 +161,70 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _json_checksum(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one text of a value that hashes are of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _deeper_than(levels: int, value: Any) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper_than(levels - 1, one) for one in inner)
+
+
+def _bounded_int(digits: str) -> int:
+    value = int(digits)
+    if abs(value) > LARGEST_NUMBER:
+        raise ValueError(f"the number {digits[:20]}... is too large")
+    return value
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is no finite number")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_int=_bounded_int, parse_float=_finite, parse_constant=_finite)
+
+
+class PlainModel(BaseModel):
+    """What a YAML file may hold, by pydantic; a yes or a no is never taken for a number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, given: Any) -> Any:
+        for name, value in given.items() if isinstance(given, dict) else ():
+            field = cls.model_fields.get(name)
+            if field is None or not any(isinstance(one, bool) for one in _flat(value)):
+                continue
+            kinds = set(_flat_types(field.annotation))
+            if kinds & {int, float} and bool not in kinds:
+                raise ValueError(f"{name} is a number, not {str(value).lower()}")
+        return given
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
+def _flat_types(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _flat_types(argument)
+
+
+# What YAML 1.1 reads otherwise than it looks: 0100 is 64 to it, 1:30 is 90.
+_MISREAD = re.compile(r"[-+]?(0[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 
 
 class _Loader(yaml.SafeLoader):
@@ -125,6 +242,15 @@ class _Loader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self.depth -= 1
+
+    def construct_scalar(self, node: Any) -> Any:
+        if node.style is None and _MISREAD.fullmatch(node.value):
+            raise yaml.MarkedYAMLError(
+                problem=f"{node.value} may be read as another number; write the number without "
+                "leading zeros or colons, or put it in quotes if it is text",
+                problem_mark=node.start_mark,
+            )
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[str] = set()
@@ -159,7 +285,7 @@ def parse_yaml(text: str, what: str) -> Any:
         place = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{what}{place}: {error.problem}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{what} is not YAML: {error_line(error, kind=False)}") from None
 
 
 def read_yaml(path: Path) -> Any:

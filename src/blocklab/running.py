@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from blocklab.execution.crew import Watcher
-from blocklab.execution.execute import run_studies
 from blocklab.execution.study_folder import study_folder
+from blocklab.execution.train_studies import train_studies
 from blocklab.report.index import write_index
 from blocklab.report.page import write_report
 from blocklab.results.study_results import StudyResults
@@ -40,7 +40,7 @@ def run_study(
     Raises:
         InputError: if the study does not fit the data or the machine.
         RunError: if a folder cannot be written. A run that fails does not raise: see
-            `StudyResults.rows[...].failed`.
+            `StudyResults.troubles`.
     """
     collection = StudyCollection(study.name, study.title, study.description, (study,))
     (results,) = run_collection(
@@ -72,7 +72,7 @@ def run_collection(
     Of several studies a page of all is written too, ``OUT/index.html``.
     """
     out, studies = Path(out), collection.studies
-    results = run_studies(
+    results = train_studies(
         studies,
         out,
         workers,

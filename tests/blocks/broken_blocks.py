@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blocklab.blocks.folding import fold
+
 
 class Good(nn.Module):
     """A gate of each channel by its mean, with an option of each kind."""
@@ -212,6 +214,18 @@ class MergeForgetsTheBias(Simple):
         self.merged = True
 
 
+class FoldsOverAnActivation(Simple):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.conv, self.bn = nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.bn(self.conv(x).tanh()))
+
+    def fold_norms(self) -> None:
+        fold(self, "conv", "bn")
+
+
 class CannotBeBuilt(Simple):
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -233,8 +247,13 @@ class WidensInSilence(nn.Conv2d):
         self.out_channels = channels
 
 
+class SaysThatItMixesSamples(Simple):
+    mixes_samples = "a wish"
+
+
 BROKEN: list[tuple[type[nn.Module], str, str]] = [
     (LeaksAcrossTheBatch, "samples", "an image's output changes"),
+    (SaysThatItMixesSamples, "samples", r"says that it mixes samples \(a wish\), and does not"),
     (DeadParameter, "gradients", "forgotten gets no gradient"),
     (ParameterTimesZero, "gradients", "forgotten gets no gradient"),
     (CutsTheInput, "gradients", "the input gets no gradient"),
@@ -257,6 +276,7 @@ BROKEN: list[tuple[type[nn.Module], str, str]] = [
     (UnknownCost, "cost", "does not know operator"),
     (NotOnMeta, "cost", ""),
     (MergeForgetsTheBias, "merge", "changes the output"),
+    (FoldsOverAnActivation, "fold_norms", "changes the output"),
     (CannotBeBuilt, "builds", "AttributeError"),
     (IgnoresTheStride, "shape", "stride 2"),
     (WidensInSilence, "shape", "instead of"),

@@ -119,7 +119,17 @@ def test_res2net_bottleneck(stride: int, first: bool) -> None:
         in_channels, 32, stride, downsample, act_layer=nn.ReLU, norm_layer=nn.BatchNorm2d
     )
     mixer = parse_block("mixer", {"type": "hierarchical_split", "scale": 4, "base_width": 26})
-    ours = Bottleneck(in_channels, 32, stride, first, mixer, None, "relu", "conv", 0.0)
+    ours = Bottleneck(
+        in_channels=in_channels,
+        planes=32,
+        stride=stride,
+        first_in_stage=first,
+        mixer=mixer,
+        attention=None,
+        activation="relu",
+        downsample="conv",
+        drop_path=0.0,
+    )
 
     def rename(name: str) -> str:
         return f"conv2.{name}" if name.startswith(("convs.", "bns.")) else name

@@ -29,6 +29,8 @@ VARIED: list[tuple[str, dict[str, Any]]] = [
             {"inner_activation": "celu"},
             {"gate": "tanh"},
             {"gate": "softmax"},
+            {"gate": "softmax_over_batch"},
+            {"inner_activation": "celu_after_norm"},
             {"spatial": "coordinate"},
             {"spatial": "large_kernel"},
             {"spatial": "full_large_kernel"},
@@ -74,7 +76,7 @@ def test_every_block_keeps_the_contract(info: BlockInfo) -> None:
     assert_keeps_contract(card)
     assert [result.check for result in card.results] == list(CHECKS)
     skipped = {result.check for result in card.results if result.outcome == "not applicable"}
-    assert skipped <= {"compile", "merge", "options"}
+    assert skipped <= {"compile", "merge", "fold_norms", "options"}
     assert ("options" in skipped) == (not info.options.model_fields)
 
 
@@ -150,6 +152,16 @@ def test_a_block_that_cannot_be_built_is_not_tried_further() -> None:
     assert {result.outcome for result in card.results[1:]} == {"not applicable"}
     only = check_block("attention", "broken", checks=["cost"])
     assert [result.check for result in only.results] == ["builds", "cost"]
+
+
+def test_a_softmax_over_the_batch_is_the_contracts_exception_by_name() -> None:
+    spec = {"type": "triplet", "gate": "softmax_over_batch"}
+    for block in (spec, {"type": "mean", "of": ["se", spec]}):
+        card = check_block("attention", block, checks=["shape", "samples", "cost"])
+        assert_keeps_contract(card)
+        assert card["samples"].outcome == "not applicable"
+        said = "it mixes samples by design (softmax over the batch)"
+        assert card["samples"].detail == said
 
 
 def test_a_card_is_plain_json() -> None:

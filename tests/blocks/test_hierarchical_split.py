@@ -147,7 +147,7 @@ def test_bottleneck_inside_an_ffn(scale: int, expansion: int, activation: str) -
     def loop(x: Grid, weights: Weights) -> Grid:
         out = act(batch_norm(conv(x, weights, "conv1"), weights, "bn1"), activation)
         out = hierarchical_split(
-            out, weights, "conv2.", scale=scale, stride=1, first=True, activation=activation
+            out, weights, "conv2.", scale=scale, stride=1, first=False, activation=activation
         )
         out = batch_norm(conv(out, weights, "conv3"), weights, "bn3")
         shortcut = batch_norm(conv(x, weights, "downsample.0"), weights, "downsample.1")

@@ -13,8 +13,7 @@ from blocklab.blocks import plugins, registry
 from blocklab.blocks.plugins import load_plugin
 from blocklab.blocks.registry import create_block, parse_block, registered_blocks
 from blocklab.errors import InputError
-from blocklab.models.names import model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.spec import ModelSpec, model_spec
 
 PLUGIN = """\
 from torch import nn

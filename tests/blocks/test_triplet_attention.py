@@ -60,6 +60,13 @@ def z_pool(x: Grid, axis: int, statistics: tuple[str, ...]) -> Grid:
 
 
 def gate_of(scores: Grid, gate: str) -> Grid:
+    if gate == "softmax_over_batch":
+        gates = Grid(scores.shape)
+        for i, j in product(range(scores.shape[2]), range(scores.shape[3])):
+            shares = softmax([scores[b, 0, i, j] for b in range(scores.shape[0])])
+            for b, share in enumerate(shares):
+                gates[b, 0, i, j] = share
+        return gates
     if gate != "softmax":
         return scores.map(sigmoid if gate == "sigmoid" else tanh)
     batch, _, height, width = scores.shape
@@ -84,11 +91,14 @@ def triplet_attention(
 ) -> Grid:
     """y = x * (gate over H + gate over W + gate over C) / 3, equations 2 to 4."""
 
+    before, after = inner_activation, None
+    if inner_activation is not None and inner_activation.endswith("_after_norm"):
+        before, after = None, inner_activation.removesuffix("_after_norm")
+
     def branch(pooled: Grid, name: str) -> Grid:
-        scores = act(
-            conv(pooled, weights, f"{name}.conv.conv", padding=kernel // 2), inner_activation
-        )
-        return gate_of(batch_norm(scores, weights, f"{name}.conv.bn", momentum=MOMENTUM), gate)
+        scores = act(conv(pooled, weights, f"{name}.conv.conv", padding=kernel // 2), before)
+        scores = batch_norm(scores, weights, f"{name}.conv.bn", momentum=MOMENTUM)
+        return gate_of(act(scores, after), gate)
 
     cw = branch(z_pool(x, 2, statistics), "cw")  # (B, 1, C, W)
     over_width = z_pool(x, 3, statistics)  # (B, S, C, H), which the authors convolve as (H, C)
@@ -134,6 +144,9 @@ def triplet_attention(
         {"statistics": ("median",), "kernel": 1},
         {"gate": "tanh", "kernel": 3},
         {"gate": "softmax", "kernel": 3},
+        {"gate": "softmax_over_batch", "kernel": 3},
+        {"inner_activation": "celu_after_norm", "kernel": 3},
+        {"inner_activation": "relu_after_norm", "statistics": ("l2", "max"), "kernel": 3},
         {"spatial": "coordinate", "kernel": 3},
         {"spatial": "coordinate", "kernel": 3, "gate": "tanh"},
         {"spatial": "large_kernel", "kernel": 3},
@@ -161,6 +174,29 @@ def test_softmax_gates_of_a_plane_sum_to_one() -> None:
     ones = torch.ones(SHAPE)
     planes = 1 / (3 * 5) + 1 / (3 * 4) + 1 / (4 * 5)  # points of H x W, H x C and C x W
     torch.testing.assert_close(block(ones).mean(), torch.tensor(planes / 3))
+
+
+def test_softmax_over_the_batch_shares_a_point_among_the_images() -> None:
+    """Gates of a point sum to 1 over the batch; so one image alone would be left as it was."""
+    block = TripletAttention(4, gate="softmax_over_batch").eval()
+    ones = torch.ones(SHAPE)
+    torch.testing.assert_close(block(ones), ones / SHAPE[0])
+    for training in (True, False):
+        with pytest.raises(InputError, match="batch of one 1; give two images or more"):
+            block.train(training)(ones[:1])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("celu_after_norms", "no activation 'celu_after_norms'"),
+        ("celo_after_norm", "did you mean 'celu'"),
+        ("_after_norm", "no activation ''"),
+    ],
+)
+def test_wrong_inner_activations_are_refused(name: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        create_block("attention", {"type": "triplet", "inner_activation": name}, channels=4)
 
 
 @pytest.mark.parametrize("statistics", [[], ["max", "max"], ["mean"]])

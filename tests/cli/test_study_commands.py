@@ -1,20 +1,30 @@
 """``blocklab study`` and ``blocklab report``, from the YAML file to the page."""
 
+import html
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from blocklab.study.study import Study
+
 Blocklab = Any
 
 
 def test_a_study_from_file_to_page(blocklab: Blocklab, study_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs"
-    study_file.write_text(study_file.read_text() + "claims: [se > plain in params]\n")
+    claims = "claims: [{claim: se > plain in params, text: SE costs.}]\n"
+    study_file.write_text(study_file.read_text() + claims)
     planned = blocklab("study", study_file, "--out", out, "--dry-run", "--json")
     assert planned.status == 0, planned.err
-    assert [line["runs"] for line in json.loads(planned.out)] == [2, 2]
+    plan = json.loads(planned.out)
+    assert [line["runs"] for line in plan["rows"]] == [2, 2]
+    claim = {"study": "tiny", "claim": "se > plain in params", "text": "SE costs."}
+    assert plan["claims"] == [claim]
+    listed = blocklab("study", study_file, "--out", out, "--dry-run")
+    assert "SE costs." in listed.out
+    assert listed.out.splitlines()[-2].split() == ["tiny", "2", "1"]
     assert not out.exists()
 
     said = blocklab("study", study_file, "--out", out, "--json")
@@ -104,3 +114,81 @@ def test_wrong_options_are_one_line(
     assert said.status == 2, said.err
     assert said.err.startswith("error: ") and said.err.count("\n") == 1
     assert says in said.err
+
+
+def test_a_run_that_cannot_even_say_that_it_failed_is_exit_status_1(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path
+) -> None:
+    """Where a file has its folder's name, nothing can be written of the run, but it did fail."""
+    study = Study.load(study_file)
+    blocked = list(study.plan())[3].definition.hash
+    out = tmp_path / "runs"
+    out.mkdir()
+    (out / blocked).write_text("")
+    said = blocklab("study", study_file, "--out", out, "--json")
+    assert said.status == 1, said.err
+    (result,) = json.loads(said.out)
+    assert [row["seeds_finished"] for row in result["rows"]] == [2, 1]
+    first, second = result["troubles"]
+    assert first["row"] == "se"
+    assert first["trouble"].startswith(f"seed 1: cannot write to {out / blocked}")
+    assert second["trouble"] == "no result from seed 1"
+    assert first["trouble"] in html.unescape(Path(result["page"]).read_text())
+    again = blocklab("study", study_file, "--out", out)
+    assert again.status == 1
+    assert f"se: {first['trouble']}\n" in again.out
+
+
+def test_swapped_folders_are_named_and_trained_anew(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    whole = json.loads(blocklab("study", study_file, "--out", out, "--json").out)[0]
+    one, other = (run.definition.hash for run in list(Study.load(study_file).plan())[:2])
+    (out / one).rename(out / "spare")
+    (out / other).rename(out / one)
+    (out / "spare").rename(out / other)
+    said = blocklab("report", out / "tiny")
+    assert said.status == 0
+    assert f"seed 0: its folder {one} holds another run, {other}; run the study again" in said.out
+    assert [row["seeds_finished"] for row in rows(blocklab, out)] == [1, 1]
+    mended = blocklab("study", study_file, "--out", out, "--json")
+    assert mended.status == 0 and "holds another run" in mended.err
+    (result,) = json.loads(mended.out)
+    assert result["troubles"] == []
+    names = [name for name in whole["rows"][0] if "percent" in name]
+    for before, after in zip(whole["rows"], result["rows"], strict=True):
+        assert [before[name] for name in names] == [after[name] for name in names]
+
+
+def rows(blocklab: Blocklab, out: Path) -> list[dict[str, Any]]:
+    return json.loads(blocklab("report", out / "tiny", "--json").out)["rows"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_result_in_another_encoding_is_mended(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path, encoding: str
+) -> None:
+    out = tmp_path / "runs"
+    assert blocklab("study", study_file, "--out", out, "--rows", "plain").status == 0
+    path = out / next(Study.load(study_file).plan()).definition.hash / "result.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole.decode().encode(encoding))
+    said = blocklab("report", out / "tiny")
+    assert said.status == 0 and "seed 0: result.json is damaged" in said.out
+    assert blocklab("study", study_file, "--out", out, "--rows", "plain").status == 0
+    assert json.loads(path.read_bytes())["files"] == json.loads(whole)["files"]
+
+
+def test_commands_on_another_runs_folder_are_refused_in_one_line(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    assert blocklab("study", study_file, "--out", out, "--rows", "plain", "--seeds", 1).status == 0
+    folder = out / next(Study.load(study_file).plan()).definition.hash
+    folder.rename(out / "0123456789abcdef")
+    for command in (("evaluate",), ("diagnose",), ("study", "--verify")):
+        said = blocklab(*command, out / "0123456789abcdef")
+        assert said.status == 1
+        assert f"its folder 0123456789abcdef holds another run, {folder.name}" in said.err
+        assert said.err.count("\n") == 1

@@ -11,14 +11,15 @@ import pytest
 
 from blocklab.errors import InputError
 from blocklab.execution.crew import Silent
-from blocklab.execution.execute import run_studies
 from blocklab.execution.plan import PLAN_HEADINGS, make_plan, plan_cells, plan_lines
 from blocklab.execution.sharing import machine_memory, run_memory, share_machine
+from blocklab.execution.train_studies import train_studies
 from blocklab.execution.verify import untimed, verify_run
 from blocklab.study.study import Study
 from blocklab.training.device import available_cores
 from blocklab.training.run import RunDefinition, execute_run
-from blocklab.training.run_folder import is_finished, read_result, read_weights, write_result
+from blocklab.training.run_folder import write_result
+from blocklab.training.run_reader import RunReader, is_finished
 
 TINY = {"backbone": "resnet20", "widths": [4, 8, 8], "depths": [1, 1, 1]}
 ROWS = {"plain": TINY, "se": {**TINY, "attention": "se"}}
@@ -61,7 +62,7 @@ class Watching(Silent):
 def bits(folder: Path) -> dict[str, Any]:
     """Everything of a run that must repeat to the bit."""
     log = [untimed(json.loads(line)) for line in (folder / "log.jsonl").read_text().splitlines()]
-    result = untimed(read_result(folder) or {})
+    result = untimed(RunReader(folder).result or {})
     result.pop("files")
     arrays = ((folder / name).read_bytes() for name in ("predictions.npz", "model.safetensors"))
     return {"log": log, "result": result, "arrays": list(arrays)}
@@ -73,7 +74,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("done")
     other = {"plain": TINY, "coordinate": {**TINY, "attention": "coordinate"}}
     watching = Watching()
-    results = run_studies((study(), study("other", rows=other)), out, 2, watcher=watching)
+    results = train_studies((study(), study("other", rows=other)), out, 2, watcher=watching)
     assert [row.name for result in results for row in result.rows] == [*ROWS, *other]
     assert all(len(row.finished) == 2 for result in results for row in result.rows)
     # Three distinct rows of two seeds: a shared run is trained once.
@@ -89,12 +90,12 @@ def test_a_run_folder_holds_what_is_promised(done: Path) -> None:
     run = json.loads((folder / "run.json").read_text())
     assert run["threads"] == 1 and run["class_names"] == [str(digit) for digit in range(10)]
     assert RunDefinition.from_dict(run["definition"], run["data_address"]).hash == folder.name
-    assert len(read_weights(folder)) > 10
+    assert len(RunReader(folder).weights()) > 10
 
 
 def test_a_rerun_trains_nothing(done: Path) -> None:
     watching = Watching()
-    results = run_studies((study(),), done, 2, watching)[0]
+    results = train_studies((study(),), done, 2, watching)[0]
     assert watching.seen == {"jobs": 0, "finished": 4}
     assert [len(row.finished) for row in results.rows] == [2, 2]
 
@@ -114,7 +115,7 @@ def test_verify_trains_again_and_finds_the_first_difference(done: Path, tmp_path
     other = execute_run(next(study().plan()).definition, tmp_path / "changed", threads=1)
     lines = (other / "log.jsonl").read_text().splitlines()
     record = json.loads(lines[1]) | {"train_loss": 0.5}
-    result = read_result(other) or {}
+    result = RunReader(other).result or {}
     (other / "log.jsonl").write_text(f"{lines[0]}\n{json.dumps(record)}\n")
     write_result(other, result)
     differs = verify_run(other, tmp_path)
@@ -157,7 +158,7 @@ def test_one_runs_failure_ends_no_other(tmp_path: Path) -> None:
     hashes = {run.row.name: run.definition.hash for run in three.plan()}
     (tmp_path / hashes["blocked"]).write_text("a file where a folder should be")
     watching = Watching()
-    plain, diverges, blocked = run_studies((three,), tmp_path, 1, watching)[0].rows
+    plain, diverges, blocked = train_studies((three,), tmp_path, 1, watching)[0].rows
     assert len(plain.finished) == 1
     assert len(diverges.diverged) == 1 and not diverges.finished
     assert len(watching.failures) == 1 and "cannot write to" in watching.failures[0]
@@ -197,7 +198,7 @@ def test_cores_are_shared_across_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads_are_the_studys_and_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rerun on a machine of more cores begins its other runs with the threads of the first."""
     monkeypatch.setattr("blocklab.execution.sharing.available_cores", lambda: 2)
-    run_studies((study(seeds=1, rows={"plain": TINY}),), tmp_path, 1, threads=2)[0]
+    train_studies((study(seeds=1, rows={"plain": TINY}),), tmp_path, 1, threads=2)[0]
     monkeypatch.setattr("blocklab.execution.sharing.available_cores", lambda: 16)
     plan = make_plan((study(),), tmp_path)
     assert plan.finished == 1 and {job.threads for job in plan.jobs} == {2}
@@ -258,3 +259,42 @@ def test_a_study_runs_ones_own_block_from_python(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITH_A_PLUGIN, str(block), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_zeros_are_counted_once_runs_have_trained(tmp_path: Path) -> None:
+    asked = study(
+        rows={"relu": TINY, "celu": {**TINY, "activation": "celu"}},
+        varies=["activation"],
+        recipe={"base": "quick", "epochs": 1, "batch_size": 20},
+        data={"source": "digits", "train_images": 60, "test_images": 300},
+        diagnose={"first": 1, "last": 40},  # of 250 and of 50 images
+        claims=["relu > celu in zeros"],
+    )
+    (results,) = train_studies((asked,), tmp_path, 2)
+    relu_row, celu_row = results.rows
+    assert {run.zeros_over for row in results.rows for run in row.runs} == {(1, 2, 300)}
+    zeros = relu_row.by_seed("zeros")
+    assert set(zeros) == {0, 1} and min(zeros.values()) > 0
+    assert max(celu_row.by_seed("zeros").values()) < min(zeros.values())
+    diagnosis = relu_row.runs[0].folder / "diagnosis.json"
+    known = json.loads(diagnosis.read_text())["last_block"]
+    assert zeros[0] == known["zeros"]
+    assert "zeros, 2 seeds" in results.judgements[0].numbers
+
+    files = sorted(tmp_path.glob("*/diagnosis.json"))
+    times = [path.stat().st_mtime_ns for path in files]
+    assert len(files) == 4
+    files[0].write_text("{")  # damaged: made again, and none of the others
+    train_studies((asked,), tmp_path, 2)
+    after = [path.stat().st_mtime_ns for path in files]
+    assert [a != b for a, b in zip(times, after, strict=True)] == [True, False, False, False]
+
+
+def test_too_few_test_batches_are_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        train_studies((study(diagnose={"first": 2, "last": 3}),), tmp_path, 1)
+    assert str(caught.value) == (
+        "study 'tiny', row 'plain': its 50 test images are 1 batch, and diagnose begins at 2; "
+        "begin earlier"
+    )
+    assert not list(tmp_path.iterdir())

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from blocklab.errors import RunError
-from blocklab.execution.execute import run_studies
-from blocklab.execution.tuning import candidates, choose, plan, with_candidates
-from blocklab.files import read_json
-from blocklab.results.records import RunRecord
+from blocklab.execution.train_studies import train_studies
+from blocklab.execution.tuning import candidates, choose, with_candidates
+from blocklab.results.ended_run import EndedRun
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
 from blocklab.study.study import Study
@@ -34,7 +33,7 @@ def results(of: Study, scores: dict[str, dict[int, float | None]]) -> StudyResul
     rows = []
     for row in of.rows:
         runs = tuple(
-            RunRecord(
+            EndedRun(
                 f"{seed}",
                 seed,
                 Path(),
@@ -59,14 +58,13 @@ def test_every_row_is_tried_at_every_rate_with_equal_budgets_and_other_seeds() -
     ]
     assert {row.recipe.epochs for row in tried.rows} == {1}
     assert [row.recipe.lr for row in tried.rows] == [0.05, 0.1, 0.4] * 2
-    assert len(plan(tuned)) == 2 * 3 * 2
-    assert {run.definition.seed for run in plan(tuned)} == {7, 8}
-    assert not {run.definition.hash for run in plan(tuned)} & {
-        run.definition.hash for run in tuned.plan()
-    }
+    runs = [run.definition for run in tried.plan()]
+    assert len(runs) == 2 * 3 * 2
+    assert {run.seed for run in runs} == {7, 8}
+    assert not {run.hash for run in runs} & {run.definition.hash for run in tuned.plan()}
     assert [one.name for one in with_candidates([tuned])] == ["tuned-tuning", "tuned"]
     plain = study(tune=None)
-    assert plan(plain) == ()
+    assert candidates(plain) is None
     assert with_candidates([plain]) == (plain,)
     assert choose(plain, results(plain, {})) is plain
 
@@ -75,7 +73,9 @@ def test_the_test_set_is_not_read_on_the_way() -> None:
     recipe = {"base": "report", "epochs": 1, "batch_size": 20}
     tuned = study(recipe=recipe)
     assert all(row.recipe.test_every_epoch for row in tuned.rows)
-    assert not any(run.definition.recipe.test_every_epoch for run in plan(tuned))
+    tried = candidates(tuned)
+    assert tried is not None
+    assert not any(run.definition.recipe.test_every_epoch for run in tried.plan())
 
 
 def test_the_best_mean_validation_accuracy_is_chosen_a_row() -> None:
@@ -121,13 +121,12 @@ def test_a_row_without_any_finished_rate_is_an_error() -> None:
 @pytest.mark.slow
 def test_tuning_then_running_for_real(tmp_path: Path) -> None:
     tuned = study(seeds=[0], tune={"lr": [0.001, 0.1], "seeds": [7]})
-    found = run_studies((tuned,), tmp_path, workers=1)[0]
+    found = train_studies((tuned,), tmp_path, workers=1)[0]
     assert all(len(row.finished) == 1 for row in found.rows)
     assert "recipe.lr" in found.varies
     for row in found.rows:
         assert row.tuned is not None
-        run = read_json(row.runs[0].folder / "run.json")
-        definition = run.get("definition", run.get("value", {}).get("definition"))
+        definition = row.runs[0].run["definition"]
         assert definition["recipe"]["lr"] == row.tuned["lr"]
         assert definition["seed"] == 0
     assert (tmp_path / "tuned-tuning" / "study.json").exists()

@@ -15,9 +15,10 @@ from blocklab.kernels.depthwise import (
     Algorithm,
     DepthwiseConv2d,
     apply_algorithms,
-    live_taps,
+    cut_to_live_taps,
+    from_phases,
+    to_phases,
 )
-from blocklab.kernels.phases import from_phases, to_phases
 
 SHAPES = [
     *((2, 3, 8, 8), (3, 5, 1, 1), (2, 4, 9, 1), (2, 3, 4, 11), (1, 2, 17, 5), (2, 40, 8, 8)),
@@ -146,7 +147,7 @@ def test_live_taps(
     kernel: int, dilation: int, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     weight = torch.arange(kernel**2).view(1, 1, kernel, kernel)
-    live = live_taps(weight, dilation, *size)
+    live = cut_to_live_taps(weight, dilation, *size)
     assert live.shape[2:] == expected
     assert live[0, 0, expected[0] // 2, expected[1] // 2] == kernel**2 // 2  # the middle stays
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from blocklab import create_model
 from blocklab.errors import InputError
 from blocklab.measure.receptive_field import ReceptiveField, live_taps, receptive_field
-from blocklab.models.names import model_spec
+from blocklab.models.spec import model_spec
 
 
 def taps_by_trying(conv: nn.Conv2d, height: int, width: int) -> int:

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from blocklab import cost, create_model, list_models
 from blocklab.errors import InputError
 from blocklab.models.meta_device import without_memory
-from blocklab.models.names import declared_params, model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.names import declared_params
+from blocklab.models.spec import ModelSpec, model_spec
 
 Spec = dict[str, Any]
 
@@ -165,6 +165,8 @@ def van(spec: Spec, num_classes: int, in_chans: int) -> int:
             spatial = sum(lka(c, unit["local_kernel"], k, False) for k in unit["kernels"])
         elif unit["type"] == "reparam_large_kernel":
             spatial = replk_block(c, unit["kernel"], unit["small_kernel"], unit["width"])
+        elif unit["type"] == "plain_large_kernel":  # a bias for BatchNorm's two
+            spatial = replk_block(c, unit["kernel"], None, unit["width"]) - int(c * unit["width"])
         else:
             spatial = attention(c, unit)
         hidden, ffn = c * ratio, spec["ffn_mixer"]
@@ -273,14 +275,20 @@ def test_what_the_names_stand_for() -> None:
     assert run.to_dict()["attention"][0]["spatial"] == "full_large_kernel"
 
 
-def test_no_two_names_are_one_model_but_for_those_that_papers_name_twice() -> None:
+def test_no_two_names_are_one_model_but_for_those_that_have_two() -> None:
     seen: dict[str, str] = {}
     twice = set()
     for name in list_models():
         first = seen.setdefault(json.dumps(model_spec(name).to_dict(), sort_keys=True), name)
         if first != name:
             twice.add((first, name))
-    assert twice == {(f"res2net{depth}_se", f"res2net{depth}_s2") for depth in (18, 20, 50, 101)}
+    assert twice == {
+        *((f"res2net{depth}_se", f"res2net{depth}_s2") for depth in (18, 20, 50, 101)),
+        *(
+            (f"resnet{depth}_tripletlkn_full", f"resnet{depth}_tripletlkn_as_run")
+            for depth in (18, 20, 34, 50, 101)
+        ),
+    }
 
 
 def train_one_step(name: str) -> None:

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from blocklab import create_model, list_models
 from blocklab.backbones.base import Backbone
+from blocklab.blocks.protocol import mixed_by
+from blocklab.blocks.triplet_attention import AFTER_NORM
+from blocklab.errors import InputError
 from blocklab.measure.cost import cost
-from blocklab.models.names import model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.spec import ModelSpec, model_spec
 
 CLASSES = 7
 LARGEST_PARAMS = 70_000_000  # what a test machine trains a step of in seconds
@@ -43,8 +45,8 @@ def _one_activation(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     value = {key: _one_activation(item) for key, item in value.items()}
-    if value.get("inner_activation") is not None:
-        value["inner_activation"] = "celu"
+    if (inner := value.get("inner_activation")) is not None:
+        value["inner_activation"] = "celu" + AFTER_NORM * inner.endswith(AFTER_NORM)
     if value.get("activation") not in (None, "relu", "gelu") or (
         value.get("activation") == "gelu" and value["family"] == "resnet"
     ):
@@ -97,7 +99,7 @@ def check_training_step(value: dict[str, Any]) -> None:
 
 
 def check_evaluation(value: dict[str, Any]) -> Backbone:
-    """No sample leaks into another; weights taken up by a fresh model give the same outputs."""
+    """No sample leaks into another unsaid; a fresh model with its weights gives the same."""
     model = _built(value)
     x = _images(model)
     with torch.no_grad():
@@ -105,9 +107,14 @@ def check_evaluation(value: dict[str, Any]) -> Backbone:
         model.eval()
         expected = model(x)
         assert expected.isfinite().all()
-        torch.testing.assert_close(model(x[:1]), expected[:1], rtol=1e-4, atol=1e-4)
         others = torch.cat([x[:1], _images(model, seed=9)[1:]])
-        torch.testing.assert_close(model(others)[0], expected[0], rtol=1e-4, atol=1e-4)
+        if mixed_by(model):  # by design, and said so
+            assert not torch.allclose(model(others)[0], expected[0], rtol=1e-4, atol=1e-4)
+            with pytest.raises(InputError, match="give two images or more"):
+                model(x[:1])
+        else:
+            torch.testing.assert_close(model(x[:1]), expected[:1], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(model(others)[0], expected[0], rtol=1e-4, atol=1e-4)
         fresh = ModelSpec.from_dict(value).build(CLASSES).eval()
         assert not torch.equal(fresh(x), expected)
         fresh.load_state_dict(model.state_dict())
@@ -118,16 +125,17 @@ def check_evaluation(value: dict[str, Any]) -> Backbone:
 def check_head(model: Backbone) -> None:
     """`reset_classifier` and its counterparts; changes the model."""
     model.eval()
-    x = _images(model, batch=1)
+    batch = 2 if mixed_by(model) else 1
+    x = _images(model, batch)
     with torch.no_grad():
         features = model.forward_features(x)
         assert features.shape[1] == model.num_features
         torch.testing.assert_close(model.forward_head(features), model(x))
         model.reset_classifier(3)
-        assert model.num_classes == 3 and model(x).shape == (1, 3)
+        assert model.num_classes == 3 and model(x).shape == (batch, 3)
         assert model.get_classifier().out_features == 3
         model.reset_classifier(0)
-        assert model(x).shape == (1, model.num_features)
+        assert model(x).shape == (batch, model.num_features)
         torch.testing.assert_close(model(x), model.forward_head(features, pre_logits=True))
 
 

@@ -6,7 +6,7 @@ import torch
 import blocklab
 from blocklab import cost, create_model
 from blocklab.errors import InputError
-from blocklab.models.names import model_spec
+from blocklab.models.spec import model_spec
 
 # MACs in G and params in M, to the last digit.
 COUNTS = {

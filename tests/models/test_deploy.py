@@ -14,8 +14,7 @@ from blocklab import cost, create_model, deploy, list_models
 from blocklab.blocks.large_kernel_attention import LargeKernelAttention
 from blocklab.errors import InputError
 from blocklab.kernels.depthwise import DepthwiseConv2d
-from blocklab.models.names import model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.spec import ModelSpec, model_spec
 
 _ACTIVATION = re.compile(r'"((?:inner_)?activation)": "\w+"')
 

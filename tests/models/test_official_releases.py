@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from blocklab import create_model, load_weights
 from blocklab.blocks.registry import create_block
 from blocklab.errors import InputError
-from blocklab.models.names import model_spec
+from blocklab.models.spec import model_spec
 
 State = dict[str, Tensor]
 RELEASES: dict[str, dict[str, Any]] = json.loads(

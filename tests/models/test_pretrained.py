@@ -17,7 +17,7 @@ from torch import nn
 from blocklab import create_model, load_weights
 from blocklab.errors import InputError, RunError
 from blocklab.models.checkpoint import fetch
-from blocklab.models.names import model_spec
+from blocklab.models.spec import model_spec
 
 TEN: dict[str, Any] = {"num_classes": 10}
 

@@ -14,6 +14,7 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from blocklab import list_models
+from blocklab.blocks.protocol import smallest_batch
 from blocklab.errors import InputError
 from blocklab.models.names import declared_params
 
@@ -61,7 +62,7 @@ def test_forward_and_backward(name: str) -> None:
     assert not [key for key, value in model.named_parameters() if value.grad is None]
     model.eval()
     with torch.inference_mode():
-        assert model(images(model, batch=1)).isfinite().all()
+        assert model(images(model, batch=smallest_batch(model))).isfinite().all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,18 +80,19 @@ def test_default_cfg_is_the_models(name: str) -> None:
     assert registered is not None
     assert registered.first_conv == cfg["first_conv"]
     with torch.inference_mode():
-        x = torch.randn(1, *cfg["input_size"])
+        batch = smallest_batch(model)
+        x = torch.randn(batch, *cfg["input_size"])
         features = model.forward_features(x)
-        assert features.shape == (1, model.num_features, *cfg["pool_size"])
+        assert features.shape == (batch, model.num_features, *cfg["pool_size"])
         pooled = model.forward_head(features, pre_logits=True)
-        assert pooled.shape == (1, model.head_hidden_size)
-        assert model.get_classifier()(pooled).shape == (1, 1000)
+        assert pooled.shape == (batch, model.head_hidden_size)
+        assert model.get_classifier()(pooled).shape == (batch, 1000)
         model.reset_classifier(0)
         assert torch.equal(model.forward_head(features), pooled)
         model.reset_classifier(0, "")
         assert torch.equal(model.forward_head(features), features)
         model.reset_classifier(5)
-        assert model.forward_head(features).shape == (1, 5)
+        assert model.forward_head(features).shape == (batch, 5)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,7 @@ import pytest
 from blocklab.execution.verify import untimed
 from blocklab.study.study import Study
 from blocklab.training.run import RunDefinition, execute_run
-from blocklab.training.run_folder import read_result
+from blocklab.training.run_reader import RunReader
 
 TINY = {"backbone": "resnet20", "widths": [4, 8, 8], "depths": [1, 1, 1]}
 
@@ -58,7 +58,7 @@ def bits() -> Bits:
 
     def read(folder: Path) -> dict[str, Any]:
         lines = (folder / "log.jsonl").read_text().splitlines()
-        result = untimed(read_result(folder) or {})
+        result = untimed(RunReader(folder).result or {})
         result.pop("files", None)
         arrays = [(folder / name).read_bytes() for name in ("predictions.npz", "model.safetensors")]
         return {"log": [untimed(json.loads(line)) for line in lines], "result": result, "a": arrays}

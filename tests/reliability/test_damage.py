@@ -11,17 +11,12 @@ import pytest
 import torch
 
 from blocklab.errors import RunError
-from blocklab.execution.execute import run_studies
-from blocklab.execution.study_folder import read_study_folder
+from blocklab.execution.train_studies import train_studies
+from blocklab.results.study_folder import read_study_folder
 from blocklab.study.study import Study
 from blocklab.training.run import RunDefinition, execute_run
-from blocklab.training.run_folder import (
-    RunFolder,
-    is_finished,
-    read_result,
-    read_weights,
-    what_is_damaged,
-)
+from blocklab.training.run_folder import RunFolder
+from blocklab.training.run_reader import RunReader, is_finished
 
 ENDED = ("result.json", "run.json", "log.jsonl", "predictions.npz", "model.safetensors")
 GOING = ("last.ckpt", "previous.ckpt", "run.json", "log.jsonl")
@@ -59,7 +54,7 @@ def run_damaged(
 ) -> None:
     draw = random.Random(number)
     folder = Path(shutil.copytree(whole, scratch / whole.name, dirs_exist_ok=True))
-    result = read_result(folder)
+    result = RunReader(folder).result
     ended = draw.random() < 0.6
     if not ended:  # as if it were killed after its second epoch, of three
         (folder / "result.json").unlink()
@@ -69,11 +64,11 @@ def run_damaged(
         case = f"case {number}: {name} {how}"
         if ended and not ("flipped" in how and name == "model.safetensors"):
             # 1e-05 and 1E-05 are one number: what was read is either as it was, or nothing.
-            assert read_result(folder) in (None, result), case
+            assert RunReader(folder).result in (None, result), case
     said: list[str] = []
     execute_run(definition, scratch, threads=1, on_note=said.append)
     try:
-        read_weights(folder)
+        RunReader(folder).weights()
     except RunError as error:  # looked at by size alone until they are used
         assert "model.safetensors is damaged; delete it" in str(error)
         (folder / "model.safetensors").unlink()
@@ -175,18 +170,19 @@ def test_a_damaged_result_is_no_result_until_it_is_mended(
     make_study: Callable[..., Study], tmp_path: Path
 ) -> None:
     study = make_study(seeds=2)
-    run_studies((study,), tmp_path, 1, threads=1)[0]
+    train_studies((study,), tmp_path, 1, threads=1)[0]
     folder = tmp_path / next(study.plan()).definition.hash
     text = (folder / "result.json").read_text()
     top1 = json.loads(text)["test_top1_percent"]
     changed = text.replace(f'"test_top1_percent": {top1}', '"test_top1_percent": 99.0')
     assert changed != text
     (folder / "result.json").write_text(changed)
-    assert what_is_damaged(folder) == "result.json" and not is_finished(folder)
+    damage = "result.json is damaged (its checksum is not that of its content)"
+    assert RunReader(folder).fault == damage and not is_finished(folder)
     row = read_study_folder(tmp_path / "tiny").rows[0]
     assert [run.seed for run in row.runs] == [1]
-    assert row.failed == ("seed 0: result.json is damaged; run the study again to mend it",)
-    row = run_studies((study,), tmp_path, 1)[0].rows[0]
+    assert row.failed == (f"seed 0: {damage}; run the study again to mend it",)
+    row = train_studies((study,), tmp_path, 1)[0].rows[0]
     assert row.by_seed("test_top1_percent")[0] == top1 and not row.failed
 
 
@@ -194,12 +190,12 @@ def test_a_damaged_study_file_is_said_and_made_again(
     make_study: Callable[..., Study], tmp_path: Path
 ) -> None:
     study = make_study()
-    run_studies((study,), tmp_path, 1, threads=1)[0]
+    train_studies((study,), tmp_path, 1, threads=1)[0]
     file = tmp_path / "tiny" / "study.json"
     file.write_text(file.read_text().replace("Tiny", "Tony"))
-    with pytest.raises(RunError, match=r"study\.json is damaged; run the study again"):
+    with pytest.raises(RunError, match=r"study\.json is damaged .*; run the study again"):
         read_study_folder(tmp_path / "tiny")
-    assert run_studies((study,), tmp_path, 1)[0].title == "Tiny"
+    assert train_studies((study,), tmp_path, 1)[0].title == "Tiny"
 
 
 def test_changed_images_are_not_mixed_into_a_run(

@@ -12,10 +12,10 @@ import pytest
 
 from blocklab import files
 from blocklab.errors import RunError
-from blocklab.execution.execute import run_studies
+from blocklab.execution.train_studies import train_studies
 from blocklab.study.study import Study
 from blocklab.training.run import RunDefinition, execute_run
-from blocklab.training.run_folder import is_finished
+from blocklab.training.run_reader import is_finished
 
 Bits = Callable[[Path], dict[str, Any]]
 
@@ -87,7 +87,7 @@ def test_a_real_disk_that_is_full_then_read_only_then_mended(
     folder = small_disk / next(study.plan()).definition.hash
     filler = small_disk / "filler"
     filler.write_bytes(b"x" * 210_000)
-    (row,) = run_studies((study,), small_disk, 1, threads=1)[0].rows
+    (row,) = train_studies((study,), small_disk, 1, threads=1)[0].rows
     assert not row.runs and not is_finished(folder)
     assert row.failed == () or "No space left" in row.failed[0]
     filler.unlink()
@@ -95,9 +95,9 @@ def test_a_real_disk_that_is_full_then_read_only_then_mended(
     with pytest.raises(RunError, match=r"cannot write .*Read-only file system"):
         execute_run(next(study.plan()).definition, small_disk)
     with pytest.raises(RunError, match=r"cannot write .*Read-only file system"):
-        run_studies((study,), small_disk, 1)[0]
+        train_studies((study,), small_disk, 1)[0]
     remount(small_disk, "rw,size=2m")
-    (row,) = run_studies((study,), small_disk, 1)[0].rows
+    (row,) = train_studies((study,), small_disk, 1)[0].rows
     assert len(row.finished) == 1 and not row.failed
     assert bits(folder) == whole_bits
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from blocklab.errors import RunError
-from blocklab.execution.execute import run_studies
+from blocklab.execution.train_studies import train_studies
 from blocklab.study.study import Study
 from blocklab.training import run
 from blocklab.training.run import RunDefinition, execute_run
-from blocklab.training.run_folder import read_result, read_weights
+from blocklab.training.run_reader import RunReader
 
 EXPLODES = {  # fine in its first epoch, then a learning rate of 1e29
     **{"base": "quick", "epochs": 4, "batch_size": 20, "schedule": "step", "lr": 0.1},
@@ -25,10 +25,10 @@ def test_an_exploding_run_keeps_its_last_good_checkpoint(
     make_study: Callable[..., Study], tmp_path: Path
 ) -> None:
     study = make_study(recipe=EXPLODES)
-    (row,) = run_studies((study,), tmp_path, 1, threads=1)[0].rows
+    (row,) = train_studies((study,), tmp_path, 1, threads=1)[0].rows
     assert len(row.diverged) == 1 and row.top1 is None
     folder = tmp_path / row.diverged[0].hash
-    result = read_result(folder) or {}
+    result = RunReader(folder).result or {}
     assert result["status"] == "diverged" and "test_top1_percent" not in result
     assert result["epochs"] == 2, "it ends in the epoch in which it diverged"
     saved = torch.load(folder / "last.ckpt", weights_only=True)
@@ -37,7 +37,7 @@ def test_an_exploding_run_keeps_its_last_good_checkpoint(
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert len(log) == 2 and log[0]["train_loss"] is not None
     with pytest.raises(RunError, match="diverged: it has no weights"):
-        read_weights(folder)
+        RunReader(folder).weights()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blocklab.errors import InputError
-from blocklab.execution.execute import run_studies
+from blocklab.execution.train_studies import train_studies
 from blocklab.study.study import Study
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "cluster.py"
@@ -20,7 +20,7 @@ def test_no_ray_is_said_with_the_remedy(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match="pip install"):
-        run_studies((make_study(),), tmp_path, ray="auto")[0]
+        train_studies((make_study(),), tmp_path, ray="auto")[0]
 
 
 @pytest.mark.slow

@@ -14,16 +14,17 @@ from filelock import FileLock
 
 from blocklab.execution import crew
 from blocklab.execution.crew import Silent
-from blocklab.execution.execute import run_studies
+from blocklab.execution.train_studies import train_studies
 from blocklab.study.study import Study
 from blocklab.training.run import RunDefinition, execute_run
-from blocklab.training.run_folder import BusyError, is_busy, is_finished
+from blocklab.training.run_folder import BusyError
+from blocklab.training.run_reader import is_busy, is_finished
 
 CHILD = """
 import json, sys
 from pathlib import Path
 from blocklab.execution.crew import Silent
-from blocklab.execution.execute import run_studies
+from blocklab.execution.train_studies import train_studies
 from blocklab.study.study import Study
 
 class Counting(Silent):
@@ -38,7 +39,7 @@ class Counting(Silent):
 
 counting = Counting()
 study = Study.parse(json.loads(sys.argv[1]), sys.argv[3])
-results = run_studies((study,), Path(sys.argv[2]), 1, counting, threads=1)[0]
+results = train_studies((study,), Path(sys.argv[2]), 1, counting, threads=1)[0]
 finished = sum(len(row.finished) for row in results.rows)
 print(json.dumps([counting.epochs, counting.ended_, counting.failed, finished]))
 """
@@ -94,7 +95,7 @@ def test_a_run_that_another_trains_is_left_and_looked_at_again(
     other.acquire()
     with pytest.raises(BusyError, match="another process is training"):
         execute_run(next(study.plan()).definition, tmp_path)
-    (row,) = run_studies((study,), tmp_path, 1, watching, threads=1)[0].rows
+    (row,) = train_studies((study,), tmp_path, 1, watching, threads=1)[0].rows
     assert len(row.finished) == 1
     assert watching.notes == ["is being trained by another process; left to it"]
     assert looks == 3, "it looks until the run is free, and no more"

@@ -86,8 +86,28 @@ def test_learning_rate_is_the_recipes(make_results: MakeResults) -> None:
     assert after - before < 0.2
 
 
+def test_learning_rate_by_step_counts_the_runs_own_steps(make_results: MakeResults) -> None:
+    recipe = Recipe(epochs=60, batch_size=256, drop_last=False, schedule="step", step_epochs=30)
+    results = make_results({"base": [40.0]}, recipe=recipe.model_dump(mode="json"))
+    points = values_of(by_name(results)["learning_rate_by_step"])
+    steps = 176  # of 45,000 images
+    assert max(point["step"] for point in points) < 60 * steps
+    after = [point["step"] for point in points if point["lr"] < 0.05]
+    assert 30 * steps <= min(after) < 30.2 * steps
+    ran = [point for point in points if point["step"] in (steps, 5 * steps)]  # as it was recorded
+    assert {point["lr"] for point in ran} == {0.1}
+    assert len(points) == 400 + 5
+    left_out = recipe.model_copy(update={"drop_last": True})
+    fewer = make_results({"base": [40.0]}, recipe=left_out.model_dump(mode="json"))
+    figure = next(one for one in figures(fewer) if one.name == "learning_rate_by_step")
+    assert "An epoch is 175 steps." in figure.caption
+    for _, run in fewer.runs:
+        run.run["train_images"] = 0
+    assert "learning_rate_by_step" not in by_name(fewer)
+
+
 def test_of_many_rows_the_best_and_the_baseline_are_named(make_results: MakeResults) -> None:
-    results = make_results({f"row{i:02}": [40.0 + i, 41.0 + i] for i in range(MOST_LINES + 40)})
+    results = make_results({f"row{i:02}": [20.0 + i, 21.0 + i] for i in range(MOST_LINES + 40)})
     made = {figure.name: figure for figure in figures(results)}
     curve = made["validation_accuracy_over_epochs"]
     named = {p["row"] for p in values_of(curve.specification) if "row" in p}

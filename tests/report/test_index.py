@@ -37,6 +37,30 @@ def test_each_study_has_a_line_with_its_link(make_results: MakeResults, tmp_path
     assert "3 studies, 7 finished runs in all." in page.read_text()
 
 
+def test_claims_are_corrected_for_all_studies(make_results: MakeResults, tmp_path: Path) -> None:
+    made = make_results(
+        {"base": [46.0, 47.0, 48.0], "other": [48.9, 50.2, 51.2]}, claims=("other > base",)
+    )
+    alone, *_ = made.judgements
+    assert alone.p is not None and 0.005 < alone.p < 0.05
+    page = write_index(tmp_path, [(f"s{i}", made) for i in range(10)]).read_text()
+    claims = page.split("<h2>Claims</h2>")[1]
+    assert "All 10 claims" in claims
+    line = re.findall(r"<tr><th.*?</tr>", claims)[1]
+    cells = re.findall(r"<t[hd].*?>(.*?)</t[hd]>", line)
+    assert cells == [
+        "s0",
+        "other &gt; base",
+        '<span class="better">supported</span>',
+        f"{alone.p:.3f}",
+        '<span class="open">undecided</span>',
+        f"{10 * alone.p:.3f}",
+        alone.numbers,
+    ]
+    none = make_results({"base": [46.0]})
+    assert "<h2>Claims</h2>" not in write_index(tmp_path, [("a", none)]).read_text()
+
+
 def test_a_run_of_two_studies_counts_once(make_results: MakeResults, tmp_path: Path) -> None:
     one = make_results({"base": [46.0]})
     page = write_index(tmp_path, [("a", one), ("b", one)]).read_text()

@@ -188,7 +188,8 @@ def test_what_failed_is_listed(make_results: MakeResults) -> None:
     )
     words = Elements(plain_page(results)).words
     assert "seed 2: the disk is full" in words
-    assert "seed 1 diverged after 5 epochs (run 0000000000000001)" in words
+    diverged = results.rows[0].diverged[0].hash
+    assert f"seed 1 diverged after 5 epochs (run {diverged})" in words
     assert "no result from seed 2" in words
     assert "1 of 3 planned runs have finished" in words
 
@@ -247,14 +248,24 @@ def test_claims_have_a_section_with_numbers(make_results: MakeResults) -> None:
     assert "+4.00 [" in words and "points, 3 seeds" in words
     assert "names no row 'gone'" in words
     assert "<h2>Claims</h2>" not in plain_page(replace(results, claims=()))
+    notes = {"base > other": "The baseline <b>is</b> better. (erratum 13)"}
+    page = plain_page(replace(results, claim_notes=notes))
+    said = "The baseline &lt;b&gt;is&lt;/b&gt; better. (erratum 13)"
+    assert f'base &gt; other<div class="soft">{said}</div></th>' in page
 
 
 def test_curves_have_a_section_where_there_are_any(make_results: MakeResults) -> None:
     results = make_results({"base": [46.0], "other": [47.0]})
     assert "<h2>Curves</h2>" in html(results)
+    assert "No curves over epochs" not in html(results)
+    assert "No curves over epochs" not in html(make_results({"base": ["missing"]}))
     for _, run in results.runs:  # as of a recipe that keeps no images for validation
-        run.log[:] = [{k: v for k, v in line.items() if "validation" not in k} for line in run.log]
-    assert "<h2>Curves</h2>" not in html(results)
+        for line in run.log:
+            del line["validation_top1_percent"], line["validation_top5_percent"]
+    page = html(results)
+    assert "<h2>Curves</h2>" not in page
+    assert "No curves over epochs: these runs have no images for validation" in page
+    assert "test_every_epoch=true" in page
 
 
 def test_reported_against_measured_is_a_table_of_its_own(make_results: MakeResults) -> None:
@@ -299,8 +310,8 @@ def test_setup_runs_recipe_and_command_are_there(three_seeds: StudyResults) -> N
     words = Elements(plain_page(three_seeds)).words
     for said in (
         "channels_last bf16-mixed 1 62 720 512",
-        "Some CPU <fast> 2 0.1.0 2.9.1 1.0.22 3.11.7 6",
-        "runs/0000000100000002",
+        "Some CPU <fast> 2 1 2 3 4 6",
+        f"runs/{three_seeds.rows[1].runs[2].hash}",
         "optimizer.lr 0.1",
         "ema none",
         "blocklab study attention --seeds 3",

@@ -2,7 +2,6 @@
 
 import csv as csv_format
 import io
-import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -112,8 +111,9 @@ def test_tuned_rates_and_dead_neurons_have_columns_when_there_are_some(
     results = make_results(
         {"base": [46.0], "other": [47.0]}, rows_with={"other": {"tuned": {"lr": 0.05}}}
     )
-    diagnosis = {"last_block": {"zero_percent": 81.5}}
-    (results.rows[1].runs[0].folder / "diagnosis.json").write_text(json.dumps(diagnosis))
+    base, other = results.rows
+    diagnosed = replace(other, runs=(replace(other.runs[0], zeros_percent=81.5),))
+    results = replace(results, rows=(base, diagnosed))
     shown = tables(results)[0]
     assert cells(shown, "base")["tuned lr"] == "\u2013"
     assert cells(shown, "other")["tuned lr"] == "0.05"
@@ -194,6 +194,56 @@ def test_reported_stands_beside_ours_at_its_own_size(make_results: MakeResults) 
     assert "erratum 4: BatchNorm left out." in results.remarks
 
 
+def test_a_reported_figure_says_its_epoch_and_what_else_is_known(
+    make_results: MakeResults,
+) -> None:
+    see = ("9: best and last are mixed.", "12: the log disagrees.")
+    results = make_results(
+        {"some": [46.0], "last": [47.0], "best": [48.0], "count": [49.0]},
+        reported={
+            "some": Reported(top1=46.05, see=see),
+            "last": Reported(top5=80.0, top1=47.0, epoch="last"),
+            "best": Reported(top1=48.0, epoch="best", see=see[:1]),
+            "count": Reported(zeros=4_138_107),
+        },
+        notes=("Erratum 12: the log disagrees.",),
+    )
+    shown = named(results, "reported")
+    of = {row.name: cells(shown, row.name) for row in shown.rows}
+    assert [of[name]["reported epoch"] for name in ("some", "last", "best", "count")] == [
+        "best or last: unknown",
+        "last",
+        "best",
+        "\u2013",
+    ]
+    assert [of[name]["see"] for name in ("some", "last", "best")] == [
+        "errata 9, 12",
+        "\u2013",
+        "erratum 9",
+    ]
+    assert "erratum 9: best and last are mixed." in results.remarks
+    assert sum("the log disagrees" in remark for remark in results.remarks) == 1
+
+
+def test_zeros_stand_beside_the_reported_ones(make_results: MakeResults) -> None:
+    results = make_results(
+        {"relu": [46.0, 47.0], "celu": [50.0, "missing"]},
+        reported={"relu": Reported(zeros=4_138_107), "celu": Reported(zeros=2)},
+    )
+    for row, zeros in ((results.rows[0], (4_000_000, 4_200_000)), (results.rows[1], (3,))):
+        for run, count in zip(row.runs, zeros, strict=True):
+            last = {"zero_percent": 50.0, "zeros": count}
+            over = {"first_batch": 30, "last_batch": 40, "images": 2576}
+            run.__dict__["diagnosis"] = over | {"last_block": last}
+    shown = named(results, "reported")
+    group = "zeros after the last block"
+    relu, celu = cells(shown, "relu"), cells(shown, "celu")
+    assert relu[f"{group}: reported"] == "4,138,107"
+    assert relu[f"{group}: ours"] == "4,100,000 \u00b1 141,421"
+    assert (celu[f"{group}: reported"], celu[f"{group}: ours"]) == ("2", "3")
+    assert "zeros: over test batches 30 to 40 (2,576 images)" in results.remarks
+
+
 OURS = CostAt(2_586_000_000, 16_360_000, 224)
 
 
@@ -212,9 +262,8 @@ def test_explanations(make_results: MakeResults) -> None:
 
 
 def test_all_tables_are_one_markdown_file(make_results: MakeResults) -> None:
-    text = markdown_of_all(
-        make_results({"base": [46.0, 47.0], "up": [50.0, 51.5]}, images=200, title="T")
-    )
+    results = make_results({"base": [46.0, 47.0], "up": [50.0, 51.5]}, images=200, title="T")
+    text = markdown_of_all(results, tables(results))
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert headings == ["## Verdicts", "## Two uncertainties"]
     widths = {line.count("|") for line in text.split("## ")[1].splitlines() if "|" in line}
@@ -223,15 +272,19 @@ def test_all_tables_are_one_markdown_file(make_results: MakeResults) -> None:
 
 def test_markdown_has_claims_and_remarks(make_results: MakeResults) -> None:
     results = make_results(
-        {"base": [46.0, 47.0], "up": [50.0, 51.5]}, claims=("up > base", "base | up")
+        {"base": [46.0, 47.0], "up": [50.0, 51.5]},
+        claims=("up > base", "base | up"),
+        claim_notes={"up > base": "Up gains. (erratum 9)"},
     )
     results = replace(results, notes=("look at |this|",))
-    text = markdown_of_all(results)
+    text = markdown_of_all(results, tables(results))
     claims = text.split("## Claims\n\n")[1].split("\n\n")[0].splitlines()
-    assert claims[0] == "| claim | judgement | p (Holm) | numbers (left minus right) |"
+    heading = "| claim | judgement | p (Holm) | numbers (left minus right) | in words |"
+    assert claims[0] == heading
     assert claims[2].startswith("| up > base | supported | 0.037 |")
     assert claims[3].startswith(r"| base \| up | undecided |")
-    assert {line.count("|") - line.count(r"\|") for line in claims} == {5}
+    assert claims[2].endswith(" | Up gains. (erratum 9) |")
+    assert {line.count("|") - line.count(r"\|") for line in claims} == {6}
     assert r"- look at \|this\|" in text.split("## Remarks\n\n")[1]
 
 

@@ -1,66 +1,68 @@
 """Per-image results: intervals over test images, against loops and by simulation, and bits."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from blocklab.errors import RunError
-from blocklab.results.image_intervals import PerImage, over_images, read_per_image
+from blocklab.results.image_intervals import over_images
+from blocklab.training.predictions import PerImage, pack, read_per_image
 
 
 def images_of(correct: np.ndarray, order: int = 7) -> PerImage:
     return PerImage(correct.astype(bool), (), order)
 
 
-def save(folder: Path, correct: np.ndarray, **changes: np.ndarray) -> Path:
-    folder.mkdir(parents=True)
+def packed(correct: np.ndarray, **changes: np.ndarray) -> bytes:
     labels = np.arange(len(correct)) % 10
     top = np.stack([np.where(correct, labels, 99), *[labels + k for k in (20, 30, 40, 50)]], 1)
     arrays = {"labels": labels, "top5": top, "loss": np.linspace(0, 1, len(correct), dtype="f4")}
-    with (folder / "predictions.npz").open("wb") as file:
-        np.savez_compressed(file, **(arrays | changes))  # type: ignore[arg-type]
-    return folder
+    return pack(arrays | changes)
 
 
-def test_predictions_are_read(tmp_path: Path) -> None:
+def test_predictions_are_read() -> None:
     correct = np.array([True, False, True, True])
-    read = read_per_image(save(tmp_path / "run", correct))
-    assert read is not None
+    read = read_per_image(packed(correct))
     assert read.correct.tolist() == correct.tolist()
     assert [name for name, _, _ in read.bits] == ["labels.npy", "loss.npy", "top5.npy"]
-    assert read_per_image(tmp_path) is None
+    assert read.figures == {
+        "test_top1_percent": 75.0,
+        "test_top5_percent": 75.0,
+        "test_loss": pytest.approx(0.5),
+    }
 
 
-def test_bits_differ_where_one_bit_differs(tmp_path: Path) -> None:
+def test_bits_differ_where_one_bit_differs() -> None:
     correct = np.array([True, False, True, True])
     loss = np.linspace(0, 1, 4, dtype="f4")
-    first = read_per_image(save(tmp_path / "a", correct))
-    again = read_per_image(save(tmp_path / "b", correct))
+    first, again = read_per_image(packed(correct)), read_per_image(packed(correct))
     loss[2] = np.nextafter(loss[2], np.float32(2))
-    other = read_per_image(save(tmp_path / "c", correct, loss=loss))
-    assert first and again and other
+    other = read_per_image(packed(correct, loss=loss))
     assert first.bits == again.bits
     assert first.bits != other.bits
     assert first.order == other.order
 
 
-def test_damaged_predictions_are_named(tmp_path: Path) -> None:
-    folder = save(tmp_path / "run", np.ones(50, dtype=bool))
-    whole = (folder / "predictions.npz").read_bytes()
+def test_damaged_predictions_are_refused() -> None:
+    whole = packed(np.ones(50, dtype=bool))
     flipped = bytearray(whole)
     flipped[len(whole) // 3] ^= 0x10
     for content in (whole[:-30], whole[:60], b"", bytes(flipped)):
-        (folder / "predictions.npz").write_bytes(content)
-        with pytest.raises(RunError) as caught:
-            read_per_image(folder)
-        assert str(folder / "predictions.npz") in str(caught.value)
-        assert "run again" in str(caught.value)
-        assert "\n" not in str(caught.value)
-    save(tmp_path / "short", np.ones(4, dtype=bool), labels=np.arange(3))
-    with pytest.raises(RunError, match="do not belong together"):
-        read_per_image(tmp_path / "short")
+        with pytest.raises(ValueError):
+            read_per_image(content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"labels": np.arange(3)}, "do not belong together"),
+        ({"loss": np.ones(3)}, "do not belong together"),
+        ({"top5": np.full((4, 5), "a")}, "its types are"),
+        ({"labels": np.arange(4) * 1.0}, "its types are"),
+    ],
+)
+def test_predictions_that_are_none_are_refused(changes: dict[str, np.ndarray], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        read_per_image(packed(np.ones(4, dtype=bool), **changes))
 
 
 def test_one_seed_is_the_paired_t_interval_over_images() -> None:
@@ -108,6 +110,27 @@ def test_both_sources_by_a_two_way_table_worked_out_in_a_loop() -> None:
     assert found is not None
     assert found.both_high == pytest.approx(100 * (grand + half), rel=1e-5)
     assert found.both_low == pytest.approx(100 * (grand - half), rel=1e-5)
+
+
+def test_both_is_never_narrower_than_either_part() -> None:
+    rng = np.random.default_rng(0)
+    for seeds in (2, 3, 5):
+        for _ in range(100):  # networks that share nothing: the images' estimate is often zero
+            ours, theirs = (rng.random((2, seeds, 300)) < 0.5).astype(float)
+            found = over_images([images_of(row) for row in ours], [images_of(r) for r in theirs])
+            assert found is not None and found.both_low is not None and found.both_high is not None
+            gaps = 100 * (ours.mean(1) - theirs.mean(1))
+            of_seeds = stats.t.ppf(0.975, seeds - 1) * gaps.std(ddof=1) / np.sqrt(seeds)
+            half = (found.both_high - found.both_low) / 2
+            assert half >= (found.high - found.low) / 2 - 1e-9
+            assert half >= of_seeds - 1e-4
+
+
+def test_equal_differences_over_seeds_are_no_certainty_about_images() -> None:
+    first, second = np.arange(40) % 2, (np.arange(40) + 1) % 2  # each right where the other is not
+    found = over_images([images_of(first), images_of(first)], [images_of(second)] * 2)
+    assert found is not None
+    assert (found.both_low, found.both_high) == (found.low, found.high) != (0, 0)
 
 
 def test_other_images_or_none_have_no_interval() -> None:

@@ -1,39 +1,27 @@
-"""Run folders read back, whole and damaged, and what a row says of them."""
+"""What rows and studies say of runs that have ended."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from blocklab.errors import RunError
-from blocklab.results.image_intervals import PerImage
-from blocklab.results.records import RunRecord, read_run
-from blocklab.results.row_result import RowResult, shared_runs
+from blocklab.results.ended_run import EndedRun
+from blocklab.results.row_result import RowResult, identical_seeds, shared_runs
 from blocklab.results.study_results import StudyResults
 from blocklab.study.reported import Reported
+from blocklab.training.predictions import PerImage
 
 
-def write_run(folder: Path, seed: int = 0, **result: object) -> Path:
-    folder.mkdir(parents=True)
-    run = {"definition": {"seed": seed}, "precision": "bf16-mixed", "machine": {"device": "cpu"}}
-    (folder / "run.json").write_text(json.dumps(run))
-    (folder / "log.jsonl").write_text('{"epoch": 1, "train_loss": 4.6}\n{"epoch": 2}\n')
-    given = {"status": "finished", "epochs": 2, "test_top1_percent": 50.0} | result
-    (folder / "result.json").write_text(json.dumps(given))
-    return folder
-
-
-def record(seed: int, top1: float | None, epochs: int = 5, **run: object) -> RunRecord:
+def record(seed: int, top1: float | None, epochs: int = 5, **run: object) -> EndedRun:
     status = "diverged" if top1 is None else "finished"
     result = {"status": status, "epochs": epochs, "test_top1_percent": top1}
     result |= {"test_top5_percent": top1}
-    return RunRecord(f"{seed:016x}", seed, Path("runs") / f"{seed:016x}", run, [], result)
+    return EndedRun(f"{seed:016x}", seed, Path("runs") / f"{seed:016x}", run, [], result)
 
 
 def row(
-    name: str, *runs: RunRecord, planned: int = 3, reported: Reported | None = None
+    name: str, *runs: EndedRun, planned: int = 3, reported: Reported | None = None
 ) -> RowResult:
     return RowResult(
         name, {}, 2_586_000_000, 16_360_000, 224, runs, tuple(range(planned)), (), reported
@@ -42,52 +30,6 @@ def row(
 
 def study(*rows: RowResult, baseline: str | None = "base") -> StudyResults:
     return StudyResults("t", "", {}, {}, "short", (0, 1, 2), (), baseline, rows)
-
-
-def test_a_finished_run_is_read(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path / "00ff", seed=7, test_top5_percent=80.0))
-    assert run is not None
-    assert (run.hash, run.seed, run.epochs, run.diverged) == ("00ff", 7, 2, False)
-    assert run.figure("test_top5_percent") == 80.0
-    assert run.figure("best_test_top1_percent") is None
-    assert [line["epoch"] for line in run.log] == [1, 2]
-
-
-def test_a_run_without_result_is_not_finished(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run")
-    (folder / "result.json").unlink()
-    assert read_run(folder) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("result.json", '{"status": "fini'),
-        ("result.json", "[]"),
-        ("result.json", '{"status": "stopped"}'),
-        ("result.json", '{"status": "finished", "test_top1_percent": null}'),
-        ("result.json", '{"status": "finished", "test_top1_percent": NaN}'),
-        ("run.json", '{"definition": {}}'),
-        ("run.json", "{"),
-        ("log.jsonl", '{"epoch": 1}\n{"epo'),
-        ("log.jsonl", '{"loss": 1}\n'),
-    ],
-)
-def test_a_damaged_file_is_named(tmp_path: Path, name: str, text: str) -> None:
-    folder = write_run(tmp_path / "run")
-    (folder / name).write_text(text)
-    with pytest.raises(RunError) as caught:
-        read_run(folder)
-    assert str(folder / name) in str(caught.value)
-    assert "run again" in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["run.json", "log.jsonl"])
-def test_a_file_that_is_gone_is_named(tmp_path: Path, name: str) -> None:
-    folder = write_run(tmp_path / "run")
-    (folder / name).unlink()
-    with pytest.raises(RunError, match=name):
-        read_run(folder)
 
 
 def test_diverged_runs_are_kept_but_never_averaged() -> None:
@@ -171,10 +113,9 @@ def test_frames_of_nothing_keep_their_columns() -> None:
     assert "test_top1_percent_mean" in empty.summary_frame().columns
 
 
-def with_bits(run: RunRecord, bits: int) -> RunRecord:
+def with_bits(run: EndedRun, bits: int) -> EndedRun:
     images = PerImage(np.ones(4, dtype=bool), (("loss.npy", 16, bits),), 1)
-    run.__dict__["per_image"] = images  # as if read
-    return run
+    return replace(run, per_image=images)
 
 
 def test_rows_are_identical_only_where_every_shared_seed_is() -> None:
@@ -184,9 +125,9 @@ def test_rows_are_identical_only_where_every_shared_seed_is() -> None:
     bare = row("bare", *(record(s, 60.0 + s) for s in range(3)))
     results = study(base, twin, half, bare)
     rows = {one.name: one for one in results.rows}
-    assert results.identical_seeds(rows["base"], rows["twin"]) == (0, 2)
-    assert results.identical_seeds(rows["base"], rows["half"]) == ()
-    assert results.identical_seeds(rows["base"], rows["bare"]) == ()  # nothing to compare
+    assert identical_seeds(rows["base"], rows["twin"]) == (0, 2)
+    assert identical_seeds(rows["base"], rows["half"]) == ()
+    assert identical_seeds(rows["base"], rows["bare"]) == ()  # nothing to compare
     assert results.identical == ((("base", "twin"), (0, 2)),)
     words = {name: one.word for name, one in results.comparisons.items()}
     assert words == {
@@ -203,17 +144,3 @@ def test_runs_are_paired_by_seed_whatever_their_order() -> None:
     one = row("one", record(2, 1.0), record(0, 1.0), record(1, None))
     other = row("other", record(0, 1.0), record(1, 1.0), record(2, 1.0))
     assert [seed for seed, _, _ in shared_runs(one, other)] == [0, 2]
-
-
-def test_a_damaged_diagnosis_is_named_and_an_odd_one_counts_for_nothing(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run")
-    for text, expected in (('{"last_block": {"zero_percent": 81.5}}', 81.5), ("{}", None)):
-        (folder / "diagnosis.json").write_text(text)
-        run = read_run(folder)
-        assert run is not None
-        assert run.zeros_percent == expected
-    (folder / "diagnosis.json").write_text("{")
-    run = read_run(folder)
-    assert run is not None
-    with pytest.raises(RunError, match=r"diagnosis\.json"):
-        _ = run.zeros_percent

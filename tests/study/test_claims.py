@@ -11,27 +11,38 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from blocklab.errors import InputError
-from blocklab.results.image_intervals import PerImage
-from blocklab.results.judgements import judge_claims
-from blocklab.results.records import RunRecord
+from blocklab.results.ended_run import EndedRun
+from blocklab.results.judgements import judge_together
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
-from blocklab.study.claims import Claim, parse_claim
+from blocklab.study.claims import BestClaim, Claim, GainClaim, parse_claim
+from blocklab.training.predictions import PerImage
 
 ROWS = ("base", "avg,max", "w/o RepLK", "a > b", "in top1", "x by 3")
 
 
-def row(name: str, values: list[float], bits: object = None, **fields: object) -> RowResult:
+def row(
+    name: str,
+    values: list[float],
+    bits: object = None,
+    zeros: list[int] | None = None,
+    last_batch: int = 40,
+    **fields: object,
+) -> RowResult:
     runs = []
     for seed, value in enumerate(values):
         result = {"status": "finished", "epochs": 1, "test_top1_percent": value}
         result |= {"test_top5_percent": value + 20, "test_loss": value / 10}
-        run = RunRecord(f"{name}{seed}", seed, Path("runs") / f"{name}{seed}", {}, [], result)
+        run = EndedRun(f"{name}{seed}", seed, Path("runs") / f"{name}{seed}", {}, [], result)
         images = None
         if bits is not None:
             correct = np.random.default_rng(seed).random(20) < 0.5
             images = PerImage(correct, ((str(bits), seed, 0),), 1)
         run.__dict__["per_image"] = images
+        if zeros is not None:
+            last = {"zero_percent": 50.0, "zeros": zeros[seed]}
+            over = {"first_batch": 30, "last_batch": last_batch, "images": 2576}
+            run.__dict__["diagnosis"] = over | {"last_block": last}
         runs.append(run)
     given = {"macs": 2_000_000_000, "params": 16_000_000, "input_size": 224} | fields
     return RowResult(name, {}, runs=tuple(runs), planned_seeds=tuple(range(len(values))), **given)  # type: ignore[arg-type]
@@ -42,7 +53,7 @@ def study(*rows: RowResult, claims: tuple[str, ...]) -> StudyResults:
 
 
 def words(*rows: RowResult, claims: tuple[str, ...]) -> list[str]:
-    return [one.word for one in judge_claims(study(*rows, claims=claims))]
+    return [one.word for one in study(*rows, claims=claims).judgements]
 
 
 @pytest.mark.parametrize(
@@ -86,6 +97,15 @@ def test_claims_are_read(text: str, expected: Claim) -> None:
         ("base > avg,max by inf", "the margin 'inf' is not"),
         ("base == avg,max in loss", "add 'within'"),
         ("a > b > base", "names no row 'a'"),
+        ("base == avg,max in zeros", "add 'within'"),
+        ("base best of base, 'x by 3'", "compares 'base' with itself"),
+        ("base best of 'x by 3', 'x by 3'", "names 'x by 3' twice"),
+        ("base best of 'avg,max' 'x by 3'", "with commas between"),
+        ("base best of al", "no row 'al'"),
+        ("base best of all in top3", "has no metric 'top3'"),
+        ("gain('x by 3') > gain('avg,max')", "there is no baseline"),
+        ("gain(base) > much * gain('avg,max')", "is no claim"),
+        ("gain(base) > 1.2.3 * gain('avg,max')", "the factor '1.2.3' is not a number"),
     ],
 )
 def test_what_is_no_claim_is_refused_with_the_remedy(text: str, said: str) -> None:
@@ -95,9 +115,52 @@ def test_what_is_no_claim_is_refused_with_the_remedy(text: str, said: str) -> No
     assert "\n" not in str(caught.value)
 
 
+ALL = ("avg,max", "w/o RepLK", "a > b", "in top1", "x by 3")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("base best of all", BestClaim("", "base", "best", ALL)),
+        ("base worst of all in macs", BestClaim("", "base", "worst", ALL, "macs")),
+        (
+            'base best of "avg,max", w/o RepLK in top5',
+            BestClaim("", "base", "best", ALL[:2], "top5"),
+        ),
+        ("'x by 3' best of base", BestClaim("", "x by 3", "best", ("base",))),
+        (
+            'gain(w/o RepLK) > 0.5 * gain("a > b")',
+            GainClaim("", "w/o RepLK", ">", ((0.5, "a > b"),), "base"),
+        ),
+        (
+            'gain( w/o RepLK ) < gain("a > b") + 2 * gain("avg,max") by 1 in loss',
+            GainClaim("", "w/o RepLK", "<", ((1, "a > b"), (2, "avg,max")), "base", "loss", 1.0),
+        ),
+        (
+            'gain(w/o RepLK) == gain("a > b")',
+            GainClaim("", "w/o RepLK", "==", ((1, "a > b"),), "base", "top1", 0.5),
+        ),
+    ],
+)
+def test_claims_of_the_best_and_of_gains_are_read(
+    text: str, expected: BestClaim | GainClaim
+) -> None:
+    assert parse_claim(text, ROWS, "base") == replace(expected, text=text)
+
+
+def test_the_baseline_gains_nothing() -> None:
+    with pytest.raises(InputError, match="'base' is the baseline, whose gain is 0"):
+        parse_claim("gain(w/o RepLK) > gain(base)", ROWS, "base")
+
+
 def test_a_long_hostile_claim_is_refused_at_once() -> None:
-    with pytest.raises(InputError):
-        parse_claim("a " * 5000 + "> " * 5000, ROWS)
+    for text in (
+        "a " * 5000 + "> " * 5000,
+        "a best of " * 3000,
+        "gain(a) > " + "gain(a) + " * 3000,
+    ):
+        with pytest.raises(InputError):
+            parse_claim(text, ROWS, "base")
 
 
 UP = [62.0, 62.2, 61.9, 62.1]
@@ -127,7 +190,7 @@ def test_greater_and_less_by_a_margin() -> None:
 def test_numbers_are_those_of_scipy_with_holm_over_the_claims() -> None:
     rows = (row("base", BASE), row("up", UP), row("noise", NOISE))
     claims = ("up > base by 1.5", "noise > base", "noise == up within 0.5")
-    judged = judge_claims(study(*rows, claims=claims))
+    judged = study(*rows, claims=claims).judgements
     first = stats.ttest_1samp(np.subtract(UP, BASE), 1.5).pvalue
     second = stats.ttest_rel(NOISE, BASE).pvalue
     third = stats.ttest_1samp(np.subtract(NOISE, UP), -0.5).pvalue  # against the nearer margin
@@ -147,7 +210,7 @@ def test_equality_is_two_one_sided_tests() -> None:
         "up == base": "contradicted",
         "noise == base": "undecided",
     }
-    judged = judge_claims(study(*rows, claims=tuple(claims)))
+    judged = study(*rows, claims=tuple(claims)).judgements
     assert [one.word for one in judged] == list(claims.values())
     assert judged[0].p == pytest.approx(ttost_paired(np.array(NEAR), np.array(BASE), -0.5, 0.5)[0])
     assert "margin 0.5" in judged[0].numbers
@@ -156,7 +219,7 @@ def test_equality_is_two_one_sided_tests() -> None:
 def test_the_same_bits_are_equal_and_never_more() -> None:
     rows = (row("elu", BASE, bits=1), row("celu", BASE, bits=1), row("relu", UP, bits=2))
     claims = ("celu == elu", "celu > elu", "elu < celu in top5", "relu == elu")
-    judged = judge_claims(study(*rows, claims=claims))
+    judged = study(*rows, claims=claims).judgements
     assert [one.word for one in judged] == [
         "supported",
         "contradicted",
@@ -180,7 +243,7 @@ def test_costs_are_compared_as_counted() -> None:
         "small == large within 1 in macs": "supported",
         "small == large in macs": "contradicted",
     }
-    judged = judge_claims(study(small, large, claims=tuple(claims)))
+    judged = study(small, large, claims=tuple(claims)).judgements
     assert [one.word for one in judged] == list(claims.values())
     assert judged[0].numbers == "2.000 against 2.500 G, counted"
     other = row("large", [], macs=3_000_000_000, input_size=32)
@@ -190,7 +253,7 @@ def test_costs_are_compared_as_counted() -> None:
 def test_too_little_to_judge_is_undecided_and_says_why() -> None:
     rows = (row("base", [60.0]), row("up", [65.0]), row("none", []), row("flat", [61.0, 61.0]))
     claims = ("up > base", "none > base", "gone > base", "nonsense")
-    judged = judge_claims(study(*rows, claims=claims))
+    judged = study(*rows, claims=claims).judgements
     assert [one.word for one in judged] == ["undecided"] * 4
     for one, said in zip(
         judged, ("shows no spread", "share no", "names no row", "is no"), strict=True
@@ -199,6 +262,134 @@ def test_too_little_to_judge_is_undecided_and_says_why() -> None:
     equal = (row("base", [60.0, 60.0]), row("up", [61.0, 61.0]))
     claims = ("up > base", "up == base", "up == base within 2")
     assert words(*equal, claims=claims) == ["undecided"] * 3  # no spread to test against
+
+
+def test_the_best_is_better_than_each_of_the_others() -> None:
+    rows = (row("base", BASE), row("up", UP), row("near", NEAR), row("noise", NOISE))
+    claims = {
+        "up best of base, near": "supported",
+        "up best of all in top5": "undecided",  # noise is not shown to be worse
+        "base best of up, near": "contradicted",
+        "base best of all": "contradicted",
+        "base worst of up": "supported",
+        "up worst of all": "contradicted",
+        "base best of up in loss": "supported",  # the lower loss
+        "near best of base": "undecided",
+    }
+    judged = study(*rows, claims=tuple(claims)).judgements
+    assert [one.word for one in judged] == list(claims.values())
+    over_base, over_near = (stats.ttest_rel(UP, other).pvalue for other in (BASE, NEAR))
+    assert judged[0].p == pytest.approx(max(over_base, over_near))
+    assert judged[0].numbers.endswith("the least clear of 2")
+    assert judged[2].p == pytest.approx(2 * over_base)  # one of two others is shown to be better
+    assert judged[2].numbers.endswith(", to up")
+
+
+def test_the_best_by_bits_by_counts_and_by_too_little() -> None:
+    rows = (
+        row("elu", BASE, bits=1, macs=3_000_000_000),
+        row("celu", BASE, bits=1, macs=2_000_000_000),
+        row("one", [70.0], macs=2_500_000_000),
+        row("none", [], macs=2_000_000_000),
+    )
+    claims = {
+        "elu best of celu": ("contradicted", "as celu: identical function"),
+        "elu best of none": ("undecided", "shares no finished seed with none"),
+        "one best of elu": ("undecided", "shows no spread"),
+        "elu worst of all in macs": ("supported", "3.000 against 2.500 G, of one, counted"),
+        "elu best of all in macs": ("contradicted", "2.000 G"),
+        "celu best of all in macs": ("contradicted", "2.000 G, of none"),  # it costs the same
+        "celu best of elu, one in macs": ("supported", "2.500 G, of one"),
+    }
+    judged = study(*rows, claims=tuple(claims)).judgements
+    assert [one.word for one in judged] == [word for word, _ in claims.values()]
+    for one, (_, said) in zip(judged, claims.values(), strict=True):
+        assert said in one.numbers
+    other = row("other", [], macs=1, input_size=32)
+    assert words(rows[0], other, claims=("elu best of other in macs",)) == ["undecided"]
+
+
+def test_gains_are_compared_a_seed_at_a_time() -> None:
+    half = [61.0, 61.15, 60.95, 61.05]
+    rows = (row("base", BASE), row("up", UP), row("half", half))
+    claims = {
+        "gain(half) > 0.3 * gain(up)": "supported",
+        "gain(half) > 0.9 * gain(up)": "contradicted",
+        "gain(half) > 0.5 * gain(up)": "undecided",
+        "gain(up) > gain(half) in top5": "supported",
+        "gain(half) < gain(up) by 0.5": "supported",
+        "gain(half) == 0.5 * gain(up) within 0.3": "supported",
+    }
+    judged = study(*rows, claims=tuple(claims)).judgements
+    assert [one.word for one in judged] == list(claims.values())
+    gaps = np.subtract(half, BASE) - 0.9 * np.subtract(UP, BASE)
+    assert judged[1].p == pytest.approx(stats.ttest_1samp(gaps, 0.0).pvalue)
+    up, half_, base = np.array(UP), np.array(half), np.array(BASE)
+    more = study(*rows, row("both", NOISE), claims=("gain(both) < gain(up) + gain(half)",))
+    gaps = (np.array(NOISE) - base) - (up - base) - (half_ - base)
+    assert more.judgements[0].p == pytest.approx(stats.ttest_1samp(gaps, 0.0).pvalue)
+    assert more.judgements[0].word == "supported"
+
+
+def test_gains_of_costs_are_counted() -> None:
+    rows = [row(name, [], macs=macs) for name, macs in (("base", 10**9), ("a", 2 * 10**9))]
+    rows.append(row("b", [], macs=4 * 10**9))
+    claims = {
+        "gain(a) < 0.5 * gain(b) in macs": "supported",
+        "gain(a) > 0.5 * gain(b) in macs": "contradicted",
+        "gain(b) == 3 * gain(a) in macs": "supported",
+    }
+    judged = study(*rows, claims=tuple(claims)).judgements
+    assert [one.word for one in judged] == list(claims.values())
+    assert judged[0].numbers == "1.000 against 1.500 G, counted"
+
+
+def test_zeros_are_compared_where_they_were_counted_over_the_same_images() -> None:
+    relu = row("relu", BASE, zeros=[4_000_000, 4_100_000, 4_200_000, 4_050_000])
+    celu = row("celu", BASE, zeros=[2, 0, 3, 1])
+    claims = {
+        "relu > celu in zeros": "supported",
+        "relu > celu by 5000000 in zeros": "contradicted",
+        "celu best of relu in zeros": "supported",
+    }
+    judged = study(relu, celu, claims=tuple(claims)).judgements
+    assert [one.word for one in judged] == list(claims.values())
+    assert judged[0].numbers.startswith("+4,087,498 [+") and "zeros, 4 seeds" in judged[0].numbers
+    fewer = row("celu", BASE, zeros=[2, 0, 3, 1], last_batch=35)
+    (one,) = study(relu, fewer, claims=("relu > celu in zeros",)).judgements
+    assert (one.word, one.numbers) == (
+        "undecided",
+        "zeros were counted over different test images",
+    )
+    assert words(relu, row("celu", BASE), claims=("relu > celu in zeros",)) == ["undecided"]
+
+
+def test_a_collection_is_corrected_for_all_of_its_claims() -> None:
+    rows = (row("base", BASE), row("up", [60.5, 60.9, 60.4, 60.7]), row("noise", NOISE))
+    one = study(*rows, claims=("up > base", "base < up in macs"))
+    many = study(*rows, claims=("noise > base", "noise > up"))
+    together = judge_together([one.judgements] + [many.judgements] * 6)
+    p_values = [j.p for judged in together for j in judged if j.p is not None]
+    assert len(p_values) == 13
+    adjusted = multipletests(p_values, method="holm")[1]
+    assert together[0][0].p_holm == one.judgements[0].p_holm == one.judgements[0].p
+    assert together[0][0].p_holm_collection == pytest.approx(adjusted[0])
+    assert (together[0][0].word, together[0][0].word_in_collection) == ("supported", "undecided")
+    assert together[0][1].p_holm_collection is None  # counted, not tested
+    assert together[0][1].word_in_collection == together[0][1].word
+
+
+def test_under_no_difference_a_best_row_is_rarely_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc, "collect", int)
+    rng = np.random.default_rng(5)
+    wrong = {"supported": 0, "contradicted": 0}
+    for _ in range(300):
+        rows = [row(f"r{i}", rng.normal(60, 0.3, 3).tolist()) for i in range(4)]
+        (word,) = words(*rows, claims=("r0 best of all",))
+        if word in wrong:
+            wrong[word] += 1
+    for count in wrong.values():
+        assert count / 300 <= 0.05 + 2 * (0.05 * 0.95 / 300) ** 0.5
 
 
 def test_under_no_difference_claims_are_rarely_decided(monkeypatch: pytest.MonkeyPatch) -> None:

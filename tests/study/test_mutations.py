@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from blocklab.errors import InputError
 from blocklab.models.inline_spec import parse_filled
-from blocklab.models.names import catalogue, list_models, model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.names import catalogue, list_models
+from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.study.schema import CollectionFile, find_study, is_collection, study_names
 from blocklab.study.study import Study
 from blocklab.training.recipe import Recipe
@@ -33,11 +33,13 @@ SLOTS = (
 ).split()
 STUDY_KEYS = (
     "title data recipe seeds varies rows model baseline claims tune notes reported errata "
-    "general_errata reported_cost lr note source image_size train_images macs_g merged claim text"
+    "general_errata reported_cost lr note source image_size train_images macs_g merged claim text "
+    "ablate full diagnose first last curves see epoch zeros"
 ).split()
 WORDS = [
     *SLOTS, *STUDY_KEYS, "se", "triplet", "mean", "resnet20", "van_b0", "res2net20:mixer.scale=2",
     "quick", "report", "digits", "cifar100", "relu", "celu", "deep", "cifar", "a > b", "a == b",
+    "a best of all", "a best of b, c", "gain(b) > 0.5 * gain(c)", "a > b in zeros", "test",
     "none", "", " ", ":", "\n", "\x00", "..", "é", "a" * 300, "true", "1e-3", "nan",
 ]  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from blocklab.errors import InputError
-from blocklab.models.names import model_spec
+from blocklab.models.spec import model_spec
 from blocklab.study.study import Study
 
 Fields = dict[str, Any]
@@ -170,6 +170,93 @@ def test_rows_that_are_one_run_are_refused_and_one_function_twice_is_not() -> No
     assert len(Study.parse(fields(varies=["mixer"], rows=rows), "mine").rows) == 2
 
 
+ABLATE = {
+    "base": "resnet20",
+    "full": {
+        "se": {"attention": "se"},
+        "c": {"activation": "celu"},
+        "deep": {"stem": {"type": "deep", "widths": [8, 8]}},
+    },
+}
+
+
+def ablated(**changes: Any) -> Fields:
+    value = fields(ablate={**ABLATE, **changes}, varies=["attention", "activation", "stem"])
+    return {key: field for key, field in value.items() if key != "rows"}
+
+
+def test_an_ablation_has_each_change_left_out_and_alone() -> None:
+    study = Study.parse(ablated(), "mine")
+    assert [row.name for row in study.rows] == [
+        *("full", "without-se", "without-c", "without-deep"),
+        *("base", "with-se", "with-c", "with-deep"),
+    ]
+    assert study.baseline == "base"
+    of = {row.name: row.model for row in study.rows}
+    deep = "stem={type: deep, widths: [8, 8]}"
+    assert of["full"] == model_spec(f"resnet20_se:activation=celu,{deep}")
+    assert of["without-se"] == model_spec(f"resnet20:activation=celu,{deep}")
+    assert of["with-c"] == model_spec("resnet20:activation=celu")
+    assert of["base"] == model_spec("resnet20")
+
+
+def test_an_ablation_of_two_changes_and_of_one_has_each_run_once() -> None:
+    two = {change: ABLATE["full"][change] for change in ("se", "c")}  # type: ignore[index]
+    study = Study.parse(ablated(full=two), "mine")
+    assert [row.name for row in study.rows] == ["full", "without-se", "without-c", "base"]
+    one = Study.parse(ablated(full={"se": two["se"]}), "mine")
+    assert [row.name for row in one.rows] == ["full", "base"]
+
+
+def test_an_ablation_has_claims_reported_figures_and_slots_of_all() -> None:
+    value = ablated() | {
+        "reported": {"full": {"top1": 60.9}},
+        "claims": ["full best of all", "gain(with-c) > 0.5 * gain(full)"],
+        "model": {"stem": "imagenet"},
+    }
+    study = Study.parse(value, "mine", rows=["full", "with-c"])
+    assert [row.name for row in study.rows] == ["full", "base", "with-c"]
+    assert study.rows[0].reported is not None
+    assert study.claims == ("gain(with-c) > 0.5 * gain(full)",)
+    assert study.rows[1].model.to_dict()["stem"]["type"] == "imagenet"
+
+
+def test_curves_are_recorded_under_any_recipe() -> None:
+    for changes in ({}, {"recipe": "strong"}):
+        study = Study.parse(fields(curves="test"), "mine", **changes)
+        assert {row.recipe.test_every_epoch for row in study.rows} == {True}
+        assert study.recipe_name.endswith("(changed)")
+        assert study.recipe_name.count("(changed)") == 1
+    off = Study.parse(fields(curves="test"), "mine", settings={"test_every_epoch": False})
+    assert not off.recipe.test_every_epoch
+
+
+def test_errata_of_rows_and_claims_are_said_once() -> None:
+    value = fields(
+        errata={"1": "one", "2": "two", "3": "three"},
+        general_errata=[1],
+        reported={"se": {"top1": 50, "see": [2]}},
+        claims=[{"claim": "se > plain", "text": "SE helps.", "errata": [2, 3]}],
+    )
+    study = Study.parse(value, "mine")
+    assert study.notes == ("Erratum 1: one", "Erratum 2: two", "Erratum 3: three")
+    assert study.claim_notes == {"se > plain": "SE helps. (errata 2, 3)"}
+    assert study.rows[1].reported is not None
+    assert study.rows[1].reported.see == ("2: two",)
+    assert study.rows[1].reported.epoch == "unknown"
+    narrowed = Study.parse(value, "mine", rows=["ca"])  # without the row and the claim
+    assert narrowed.notes == ("Erratum 1: one",)
+    assert narrowed.claim_notes == {}
+
+
+def test_what_a_run_records_when_it_is_diagnosed_can_be_claimed() -> None:
+    value = fields(diagnose={"first": 1, "last": 2}, claims=["se > plain in zeros"])
+    study = Study.parse(value, "mine")
+    assert study.diagnose is not None
+    assert (study.diagnose.first, study.diagnose.last) == (1, 2)
+    assert study.claims == ("se > plain in zeros",)
+
+
 # Mistakes.
 MISTAKES: list[tuple[str, Callable[[], object], str]] = [
     ("nothing", lambda: None, "study 'mine' holds no fields"),
@@ -224,6 +311,41 @@ MISTAKES: list[tuple[str, Callable[[], object], str]] = [
     ("claim in nothing", lambda: fields(claims=["se > plain in topp1"]), "did you mean 'top1'"),
     ("claim twice", lambda: fields(claims=["se > ca", "se > ca"]), "twice"),
     ("claim without claim", lambda: fields(claims=[{"text": "SE helps"}]), "claims.0.claim"),
+    ("claim of zeros", lambda: fields(claims=["se > ca in zeros"]), "no run of it records; add di"),
+    (
+        "claim's erratum",
+        lambda: fields(claims=[{"claim": "se > ca", "errata": [4]}]),
+        "no erratum 4",
+    ),
+    ("best of itself", lambda: fields(claims=["se best of se"]), "compares 'se' with itself"),
+    ("gain of the baseline", lambda: fields(claims=["gain(plain) > gain(se)"]), "whose gain is 0"),
+    ("diagnose backwards", lambda: fields(diagnose={"first": 3, "last": 2}), "diagnose: batches 3"),
+    ("diagnose from 0", lambda: fields(diagnose={"first": 0}), "diagnose.first"),
+    ("diagnose misspelt", lambda: fields(diagnose={"frist": 3}), "did you mean 'first'"),
+    ("curves of nothing", lambda: fields(curves="validation"), "curves: Input should be 'test'"),
+    ("reported of no epoch", lambda: fields(reported={"se": {"epoch": "first"}}), "epoch"),
+    ("reported sees nothing", lambda: fields(reported={"se": {"see": [2]}}), "no erratum 2"),
+    ("rows and ablate", lambda: fields(ablate=ABLATE), "keep one of them"),
+    ("ablate nothing", lambda: ablated(full={}), "ablate.full"),
+    ("ablate misspelt", lambda: ablated(fulll={}), "did you mean 'full'"),
+    ("ablate an empty change", lambda: ablated(full={"a": {}}), "the change 'a' is empty; say"),
+    (
+        "ablate the same twice",
+        lambda: ablated(full={"a": {"attention": "se"}, "b": {"attention": {"type": "se"}}}),
+        "the changes 'a' and 'b' are the same; remove one",
+    ),
+    (
+        "ablate without a change",
+        lambda: ablated(full={"a": {"activation": "relu"}}),
+        "the change 'a' changes nothing",
+    ),
+    (
+        "ablate one slot twice",
+        lambda: ablated(full={"a": {"attention": "se"}, "b": {"attention": "triplet"}}),
+        "the changes 'a' and 'b' both fill attention; make them one",
+    ),
+    ("ablate an unknown slot", lambda: ablated(full={"a": {"att": "se"}}), "no slot 'att'"),
+    ("ablate an unknown model", lambda: ablated(base="resnet21"), "did you mean"),
     ("reported size", lambda: fields(reported_cost={"input_size": 0}), "input_size"),
     ("slot of all", lambda: fields(model={"stemm": "cifar"}), "no slot 'stemm'"),
     ("tune one rate", lambda: fields(tune={"lr": [0.1]}), "tune.lr"),
@@ -280,7 +402,7 @@ def test_claims_with_a_sentence_and_claims_of_rows_that_were_left_out() -> None:
     value = fields(claims=[{"claim": "se > plain by 1 in top5", "text": "SE helps."}, "se > ca"])
     study = Study.parse(value, "mine")
     assert study.claims == ("se > plain by 1 in top5", "se > ca")
-    assert "SE helps. [se > plain by 1 in top5]" in study.notes
+    assert study.claim_notes == {"se > plain by 1 in top5": "SE helps."}
     narrowed = Study.parse(value, "mine", rows=["se"])
     assert narrowed.claims == ("se > plain by 1 in top5",)
     assert Study.parse(value, "mine", rows=["ca"]).claims == ()

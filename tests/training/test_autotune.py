@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from blocklab.data.cache import cache_folder
 from blocklab.data.spec import DataSpec
 from blocklab.errors import RunError
-from blocklab.models.names import model_spec
+from blocklab.files import cache_folder
+from blocklab.models.spec import model_spec
 from blocklab.training import algorithms, autotune, workload
 from blocklab.training.algorithms import measured_algorithms
-from blocklab.training.autotune import choose, measured_layouts, resumed_setup, row_setup
+from blocklab.training.autotune import choose, measured_layouts, row_setup
+from blocklab.training.device import resumed_setup
 from blocklab.training.loop import prepare
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import RunDefinition, execute_run, row_hash
@@ -37,13 +38,13 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Times, list[list[st
     seconds |= {"direct": 0.1, "plain": 0.1, "fourier": 0.1}
     asked: list[list[str]] = []
 
-    def alternate(steps: dict[str, Callable[[], None]], threads: int) -> Times:
+    def shortest_times(steps: dict[str, Callable[[], None]], threads: int) -> Times:
         asked.append(list(steps))
         return {name: seconds[name] for name in steps}
 
-    monkeypatch.setattr(autotune, "alternate", alternate)
-    monkeypatch.setattr(algorithms, "alternate", alternate)
-    monkeypatch.setattr(autotune, "_make_step", lambda *_: lambda: None)
+    monkeypatch.setattr(autotune, "shortest_times", shortest_times)
+    monkeypatch.setattr(algorithms, "shortest_times", shortest_times)
+    monkeypatch.setattr(autotune, "make_step", lambda *_: lambda: None)
     yield seconds, asked
 
 
@@ -187,7 +188,7 @@ def test_large_kernels_take_the_algorithm_that_is_clearly_faster(
     state = prepare(_large().spec.build(5), _large().recipe, setup)
     ways = {name: state.model.get_submodule(name).algorithm for name in found}
     assert ways == found
-    assert resumed_setup(_large().recipe, setup.describe()).algorithms == setup.algorithms
+    assert resumed_setup(setup.describe()).algorithms == setup.algorithms
     assert not row_setup(_large(steps=10), tmp_path, "short row").algorithms
 
 

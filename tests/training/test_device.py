@@ -1,15 +1,23 @@
 """Device, precision and layout: what `auto` takes, what is refused, what a resumed run keeps."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from blocklab.errors import InputError, RunError
+from blocklab.models.spec import model_spec
 from blocklab.training import device
-from blocklab.training.autotune import resumed_setup
-from blocklab.training.device import choose_precision, choose_setup, missing_compiler
+from blocklab.training.device import (
+    choose_precision,
+    choose_setup,
+    make_setup,
+    missing_compiler,
+    resumed_setup,
+)
+from blocklab.training.finished import FinishedRun
 from blocklab.training.loop import prepare
 from blocklab.training.recipe import Recipe
 
@@ -66,7 +74,7 @@ def test_the_recipes_layout_is_the_models(network: Callable[[], nn.Module], layo
 
 def test_a_resumed_run_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     _fast(monkeypatch, True)
-    setup = choose_setup(Recipe(), "32-true", "contiguous", True, note="measured")
+    setup = make_setup("32-true", "contiguous", True, note="measured")
     run = setup.describe()
     assert run == {
         "precision": "32-true",
@@ -76,10 +84,10 @@ def test_a_resumed_run_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         "setup_note": "measured",
         "devices": 1,
     }
-    again = resumed_setup(Recipe(), run)
+    again = resumed_setup(run)
     assert again.describe() == run
     with pytest.raises(InputError, match="began on 1 devices, not 2"):
-        resumed_setup(Recipe(), run, devices=2)
+        resumed_setup(run, devices=2)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +101,7 @@ def test_what_no_version_ever_wrote_is_refused_in_one_line(
     precision: str, layout: str, message: str
 ) -> None:
     with pytest.raises(RunError, match=message):
-        choose_setup(Recipe(), precision, layout)
+        make_setup(precision, layout)
 
 
 def test_compile_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,3 +112,14 @@ def test_compile_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_setup(Recipe(compile="on"))
     assert not choose_setup(Recipe(compile="auto")).compiled
     assert not choose_setup(Recipe()).compiled
+
+
+def test_what_was_compiled_is_used_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    recipe, spec = Recipe(compile="on"), model_spec("resnet20")
+    run = {"precision": "32-true", "memory_format": "contiguous", "compile": True}
+    finished = FinishedRun(Path("run"), run, spec, recipe, spec.build(2))
+    assert not finished.setup().compiled
+    with pytest.raises(InputError, match="set compile=off"):  # to go on with it takes one
+        resumed_setup(run)

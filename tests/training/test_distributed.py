@@ -15,7 +15,7 @@ from torch import distributed, nn
 
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, RunError
-from blocklab.models.names import model_spec
+from blocklab.models.spec import model_spec
 from blocklab.training.device import available_cores
 from blocklab.training.distributed import check_shares, launch
 from blocklab.training.finished import FinishedRun

@@ -144,11 +144,13 @@ def _slow_loop(
                 nn.utils.clip_grad_norm_(in_order, recipe.clip_grad_norm)
             updater.step(recipe.learning_rate(epoch + step / len(batches)))
             if recipe.ema_decay is not None:
+                done = epoch * len(batches) + step  # steps before this one
+                decay = min(recipe.ema_decay, 1 - (1 + done) ** (-2 / 3))
                 for name, tensor in model.state_dict().items():
                     if name not in average:
                         average[name] = tensor.clone()
                     elif tensor.is_floating_point():
-                        average[name].lerp_(tensor, 1 - recipe.ema_decay)
+                        average[name].lerp_(tensor, 1 - decay)
             loss_sum += loss.double().item() * len(labels)
             correct += int((logits.argmax(1) == labels).sum())
             seen += len(labels)
@@ -242,11 +244,11 @@ def test_smoothing_is_the_formula_with_and_without_mixing() -> None:
 
 
 def test_averaged_weights_are_what_is_evaluated(network: Make, data: ImageData) -> None:
-    recipe = _recipe({"ema_decay": 0.8})
+    recipe = _recipe({"ema_decay": 0.8, "epochs": 4})  # 12 steps: the decay rises to it, and holds
     batches = make_batches(data.train, data, recipe, _setup(recipe), 3, train=True)
     model = network()
     average = _slow_loop(model, batches, recipe, 3)[2]
-    state = _run(network, data, ema_decay=0.8)
+    state = _run(network, data, ema_decay=0.8, epochs=4)
     judged = state.evaluated.state_dict()
     for name, tensor in average.items():
         if name.endswith("num_batches_tracked"):
@@ -409,7 +411,7 @@ def test_compiling_goes_through_torch_compile_with_fixed_shapes(
     monkeypatch.setattr(torch, "compile", compile)
     recipe = _recipe({"epochs": 1, "compile": "on"})
     for compiled in (True, False):
-        setup = choose_setup(recipe, compiled=compiled)
+        setup = replace(choose_setup(recipe), compiled=compiled)
         list(train(prepare(network(), recipe, setup), data, recipe, setup, 0))
     # A graph for any size, made when the last batch comes, would make bits depend on a resume.
     assert asked == [{"dynamic": False, "disable": False}, {"dynamic": False, "disable": True}]

@@ -1,13 +1,18 @@
 """Recipes: fields to the letter, rates against PyTorch's and timm's, what is refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
 
+from blocklab.data.image_data import open_data
+from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
+from blocklab.training.batches import make_batches
 from blocklab.training.recipe import Recipe, load_recipe, recipe_names
 
 
@@ -38,6 +43,34 @@ def test_report_is_the_reports_section_three_to_the_letter() -> None:
         "test_every_epoch": True,
     }
     assert {name: getattr(recipe, name) for name in said} == said
+
+
+def test_the_reports_res2net_scripts_crop_and_normalise_otherwise() -> None:
+    base, res2net = load_recipe("report").model_dump(), load_recipe("report_res2net").model_dump()
+    changed = {name: value for name, value in res2net.items() if value != base[name]}
+    assert changed == {"crop_padding": 4, "normalize": "cifar10"}
+
+
+@pytest.mark.parametrize(
+    ("normalize", "mean", "std"),
+    [
+        ("half", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ("cifar10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ("dataset", None, None),
+    ],
+)
+def test_images_are_normalised_as_the_recipe_says(
+    normalize: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> None:
+    data = open_data(DataSpec.parse({"source": "digits", "train_images": 20, "test_images": 20}))
+    recipe = Recipe.parse({"normalize": normalize, "batch_size": 20})
+    place = {"device": torch.device("cpu"), "memory_format": torch.contiguous_format}
+    batches = make_batches(data.test, data, recipe, cast(Any, SimpleNamespace(**place)), 0, False)
+    images, _ = next(iter(batches.epoch(0)))
+    rows = data.test.images[data.test.indices]
+    pixels = torch.from_numpy(rows).permute(0, 3, 1, 2).double() / 255
+    by = torch.tensor([mean or data.mean, std or data.std]).double().view(2, 3, 1, 1)
+    torch.testing.assert_close(images.double(), (pixels - by[0]) / by[1], rtol=0, atol=1e-5)
 
 
 def test_strong_is_what_the_field_does() -> None:
@@ -135,6 +168,9 @@ def test_constant_stays() -> None:
         ({"lr": float("nan")}, "lr"),
         ({"lr": None}, "lr"),
         ({"ema_decay": 1.0}, "ema_decay"),
+        ({"cutout": True}, "cutout is a number, not true"),  # YAML's yes; it was 1 pixel
+        ({"lr": True}, "lr is a number, not true"),
+        ({"ema_decay": False}, "ema_decay is a number, not false"),
         ({"clip_grad_norm": 0}, "clip_grad_norm"),
         ({"schedule": "cosin"}, "schedule"),
         ({"memory_format": "channel_last"}, "'contiguous' or 'channels_last'"),
@@ -170,6 +206,18 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, message:
 
 
 def test_unknown_recipe_names_the_closest() -> None:
-    assert recipe_names() == ["quick", "report", "strong"]
+    assert recipe_names() == ["quick", "report", "report_res2net", "strong"]
     with pytest.raises(InputError, match="did you mean 'quick'"):
         load_recipe("quik")
+
+
+def test_an_average_longer_than_a_tenth_of_the_run_is_said() -> None:
+    recipe = load_recipe("quick", {"epochs": 24, "batch_size": 100, "ema_decay": 0.999})
+    assert recipe.steps(950) == 216
+    assert recipe.warning(950) == (
+        "ema_decay 0.999 averages over some 1,000 steps, more than a tenth of the run's 216; "
+        "0.954 or less suits it"
+    )
+    assert load_recipe("quick", {"ema_decay": 0.95}).warning(1_000_000) is None
+    assert load_recipe("quick").warning(10) is None
+    assert load_recipe("report", {"batch_size": 100}).steps(950) == 500  # the last batch of half

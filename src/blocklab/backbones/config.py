@@ -2,16 +2,17 @@
 
 from typing import Annotated, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import nn
 
 from blocklab.blocks.registry import BlockSpec, create_block, parse_block
 from blocklab.errors import InputError
+from blocklab.files import PlainModel
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
-class BackboneConfig(BaseModel):
+class BackboneConfig(PlainModel):
     """A backbone as data: its sizes and what fills its slots; all defaults filled in."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
 from blocklab.backbones.config import BackboneConfig, drop_path_rates
-from blocklab.blocks.activation import Activation, create_activation
-from blocklab.blocks.large_kernel_attention import OddInt
+from blocklab.blocks.activation import create_activation
+from blocklab.blocks.folding import fold
+from blocklab.blocks.option_types import Activation, OddInt
 from blocklab.blocks.registry import BlockSpec, create_block, parse_block
 from blocklab.blocks.reparam_large_kernel import ConvFFN
 from blocklab.errors import InputError
@@ -71,6 +72,10 @@ class _ConvNormAct(nn.Module):
         )
         self.bn = nn.BatchNorm2d(out_channels)
         self.act = create_activation(act, inplace=True)
+
+    def fold_norms(self) -> None:
+        """Fold BatchNorm into the convolution before it; for evaluation alone."""
+        fold(self, "conv", "bn")
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))

@@ -5,9 +5,11 @@ torchvision's ResNet, parameter names included. The stride of a bottleneck sits 
 convolution, as in torchvision's.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,15 +23,18 @@ from blocklab.backbones.config import (
     parse_staged,
     without_stages,
 )
-from blocklab.blocks.activation import Activation, create_activation
-from blocklab.blocks.convolution import Conv3x3
+from blocklab.blocks.activation import create_activation
+from blocklab.blocks.folding import fold
+from blocklab.blocks.option_types import Activation
+from blocklab.blocks.protocol import brings_norm_and_activation
 from blocklab.blocks.registry import BlockSpec, create_block, mixer_width
+from blocklab.files import PlainModel
 from blocklab.kernels.small_map import SmallMapConv2d
 
 _MAX_STAGES = 4
 
 
-class Stem(BaseModel):
+class Stem(PlainModel):
     """How the image enters.
 
     ``imagenet`` is a 7x7 convolution and a max pool, each of stride 2; ``deep`` three 3x3
@@ -121,69 +126,34 @@ def _shortcut(kind: str, in_channels: int, out_channels: int, stride: int) -> nn
     )
 
 
-def _create_mixer(spec: BlockSpec, told: dict[str, Any]) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Return a mixer and its norm and activation; one that brings its own gets identities."""
-    mixer = create_block("mixer", spec, **told)
-    if getattr(mixer, "has_norm_and_activation", False):
+_Layer = tuple[nn.Module, nn.Module, nn.Module]  # a convolution, its norm, its activation
+
+
+def _create_mixer(spec: BlockSpec, told: dict[str, Any], in_channels: int) -> _Layer:
+    """Build a mixer, which may bring its own norm and activation; it gets identities then."""
+    mixer = create_block("mixer", spec, in_channels=in_channels, **told)
+    if brings_norm_and_activation(mixer):
         return mixer, nn.Identity(), nn.Identity()
     act = create_activation(told["activation"], inplace=True)
     return mixer, nn.BatchNorm2d(told["out_channels"]), act
 
 
-class BasicBlock(nn.Module):
-    """Mixer, 3x3 convolution, sum: (B, C_in, H, W) -> (B, planes, H/s, W/s)."""
+class ResidualBlock(nn.Module):
+    """A branch, attention, sum: (B, C_in, H, W) -> (B, expansion * planes, H/s, W/s).
 
-    expansion = 1
+    A subclass builds and runs the branch: ``conv1`` and ``bn1`` up to the number of `layers`.
+    """
 
-    def __init__(
-        self,
-        in_channels: int,
-        planes: int,
-        stride: int,
-        first: bool,
-        mixer: BlockSpec,
-        attention: nn.Module | None,
-        activation: str,
-        downsample: str,
-        drop_path: float,
-    ) -> None:
-        super().__init__()
-        width = mixer_width(mixer, planes)
-        told = {
-            "in_channels": in_channels,
-            "out_channels": width,
-            "stride": stride,
-            "first_in_stage": first,
-            "activation": activation,
-        }
-        self.conv1, self.bn1, self.act1 = _create_mixer(mixer, told)
-        self.conv2 = SmallMapConv2d(width, planes, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.attention = attention
-        self.downsample = _shortcut(downsample, in_channels, planes, stride)
-        self.drop_path = DropPath(drop_path)
-        self.act = create_activation(activation, inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.act1(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        if self.attention is not None:
-            out = self.attention(out)
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return self.act(self.drop_path(out) + shortcut)
-
-
-class Bottleneck(nn.Module):
-    """1x1, mixer, 1x1, sum: (B, C_in, H, W) -> (B, 4 * planes, H/s, W/s)."""
-
-    expansion = 4
+    expansion: ClassVar[int]
+    layers: ClassVar[int]
 
     def __init__(
         self,
+        *,
         in_channels: int,
         planes: int,
         stride: int,
-        first: bool,
+        first_in_stage: bool,
         mixer: BlockSpec,
         attention: nn.Module | None,
         activation: str,
@@ -193,31 +163,87 @@ class Bottleneck(nn.Module):
         super().__init__()
         width, out_channels = mixer_width(mixer, planes), planes * self.expansion
         told = {
-            "in_channels": width,
             "out_channels": width,
             "stride": stride,
-            "first_in_stage": first,
+            "first_in_stage": first_in_stage,
             "activation": activation,
         }
-        self.conv1 = SmallMapConv2d(in_channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.act1 = create_activation(activation, inplace=True)
-        self.conv2, self.bn2, self.act2 = _create_mixer(mixer, told)
-        self.conv3 = SmallMapConv2d(width, out_channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
+        create_mixer = partial(_create_mixer, mixer, told)
+        self.build_branch((in_channels, width, out_channels), activation, create_mixer)
         self.attention = attention
         self.downsample = _shortcut(downsample, in_channels, out_channels, stride)
         self.drop_path = DropPath(drop_path)
         self.act = create_activation(activation, inplace=True)
 
+    def build_branch(
+        self, widths: tuple[int, int, int], activation: str, create_mixer: Callable[[int], _Layer]
+    ) -> None:
+        """Set the branch's parts, of `widths` where it begins, inside and where it ends.
+
+        `create_mixer` takes the channels that enter the mixer; the inner width leaves it.
+        """
+        raise NotImplementedError
+
+    def branch(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, expansion * planes, H/s, W/s)."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor) -> Tensor:
-        out = self.act1(self.bn1(self.conv1(x)))
-        out = self.act2(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
+        out = self.branch(x)
         if self.attention is not None:
             out = self.attention(out)
         shortcut = x if self.downsample is None else self.downsample(x)
         return self.act(self.drop_path(out) + shortcut)
+
+    def fold_norms(self) -> None:
+        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
+        for number in range(1, self.layers + 1):
+            fold(self, f"conv{number}", f"bn{number}")
+        if type(self.downsample) is nn.Sequential:  # (pool,) convolution, norm
+            last = len(self.downsample) - 1
+            fold(self.downsample, f"{last - 1}", f"{last}")
+
+
+class BasicBlock(ResidualBlock):
+    """Mixer, 3x3 convolution, sum."""
+
+    expansion = 1
+    layers = 2
+
+    def build_branch(
+        self, widths: tuple[int, int, int], activation: str, create_mixer: Callable[[int], _Layer]
+    ) -> None:
+        in_channels, width, out_channels = widths
+        self.conv1, self.bn1, self.act1 = create_mixer(in_channels)
+        self.conv2 = SmallMapConv2d(width, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+
+    def branch(self, x: Tensor) -> Tensor:
+        out = self.act1(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(out))
+
+
+class Bottleneck(ResidualBlock):
+    """1x1, mixer, 1x1, sum."""
+
+    expansion = 4
+    layers = 3
+
+    def build_branch(
+        self, widths: tuple[int, int, int], activation: str, create_mixer: Callable[[int], _Layer]
+    ) -> None:
+        in_channels, width, out_channels = widths
+        self.conv1 = SmallMapConv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.act1 = create_activation(activation, inplace=True)
+        self.conv2, self.bn2, self.act2 = create_mixer(width)
+        self.conv3 = SmallMapConv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+
+    def branch(self, x: Tensor) -> Tensor:
+        out = self.act1(self.bn1(self.conv1(x)))
+        out = self.act2(self.bn2(self.conv2(out)))
+        return self.bn3(self.conv3(out))
 
 
 class ResNet(Backbone):
@@ -229,7 +255,7 @@ class ResNet(Backbone):
     def __init__(self, config: ResNetConfig, num_classes: int = 1000, in_chans: int = 3) -> None:
         super().__init__(config, num_classes, in_chans)
         self._build_stem(config, in_chans)
-        block_class = BasicBlock if config.block == "basic" else Bottleneck
+        block_class: type[ResidualBlock] = BasicBlock if config.block == "basic" else Bottleneck
         rates = iter(drop_path_rates(config.drop_path_rate, sum(config.depths)))
         channels, reduction = config.widths[0], self.stem_stride
         widths, reductions = [], []
@@ -245,15 +271,15 @@ class ResNet(Backbone):
                 out_channels = planes * block_class.expansion
                 blocks.append(
                     block_class(
-                        channels,
-                        planes,
-                        stride,
-                        index == 0,
-                        mixer,
-                        create_staged_chain(config.attention, stage, out_channels),
-                        config.activation,
-                        config.downsample,
-                        next(rates),
+                        in_channels=channels,
+                        planes=planes,
+                        stride=stride,
+                        first_in_stage=index == 0,
+                        mixer=mixer,
+                        attention=create_staged_chain(config.attention, stage, out_channels),
+                        activation=config.activation,
+                        downsample=config.downsample,
+                        drop_path=next(rates),
                     )
                 )
                 channels, reduction = out_channels, reduction * stride
@@ -286,6 +312,15 @@ class ResNet(Backbone):
         small = config.stem.type == "cifar"
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, padding=1)
 
+    def fold_norms(self) -> None:
+        """Fold the stem's BatchNorms into the convolutions before them; for evaluation alone."""
+        if type(self.conv1) is nn.Sequential:
+            fold(self.conv1, "0", "1")
+            fold(self.conv1, "3", "4")
+            fold(self, "conv1.6", "bn1")
+        else:
+            fold(self, "conv1", "bn1")
+
     def forward_stem(self, x: Tensor) -> Tensor:
         return self.maxpool(self.act1(self.bn1(self.conv1(x))))
 
@@ -303,6 +338,3 @@ class ResNet(Backbone):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         blocks = r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"
         return {"stem": r"^conv1|bn1|maxpool", "blocks": blocks}
-
-
-__all__ = ["BasicBlock", "Bottleneck", "Conv3x3", "ResNet", "ResNetConfig", "Stem"]

@@ -14,7 +14,18 @@ from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
 from blocklab.backbones.config import BackboneConfig, drop_path_rates
-from blocklab.blocks.activation import Activation, create_activation
+from blocklab.blocks.activation import create_activation
+from blocklab.blocks.folding import (
+    fold,
+    fold_before,
+    is_plain_convolution,
+    is_plain_norm,
+    is_pointwise,
+    scale_and_shift,
+    set_convolution,
+)
+from blocklab.blocks.option_types import Activation
+from blocklab.blocks.protocol import width_of
 from blocklab.blocks.registry import BlockSpec, create_block, parse_block
 from blocklab.kernels.small_map import SmallMapConv2d
 
@@ -72,6 +83,10 @@ class PatchEmbed(nn.Module):
         self.proj = SmallMapConv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2)
         self.norm = nn.BatchNorm2d(out_channels)
 
+    def fold_norms(self) -> None:
+        """Fold BatchNorm into the convolution before it; for evaluation alone."""
+        fold(self, "proj", "norm")
+
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.proj(x))
 
@@ -86,7 +101,7 @@ class Attention(nn.Module):
         self.spatial_gating_unit = create_block(
             _MIXER_KINDS, mixer, channels=channels, drop_path=drop_path
         )
-        widened = getattr(self.spatial_gating_unit, "out_channels", channels)
+        widened = width_of(self.spatial_gating_unit, channels)
         self.proj_2 = SmallMapConv2d(widened, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,7 +116,7 @@ class FFN(nn.Module):
         self.fc1 = SmallMapConv2d(channels, hidden, 1)
         self.dwconv = create_block("ffn_mixer", mixer, channels=hidden, activation=activation)
         self.act = create_activation(activation)
-        self.fc2 = SmallMapConv2d(getattr(self.dwconv, "out_channels", hidden), channels, 1)
+        self.fc2 = SmallMapConv2d(width_of(self.dwconv, hidden), channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.dwconv(self.fc1(x))))
@@ -124,6 +139,58 @@ class Block(nn.Module):
         scale_1, scale_2 = self.layer_scale_1[:, None, None], self.layer_scale_2[:, None, None]
         x = x + self.drop_path(scale_1 * self.attn(self.norm1(x)))
         return x + self.drop_path(scale_2 * self.mlp(self.norm2(x)))
+
+    def fold_norms(self) -> "_FoldedBlock | None":
+        """Fold both norms and both layer scales; return what takes this block's place.
+
+        Where something stands in the way, all stays as it is.
+        """
+        attention, feed_forward = self.attn, self.mlp
+        foldable = (
+            type(attention) is Attention
+            and type(feed_forward) is FFN
+            and all(is_plain_norm(norm) for norm in (self.norm1, self.norm2))
+            and all(is_pointwise(part) for part in (attention.proj_1, feed_forward.fc1))
+            and all(is_plain_convolution(part) for part in (attention.proj_2, feed_forward.fc2))
+        )
+        if not foldable:
+            return None
+        scale, shift = scale_and_shift(self.norm1)
+        first, second = self.layer_scale_1.double(), self.layer_scale_2.double()
+        skip = (1 + first * scale)[:, None, None].to(self.layer_scale_1.dtype)
+        fold_before(self, "norm1", "attn.proj_1")
+        fold_before(self, "norm2", "mlp.fc1")
+        _scale_outputs(attention.proj_2, first, shift)
+        _scale_outputs(feed_forward.fc2, second, torch.zeros_like(shift))
+        return _FoldedBlock(attention, feed_forward, skip)
+
+
+def _scale_outputs(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> None:
+    """Let a convolution give scale * (what it gives + shift)."""
+    bias = shift if conv.bias is None else conv.bias.double() + shift
+    set_convolution(conv, conv.weight.double() * scale[:, None, None, None], bias * scale)
+
+
+class _FoldedBlock(nn.Module):
+    """A `Block` with both norms and both layer scales in its 1x1 convolutions: same outputs.
+
+    The attention's shortcut passes the norm, too: x + s (bn(x) + f(bn(x))) is, a channel at a
+    time, ``skip`` * x + f'(x) with skip = 1 + s * the norm's scale.
+    """
+
+    skip: Tensor
+
+    def __init__(self, attention: Attention, feed_forward: FFN, skip: Tensor) -> None:
+        super().__init__()
+        self.attn = attention
+        self.mlp = feed_forward
+        self.register_buffer("skip", skip)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attention = self.attn
+        gated = attention.spatial_gating_unit(attention.activation(attention.proj_1(x)))
+        x = torch.addcmul(attention.proj_2(gated), x, self.skip)
+        return x + self.mlp(x)
 
 
 class VAN(Backbone):

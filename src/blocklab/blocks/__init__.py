@@ -3,7 +3,7 @@
 Importing the room registers the blocks that are shipped.
 """
 
-from blocklab.blocks import (
+from blocklab.blocks import (  # noqa: F401 - run, they register what they define
     combine,
     convolution,
     coordinate_attention,
@@ -15,16 +15,3 @@ from blocklab.blocks import (
     squeeze_excitation,
     triplet_attention,
 )
-
-__all__ = [
-    "combine",
-    "convolution",
-    "coordinate_attention",
-    "global_context",
-    "hierarchical_split",
-    "large_kernel_attention",
-    "reparam_large_kernel",
-    "selective_kernel",
-    "squeeze_excitation",
-    "triplet_attention",
-]

@@ -1,8 +1,5 @@
 """Activations by name."""
 
-from typing import Annotated
-
-from pydantic import AfterValidator
 from torch import nn
 
 from blocklab.errors import InputError, did_you_mean
@@ -35,10 +32,6 @@ def check_activation(name: str) -> str:
             f"Activations: {', '.join(ACTIVATIONS)}"
         )
     return name
-
-
-# The type of an option that names an activation.
-Activation = Annotated[str, AfterValidator(check_activation)]
 
 
 def create_activation(name: str, inplace: bool = False) -> nn.Module:

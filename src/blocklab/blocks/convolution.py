@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from blocklab.blocks.large_kernel_attention import OddInt
+from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
-from blocklab.kernels.depthwise import depthwise
+from blocklab.kernels.depthwise import DepthwiseConv2d
 from blocklab.kernels.small_map import SmallMapConv2d
 
 
@@ -26,7 +26,7 @@ class Depthwise3x3(nn.Module):
 
     def __init__(self, channels: int, *, kernel: OddInt = 3) -> None:
         super().__init__()
-        self.dwconv = depthwise(channels, kernel)
+        self.dwconv = DepthwiseConv2d(channels, kernel)
         self.out_channels = channels
 
     def forward(self, x: Tensor) -> Tensor:

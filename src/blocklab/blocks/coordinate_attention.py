@@ -6,9 +6,8 @@ from torch import Tensor, nn
 
 from blocklab.blocks.folding import fold
 from blocklab.blocks.registry import register_block
-from blocklab.kernels.crossed_gates import crossed_gates
-from blocklab.kernels.means import mean_over
-from blocklab.kernels.recording import is_recorded
+from blocklab.kernels.gates import crossed_gates
+from blocklab.kernels.pooling import mean_over
 
 
 @register_block("coordinate")
@@ -45,6 +44,4 @@ class CoordinateAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         row_gate, column_gate = self.gates(x)
-        if is_recorded(x):
-            return x * row_gate * column_gate
         return crossed_gates(x, row_gate, column_gate)

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from blocklab.kernels.depthwise import DepthwiseConv2d
+from blocklab.kernels.plane_convolution import PlaneConv2d
 from blocklab.kernels.small_map import SmallMapConv2d
 
-_FORWARDS = (nn.Conv2d.forward, DepthwiseConv2d.forward, SmallMapConv2d.forward)
+_FORWARDS = tuple(
+    kind.forward for kind in (nn.Conv2d, DepthwiseConv2d, PlaneConv2d, SmallMapConv2d)
+)
 
 
 def fold(parent: nn.Module, convolution: str, norm: str) -> bool:

@@ -6,11 +6,11 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from blocklab.blocks.activation import Activation, create_activation
+from blocklab.blocks.activation import create_activation
 from blocklab.blocks.folding import fold
+from blocklab.blocks.option_types import Activation
 from blocklab.blocks.registry import (
     AttentionChain,
-    BlockSpec,
     create_chain,
     parse_chain,
     register_block,
@@ -102,8 +102,9 @@ class HierarchicalSplitBottleneck(nn.Module):
     """A whole Res2Net bottleneck inside VAN's FFN: (B, C, H, W) -> (B, 4C, H, W).
 
     1x1 to scale * width channels, the hierarchical split, 1x1 to ``expansion`` * C, and a
-    projection shortcut. Not of a paper: a change to VAN's FFN, whose depth-wise 3x3 convolution it
-    replaces.
+    projection shortcut. Its groups are chained, y_i = K_i(x_i + y_{i-1}), and the last one passes:
+    no block of a VAN shrinks its map, so none is a stage's first in Res2Net's sense. Not of a
+    paper: a change to VAN's FFN, whose depth-wise 3x3 convolution it replaces.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class HierarchicalSplitBottleneck(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.act = create_activation(inner_activation)
         self.conv2 = HierarchicalSplit(
-            width, width, 1, True, inner_activation, scale=scale, base_width=base_width
+            width, width, 1, False, inner_activation, scale=scale, base_width=base_width
         )
         self.conv3 = SmallMapConv2d(width, self.out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(self.out_channels)
@@ -140,6 +141,3 @@ class HierarchicalSplitBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv2(self.act(self.bn1(self.conv1(x))))
         return self.act(self.bn3(self.conv3(out)) + self.downsample(x))
-
-
-__all__ = ["BlockSpec", "HierarchicalSplit", "HierarchicalSplitBottleneck", "split_width"]

@@ -1,31 +1,16 @@
 """Large Kernel Attention. Guo, Lu, Liu, Cheng and Hu, CVMJ 2023, arXiv:2202.09741, section 3.1."""
 
-from typing import Annotated
-
 import torch
-from pydantic import AfterValidator, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from blocklab.blocks.activation import Activation, create_activation
+from blocklab.blocks.activation import create_activation
 from blocklab.blocks.folding import fold
+from blocklab.blocks.option_types import Activation, OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
-from blocklab.kernels.depthwise import depthwise
+from blocklab.kernels.depthwise import DepthwiseConv2d
 from blocklab.kernels.small_map import SmallMapConv2d
-
-
-def check_odd(kernel: int) -> int:
-    """Return a kernel's size if it is odd and positive, so that padding keeps the map's size.
-
-    Raises:
-        InputError: if it is not.
-    """
-    if kernel < 1 or kernel % 2 == 0:
-        raise InputError(f"a kernel's size must be odd and positive, not {kernel}")
-    return kernel
-
-
-OddInt = Annotated[int, AfterValidator(check_odd)]
 
 
 @register_block("large_kernel_attention")
@@ -49,8 +34,8 @@ class LargeKernelAttention(nn.Module):
         inner_activation: Activation | None = None,
     ) -> None:
         super().__init__()
-        self.conv0 = depthwise(channels, local_kernel)
-        self.conv_spatial = depthwise(channels, kernel, dilation)
+        self.conv0 = DepthwiseConv2d(channels, local_kernel)
+        self.conv_spatial = DepthwiseConv2d(channels, kernel, dilation)
         self.conv1 = SmallMapConv2d(channels, channels, 1)
         self.bn0 = nn.BatchNorm2d(channels) if norm else nn.Identity()
         self.bn_spatial = nn.BatchNorm2d(channels) if norm else nn.Identity()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blocklab.blocks.registry import BlockInfo, registering
-from blocklab.errors import BlocklabError, InputError
+from blocklab.errors import BlocklabError, InputError, error_line
 
 DIGITS = 12  # of a file's SHA-256
 
@@ -73,10 +73,9 @@ def plugin_errors() -> Iterator[None]:
         if not _LOADED:
             raise
         files = " ".join(f"`blocklab check {file.name}`" for file in _LOADED)
-        said = " ".join(str(error).split())
         raise InputError(
-            f"the network does not run: {type(error).__name__}: {said}; {files} tells whether a "
-            "block of yours is why"
+            f"the network does not run: {error_line(error)}; {files} tells whether a block of "
+            "yours is why"
         ) from error
 
 
@@ -118,9 +117,9 @@ def _one_line(file: Path, error: BaseException) -> str:
         for frame, line in traceback.walk_tb(error.__traceback__)
         if frame.f_code.co_filename == str(file)
     ]
-    said = " ".join(str(error).split())
+    message = error_line(error)
     if isinstance(error, SyntaxError):
-        lines, said = [error.lineno or 0], f"{error.msg}; mend it"
+        lines, message = [error.lineno or 0], f"{error.msg}; mend it"
     elif not isinstance(error, BlocklabError):
-        said = f"{type(error).__name__}: {said}; `python {file.name}` shows more"
-    return f"{file}, line {lines[-1]}: {said}" if lines and lines[-1] else f"{file}: {said}"
+        message = f"{message}; `python {file.name}` shows more"
+    return f"{file}, line {lines[-1]}: {message}" if lines and lines[-1] else f"{file}: {message}"

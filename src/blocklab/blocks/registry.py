@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -26,8 +26,9 @@ from pydantic import (
 from pydantic_core import PydanticSerializationError
 from torch import nn
 
-from blocklab.blocks.activation import Activation
-from blocklab.errors import BlocklabError, InputError, did_you_mean, one_line
+from blocklab.blocks.protocol import inner_width
+from blocklab.errors import BlocklabError, InputError, did_you_mean, error_line, one_line
+from blocklab.files import PlainModel
 
 BlockSpec = dict[str, Any]
 
@@ -44,7 +45,7 @@ SLOT_PARAMETERS: dict[str, tuple[str, ...]] = {
 _BlockClass = TypeVar("_BlockClass", bound=type[nn.Module])
 
 
-class _Options(BaseModel):
+class _Options(PlainModel):
     model_config = ConfigDict(extra="forbid", strict=False, arbitrary_types_allowed=True)
 
 
@@ -162,7 +163,7 @@ def _options_model(name: str, options: dict[str, Any]) -> type[BaseModel]:
     except (PydanticUserError, PydanticSerializationError) as error:
         raise InputError(
             f"the options of block '{name}' are to be numbers, words or lists of them: "
-            f"{str(error).splitlines()[0]}"
+            f"{error_line(error)}"
         ) from None
     return model
 
@@ -250,15 +251,20 @@ def create_block(kinds: str | tuple[str, ...], spec: BlockSpec | str, **told: An
     info = block_info(kinds, spec["type"])
     options = {key: value for key, value in spec.items() if key != "type"}
     given = {name: told[name] for name in info.slot_parameters}
-    try:
+    with _faults_of(info, given):
         return info.cls(**given, **options)
+
+
+@contextmanager
+def _faults_of(info: BlockInfo, told: Mapping[str, Any]) -> Iterator[None]:
+    """Say of an error in a user's block which block it is, and what it was told."""
+    try:
+        yield
     except Exception as error:
         if info.digest is None or isinstance(error, BlocklabError):
             raise
-        said = " ".join(str(error).split())
         raise InputError(
-            f"{info.kind} '{info.name}' cannot be built with {given}: "
-            f"{type(error).__name__}: {said}"
+            f"{info.kind} '{info.name}' cannot be built with {told}: {error_line(error)}"
         ) from error
 
 
@@ -271,12 +277,15 @@ def create_chain(specs: list[BlockSpec], channels: int) -> nn.Module:
 
 
 def mixer_width(spec: BlockSpec, planes: int) -> int:
-    """How wide a mixer wants the inside of a block of `planes` channels (default: as it is)."""
-    cls = block_info("mixer", spec["type"]).cls
-    width = getattr(cls, "inner_width", None)
-    if width is None:
-        return planes
-    return cast(int, width(planes, **{k: v for k, v in spec.items() if k != "type"}))
+    """How wide a mixer wants the inside of a block of `planes` channels (default: as it is).
+
+    Raises:
+        InputError: if it says no number of channels.
+    """
+    info = block_info("mixer", spec["type"])
+    with _faults_of(info, {"planes": planes}):
+        options = {key: value for key, value in spec.items() if key != "type"}
+        return inner_width(info.cls, planes, options)
 
 
-__all__ = ["Activation", "AttentionChain", "BlockInfo", "BlockSpec", "register_block"]
+__all__ = ["AttentionChain", "BlockInfo", "BlockSpec", "register_block"]

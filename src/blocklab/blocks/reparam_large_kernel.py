@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocklab.blocks.folding import fold, fold_before
-from blocklab.blocks.large_kernel_attention import OddInt
+from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
-from blocklab.kernels.depthwise import depthwise
+from blocklab.kernels.depthwise import DepthwiseConv2d
 from blocklab.kernels.small_map import SmallMapConv2d
 
 
@@ -52,10 +52,10 @@ class ReparamLargeKernelConv(nn.Module):
                 f"small_kernel {small_kernel} is larger than the kernel {kernel}; "
                 "choose a smaller one or none"
             )
-        self.lkb_origin: _ConvNorm | None = _ConvNorm(depthwise(channels, kernel, bias=False))
+        self.lkb_origin: _ConvNorm | None = _ConvNorm(DepthwiseConv2d(channels, kernel, bias=False))
         self.small_conv: _ConvNorm | None = None
         if small_kernel is not None:
-            self.small_conv = _ConvNorm(depthwise(channels, small_kernel, bias=False))
+            self.small_conv = _ConvNorm(DepthwiseConv2d(channels, small_kernel, bias=False))
         self.lkb_reparam: nn.Conv2d | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class ReparamLargeKernelConv(nn.Module):
             small, small_bias = self.small_conv.folded()
             margin = (kernel.shape[2] - small.shape[2]) // 2
             kernel, bias = kernel + F.pad(small, [margin] * 4), bias + small_bias
-        merged = depthwise(origin.out_channels, origin.kernel_size[0]).to(kernel)
+        merged = DepthwiseConv2d(origin.out_channels, origin.kernel_size[0]).to(kernel)
         merged.weight.copy_(kernel)
         merged.bias.copy_(bias)  # type: ignore[union-attr]
         self.lkb_reparam, self.lkb_origin, self.small_conv = merged, None, None
@@ -114,13 +114,38 @@ class RepLKBlock(nn.Module):
         out = F.relu(self.pw1(self.prelkb_bn(x)))
         return x + self.drop_path(self.pw2(F.relu(self.large_kernel(out))))
 
-    def merge(self) -> None:
-        """Merge the kernels, as `ReparamLargeKernelConv.merge`."""
-        self.large_kernel.merge()
-
     def fold_norms(self) -> None:
         """Fold the first BatchNorm into the 1x1 convolution after it; for evaluation alone."""
         fold_before(self, "prelkb_bn", "pw1.conv")
+
+
+@register_block("plain_large_kernel", kind="token_mixer")
+class PlainLargeKernelBlock(RepLKBlock):
+    """`RepLKBlock` with one large kernel with bias from the start: (B, C, H, W) -> same.
+
+    x + drop_path(BN(conv1x1(relu(conv_kxk(relu(BN(conv1x1(BN(x))))))))): no small kernel and no
+    BatchNorm on the large one, which is what `RepLKBlock` becomes when it is merged; the names are
+    those too. Not of the paper, which trains the re-parameterised form.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        drop_path: float,
+        *,
+        kernel: OddInt = 31,
+        width: PositiveFloat = 1.0,
+        drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | None = None,
+    ) -> None:
+        super().__init__(
+            channels,
+            drop_path,
+            kernel=kernel,
+            small_kernel=None,
+            width=width,
+            drop_path_rate=drop_path_rate,
+        )
+        self.large_kernel.merge()
 
 
 class ConvFFN(nn.Module):

@@ -10,8 +10,8 @@ from blocklab.blocks.activation import create_activation
 from blocklab.blocks.folding import fold
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
-from blocklab.kernels.depthwise import depthwise
-from blocklab.kernels.means import mean_over
+from blocklab.kernels.depthwise import DepthwiseConv2d
+from blocklab.kernels.pooling import mean_over
 from blocklab.kernels.small_map import SmallMapConv2d
 
 
@@ -23,7 +23,7 @@ class _ConvNormAct(nn.Module):
         if stride == 1 and groups == in_channels == out_channels:
             # Not only faster: in bf16 and channels_last, oneDNN gives the weights of 16 dilated
             # depth-wise kernels gradients that are not numbers (seen with PyTorch 2.14).
-            self.conv: nn.Conv2d = depthwise(out_channels, 3, dilation, bias=False)
+            self.conv: nn.Conv2d = DepthwiseConv2d(out_channels, 3, dilation, bias=False)
         else:
             self.conv = nn.Conv2d(
                 in_channels, out_channels, 3, stride, dilation, dilation, groups, bias=False

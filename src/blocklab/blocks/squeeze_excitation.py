@@ -5,9 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocklab.blocks.registry import register_block
-from blocklab.kernels.gated_product import gated_product
-from blocklab.kernels.means import mean_over
-from blocklab.kernels.recording import is_recorded
+from blocklab.kernels.gates import gated_product
+from blocklab.kernels.pooling import mean_over
 from blocklab.kernels.small_map import SmallMapConv2d
 
 
@@ -29,4 +28,4 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         squeezed = mean_over(x, 2, 3)  # (B, C, 1, 1)
         gate = self.fc2(F.relu(self.fc1(squeezed))).sigmoid()
-        return x * gate if is_recorded(x) else gated_product(x, [gate])
+        return gated_product(x, [gate])

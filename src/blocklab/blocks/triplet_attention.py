@@ -6,17 +6,17 @@ import torch
 from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from blocklab.blocks.activation import Activation, create_activation
+from blocklab.blocks.activation import check_activation, create_activation
 from blocklab.blocks.coordinate_attention import CoordinateAttention
 from blocklab.blocks.folding import fold
-from blocklab.blocks.large_kernel_attention import LargeKernelAttention, OddInt
+from blocklab.blocks.large_kernel_attention import LargeKernelAttention
+from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
-from blocklab.kernels.axis_pooling import Statistic, axis_pool, unpooled
-from blocklab.kernels.banded_convolution import banded_conv2d
-from blocklab.kernels.depthwise import depthwise
-from blocklab.kernels.gated_product import gated_product
-from blocklab.kernels.recording import is_recorded
+from blocklab.kernels.depthwise import DepthwiseConv2d
+from blocklab.kernels.gates import gated_product
+from blocklab.kernels.plane_convolution import PlaneConv2d
+from blocklab.kernels.pooling import Statistic, axis_pool, unpooled
 
 
 def _check_statistics(statistics: tuple[Statistic, ...]) -> tuple[Statistic, ...]:
@@ -29,32 +29,42 @@ def _check_statistics(statistics: tuple[Statistic, ...]) -> tuple[Statistic, ...
 
 Statistics = Annotated[tuple[Statistic, ...], AfterValidator(_check_statistics)]
 
+AFTER_NORM = "_after_norm"
 
-def pool(x: Tensor, dim: int, statistics: tuple[Statistic, ...]) -> Tensor:
-    """Z-pool: reduce one axis to its statistics, stacked as channels.
 
-    (B, C, H, W) and ``dim`` 1, 2 or 3 -> (B, statistics, the two other axes in their order). The
-    order of ``median`` is PyTorch's: the lower of the two middle values.
+def _check_inner_activation(name: str) -> str:
+    check_activation(name.removesuffix(AFTER_NORM))
+    return name
+
+
+# An activation's name; with the ending it follows BatchNorm instead of the convolution.
+InnerActivation = Annotated[str, AfterValidator(_check_inner_activation)]
+
+
+def check_batch(x: Tensor) -> None:
+    """Refuse a batch of one, whose softmax over the batch is 1 everywhere.
+
+    Raises:
+        InputError: if it is one.
     """
-    pooled = []
-    for statistic in statistics:
-        if statistic == "max":
-            pooled.append(x.max(dim).values)  # amax's backward pass is several times slower
-        elif statistic == "avg":
-            pooled.append(x.mean(dim))
-        elif statistic == "median":
-            pooled.append(x.median(dim).values)
-        else:
-            pooled.append(torch.linalg.vector_norm(x, 1 if statistic == "l1" else 2, dim))
-    return torch.stack(pooled, 1)
+    if x.shape[0] == 1:
+        raise InputError(
+            "a softmax over the batch makes every gate of a batch of one 1; give two images or "
+            "more, with a batch size that leaves no single last image"
+        )
+
+
+torch.fx.wrap("check_batch")  # a symbolic trace calls it and does not look inside
 
 
 class _Convolution(nn.Module):
-    """k x k convolution to one channel, perhaps an activation, BatchNorm."""
+    """k x k convolution of a plane to one channel, perhaps an activation, BatchNorm."""
 
-    def __init__(self, statistics: int, kernel: int, inner_activation: str | None) -> None:
+    def __init__(
+        self, statistics: int, kernel: int, inner_activation: str | None, swapped: bool
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(statistics, 1, kernel, padding=kernel // 2, bias=False)
+        self.conv = PlaneConv2d(statistics, kernel, swapped)
         self.act = create_activation(inner_activation) if inner_activation else nn.Identity()
         self.bn = nn.BatchNorm2d(1, momentum=0.01)
 
@@ -63,27 +73,28 @@ class _Convolution(nn.Module):
         if isinstance(self.act, nn.Identity):
             fold(self, "conv", "bn")
 
-    def forward(self, x: Tensor, transposed: bool) -> Tensor:
-        if is_recorded(x):
-            x = x.mT if transposed else x
-            scores = self.bn(self.act(self.conv(x)))
-            return scores.mT if transposed else scores
-        weight = self.conv.weight.mT if transposed else self.conv.weight
-        return self.bn(self.act(banded_conv2d(x, weight, self.conv.bias)))
+    def forward(self, plane: Tensor) -> Tensor:
+        return self.bn(self.act(self.conv(plane)))
 
 
 class _PoolBranch(nn.Module):
-    """The scores of one pooled plane; the parent makes gates of them.
+    """The scores of a pooled plane, which the parent makes gates: (B, S, P, Q) -> (B, 1, P, Q).
 
-    ``transposed`` planes come with the kernel's axes swapped, and leave so.
+    A plane may come with its axes `swapped` against the authors' kernel.
     """
 
-    def __init__(self, statistics: int, kernel: int, inner_activation: str | None) -> None:
+    def __init__(
+        self, statistics: int, kernel: int, inner_activation: str | None, swapped: bool = False
+    ) -> None:
         super().__init__()
-        self.conv = _Convolution(statistics, kernel, inner_activation)
+        before, after = inner_activation, "identity"
+        if before is not None and before.endswith(AFTER_NORM):
+            before, after = None, before.removesuffix(AFTER_NORM)
+        self.conv = _Convolution(statistics, kernel, before, swapped)
+        self.act = create_activation(after)
 
-    def forward(self, pooled: Tensor, transposed: bool = False) -> Tensor:
-        return self.conv(pooled, transposed)
+    def forward(self, plane: Tensor) -> Tensor:
+        return self.act(self.conv(plane))
 
 
 class _LargeKernelBranch(nn.Module):
@@ -92,8 +103,8 @@ class _LargeKernelBranch(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, 1, 1)
-        self.conv0 = depthwise(1, 5)
-        self.conv_spatial = depthwise(1, 7, dilation=3)
+        self.conv0 = DepthwiseConv2d(1, 5)
+        self.conv_spatial = DepthwiseConv2d(1, 7, dilation=3)
         self.bn = nn.BatchNorm2d(1, momentum=0.01)
 
     def fold_norms(self) -> None:
@@ -115,11 +126,16 @@ class TripletAttention(nn.Module):
     is broadcast along the axis that was pooled. BatchNorm's momentum is the authors' 0.01.
 
     Options beyond the paper: the ``statistics``; ``inner_activation`` between convolution and
-    BatchNorm; the ``gate`` function (softmax runs over all points of the plane, whose gates then
-    sum to 1); and ``spatial``, what stands in the H x W branch: ``zpool`` (the paper's),
-    ``coordinate`` (Coordinate Attention with reduction 16), ``large_kernel`` (1x1 to one channel,
-    5x5, 7x7 dilated by 3, BatchNorm, gate) or ``full_large_kernel`` (Large Kernel Attention of all
-    channels, which gates without BatchNorm or gate function).
+    BatchNorm, or after BatchNorm where its name ends so (``celu_after_norm``); the ``gate``
+    function (softmax runs over all points of the plane, whose gates then sum to 1); and
+    ``spatial``, what stands in the H x W branch: ``zpool`` (the paper's), ``coordinate``
+    (Coordinate Attention with reduction 16), ``large_kernel`` (1x1 to one channel, 5x5, 7x7 dilated
+    by 3, BatchNorm, gate) or ``full_large_kernel`` (Large Kernel Attention of all channels, which
+    gates without BatchNorm or gate function).
+
+    The gate ``softmax_over_batch`` is a softmax at each point of the plane over the images of the
+    batch: what one image gets depends on the others, in evaluation too, and a batch of one is
+    refused, as its gates would all be 1.
     """
 
     def __init__(
@@ -128,16 +144,17 @@ class TripletAttention(nn.Module):
         *,
         statistics: Statistics = ("max", "avg"),
         kernel: OddInt = 7,
-        inner_activation: Activation | None = None,
-        gate: Literal["sigmoid", "tanh", "softmax"] = "sigmoid",
+        inner_activation: InnerActivation | None = None,
+        gate: Literal["sigmoid", "tanh", "softmax", "softmax_over_batch"] = "sigmoid",
         spatial: Literal["zpool", "coordinate", "large_kernel", "full_large_kernel"] = "zpool",
     ) -> None:
         super().__init__()
         self.statistics = tuple(statistics)
         self.gate = gate
+        self.mixes_samples = "softmax over the batch" if gate == "softmax_over_batch" else ""
         self.spatial = spatial
         count = len(self.statistics)
-        self.cw = _PoolBranch(count, kernel, inner_activation)
+        self.cw = _PoolBranch(count, kernel, inner_activation, swapped=True)
         self.hc = _PoolBranch(count, kernel, inner_activation)
         if spatial == "zpool":
             self.hw: nn.Module = _PoolBranch(count, kernel, inner_activation)
@@ -153,26 +170,23 @@ class TripletAttention(nn.Module):
             return scores.sigmoid()
         if self.gate == "tanh":
             return scores.tanh()
+        if self.gate == "softmax_over_batch":
+            return scores.softmax(0)
         return scores.flatten(1).softmax(1).view_as(scores)
 
     def forward(self, x: Tensor) -> Tensor:
-        dims = (2, 3, 1) if self.spatial == "zpool" else (2, 3)
-        recorded = is_recorded(x)
-        if recorded:
-            pooled = [pool(x, dim, self.statistics) for dim in dims]
-            pooled[0], pooled[1] = pooled[0].mT, pooled[1].mT
-        else:
-            x, pooled = axis_pool(x, dims, self.statistics)
-        cw = unpooled(self._gate(self.cw(pooled[0], True)).squeeze(1), 2)  # (B, C, 1, W)
-        hc = unpooled(self._gate(self.hc(pooled[1])).squeeze(1), 3)  # (B, C, H, 1)
-        gates = [cw, hc]
+        if self.mixes_samples:
+            check_batch(x)
+        axes = (2, 3, 1) if self.spatial == "zpool" else (2, 3)
+        x, (cw, hc, *hw) = axis_pool(x, axes, self.statistics)
+        gates = [
+            unpooled(self._gate(self.cw(cw)), 2),  # (B, C, 1, W)
+            unpooled(self._gate(self.hc(hc)), 3),  # (B, C, H, 1)
+        ]
         if isinstance(self.hw, CoordinateAttention):
             row_gate, column_gate = self.hw.gates(x)
             gates.append(row_gate * column_gate)  # (B, C, H, W)
         elif self.spatial != "full_large_kernel":
-            gates.append(self._gate(self.hw(pooled[2] if self.spatial == "zpool" else x)))
-        if recorded:
-            y = x * (sum(gates[1:], gates[0]) / 3)
-        else:
-            y = gated_product(x, gates, factor=1 / 3)
+            gates.append(self._gate(self.hw(hw[0] if hw else x)))  # (B, 1, H, W)
+        y = gated_product(x, gates, divisor=3)  # three branches, also where two of them gate
         return y + self.hw(x) / 3 if self.spatial == "full_large_kernel" else y

@@ -1,24 +1,22 @@
 """The command line's frame: its commands, how it ends, and what an error looks like.
 
+A command imports what it computes with when it runs, so that help, names and refusals of what was
+typed do not wait for PyTorch.
+
 Exit status 0: done. 1: something failed midway. 2: wrong input. An error is one line on stderr.
 """
 
 import importlib
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from blocklab.errors import BlocklabError
+from blocklab.errors import BlocklabError, error_line
 
-app = typer.Typer(
-    name="blocklab",
-    help="Name a convolutional backbone, fill its slots with blocks, and learn what that buys.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
 # The module of each command, which adds it to `app`; in the order in which help lists them.
 COMMANDS = {
     "quickstart": "quickstart",
@@ -33,7 +31,23 @@ COMMANDS = {
     "export": "runs",
     "bench": "bench",
     "check": "check",
+    "studies": "shipped",
+    "recipes": "shipped",
 }
+
+
+class _InOrder(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for name in COMMANDS if name in self.commands]
+
+
+app = typer.Typer(
+    name="blocklab",
+    cls=_InOrder,
+    help="Name a convolutional backbone, fill its slots with blocks, and learn what that buys.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -77,9 +91,8 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get("BLOCKLAB_TRACEBACK"):
             raise
-        said = " ".join(str(error).split())
         return _say(
-            f"{type(error).__name__}: {said} (a fault of blocklab's: please report it with what "
+            f"{error_line(error)} (a fault of blocklab's: please report it with what "
             "BLOCKLAB_TRACEBACK=1 shows)",
             1,
         )

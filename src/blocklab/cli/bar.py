@@ -55,3 +55,7 @@ class TrainingBar:
             if record.get(key) is not None:
                 said.append(f"{name} {record[key]:,.{digits}f}")
         self.console.print("  ".join(said), highlight=False)
+
+    def note(self, text: str) -> None:
+        """Say what the run's user should know."""
+        self.console.print(f"[yellow]note[/yellow]  {escape(text)}", highlight=False)

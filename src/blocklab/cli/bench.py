@@ -7,7 +7,6 @@ import typer
 from blocklab.cli.app import app
 from blocklab.cli.options import Json, Plugins, load_plugins
 from blocklab.cli.output import print_json, print_table
-from blocklab.measure.speed import bench as bench_model
 
 
 @app.command()
@@ -19,6 +18,8 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure training and inference speed and memory: layouts, precisions, deployed or not."""
+    from blocklab.measure.speed import bench as bench_model
+
     load_plugins(plugin)
     report = bench_model(model, input_size=input_size, batch_size=batch_size)
     if json:

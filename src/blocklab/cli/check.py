@@ -1,18 +1,19 @@
 """``blocklab check``: the block contract on a user's own blocks."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from blocklab.blocks.plugins import load_plugin
 from blocklab.cli.app import app
-from blocklab.cli.options import Json
+from blocklab.cli.options import Json, load_blocks
 from blocklab.cli.output import output_console, print_json
-from blocklab.contract.report_card import ReportCard, check_block
+
+if TYPE_CHECKING:
+    from blocklab.contract.report_card import ReportCard
 
 _STYLES = {"passed": "green", "failed": "bold red", "not applicable": "dim"}
 
@@ -32,7 +33,9 @@ def check(
     json: Json = False,
 ) -> int:
     """Try what a network and a study ask of a block, on each one that a file registers."""
-    blocks = load_plugin(file)
+    from blocklab.contract.report_card import check_block
+
+    blocks = load_blocks(file)
     backend = "inductor" if compile else "aot_eager"
     cards = [check_block(info.kind, info.name, compile_backend=backend) for info in blocks]
     if json:
@@ -43,7 +46,7 @@ def check(
     return 0 if all(card.passed for card in cards) else 1
 
 
-def _table(card: ReportCard) -> Table:
+def _table(card: "ReportCard") -> Table:
     count = len(card.failures)
     verdict = f"{count} check{'s' * (count > 1)} failed" if count else "keeps the contract"
     options = ", ".join(f"{name}={value}" for name, value in card.options.items())

@@ -8,10 +8,7 @@ from blocklab.cli.app import app
 from blocklab.cli.options import InputSize, Json, Plugins, load_plugins
 from blocklab.cli.output import print_json, print_table
 from blocklab.errors import InputError, did_you_mean
-from blocklab.measure.cost import cost
-from blocklab.measure.description import describe as describe_model
-from blocklab.models.names import list_models, model_spec
-from blocklab.report.cell_text import counted, square
+from blocklab.models.names import list_models
 
 
 @app.command()
@@ -35,6 +32,9 @@ def models(
         else:
             print("\n".join(names))
         return
+    from blocklab.measure.cost import cost
+    from blocklab.report.cell_text import counted, square
+
     costs = {name: cost(name, input_size, num_classes) for name in names}
     if json:
         print_json(
@@ -59,7 +59,10 @@ def describe(
     json: Json = False,
 ) -> None:
     """Show a model's stages, shapes and costs, and which taps of large kernels can be used."""
+    from blocklab.measure.description import describe as describe_model
     from blocklab.measure.receptive_field import live_taps
+    from blocklab.models.spec import model_spec
+    from blocklab.report.cell_text import counted, square
 
     load_plugins(plugin)
     spec = model_spec(model)

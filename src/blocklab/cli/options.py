@@ -3,12 +3,15 @@
 import csv
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from blocklab.errors import InputError
 from blocklab.files import parse_yaml
+
+if TYPE_CHECKING:
+    from blocklab.blocks.registry import BlockInfo
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Out = Annotated[Path, typer.Option(help="The folder of run folders.")]
@@ -56,9 +59,16 @@ def parse_names(given: Iterable[str] | None) -> list[str] | None:
 
 def load_plugins(paths: Iterable[Path]) -> tuple[str, ...]:
     """Run the files that register a user's blocks; return their paths, for worker processes."""
-    from blocklab.blocks.plugins import load_plugin
-
     paths = [path.resolve() for path in paths]
     for path in paths:
-        load_plugin(path)
+        load_blocks(path)
     return tuple(map(str, paths))
+
+
+def load_blocks(path: Path) -> tuple["BlockInfo", ...]:
+    """Run a file that registers blocks; return them."""
+    from blocklab.blocks.plugins import load_plugin
+    from blocklab.models.timm_registry import register_with_timm
+
+    register_with_timm()  # as `import blocklab` does in a program of the user's own
+    return load_plugin(path)

@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, columns
-from blocklab.results.study_results import StudyResults
+if TYPE_CHECKING:
+    from blocklab.results.study_results import StudyResults
 
 
 def print_json(value: Any) -> None:
@@ -51,13 +51,19 @@ def output_console() -> Console:
     return console if console.is_terminal else Console(width=240)
 
 
-def print_results(results: StudyResults) -> None:
-    """Print a study's table as the page has it, then its claims and which rows are one network."""
-    shown = columns(results)
-    headings = [column.full_heading for column in shown]
-    rows = [[column.text(row) for column in shown] for row in results.rows]
-    print_table(headings, rows, results.title)
+def print_results(results: "StudyResults") -> None:
+    """Print a study's table as the page has it, then its claims and what else a reader must know.
+
+    That is which rows are one network, and which runs failed, are missing or doubtful.
+    """
+    from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, main_table
+
+    table = main_table(results)
+    print_table(table.headings, table.texts, results.title)
     if judged := claim_lines(results):
-        print_table(CLAIM_HEADINGS, judged, "claims", left=True)
+        shown = [line[:-1] for line in judged]  # the sentences are on the page
+        print_table(CLAIM_HEADINGS[:-1], shown, "claims", left=True)
     for line in results.identical_lines:
         print(line)
+    for row, line in results.troubles:
+        print(f"{row}: {line}")

@@ -9,10 +9,6 @@ import typer
 from blocklab.cli.app import app
 from blocklab.cli.options import Json, Plugins, load_plugins
 from blocklab.cli.output import print_json, print_table
-from blocklab.files import write_json
-from blocklab.measure.activations import DIAGNOSIS_FILE
-from blocklab.report.cell_text import accuracy_percent
-from blocklab.training.finished import FinishedRun, diagnose_run, export_run
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 Data = Annotated[str | None, typer.Option(help="Other images than the run's.")]
@@ -43,6 +39,9 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a run's network again, or on other images of the same classes."""
+    from blocklab.report.cell_text import accuracy_percent
+    from blocklab.training.finished import FinishedRun
+
     load_plugins(plugin)
     record = FinishedRun.open(run).evaluate(data, split.value)
     if json:
@@ -71,6 +70,8 @@ def predict(
     json: Json = False,
 ) -> None:
     """Name the classes that a run's network sees in images."""
+    from blocklab.training.finished import FinishedRun
+
     load_plugins(plugin)
     predictions = FinishedRun.open(run).predict(images, top)
     if json:
@@ -93,9 +94,10 @@ def diagnose(
     json: Json = False,
 ) -> None:
     """Count dead neurons: outputs of each activation that are zero over test batches."""
+    from blocklab.training.finished import FinishedRun, diagnose_run
+
     load_plugins(plugin)
     diagnosis = diagnose_run(FinishedRun.open(run), first, last)
-    write_json(run / DIAGNOSIS_FILE, diagnosis.to_dict())  # for the pages of its studies
     if json:
         print_json(diagnosis.to_dict())
         return
@@ -115,5 +117,7 @@ def export(
     plugin: Plugins = [],  # noqa: B006 - read only
 ) -> None:
     """Write a run's network for other programs, and check what was written."""
+    from blocklab.training.finished import FinishedRun, export_run
+
     load_plugins(plugin)
     print(export_run(FinishedRun.open(run), format.value, to, deploy))

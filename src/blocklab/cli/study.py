@@ -2,9 +2,10 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,17 +22,12 @@ from blocklab.cli.options import (
 )
 from blocklab.cli.output import print_json, print_results, print_table
 from blocklab.errors import InputError
-from blocklab.execution.plan import PLAN_HEADINGS, plan_cells, plan_lines
-from blocklab.execution.progress import Progress
-from blocklab.execution.study_folder import read_study_folder, study_folder
-from blocklab.execution.verify import verify_run
-from blocklab.report.index import INDEX
-from blocklab.report.page import write_report
-from blocklab.results.judgements import judge_claims
-from blocklab.results.study_results import StudyResults
-from blocklab.running import run_collection
-from blocklab.study.collection import StudyCollection
-from blocklab.study.study import Study
+
+if TYPE_CHECKING:
+    from blocklab.results.judgements import Judgement
+    from blocklab.results.study_results import StudyResults
+    from blocklab.study.collection import StudyCollection
+    from blocklab.study.study import Study
 
 STUDY = "A study's YAML file, or the name of one that is shipped with blocklab."
 
@@ -69,6 +65,8 @@ def study(
         return _verify(verify, json)
     if not file:
         raise InputError(f"name a study: {STUDY[0].lower()}{STUDY[1:]}")
+    from blocklab.study.collection import StudyCollection
+
     collection = StudyCollection.load(
         file,
         data=data,
@@ -79,21 +77,26 @@ def study(
     )
     studies = collection.studies
     if dry_run:
-        lines = plan_lines(studies, out, _worker_count(workers), threads)
-        if json:
-            print_json(lines)
-        else:
-            print_table(PLAN_HEADINGS, map(plan_cells, lines))
+        from blocklab.execution.plan import plan_lines
+
+        _print_plan(studies, plan_lines(studies, out, _worker_count(workers), threads), json)
         return 0
     results = run_and_report(collection, out, workers, threads, ray, plugins)
     if json:
-        pairs = zip(studies, results, strict=True)
-        print_json([_results_as_json(one, result, out) for one, result in pairs])
+        from blocklab.results.judgements import judge_together
+
+        together = judge_together([result.judgements for result in results])
+        parts = zip(studies, results, together, strict=True)
+        print_json([_results_as_json(*part, out) for part in parts])
     else:
+        from blocklab.execution.study_folder import study_folder
+
         for one, result in zip(studies, results, strict=True):
             print_results(result)
             print(f"page: {study_folder(one, out) / 'report.html'}")
-    return 1 if any(row.failed for result in results for row in result.rows) else 0
+    # Every run was tried: one without a result has failed, whatever could be written of it.
+    tried = [row for result in results for row in result.rows]
+    return 1 if any(row.failed or row.missing_seeds for row in tried) else 0
 
 
 @app.command()
@@ -102,24 +105,31 @@ def report(
     json: Json = False,
 ) -> None:
     """Make the page and the tables of a study from whatever has finished."""
+    from blocklab.report.page import write_report
+    from blocklab.results.study_folder import read_study_folder
+
     results = read_study_folder(folder)
     page = write_report(results, folder)
     if json:
-        print_json({"page": str(page), "rows": results.summary_lines()})
+        print_json({"page": str(page), **_lines_as_json(results)})
         return
     print_results(results)
     print(f"page: {page}")
 
 
 def run_and_report(
-    collection: StudyCollection,
+    collection: "StudyCollection",
     out: Path,
     workers: str | int = "auto",
     threads: int | None = None,
     ray: str | None = None,
     plugins: tuple[str, ...] = (),
-) -> tuple[StudyResults, ...]:
+) -> "tuple[StudyResults, ...]":
     """Run studies under a live table on stderr and write their pages."""
+    from blocklab.execution.progress import Progress
+    from blocklab.report.index import INDEX
+    from blocklab.running import run_collection
+
     command = shlex.join(["blocklab", *sys.argv[1:]])
     with Progress(Console(stderr=True)) as progress:
         results = run_collection(
@@ -148,6 +158,8 @@ def _worker_count(given: str | int) -> int | None:
 
 
 def _verify(run: Path, json: bool) -> int:
+    from blocklab.execution.verify import verify_run
+
     verification = verify_run(run)
     if json:
         print_json(verification.to_dict())
@@ -156,12 +168,38 @@ def _verify(run: Path, json: bool) -> int:
     return 0 if verification.same else 1
 
 
-def _results_as_json(study: Study, results: StudyResults, out: Path) -> dict[str, object]:
+def _print_plan(studies: "Sequence[Study]", rows: list[dict[str, Any]], json: bool) -> None:
+    from blocklab.execution.plan import PLAN_HEADINGS, claim_lines, plan_cells
+
+    claims = claim_lines(studies)
+    if json:
+        print_json({"rows": rows, "claims": claims})
+        return
+    print_table(PLAN_HEADINGS, map(plan_cells, rows))
+    if claims:
+        shown = [(one["study"], one["claim"], one["text"]) for one in claims]
+        print_table(("study", "claim", "in words"), shown, "claims", left=True)
+    counts = [(one.name, str(len(one.rows)), str(len(one.claims))) for one in studies]
+    if len(counts) > 1:
+        counts.append(("in all", str(sum(len(one.rows) for one in studies)), str(len(claims))))
+    print_table(("study", "rows", "claims"), counts)
+
+
+def _results_as_json(
+    study: "Study", results: "StudyResults", judged: "Sequence[Judgement]", out: Path
+) -> dict[str, object]:
+    from blocklab.execution.study_folder import study_folder
+
     folder = study_folder(study, out)
     return {
         "study": study.name,
         "page": str(folder / "report.html"),
-        "rows": results.summary_lines(),
-        "claims": [asdict(one) for one in judge_claims(results)],
+        **_lines_as_json(results),
+        "claims": [asdict(one) for one in judged],
         "identical": [list(names) for names, _ in results.identical],
     }
+
+
+def _lines_as_json(results: "StudyResults") -> dict[str, object]:
+    troubles = [{"row": row, "trouble": line} for row, line in results.troubles]
+    return {"rows": results.summary_lines, "troubles": troubles}

@@ -10,14 +10,6 @@ from blocklab.cli.app import app
 from blocklab.cli.bar import TrainingBar
 from blocklab.cli.options import Json, Out, Plugins, Settings, load_plugins, parse_settings
 from blocklab.cli.output import print_json, print_table
-from blocklab.data.spec import DataSpec
-from blocklab.models.names import model_spec
-from blocklab.report.cell_text import accuracy_percent
-from blocklab.study.rows import split_settings
-from blocklab.training.distributed import launch
-from blocklab.training.recipe import load_recipe
-from blocklab.training.run import RunDefinition
-from blocklab.training.run_folder import read_result
 
 
 @app.command()
@@ -35,6 +27,15 @@ def train(
     json: Json = False,
 ) -> int:
     """Train one model; a rerun goes on where it stopped."""
+    from blocklab.data.spec import DataSpec
+    from blocklab.models.spec import model_spec
+    from blocklab.report.cell_text import accuracy_percent
+    from blocklab.study.rows import split_settings
+    from blocklab.training.distributed import launch
+    from blocklab.training.recipe import load_recipe
+    from blocklab.training.run import RunDefinition
+    from blocklab.training.run_reader import RunReader
+
     plugins = load_plugins(plugin)
     recipe_changes, data_changes = split_settings(parse_settings(settings))
     loaded = load_recipe(recipe, recipe_changes)
@@ -52,8 +53,9 @@ def train(
             plugins=plugins,
             on_epoch=bar.epoch,
             on_step=bar.step,
+            on_note=bar.note,
         )
-    result = read_result(folder) or {}
+    result = RunReader(folder).require_result()
     if json:
         print_json({"run": str(folder), **result})
     else:

@@ -7,7 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from blocklab.blocks.protocol import mixed_by, smallest_batch, width_of
 from blocklab.blocks.registry import create_block
+from blocklab.contract.deployed_forms import folding, merging
 from blocklab.contract.options import options_change_something
 from blocklab.contract.trial import (
     BATCH,
@@ -43,11 +45,11 @@ def shape(subject: Subject) -> str:
     for place in subject.places():
         block = subject.build(place)
         stride = place.get("stride", 1)
-        width = place.get("out_channels", getattr(block, "out_channels", place.get("channels")))
-        if subject.info.kind == "attention":
-            width = place["channels"]
+        width = place.get("out_channels") or place["channels"]
+        if subject.info.kind in ("token_mixer", "ffn_mixer"):
+            width = width_of(block, width)
         for height, breadth in SIZES:
-            for training, batch in ((True, BATCH), (False, BATCH), (False, 1)):
+            for training, batch in ((True, BATCH), (False, BATCH), (False, smallest_batch(block))):
                 mode = "training" if training else "evaluation"
                 what = f"{height}x{breadth} maps, batch of {batch}, {mode}{told(place)}"
                 with where(what):
@@ -164,6 +166,11 @@ def samples(subject: Subject) -> str:
         one = subject.images(place, dtype=torch.float64)
         other = subject.images(place, dtype=torch.float64, seed=101)
         mixed = torch.cat([one[:1], other[1:]])
+        if said := mixed_by(block):
+            with torch.no_grad():
+                if torch.equal(forward(block, mixed)[:1], forward(block, one)[:1]):
+                    raise CheckFailed(f"it says that it mixes samples ({said}), and does not")
+            raise NotApplicable(f"it mixes samples by design ({said})")
         with torch.no_grad():
             alone = forward(block, one[:1])
             for what, batch in (("the others", mixed), ("company", one)):
@@ -323,22 +330,6 @@ def countable(subject: Subject) -> str:
     )
 
 
-def merges(subject: Subject) -> str:
-    """`merge()`, where it has one, leaves its outputs in evaluation as they were."""
-    for place in subject.places():
-        block = subject.build(place, dtype=torch.float64)
-        merge = getattr(block, "merge", None)
-        if not callable(merge):
-            raise NotApplicable("it has no merge()")
-        x = subject.images(place, dtype=torch.float64)
-        with torch.no_grad():
-            expected = forward(block, x)
-            merge()
-            if not difference(forward(block, x), expected) < 1e-9:
-                raise CheckFailed("merge() changes the output")
-    return "same outputs after merge()"
-
-
 CHECKS: dict[str, Callable[[Subject], str]] = {
     "builds": builds,
     "shape": shape,
@@ -353,5 +344,6 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "channels_last": channels_last,
     "compile": compiles,
     "cost": countable,
-    "merge": merges,
+    "merge": merging,
+    "fold_norms": folding,
 }

@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel
 
 from blocklab.blocks.activation import ACTIVATIONS
+from blocklab.blocks.protocol import width_of
 from blocklab.blocks.registry import BlockSpec, parse_block
 from blocklab.contract.trial import (
     PLANES,
@@ -15,6 +16,7 @@ from blocklab.contract.trial import (
     CheckFailed,
     NotApplicable,
     Subject,
+    channels_of,
     difference,
     forward,
 )
@@ -153,7 +155,7 @@ def _shapes(subject: Subject, spec: BlockSpec, planes: int) -> list[Any]:
         with torch.device("meta"):
             block = subject.build(place, spec=spec, random=False)
         shapes.append(place)
-        shapes.append(getattr(block, "out_channels", None))
+        shapes.append(width_of(block, channels_of(place)))
         shapes.append([(name, value.shape) for name, value in block.state_dict().items()])
     return shapes
 

@@ -13,7 +13,7 @@ import torch
 from blocklab.blocks.registry import BlockSpec, block_info, parse_block
 from blocklab.contract.checks import CHECKS
 from blocklab.contract.trial import CheckFailed, NotApplicable, Subject
-from blocklab.errors import InputError, did_you_mean
+from blocklab.errors import InputError, did_you_mean, error_line
 
 Outcome = Literal["passed", "failed", "not applicable"]
 
@@ -114,8 +114,7 @@ def _run(name: str, check: Any, subject: Subject) -> CheckResult:
     except CheckFailed as failure:
         return CheckResult(name, "failed", str(failure))
     except Exception as error:  # whatever a block does wrong is for the card to say
-        said = " ".join(str(error).split())
-        return CheckResult(name, "failed", f"{type(error).__name__}: {said[:200]}")
+        return CheckResult(name, "failed", error_line(error))
 
 
 __all__ = ["CheckResult", "ReportCard", "check_block"]

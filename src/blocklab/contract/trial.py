@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blocklab.blocks.protocol import init_itself
 from blocklab.blocks.registry import BlockInfo, BlockSpec, create_block, mixer_width
+from blocklab.errors import error_line
 
 PLANES = 64  # channels that most reductions leave something of
 WIDE_PLANES = 1024  # where a minimum of channels no longer hides a reduction
@@ -61,10 +63,8 @@ class Subject:
         """Build the block from a seed, initialised as in a backbone or, by default, at random."""
         torch.manual_seed(seed)
         block = create_block(self.info.kind, spec or self.spec, **place)
-        for module in block.modules():
-            start = getattr(module, "init_weights", None)
-            if callable(start):
-                start()
+        for part in block.modules():
+            init_itself(part)
         block.to(dtype)
         return _randomised(block) if random else block
 
@@ -118,8 +118,7 @@ def where(what: str) -> Iterator[None]:
     except (CheckFailed, NotApplicable):
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise CheckFailed(f"{what}: {type(error).__name__}: {said}") from error
+        raise CheckFailed(f"{what}: {error_line(error)}") from error
 
 
 def forward(block: nn.Module, x: Tensor, training: bool = False) -> Tensor:

@@ -26,13 +26,12 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 from filelock import FileLock, Timeout
-from platformdirs import user_cache_path
 
 from blocklab.data.decoding import DecodingBar, Tally, decoded
 from blocklab.data.faults import Faults
 from blocklab.data.pictures import Contents, Source, has_deep_values, natural_size
 from blocklab.errors import InputError, RunError
-from blocklab.files import write_json
+from blocklab.files import cache_folder, write_json
 
 FORMAT_VERSION = 2
 LARGEST_CHECKED = 1 << 30
@@ -58,12 +57,6 @@ class Store:
     std: tuple[float, float, float]
     fingerprint: str
     check_images: bool = False
-
-
-def cache_folder() -> Path:
-    """Return the folder of decoded images: BLOCKLAB_CACHE, else the user's cache folder."""
-    named = os.environ.get("BLOCKLAB_CACHE")
-    return Path(os.path.expanduser(named)) if named else user_cache_path("blocklab")
 
 
 def open_store(source: Source, image_size: int | None) -> Store:

@@ -23,7 +23,7 @@ from blocklab.data.folders import folder_source
 from blocklab.data.pictures import Contents, Picture, Pictures, Source
 from blocklab.data.table_files import Tables, find_tables, identify
 from blocklab.data.tables import table_contents
-from blocklab.errors import InputError
+from blocklab.errors import InputError, error_line
 
 # The largest file of the data, CIFAR-100's `train`, has 155 MB, and all of it 187 MB.
 MAX_MEMBER_BYTES = 200_000_000
@@ -131,7 +131,7 @@ def _archive_source(cifar: Cifar, archive: Path) -> Source:
             raise
         except Exception as error:  # damaged bytes raise nearly anything
             raise InputError(
-                f"{archive} is not a whole archive ({error or type(error).__name__}); "
+                f"{archive} is not a whole archive ({error_line(error, kind=False)}); "
                 "delete it and fetch it again"
             ) from error
         return _pickled_contents(cifar, lambda name: (f"{archive}:{name}", members.pop(name)))
@@ -232,7 +232,7 @@ def _unpickle(where: str, content: bytes) -> dict[str, Any]:
         value = _DataUnpickler(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # a damaged or hostile pickle can raise anything
         raise InputError(
-            f"{where} is not a CIFAR file ({error or type(error).__name__}); fetch it again"
+            f"{where} is not a CIFAR file ({error_line(error, kind=False)}); fetch it again"
         ) from error
     if not isinstance(value, dict):
         raise InputError(f"{where} is not a CIFAR file (it holds no dict); fetch it again")

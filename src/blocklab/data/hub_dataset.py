@@ -17,7 +17,7 @@ from filelock import FileLock
 from blocklab.data.faults import first_few
 from blocklab.data.split_names import is_split_name
 from blocklab.download import offline
-from blocklab.errors import InputError, RunError
+from blocklab.errors import InputError, RunError, error_line
 from blocklab.files import file_sha256, read_checked_json, write_checked_json
 
 COMMIT = ".commit.json"
@@ -111,10 +111,9 @@ def _ask(name: str) -> dict[str, Any]:
             "again later"
         ) from error
     except Exception as error:  # of whichever library asks: no network, no answer, no JSON
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise RunError(
-            f"the hub at {_endpoint()} did not answer for hf:{name} ({reason[:200]}); try again "
-            "later, or set HF_ENDPOINT"
+            f"the hub at {_endpoint()} did not answer for hf:{name} "
+            f"({error_line(error, kind=False)[:200]}); try again later, or set HF_ENDPOINT"
         ) from error
     tables = [file for file in info.siblings or [] if file.rfilename.endswith(".parquet")]
     folder = _choose(name, configuration, [file.rfilename for file in tables])
@@ -175,10 +174,9 @@ def _fetch(folder: Path, commit: dict[str, Any], file: dict[str, Any]) -> None:
                 endpoint=_endpoint(),
             )
         except Exception as error:  # of whichever library fetches
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise RunError(
                 f"cannot fetch {file['name']} of {commit['repository']} from {_endpoint()} "
-                f"({reason[:200]}); try again later"
+                f"({error_line(error, kind=False)[:200]}); try again later"
             ) from error
     if not _is_whole(path, file):
         path.unlink(missing_ok=True)

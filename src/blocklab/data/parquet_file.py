@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from blocklab.errors import InputError, did_you_mean
+from blocklab.errors import InputError, did_you_mean, error_line
 
 # What a file may unpack to. An image takes bytes, so a file of a few bytes has few rows; and images
 # are packed already, so that parquet's own packing gains little.
@@ -94,7 +94,6 @@ def readable(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise InputError(f"no permission to read {path}; change its mode") from error
     except Exception as error:  # damaged bytes raise nearly anything
-        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"{path} is not a whole parquet file ({reason}); fetch it again"
+            f"{path} is not a whole parquet file ({error_line(error, kind=False)}); fetch it again"
         ) from error

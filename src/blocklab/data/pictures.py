@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, features
 
 from blocklab.data.faults import Faults
-from blocklab.errors import InputError
+from blocklab.errors import InputError, error_line
 
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512_000_000
@@ -139,10 +139,10 @@ def decode(picture: Picture, image_size: int | None) -> np.ndarray:
     except Image.DecompressionBombError as error:
         raise InputError(_too_large(picture, "far more")) from error
     except Exception as error:  # decoders raise nearly anything on damaged bytes
-        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        reason = "not an image" if unknown else error_line(error, kind=False)
         raise InputError(
-            f"cannot read the image {picture.origin} ({reason or type(error).__name__}); "
-            "replace or remove it"
+            f"cannot read the image {picture.origin} ({reason}); replace or remove it"
         ) from error
 
 

@@ -3,17 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from blocklab.data.sources import check_address, portable_address
 from blocklab.errors import InputError, one_line
+from blocklab.files import PlainModel
 
 # Fields of some kinds of source alone. They came later than the others: see `definition`.
 _ONLY_OF = {
@@ -25,7 +19,7 @@ _ONLY_OF = {
 _ABSENT = object()
 
 
-class DataSpec(BaseModel):
+class DataSpec(PlainModel):
     """Which images to use.
 
     Attributes:

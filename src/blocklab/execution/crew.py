@@ -10,7 +10,7 @@ import sys
 import time
 import types
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -20,9 +20,9 @@ from typing import Any, Protocol
 from blocklab.errors import RunError
 from blocklab.execution.plan import Job
 from blocklab.execution.sharing import Sharing
-from blocklab.execution.study_folder import forget_failure, note_failure
 from blocklab.execution.worker import Message, Task, work
-from blocklab.training.run_folder import is_busy, is_finished
+from blocklab.training.run_folder import forget_failure, note_failure
+from blocklab.training.run_reader import is_busy, is_finished
 
 LOOK_SECONDS = 1.0  # between looks at runs that others train
 RETRIES = 1  # of a run whose worker died
@@ -74,6 +74,7 @@ class Ledger:
         self.queue: deque[Job] = deque()
         self.elsewhere: dict[str, Job] = {}  # by hash: other processes train them
         self.tries: dict[str, int] = {}
+        self.failures: dict[str, str] = {}  # by hash: why runs ended without a result
         self._looked = 0.0
 
     def next_job(self) -> Job | None:
@@ -115,10 +116,11 @@ class Ledger:
             self.end(job, f"its process {how} again; run the same command once more to go on")
 
     def end(self, job: Job, failure: str | None) -> None:
-        """Note how a run ended."""
+        """Note how a run ended, here and in its folder."""
         if failure is None:
             forget_failure(self.out / job.hash)
         else:
+            self.failures[job.hash] = failure
             with suppress(RunError):  # a full disk is no reason to end the other runs
                 note_failure(self.out / job.hash, failure)
         self.watcher.ended(job, failure)
@@ -145,8 +147,11 @@ class Crew:
         if method == "forkserver":  # PyTorch is imported once, not once a worker
             self.context.set_forkserver_preload([work.__module__])
 
-    def train(self, jobs: Sequence[Job]) -> None:
-        """Train them all; whatever ends this early ends the workers too."""
+    def train(self, jobs: Sequence[Job]) -> Mapping[str, str]:
+        """Train them all; return why those failed that did, by hash.
+
+        Whatever ends this early ends the workers too.
+        """
         ledger = self.ledger
         ledger.queue.extend(jobs)
         try:
@@ -166,6 +171,7 @@ class Crew:
                 worker.process.terminate()
             for worker in self.workers.values():
                 worker.process.join()
+        return ledger.failures
 
     def _fill_places(self) -> None:
         for place in range(self.sharing.workers):

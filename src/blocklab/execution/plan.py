@@ -1,28 +1,28 @@
 """What a study will do before it does it: its distinct runs, what they cost, which are done."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
+from blocklab.execution.diagnosis import check_batches
 from blocklab.execution.sharing import Sharing, run_memory, share_machine
 from blocklab.execution.study_folder import study_folder, threads_begun_with
 from blocklab.execution.tuning import with_candidates
 from blocklab.measure.cost import Cost
+from blocklab.measure.timing import shortest_times
 from blocklab.study.rows import Row
 from blocklab.study.study import Study
-from blocklab.training.batches import make_batches
+from blocklab.training.autotune import make_step
 from blocklab.training.device import choose_setup
-from blocklab.training.loop import prepare
 from blocklab.training.run import RunDefinition, check_fits
-from blocklab.training.run_folder import is_finished
+from blocklab.training.run_reader import is_finished
+from blocklab.training.workload import Workload
 
 Costs = dict[str, tuple[Cost, int]]  # row -> its cost, and the input size it is counted at
 
@@ -90,6 +90,7 @@ def make_plan(
         of_rows: Costs = {}
         for row in study.rows:
             data = opened.get(row.data) or opened.setdefault(row.data, open_data(row.data))
+            check_batches(study, row, data)
             key = _key(row)
             if key not in fitted:
                 fitted[key] = _fit(row, data, study)
@@ -172,6 +173,15 @@ def plan_lines(
     return lines
 
 
+def claim_lines(studies: Sequence[Study]) -> list[dict[str, str]]:
+    """Return what studies claim, in their order: study, claim, and the sentence it stands for."""
+    return [
+        {"study": study.name, "claim": claim, "text": study.claim_notes.get(claim, "")}
+        for study in studies
+        for claim in study.claims
+    ]
+
+
 def plan_cells(line: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a line of `plan_lines` as cells under `PLAN_HEADINGS`."""
     return (
@@ -190,25 +200,14 @@ def _macs_a_second(plan: Plan) -> float:
     """Time a few training steps of the row of middling cost, on one run's threads."""
     job = sorted(plan.jobs, key=lambda job: job.work)[len(plan.jobs) // 2]
     recipe = job.definition.recipe
-    data = open_data(job.definition.data)
+    work = Workload.of(job.definition.model, recipe, open_data(job.definition.data), job.threads)
+    macs_an_image = job.work / (work.train_images * recipe.epochs)
+    few = min(recipe.batch_size, max(2, int(TIMED_MACS / macs_an_image)))
     before = torch.get_num_threads()
     torch.set_num_threads(job.threads)
     try:
-        setup = choose_setup(recipe)
-        state = prepare(job.definition.model.build(len(data.class_names)), recipe, setup)
-        model, optimizer = setup.fabric.setup(state.model, state.optimizer)
-        batches = make_batches(data.train, data, recipe, setup, 0, train=True)
-        images, labels = next(iter(batches.epoch(0)))
-        macs_an_image = job.work / (len(data.train) * recipe.epochs)
-        few = max(2, int(TIMED_MACS / macs_an_image))
-        images, labels = images[:few], labels[:few]
-        seconds = []
-        for _ in range(3):  # the first one warms up
-            began = time.perf_counter()
-            setup.fabric.backward(functional.cross_entropy(model(images).float(), labels))
-            optimizer.step()
-            optimizer.zero_grad()
-            seconds.append(time.perf_counter() - began)
+        setup = replace(choose_setup(recipe), compiled=False)
+        seconds = shortest_times({"step": make_step(work, setup, few)}, rounds=2)["step"]
     finally:
         torch.set_num_threads(before)
-    return macs_an_image * len(labels) / min(seconds[1:])
+    return macs_an_image * few / seconds

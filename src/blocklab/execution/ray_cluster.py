@@ -7,23 +7,24 @@ its checkpoint wherever Ray starts it again. So nothing that Ray knows is needed
 not even the cluster.
 """
 
-import json
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from blocklab.errors import InputError, RunError
+from blocklab.errors import InputError, RunError, error_line
 from blocklab.execution.crew import Ledger, Watcher
 from blocklab.execution.plan import Job
 from blocklab.execution.storage import EPOCH_FILES, Storage
 from blocklab.execution.worker import Message, Task, train_task
-from blocklab.training.run_folder import LOCK, LOG, is_finished
+from blocklab.files import LARGEST_JSON, read_regular
+from blocklab.training.run_files import LOCK, LOG, parse_log
+from blocklab.training.run_reader import is_finished
 
 GPU_VARIABLE = "BLOCKLAB_GPUS_PER_RUN"  # a fraction lets runs share a GPU, 0 is none
 POLL_SECONDS, STORAGE_POLL_SECONDS = 0.5, 3.0
@@ -50,9 +51,10 @@ class RayCrew:
         self.running: dict[Any, _Running] = {}  # by the reference to the task's answer
         self.gpus = _gpus_per_run(self.ray)
 
-    def train(self, jobs: Sequence[Job]) -> None:
-        """Train them all; whatever ends this early cancels what runs.
+    def train(self, jobs: Sequence[Job]) -> Mapping[str, str]:
+        """Train them all; return why those failed that did, by hash.
 
+        Whatever ends this early cancels what runs.
         What Ray has to say of nodes and workers goes to OUT/ray.log: it would print it into ours.
         """
         self.ledger.queue.extend(jobs)
@@ -64,6 +66,7 @@ class RayCrew:
                 with suppress(Exception):  # a cluster that is gone has nothing to cancel
                     self.ray.cancel(reference, force=True)
             self.ray.shutdown()
+        return self.ledger.failures
 
     def _loop(self) -> None:
         ledger = self.ledger
@@ -123,8 +126,7 @@ class RayCrew:
         if self.storage is not None:
             return self.storage.log(job.hash)
         try:
-            text = (self.ledger.out / job.hash / LOG).read_text(encoding="utf-8")
-            return [json.loads(line) for line in text.splitlines()]
+            return parse_log(read_regular(self.ledger.out / job.hash / LOG, LARGEST_JSON))
         except (OSError, ValueError):
             return []
 
@@ -134,8 +136,7 @@ class RayCrew:
         try:
             message: Message = self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            self.ledger.died(job, f"was lost with its machine ({lines[0]})")
+            self.ledger.died(job, f"was lost with its machine ({error_line(error, kind=False)})")
             return
         if message.kind == "busy":
             self.ledger.leave(job)
@@ -188,9 +189,9 @@ def _connect(address: str) -> Any:
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
-            f"no Ray cluster at '{address}' ({said}); start one with `ray start --head`"
+            f"no Ray cluster at '{address}' ({error_line(error, kind=False)}); start one with "
+            "`ray start --head`"
         ) from None
     return ray
 

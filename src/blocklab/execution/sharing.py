@@ -15,6 +15,7 @@ import torch
 from blocklab.blocks.plugins import plugin_errors
 from blocklab.errors import InputError
 from blocklab.models.meta_device import QuickShapes
+from blocklab.models.probe import blank_images
 from blocklab.training.device import available_cores
 from blocklab.training.run import RunDefinition
 
@@ -121,7 +122,7 @@ def run_memory(definition: RunDefinition, classes: int, image_size: int) -> int:
 
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     with QuickShapes(), hooks:
-        logits = model(torch.empty(2, 3, image_size, image_size, device="meta"))
+        logits = model(blank_images(model, image_size, 2))
     del logits
     recipe = definition.recipe
     copies = 4 + (recipe.ema_decay is not None)

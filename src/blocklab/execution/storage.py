@@ -5,20 +5,20 @@ BLOCKLAB_STORAGE names the place, by any URL that fsspec knows (``s3://bucket/ru
 after each epoch: the checkpoint first, the result last. Checksums tell a file that arrived whole.
 """
 
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from blocklab.errors import InputError, RunError
-from blocklab.training.run_folder import (
+from blocklab.errors import InputError, RunError, error_line
+from blocklab.training.run_files import (
     CHECKPOINT,
     LOG,
     PREDICTIONS,
     RESULT,
     RUN,
     WEIGHTS,
+    parse_log,
 )
 
 STORAGE_VARIABLE = "BLOCKLAB_STORAGE"
@@ -37,8 +37,8 @@ class Storage:
             self.files.makedirs(self.root, exist_ok=True)
         except Exception as error:  # each kind of storage fails in its own ways
             raise InputError(
-                f"cannot use {STORAGE_VARIABLE}={url} ({_said(error)}); check the address, and "
-                "that fsspec's package for it is installed"
+                f"cannot use {STORAGE_VARIABLE}={url} ({error_line(error)}); check the address, "
+                "and that fsspec's package for it is installed"
             ) from None
         self.url = url
 
@@ -63,7 +63,7 @@ class Storage:
             except FileNotFoundError:
                 part.unlink(missing_ok=True)
             except Exception as error:
-                raise RunError(f"cannot read {there}: {_said(error)}") from error
+                raise RunError(f"cannot read {there}: {error_line(error)}") from error
 
     def send(self, folder: Path, names: tuple[str, ...] = END_FILES) -> None:
         """Copy files of a run's folder there, each under another name until it is whole.
@@ -79,26 +79,20 @@ class Storage:
                     self.files.put_file(str(folder / name), f"{there}.part")
                     self.files.mv(f"{there}.part", there)
         except Exception as error:
-            raise RunError(f"cannot write to {self.url}: {_said(error)}") from error
+            raise RunError(f"cannot write to {self.url}: {error_line(error)}") from error
 
     def has_result(self, run_hash: str) -> bool:
         """Whether a run has ended there."""
         try:
             return bool(self.files.exists(f"{self.root}/{run_hash}/{RESULT}"))
         except Exception as error:
-            raise RunError(f"cannot read {self.url}: {_said(error)}") from error
+            raise RunError(f"cannot read {self.url}: {error_line(error)}") from error
 
     def log(self, run_hash: str) -> list[dict[str, Any]]:
         """Read the log of a run; empty while there is none."""
         with suppress(Exception):  # it is shown, no more: the next look may succeed
-            text = self.files.cat_file(f"{self.root}/{run_hash}/{LOG}").decode()
-            return [json.loads(line) for line in text.splitlines()]
+            return parse_log(self.files.cat_file(f"{self.root}/{run_hash}/{LOG}"))
         return []
 
     def _there(self, folder: Path, name: str) -> str:
         return f"{self.root}/{folder.name}/{name}".rstrip("/")
-
-
-def _said(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -8,14 +8,12 @@ decides; the test set has no say. What was tried and chosen is recorded with the
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blocklab.errors import RunError
+from blocklab.results.study_results import StudyResults
 from blocklab.study.rows import Row
-from blocklab.study.study import PlannedRun, Study
-
-if TYPE_CHECKING:
-    from blocklab.results.study_results import StudyResults
+from blocklab.study.study import Study
 
 _SCORE = "validation_top1_percent"
 
@@ -30,19 +28,16 @@ def candidates(study: Study) -> Study | None:
         name=f"{study.name}-tuning",
         title=f"{study.title}: learning rates tried",
         seeds=study.tune.seeds,
+        recipe=study.recipe.model_copy(update={"test_every_epoch": False}),
         varies=tuple(dict.fromkeys((*study.varies, "recipe.lr"))),
         baseline=rows[0].name,
         rows=tuple(rows),
         notes=("To choose learning rates by validation top-1; no figures to compare rows by.",),
         claims=(),
+        claim_notes={},
         tune=None,
+        diagnose=None,
     )
-
-
-def plan(study: Study) -> tuple[PlannedRun, ...]:
-    """Every run that tuning a study takes; none where nothing is tuned."""
-    tried = candidates(study)
-    return () if tried is None else tuple(tried.plan())
 
 
 def with_candidates(studies: Sequence[Study]) -> tuple[Study, ...]:
@@ -54,7 +49,7 @@ def with_candidates(studies: Sequence[Study]) -> tuple[Study, ...]:
     return tuple(one for one in stages if one is not None)
 
 
-def choose(study: Study, results: "StudyResults") -> Study:
+def choose(study: Study, results: StudyResults) -> Study:
     """Return a study with each row's recipe at its best learning rate.
 
     Args:
@@ -116,8 +111,8 @@ def _tuned(row: Row, best: float, tried: dict[float, float], study: Study) -> Ro
 
 
 def _note(row: Row, best: float, tried: dict[float, float], given: Sequence[float]) -> str:
-    said = ", ".join(f"{lr:g}: {score:.2f} %" for lr, score in tried.items())
-    note = f"{row.name}: lr {best:g} chosen by validation top-1 ({said})"
+    scores = ", ".join(f"{lr:g}: {score:.2f} %" for lr, score in tried.items())
+    note = f"{row.name}: lr {best:g} chosen by validation top-1 ({scores})"
     if failed := [lr for lr in given if lr not in tried]:
         note += f"; not finished: {_listed(failed)}"
     if best in (min(given), max(given)):

@@ -1,6 +1,5 @@
 """Training one finished run again and comparing every bit with what its folder holds."""
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,17 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from blocklab.errors import InputError, RunError
-from blocklab.training.provenance import processor, versions
+from blocklab.measure.device import processor
+from blocklab.training.provenance import versions
 from blocklab.training.run import OnEpoch, RunDefinition, execute_run
-from blocklab.training.run_folder import (
-    LOG,
-    PREDICTIONS,
-    RUN,
-    RunFolder,
-    read_result,
-    read_weights,
-)
+from blocklab.training.run_files import FINISHED
+from blocklab.training.run_folder import RunFolder
+from blocklab.training.run_reader import RunReader
 
 _TIMINGS = ("_seconds", "_per_second", "_overhead_percent", "_bytes")  # how these names end
 
@@ -46,10 +40,10 @@ class Verification:
         what = ", ".join(self.compared)
         plural = "s" * (self.threads > 1)
         with_ = f"{self.threads} thread{plural}, {self.precision}, {self.memory_format}"
-        said = f"{self.run}: the same to the bit ({what}; {with_})"
+        line = f"{self.run}: the same to the bit ({what}; {with_})"
         if not self.same:
-            said = f"{self.run}: differs: {self.difference} ({with_})"
-        return said + (f"; changed since: {', '.join(self.changed)}" if self.changed else "")
+            line = f"{self.run}: differs: {self.difference} ({with_})"
+        return line + (f"; changed since: {', '.join(self.changed)}" if self.changed else "")
 
 
 def verify_run(
@@ -63,23 +57,20 @@ def verify_run(
         InputError: if the folder is no run's, has no result, or its data or blocks are not here.
         RunError: if its files are damaged, its images have changed, or training fails.
     """
-    if not (folder / RUN).exists():
-        raise InputError(f"{folder} is not a run's folder (it has no {RUN}); name one")
-    if read_result(folder) is None:
-        raise InputError(f"{folder} has no whole result to compare with; run it to its end first")
-    run = RunFolder(folder).read_run()
-    if run is None:
-        raise RunError(f"{folder / RUN} is damaged; run its study or training again")
+    before = RunReader(folder)
+    run = before.require_run()
     definition = RunDefinition.from_dict(run["definition"], run["data_address"])
     with tempfile.TemporaryDirectory(dir=temporary, prefix="blocklab-verify-") as name:
         again = RunFolder(Path(name) / definition.hash)
         with again.locked():
             again.write_run(run)  # which decides threads, precision and layout
         execute_run(definition, Path(name), run["label"], on_epoch=on_epoch)
-        difference, compared = compare_runs(folder, again.path)
+        difference, compared = compare_runs(before, again.reader)
     then = {**run["versions"], "cpu": run["machine"]["cpu"]}
     now = {**versions(), "cpu": processor()}
-    changed = [f"{what} {then[what]} -> {now[what]}" for what in now if now[what] != then[what]]
+    changed = [
+        f"{what} {then.get(what)} -> {now[what]}" for what in now if now[what] != then.get(what)
+    ]
     return Verification(
         run=str(folder),
         same=difference is None,
@@ -92,36 +83,33 @@ def verify_run(
     )
 
 
-def compare_runs(before: Path, after: Path) -> tuple[str | None, tuple[str, ...]]:
+def compare_runs(before: RunReader, after: RunReader) -> tuple[str | None, tuple[str, ...]]:
     """Return where two finished runs first differ (None: nowhere), and what was compared."""
     compared = ["log", "result"]
-    logs = [
-        [untimed(json.loads(line)) for line in (folder / LOG).read_text().splitlines()]
-        for folder in (before, after)
-    ]
-    for old, new in zip(*logs, strict=False):
-        if found := _first_difference(old, new):
+    for old, new in zip(before.log, after.log, strict=False):
+        if found := _first_difference(untimed(old), untimed(new)):
             return f"epoch {old['epoch']}, {found}", tuple(compared)
-    if len(logs[0]) != len(logs[1]):
-        return f"{len(logs[0])} epochs before, {len(logs[1])} now", tuple(compared)
-    results = [untimed(read_result(folder) or {}) for folder in (before, after)]
+    if len(before.log) != len(after.log):
+        return f"{len(before.log)} epochs before, {len(after.log)} now", tuple(compared)
+    results = [untimed(run.require_result()) for run in (before, after)]
     for result in results:
-        result.pop("files", None)
+        del result["files"]
     if found := _first_difference(*results):
         return f"result, {found}", tuple(compared)
-    if results[0]["status"] != "finished":
+    if results[0]["status"] != FINISHED:
         return None, tuple(compared)
     compared.append("predictions")
-    with np.load(before / PREDICTIONS) as old, np.load(after / PREDICTIONS) as new:
-        for name in old.files:
-            unequal = old[name] != new[name]
-            if np.any(unequal):
-                image = int(np.nonzero(unequal)[0][0])
-                return f"predictions, {name} of test image {image}", tuple(compared)
+    ours, theirs = before.arrays(), after.arrays()
+    for name, array in theirs.items():
+        if name not in ours or ours[name].shape != array.shape:
+            return f"predictions, the shape of {name}", tuple(compared)
+        if np.any(unequal := ours[name] != array):
+            image = int(np.nonzero(unequal)[0][0])
+            return f"predictions, {name} of test image {image}", tuple(compared)
     compared.append("weights")
-    weights = read_weights(before), read_weights(after)
-    for name, tensor in weights[0].items():
-        if not torch.equal(tensor, weights[1][name]):
+    weights = before.weights()
+    for name, tensor in after.weights().items():
+        if name not in weights or not torch.equal(weights[name], tensor):
             return f"weights, {name}", tuple(compared)
     return None, tuple(compared)
 

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from blocklab.errors import BlocklabError
+from blocklab.errors import error_line
 from blocklab.training.run import RunDefinition, execute_run
 from blocklab.training.run_folder import BusyError
 
@@ -84,13 +84,10 @@ def train_task(task: Task, tell: Tell, plugins: Sequence[str] = ()) -> Message:
         )
     except BusyError:
         return Message("busy")
-    except BlocklabError as error:
-        return Message("failed", text=str(error))
     except (BrokenPipeError, ConnectionResetError):
         raise
-    except Exception as error:  # before the first epoch: a block that cannot be built
-        said = str(error).strip().splitlines() or ["no message"]
-        return Message("failed", text=f"{type(error).__name__}: {said[0]}")
+    except Exception as error:  # also of a block that cannot be built
+        return Message("failed", text=error_line(error))
     return Message("finished")
 
 

@@ -9,7 +9,7 @@ What is left is computed by one of `ALGORITHMS`:
 - ``direct``, the default: by PyTorch's convolution throughout, with a backward pass of our own.
   On processors, wide kernels are convolved in channels_last, and those with holes phase by phase,
   which PyTorch vectorises; the input's gradient is a convolution with the turned kernel; a kernel's
-  is a convolution of each image with its output's gradient.
+  is a convolution of each image with its output's gradient. Elsewhere it is ``plain``.
 - ``plain``: as PyTorch differentiates it.
 - ``fourier``: as a product of Fourier transforms, in float32 or wider whatever the precision.
 
@@ -25,9 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocklab.errors import InputError
-from blocklab.kernels.depthwise_conv2d import depthwise_conv2d
 from blocklab.kernels.layout import is_channels_last
-from blocklab.kernels.phases import from_phases, to_phases
 from blocklab.kernels.recording import is_recorded
 
 Algorithm = Literal["direct", "plain", "fourier"]
@@ -40,21 +38,18 @@ _TO_WIDEN = (11, 13)  # widths that are slower in channels_last than _WIDENED
 _WIDENED = 15
 _LEAST_PHASE = 8  # rows and columns, for a kernel's own gradient to be faster phase by phase
 
+# With bf16, channels_last, so few channels, and kernels and outputs wider than these, PyTorch
+# 2.14.1's convolution on processors (oneDNN's `brdgmm_dw`) writes machine code without end.
+_TOO_FEW, _ENOUGH = 16, 32
+_NARROW_KERNEL, _NARROW_OUTPUT = 13, 30
+
 
 class DepthwiseConv2d(nn.Conv2d):
     """One odd kernel a channel, padded to keep the map's size: (B, C, H, W) -> same."""
 
     def __init__(self, channels: int, kernel: int, dilation: int = 1, bias: bool = True) -> None:
         padding = dilation * (kernel // 2)
-        super().__init__(
-            channels,
-            channels,
-            kernel,
-            padding=padding,
-            dilation=dilation,
-            groups=channels,
-            bias=bias,
-        )
+        super().__init__(channels, channels, kernel, 1, padding, dilation, channels, bias)
         self.algorithm: Algorithm = "direct"
         self.largest_map: tuple[int, int] | None = None  # what a deployed kernel was cut for
 
@@ -68,7 +63,7 @@ class DepthwiseConv2d(nn.Conv2d):
             dtype = torch.get_autocast_dtype(input.device.type)
             input, weight = input.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
-        weight = live_taps(weight, dilation, input.shape[-2], input.shape[-1])
+        weight = cut_to_live_taps(weight, dilation, input.shape[-2], input.shape[-1])
         if weight.shape[2:] == (1, 1):
             out = input * weight.view(-1, 1, 1)
             return out if bias is None else out + bias.view(-1, 1, 1)
@@ -89,12 +84,7 @@ class DepthwiseConv2d(nn.Conv2d):
             )
 
 
-def depthwise(channels: int, kernel: int, dilation: int = 1, bias: bool = True) -> DepthwiseConv2d:
-    """Build a depth-wise convolution of stride 1 that keeps the map's size."""
-    return DepthwiseConv2d(channels, kernel, dilation, bias)
-
-
-def live_taps(weight: Tensor, dilation: int, height: int, width: int) -> Tensor:
+def cut_to_live_taps(weight: Tensor, dilation: int, height: int, width: int) -> Tensor:
     """Cut kernels (C, 1, k, k) to the taps that can meet a map of this size."""
     for axis, size in ((2, height), (3, width)):
         half = weight.shape[axis] // 2
@@ -129,7 +119,34 @@ def _padding(weight: Tensor, dilation: int) -> tuple[int, int]:
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-    return depthwise_conv2d(x, weight, bias, 1, _padding(weight, dilation), dilation)
+    return _conv2d(x, weight, bias, 1, _padding(weight, dilation), dilation)
+
+
+def _conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: tuple[int, int],
+    dilation: int,
+) -> Tensor:
+    """PyTorch's depth-wise convolution, with channels added where it may not return."""
+    channels = weight.shape[0]
+    width = dilation * (weight.shape[3] - 1) + 1
+    output = (x.shape[-1] + 2 * padding[1] - width) // stride + 1
+    may_never_return = (
+        (x.device.type, x.dtype, x.ndim) == ("cpu", torch.bfloat16, 4)
+        and (channels <= _TOO_FEW and width > _NARROW_KERNEL and output > _NARROW_OUTPUT)
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+    if not may_never_return:
+        return F.conv2d(x, weight, bias, stride, padding, dilation, channels)
+    added = _ENOUGH - channels
+    x, weight = F.pad(x, (0, 0, 0, 0, 0, added)), F.pad(weight, (0, 0, 0, 0, 0, 0, 0, added))
+    x = x.contiguous(memory_format=torch.channels_last)
+    bias = None if bias is None else F.pad(bias, (0, added))
+    out = F.conv2d(x, weight, bias, stride, padding, dilation, _ENOUGH)[:, :channels]
+    return out.contiguous(memory_format=torch.channels_last)
 
 
 def _convolve_fast(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
@@ -146,6 +163,36 @@ def _convolve_fast(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
         phases = _convolve_fast(to_phases(image, dilation), weight, bias, 1)
         out = from_phases(phases, dilation, x.shape[2], x.shape[3])
     return out if last else out.contiguous()
+
+
+def to_phases(x: Tensor, dilation: int) -> Tensor:
+    """Split maps in channels_last: (B, C, H, W) -> (B * d * d, C, ceil(H / d), ceil(W / d)).
+
+    A phase is every d-th row and column. A kernel with holes of d meets pixels of one phase at a
+    time: over the phases it has no holes, and the same sums. Zeros fill the last row and column of
+    a phase that is shorter than others.
+    """
+    batch, channels, height, width = x.shape
+    rows, columns = -(-height // dilation), -(-width // dilation)
+    make = x.new_zeros if height % dilation or width % dilation else x.new_empty
+    phases = make(batch, dilation, dilation, rows, columns, channels).permute(0, 1, 2, 5, 3, 4)
+    for row in range(dilation):
+        for column in range(dilation):
+            part = x[:, :, row::dilation, column::dilation]
+            phases[:, row, column, :, : part.shape[2], : part.shape[3]] = part
+    return phases.flatten(0, 2)
+
+
+def from_phases(phases: Tensor, dilation: int, height: int, width: int) -> Tensor:
+    """Put maps together again: what `to_phases` gives -> (B, C, height, width), channels_last."""
+    parts = phases.unflatten(0, (-1, dilation, dilation))
+    batch, channels = parts.shape[0], parts.shape[3]
+    x = phases.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
+    for row in range(dilation):
+        for column in range(dilation):
+            part = x[:, :, row::dilation, column::dilation]
+            part.copy_(parts[:, row, column, :, : part.shape[2], : part.shape[3]])
+    return x
 
 
 class _Direct(torch.autograd.Function):
@@ -197,7 +244,7 @@ def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dilation: int) -> 
         image, kernels = x.reshape(1, planes, height, width), grad.reshape(-1, 1, height, width)
     else:
         image, kernels = _last(x), _last(grad).transpose(0, 1)
-    sums = depthwise_conv2d(image, kernels, None, dilation, _padding(weight, dilation), 1)
+    sums = _conv2d(image, kernels, None, dilation, _padding(weight, dilation), 1)
     return sums.view(batch, *weight.shape).sum(0, dtype=_wide(x.dtype)).to(weight.dtype)
 
 

@@ -8,7 +8,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor  # type: ignore[impo
 def is_recorded(x: Tensor) -> bool:
     """Whether an operation on `x` is traced, compiled, exported, transformed or counted.
 
-    Then a block takes its plain form, in the operators of its paper: hand-written backward passes
+    Then a kernel takes its plain form, in the operators of the papers: hand-written backward passes
     and cut kernels are for values, and a cost is that of the nominal convolution.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():

@@ -5,7 +5,7 @@ are zeros after each activation, whether it is a module or a function, and after
 block; and channels that are zero at every position of every image looked at.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from blocklab.backbones.base import Backbone
 from blocklab.errors import InputError
+from blocklab.models.probe import evaluating
 
-DIAGNOSIS_FILE = "diagnosis.json"  # in a run's folder: its last diagnosis, for a study's page
 ACTIVATION, BLOCK = "activation", "residual block"
 # PyTorch's operators for activations, in place or not. Gates (sigmoid, softmax, tanh) are none.
 OPERATORS = frozenset(
@@ -185,30 +185,18 @@ def count_zeros(
     """
     if not 1 <= first <= last:
         raise InputError(f"batches {first} to {last} are no range; count from 1, first to last")
-    training = model.training
-    model.eval()
     watch, images, counted = _Watch(), 0, 0
-    try:
-        with _hooks(model, watch), torch.inference_mode():
-            for batch in islice(batches, first - 1, last):
-                pixels = batch if isinstance(batch, Tensor) else batch[0]
-                watch.seen.clear()
-                with watch:
-                    model(pixels)
-                images, counted = images + len(pixels), counted + 1
-    finally:
-        model.train(training)
+    with evaluating(model), _hooks(model, watch), torch.inference_mode():
+        for batch in islice(batches, first - 1, last):
+            pixels = batch if isinstance(batch, Tensor) else batch[0]
+            watch.seen.clear()
+            with watch:
+                model(pixels)
+            images, counted = images + len(pixels), counted + 1
     if not counted:
         raise InputError(f"there are fewer than {first} batches; count from an earlier one")
     layers = tuple(_zeros(name, tally) for (name, _), tally in watch.tallies.items())
     return Diagnosis(first, first + counted - 1, images, layers)
-
-
-def diagnose(
-    model: nn.Module, batches: Iterable[Any], first: int = 30, last: int = 40
-) -> Sequence[dict[str, Any]]:
-    """Return the rows of `count_zeros` as plain JSON, a row a layer."""
-    return count_zeros(model, batches, first, last).to_dict()["layers"]
 
 
 @contextmanager

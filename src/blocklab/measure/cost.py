@@ -18,12 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from blocklab.blocks.plugins import plugin_errors
+from blocklab.blocks.protocol import merge_parts
 from blocklab.blocks.registry import registered_blocks
-from blocklab.blocks.reparam_large_kernel import ReparamLargeKernelConv
 from blocklab.errors import InputError
 from blocklab.models.meta_device import quick_result, without_memory
-from blocklab.models.names import model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.probe import blank_images, check_input_size, evaluating
+from blocklab.models.spec import ModelSpec, model_spec
 
 # Operators that multiply no matrices, beyond the element-wise ones, reductions and views, which
 # PyTorch tags. What is in neither set is an error, so that no product is missed in silence.
@@ -88,10 +88,8 @@ def count_macs(model: nn.Module, images: Tensor, on_count: Callable[[int], None]
     Raises:
         InputError: for an operator of unknown cost, or images that the network cannot take.
     """
-    training = model.training
-    model.eval()
     try:
-        with torch.no_grad(), _MacCounter(on_count):
+        with evaluating(model), torch.no_grad(), _MacCounter(on_count):
             model(images)
     except RuntimeError as error:
         if isinstance(error, InputError) or not _is_about_size(str(error)):
@@ -100,23 +98,10 @@ def count_macs(model: nn.Module, images: Tensor, on_count: Callable[[int], None]
         raise InputError(
             f"the network cannot take {size} images; use larger ones or a stem for small images"
         ) from None
-    finally:
-        model.train(training)
 
 
 def _is_about_size(message: str) -> bool:
     return any(word in message.lower() for word in ("too small", "kernel size", "input size"))
-
-
-def check_input_size(input_size: int) -> int:
-    """Return the side of an image if it is a positive number.
-
-    Raises:
-        InputError: if it is not.
-    """
-    if not isinstance(input_size, int) or isinstance(input_size, bool) or input_size < 1:
-        raise InputError(f"input_size must be a positive number of pixels, not {input_size!r}")
-    return input_size
 
 
 def cost(
@@ -129,8 +114,8 @@ def cost(
     """Count a model's MACs on one ``in_chans x input_size x input_size`` image, and its parameters.
 
     `num_classes`, `in_chans` and `merged` hold for models that are not built yet; a module is
-    counted as it is. `merged` counts re-parameterised large kernels as the one convolution that
-    they become, instead of in the form that trains.
+    counted as it is. `merged` counts blocks with a `merge()` (re-parameterised large kernels, say)
+    as what they become, instead of in the form that trains.
 
     Raises:
         InputError: for an unknown model, a size that is not positive, or an operator whose cost is
@@ -140,7 +125,7 @@ def cost(
     if isinstance(model_or_name, nn.Module):
         if merged:
             raise InputError("merged holds for models given by name; count a merged module itself")
-        return _count(model_or_name, input_size, getattr(model_or_name, "in_chans", in_chans))
+        return _count(model_or_name, input_size, in_chans)
     spec = model_or_name if isinstance(model_or_name, ModelSpec) else model_spec(model_or_name)
     return _cost_of(
         json.dumps(spec.to_dict(), sort_keys=True),
@@ -164,17 +149,14 @@ def _cost_of(
     with without_memory():
         model = ModelSpec.from_dict(json.loads(spec)).build(num_classes, in_chans)
         if merged:
-            for module in model.modules():
-                if isinstance(module, ReparamLargeKernelConv):
-                    module.merge()
+            merge_parts(model)
     return _count(model, input_size, in_chans)
 
 
 def _count(model: nn.Module, input_size: int, in_chans: int) -> Cost:
-    reference = next(model.parameters(), torch.empty(0))
-    images = torch.empty(
-        1, in_chans, input_size, input_size, device=reference.device, dtype=reference.dtype
-    )
+    images = blank_images(model, input_size, in_chans=in_chans)
     counts: list[int] = []
     count_macs(model, images, counts.append)
-    return Cost(sum(counts), sum(parameter.numel() for parameter in model.parameters()))
+    return Cost(
+        sum(counts) // len(images), sum(parameter.numel() for parameter in model.parameters())
+    )

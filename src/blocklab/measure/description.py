@@ -10,7 +10,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from blocklab.backbones.base import Backbone
-from blocklab.measure.cost import check_input_size, count_macs
+from blocklab.measure.cost import count_macs
+from blocklab.models.probe import blank_images, check_input_size, evaluating
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,7 @@ def describe(model: Backbone, input_size: int = 224) -> Description:
         InputError: for a size that the network cannot take.
     """
     check_input_size(input_size)
-    model.eval()
-    reference = next(model.parameters())
-    x = torch.empty(
-        1, model.in_chans, input_size, input_size, device=reference.device, dtype=reference.dtype
-    )
+    x = blank_images(model, input_size)
     functions: list[tuple[str, Callable[[Tensor], Tensor]]] = [("stem", model.forward_stem)]
     last = len(model.stage_modules) - 1
     for stage in range(last + 1):
@@ -96,13 +93,13 @@ def describe(model: Backbone, input_size: int = 224) -> Description:
     parts, seen = [], set[int]()
     for name, function in functions:
         part, counts, used = _Function(function), list[int](), _ParametersUsed()
-        with used:
+        with evaluating(model), used:
             count_macs(part, x, counts.append)
         params = sum(p.numel() for key, p in used.found.items() if key not in seen)
         seen |= used.found.keys()
         x = part.output
         if name != "stem" or counts:  # a stem may be part of the first stage
-            parts.append(Part(name, tuple(x.shape[1:]), sum(counts), params))
+            parts.append(Part(name, tuple(x.shape[1:]), sum(counts) // len(x), params))
     return Description(input_size, tuple(parts))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from blocklab.backbones.base import Backbone
 from blocklab.errors import InputError
 from blocklab.measure.activations import residual_blocks
-from blocklab.measure.cost import check_input_size
+from blocklab.models.probe import check_input_size, evaluating, maps_met, noise_images
 
 SMALLEST_LARGE_KERNEL = 5  # pixels from first to last tap: 3x3 ones are no large kernels
 
@@ -73,36 +73,11 @@ def live_taps(model: nn.Module, input_size: int) -> tuple[LiveTaps, ...]:
     Raises:
         InputError: for a size that the network cannot take.
     """
-    check_input_size(input_size)
-    reference = next(model.parameters(), torch.empty(0))
-    channels = getattr(model, "in_chans", 3)
-    images = torch.empty(
-        1, channels, input_size, input_size, device=reference.device, dtype=reference.dtype
-    )
-    found: list[LiveTaps] = []
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d) and _is_large(module):
-
-            def look(conv: nn.Module, inputs: Any, _: Any, name: str = name) -> None:
-                found.append(_taps_of(name, conv, inputs[0]))
-
-            handles.append(module.register_forward_hook(look))
-    training = model.training
-    try:
-        with torch.no_grad():
-            model.eval()(images)
-    except InputError:
-        raise
-    except RuntimeError as error:
-        raise InputError(
-            f"the network cannot take {input_size}x{input_size} images "
-            f"({str(error).splitlines()[0]}); use larger ones"
-        ) from None
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
+    found = [
+        _taps_of(name, conv, *size)
+        for name, conv, size in maps_met(model, input_size)
+        if _is_large(conv)
+    ]
     return _grouped(found, residual_blocks(model))
 
 
@@ -111,9 +86,7 @@ def _is_large(conv: nn.Conv2d) -> bool:
     return conv.groups == conv.in_channels > 1 and max(extents) >= SMALLEST_LARGE_KERNEL
 
 
-def _taps_of(name: str, conv: nn.Module, x: Tensor) -> LiveTaps:
-    assert isinstance(conv, nn.Conv2d)
-    height, width = x.shape[-2:]
+def _taps_of(name: str, conv: nn.Conv2d, height: int, width: int) -> LiveTaps:
     padding = conv.padding
     if isinstance(padding, str):  # "same" is half of the kernel's extent, "valid" none
         half = (d * (k - 1) // 2 for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
@@ -216,23 +189,16 @@ def receptive_field(
     """
     if images is None:
         check_input_size(input_size)
-        noise = torch.Generator().manual_seed(seed)
-        channels = getattr(model, "in_chans", 3)
-        images = torch.randn(8, channels, input_size, input_size, generator=noise)
+        images = noise_images(model, input_size, 8, seed)
     if images.ndim != 4 or images.shape[2] != images.shape[3]:
         raise InputError(f"a receptive field needs square images, not {tuple(images.shape)}")
-    reference = next(model.parameters())
-    training = model.training
-    pixels = images.to(reference).requires_grad_()
-    try:
-        model.eval()
+    pixels = images.to(next(model.parameters())).requires_grad_()
+    with evaluating(model):
         features = model.forward_features(pixels) if isinstance(model, Backbone) else model(pixels)
         if not isinstance(features, Tensor) or features.ndim != 4:
             raise InputError("the network gives no map (B, C, H, W) to take the centre of")
         centre = features[:, :, features.shape[2] // 2, features.shape[3] // 2]
         (gradient,) = torch.autograd.grad(centre.sum(), pixels)
-    finally:
-        model.train(training)
     values = gradient.abs().sum(1).mean(0).double().cpu().numpy()  # (H, W)
     largest = float(values.max())
     if largest > 0:

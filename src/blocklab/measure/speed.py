@@ -6,21 +6,19 @@ network of its own: the network that is handed in stays as it is, and no convers
 """
 
 import copy
-import platform
 import statistics
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from blocklab.errors import InputError
-from blocklab.measure.cost import Cost, check_input_size, cost
+from blocklab.measure.cost import Cost, cost
+from blocklab.measure.device import LAYOUTS, PRECISIONS, device_name, probe_device, wait
 from blocklab.measure.memory import (
     current_memory,
     keep_freed_memory,
@@ -28,11 +26,11 @@ from blocklab.measure.memory import (
     release_freed_memory,
     reset_peak_memory,
 )
+from blocklab.measure.timing import Step, shortest_times, time_in_turn, training_step
 from blocklab.models.deploy import deploy
 from blocklab.models.factory import create_model
+from blocklab.models.probe import check_input_size, noise_images
 
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 PEAK_SIDE = 2048  # of the square matrices whose product stands for the machine's best
 
 
@@ -129,14 +127,14 @@ def bench(
     counted = cost(model_or_name, input_size, num_classes)
     keep_freed_memory()  # as training does
     given = isinstance(model_or_name, nn.Module)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = probe_device()
     model = model_or_name if given else create_model(model_or_name, num_classes=num_classes)
     networks = {
         "training": copy.deepcopy(model).to(device).train(),
         "inference": copy.deepcopy(model).to(device).eval(),
         "inference, deployed": deploy(model, input_size).to(device),
     }
-    ways: dict[tuple[str, str, str], Callable[[], None]] = {}
+    ways: dict[tuple[str, str, str], Step] = {}
     for work, network in networks.items():
         for layout, memory_format in LAYOUTS.items():
             own = copy.deepcopy(network).to(memory_format=memory_format)  # type: ignore[call-overload]
@@ -148,10 +146,10 @@ def bench(
     peaks = {name: 0.0 for name in PRECISIONS}
     seconds: dict[tuple[str, str, str], list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
-        for name, dtype in PRECISIONS.items():
-            peaks[name] = max(peaks[name], _matrix_peak(dtype, device))
-        for way, run in ways.items():
-            seconds[way].append(_seconds(run, device))
+        for name, peak in _matrix_peaks(device).items():
+            peaks[name] = max(peaks[name], peak)
+        for way, times in time_in_turn(ways, 1, warm_up=False).items():
+            seconds[way] += times
     speeds = []
     for (work, layout, precision), times in seconds.items():
         median = statistics.median(times)
@@ -173,7 +171,7 @@ def bench(
         input_size=input_size,
         batch_size=batch_size,
         threads=torch.get_num_threads(),
-        device=_device_name(device),
+        device=device_name(device),
         torch=torch.__version__,
         rounds=rounds,
         cost=counted,
@@ -182,69 +180,38 @@ def bench(
     )
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        line = next(line for line in lines if line.startswith("model name"))
-        return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _way(
-    network: nn.Module, work: str, layout: str, precision: str, size: int, batch: int
-) -> Callable[[], None]:
+def _way(network: nn.Module, work: str, layout: str, precision: str, size: int, batch: int) -> Step:
     """Return one batch of the work."""
-    reference = next(network.parameters())
-    channels = getattr(network, "in_chans", 3)
-    images = torch.randn(batch, channels, size, size, device=reference.device)
-    images = images.contiguous(memory_format=LAYOUTS[layout])
-    labels = torch.zeros(batch, dtype=torch.long, device=reference.device)
-    dtype = PRECISIONS[precision]
-
-    def forward() -> Tensor:
-        kind = reference.device.type
-        with torch.autocast(kind, dtype or torch.bfloat16, enabled=dtype is not None):
-            return network(images)
-
-    def train() -> None:
-        F.cross_entropy(forward().float(), labels).backward()
-        network.zero_grad()
+    images = noise_images(network, size, batch).contiguous(memory_format=LAYOUTS[layout])
+    labels = torch.zeros(batch, dtype=torch.long, device=images.device)
+    bf16 = precision == "bf16"
+    autocast = partial(torch.autocast, images.device.type, torch.bfloat16, enabled=bf16)
 
     def infer() -> None:
-        with torch.inference_mode():
-            forward()
+        with torch.inference_mode(), autocast():
+            network(images)
 
-    return train if work == "training" else infer
+    if work != "training":
+        return infer
+    return training_step(network, images, lambda logits: F.cross_entropy(logits, labels), autocast)
 
 
-def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
-    began = time.perf_counter()
+def _memory_of(run: Step, device: torch.device) -> int:
     run()
-    _wait(device)
-    return time.perf_counter() - began
-
-
-def _memory_of(run: Callable[[], None], device: torch.device) -> int:
-    run()
-    _wait(device)
+    wait(device)
     release_freed_memory()
     reset_peak_memory()
     before = current_memory(device)
     run()
-    _wait(device)
+    wait(device)
     return max(0, peak_memory(device) - before)
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _matrix_peak(dtype: torch.dtype | None, device: torch.device) -> float:
-    """Return MACs a second of the best of a few large matrix products."""
-    matrix = torch.randn(PEAK_SIDE, PEAK_SIDE, device=device, dtype=dtype or torch.float32)
-    times = [_seconds(lambda: torch.mm(matrix, matrix), device) for _ in range(4)]
-    return PEAK_SIDE**3 / min(times)
+def _matrix_peaks(device: torch.device) -> dict[str, float]:
+    """Return MACs a second of the best of a few large matrix products, a precision each."""
+    products: dict[str, Step] = {}
+    for name, dtype in PRECISIONS.items():
+        matrix = torch.randn(PEAK_SIDE, PEAK_SIDE, device=device, dtype=dtype)
+        products[name] = partial(torch.mm, matrix, matrix)
+    times = shortest_times(products)
+    return {name: PEAK_SIDE**3 / seconds for name, seconds in times.items()}

@@ -1,4 +1,4 @@
-"""Tensors by name out of files and addresses: read without running code in them, unwrapped."""
+"""Tensors by name out of files and addresses, read without running code in them."""
 
 import argparse
 import hashlib
@@ -10,32 +10,38 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import torch
 from filelock import FileLock
-from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from blocklab.download import cached_download, http_address, is_whole, offline
 from blocklab.errors import InputError, RunError
+from blocklab.files import cache_folder, file_sha256, read_checked_json
+from blocklab.models.containers import Found, find_tensors
 
-Weights = dict[str, Tensor]
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
-# Where training programs put the tensors, averaged ones first: those are what was evaluated.
-_CONTAINERS = ("average", "state_dict_ema", "model_ema", "state_dict", "model")
-# Of DataParallel, torch.compile, Lightning, and detectors.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 # What reading a file that is cut short, or of another kind, ends in.
 _DAMAGE = (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError)
+# What training programs keep beside tensors, and does nothing on loading: their command line, and
+# NumPy's numbers.
+_NUMBER = np.float64().__reduce__()[0]  # what a pickled NumPy number is made by
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    _NUMBER,
+    (_NUMBER, "numpy.core.multiarray.scalar"),  # as NumPy before 2 names it
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
+]
 _FILES_OF_A_FOLDER = ("model.safetensors", "last.ckpt")
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+(?:\.\w+)?$")  # as torch.hub names files
 LONGEST_NAME = 200  # of a file in the cache: a file system takes 255 bytes
 _FRAGMENT = re.compile(r"sha256=([0-9a-fA-F]{8,64})")
 
 
-def read_weights(source: Source) -> tuple[str, Weights]:
+def read_weights(source: Source) -> tuple[str, Found]:
     """Return what to call a source of weights, and its tensors by the names that it gives them.
 
     Raises:
@@ -43,13 +49,13 @@ def read_weights(source: Source) -> tuple[str, Weights]:
         RunError: if it cannot be downloaded.
     """
     if isinstance(source, Mapping):
-        return "the state dict", _tensors(source, "the state dict")
+        return "the state dict", find_tensors(source, "the state dict")
     if isinstance(source, str) and "://" in source:
         path = fetch(source)
-        return source, _tensors(_read(path), source)
+        return source, find_tensors(_read(path), source)
     if isinstance(source, str | os.PathLike):
         what = os.fspath(source)
-        return what, _tensors(_read(Path(what)), what)
+        return what, find_tensors(_read(Path(what)), what)
     raise InputError(
         "weights are a path, an address or tensors by name (module.state_dict()), not a "
         f"{type(source).__name__}"
@@ -88,7 +94,7 @@ def fetch(url: str) -> Path:
     # The hash is part of the name: another hash asked for is another file.
     identity = hashlib.sha256(f"{plain} {wanted}".encode("utf-8", "replace")).hexdigest()[:12]
     kept = re.sub(r"[^0-9A-Za-z._-]", "_", name)[-LONGEST_NAME:]
-    path = _cache_folder() / "weights" / f"{identity}-{kept}"
+    path = cache_folder() / "weights" / f"{identity}-{kept}"
     if is_whole(path, wanted, _may_be_weights):
         return path
     if switch := offline():
@@ -112,11 +118,6 @@ def _may_be_weights(head: bytes) -> bool:
     return head.startswith((b"PK", b"\x80")) or head[8:9] == b"{"
 
 
-def _cache_folder() -> Path:
-    named = os.environ.get("BLOCKLAB_CACHE")
-    return Path(named).expanduser() if named else user_cache_path("blocklab")
-
-
 def _read(path: Path) -> Mapping[str, Any]:
     if path.is_dir():
         found = next((path / name for name in _FILES_OF_A_FOLDER if (path / name).is_file()), None)
@@ -128,11 +129,11 @@ def _read(path: Path) -> Mapping[str, Any]:
         path = found
     if not path.is_file():
         raise InputError(f"no file {path}; check the path")
+    _check_against_result(path)
     try:
         if _is_safetensors(path):
             return load_file(path)
-        # Training programs keep their command line in a Namespace, which does nothing on loading.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise InputError(f"cannot read {path}: permission denied; check whose it is") from None
@@ -151,28 +152,25 @@ def _read(path: Path) -> Mapping[str, Any]:
     return content
 
 
+def _check_against_result(path: Path) -> None:
+    """Check a file of a finished run's folder against what its result says of it.
+
+    Raises:
+        RunError: if the file is not as it was written.
+    """
+    result = read_checked_json(path.parent / "result.json") or {}
+    files = result.get("files")
+    known = files.get(path.name) if isinstance(files, dict) else None
+    if isinstance(known, dict) and known.get("sha256") != file_sha256(path):
+        raise RunError(
+            f"{path} is damaged; delete it and run again: it is written anew from the last "
+            "checkpoint"
+        )
+
+
 def _is_safetensors(path: Path) -> bool:
     """Tell by the name, or by the beginning: eight bytes that count the JSON that follows."""
     if path.suffix == ".safetensors":
         return True
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
-
-
-def _tensors(content: Mapping[str, Any], what: str) -> Weights:
-    """Take the tensors out of their containers and prefixes."""
-    while inner := next(
-        (content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)), None
-    ):
-        content = inner
-    state = {
-        name: value
-        for name, value in content.items()
-        # `n_averaged` is the count that torch.optim.swa_utils keeps beside the averaged tensors.
-        if isinstance(name, str) and isinstance(value, Tensor) and name != "n_averaged"
-    }
-    if not state:
-        raise InputError(f"{what} holds no tensors by name; give a state_dict()")
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
+from blocklab.blocks.protocol import merge_parts, mixed_by
 from blocklab.errors import InputError, RunError
 from blocklab.models.deploy import deploy as deploy_model
 from blocklab.models.graph_export import write_onnx, write_torch_export
 from blocklab.models.hub import Card, save_pretrained
 from blocklab.models.model_file import describe_saved, load_model, save_model
+from blocklab.models.probe import noise_images, run_blank
 from blocklab.models.spec import ModelSpec
 
 ExportFormat = Literal["safetensors", "onnx", "torch_export", "hub"]
@@ -75,13 +77,18 @@ def export_model(
 
     Raises:
         InputError: for an unknown format, a size that the network cannot take, a path that cannot
-            be written, or packages that are missing.
+            be written, packages that are missing, or a graph of a network that mixes samples.
         RunError: if writing fails, or the outputs of what was written differ.
     """
     if format not in get_args(ExportFormat):
         raise InputError(f"no format '{format}'; formats: {', '.join(get_args(ExportFormat))}")
     if model.pruned:
         raise InputError("the network was pruned to some stages; export the whole one")
+    if format in ("onnx", "torch_export") and (said := mixed_by(model)):
+        raise InputError(
+            f"a graph takes one image too, and this network mixes those of a batch ({said}); "
+            "export it as safetensors"
+        )
     size = model.config.native_size if input_size is None else input_size
     path = Path(path)
     _check_size(model, size)
@@ -92,9 +99,9 @@ def export_model(
         network = _deployed(original, None if format in ("safetensors", "hub") else size)
     about = describe_saved(model, class_names)
     if format == "onnx":
-        written = write_onnx(network, _images(network, TRACED, size), path, about)
+        written = write_onnx(network, noise_images(network, size, TRACED), path, about)
     elif format == "torch_export":
-        written = write_torch_export(network, _images(network, TRACED, size), path, about)
+        written = write_torch_export(network, noise_images(network, size, TRACED), path, about)
     else:
         assert isinstance(network, Backbone)
         if format == "hub":
@@ -115,15 +122,7 @@ def _check_size(model: Backbone, size: object) -> None:
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise InputError(f"input_size is a number of pixels from 1, not {size!r}")
     meta = ModelSpec(model.family, model.config).build_meta(model.num_classes, model.in_chans)
-    try:
-        meta.eval()(torch.empty(TRACED, model.in_chans, size, size, device="meta"))
-    except InputError:
-        raise
-    except RuntimeError as error:
-        raise InputError(
-            f"the network cannot take images of {size}x{size} ({str(error).splitlines()[0]}); "
-            f"choose another input_size, such as {model.config.native_size}"
-        ) from None
+    run_blank(meta.eval(), size, TRACED, f", such as {model.config.native_size}")
 
 
 def _check_path(path: Path, folder: bool) -> None:
@@ -148,18 +147,8 @@ def _deployed(network: Backbone, size: int | None) -> nn.Module:
     if size is not None:
         return deploy_model(network, size)
     merged = copy.deepcopy(network)
-    for module in list(merged.modules()):
-        merge = getattr(module, "merge", None)
-        if callable(merge):
-            merge()
+    merge_parts(merged)
     return merged
-
-
-def _images(network: nn.Module, count: int, size: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    channels = network.in_chans
-    assert isinstance(channels, int)
-    return torch.randn(count, channels, size, size, generator=generator)
 
 
 def _compare(
@@ -169,7 +158,7 @@ def _compare(
 
     Some untrained networks magnify rounding beyond any fixed tolerance; that is no fault of a file.
     """
-    images = _images(network, CHECKED, size)
+    images = noise_images(network, size, CHECKED)
     with torch.inference_mode():
         expected, got = network(images), written(images)
         difference = _relative(got, expected)

@@ -9,7 +9,7 @@ from torch import nn
 from blocklab.backbones.base import Backbone
 from blocklab.errors import InputError
 from blocklab.models.checkpoint import Source
-from blocklab.models.names import model_spec
+from blocklab.models.spec import model_spec
 from blocklab.models.weights import load_weights
 
 

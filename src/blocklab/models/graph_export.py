@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blocklab.errors import InputError, RunError
+from blocklab.errors import InputError, RunError, error_line
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 _OPSET = 18  # of ONNX: the first that reduces over axes given as tensors, which exporters write
@@ -124,8 +124,7 @@ def _cause(error: BaseException) -> str:
     """Return the first line of the innermost error, which says what was the matter."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
+    return error_line(error)
 
 
 @contextmanager

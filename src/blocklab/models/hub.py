@@ -146,7 +146,7 @@ def _model_card(model: Backbone, about: dict[str, Any], card: Card, size: int) -
     if about["class_names"]:
         sections.append("## Classes\n\n" + ", ".join(about["class_names"]))
     sections.append(
-        "## Use\n\n```python\nfrom blocklab.models import from_pretrained\n\n"
+        "## Use\n\n```python\nfrom blocklab.models.hub import from_pretrained\n\n"
         'model = from_pretrained("FOLDER")\n```\n\nor through timm:\n\n```python\n'
         "import blocklab, timm\n\n"
         'model = timm.create_model("local-dir:FOLDER", pretrained=True)\n```'

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from blocklab.backbones.base import Backbone
-from blocklab.errors import InputError
+from blocklab.errors import InputError, error_line
 from blocklab.files import write_atomically
 from blocklab.models.spec import ModelSpec
 from blocklab.models.weights import load_weights
@@ -82,7 +82,9 @@ def load_model(path: str | Path) -> Backbone:
         spec = ModelSpec.from_dict(about["model"])
         model = spec.build(about["num_classes"], about["in_chans"])
     except (KeyError, TypeError) as error:
-        raise InputError(f"{file} does not say what network it holds ({error})") from None
+        raise InputError(
+            f"{file} does not say what network it holds ({error_line(error)})"
+        ) from None
     load_weights(model, file)
     return model.eval()
 
@@ -101,7 +103,7 @@ def read_description(file: Path) -> dict[str, Any]:
         about = json.loads(metadata.get(KEY, "null"))
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
-            f"{file} is damaged or no .safetensors file ({error}); copy it again"
+            f"{file} is damaged or no .safetensors file ({error_line(error)}); copy it again"
         ) from None
     if not isinstance(about, dict):
         raise InputError(

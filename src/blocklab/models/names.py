@@ -1,4 +1,4 @@
-"""The catalogue: every named model as data, and what a name or a specification resolves to."""
+"""The catalogue: every named model as data. Reading it needs no PyTorch."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -9,7 +9,6 @@ from typing import Any
 from blocklab.errors import InputError, did_you_mean
 from blocklab.files import parse_yaml
 from blocklab.models.inline_spec import is_filled, parse_filled
-from blocklab.models.spec import ModelSpec, resolve
 
 
 def catalogue() -> dict[str, dict[str, Any]]:
@@ -43,7 +42,12 @@ def _read_catalogue() -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
     return entries, params
 
 
-def _entry(name: str) -> Mapping[str, Any]:
+def entry_of(name: str) -> Mapping[str, Any]:
+    """Return a named model's entry, or what a name with slots after a colon says.
+
+    Raises:
+        InputError: if the catalogue does not name the model, or the slots cannot be read.
+    """
     if is_filled(name):
         return parse_filled(name)
     entries = catalogue()
@@ -58,17 +62,3 @@ def _entry(name: str) -> Mapping[str, Any]:
 def list_models(filter: str = "*") -> list[str]:
     """Return the names of the models that match a shell pattern, such as ``"res2net*"``."""
     return [name for name in catalogue() if fnmatch.fnmatch(name, filter)]
-
-
-def model_spec(model: str | Mapping[str, Any], **slot_overrides: Any) -> ModelSpec:
-    """Resolve a named model or a specification, with some slots filled otherwise.
-
-    Raises:
-        InputError: for an unknown model, slot, block or option.
-    """
-    what = f"model '{model}'" if isinstance(model, str) else "the model"
-    value: str | Mapping[str, Any] = model
-    if slot_overrides:
-        base = {"base": model} if isinstance(model, str) else dict(model)
-        value = {**base, **slot_overrides}
-    return resolve(value, _entry, what)

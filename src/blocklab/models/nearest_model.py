@@ -9,9 +9,9 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
-from blocklab.backbones import FAMILIES
-from blocklab.models.names import list_models, model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.backbones.registry import FAMILIES
+from blocklab.models.names import list_models
+from blocklab.models.spec import ModelSpec, model_spec
 
 COUNT = "num_batches_tracked"
 _BLOCKS = {  # family -> the stage and the block in a tensor's name; blocks for each that is counted

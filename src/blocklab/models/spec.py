@@ -6,19 +6,18 @@ Keys name fields of the backbone's configuration; a dotted key reaches into a bl
     {base: res2net50, activation: celu, mixer.attention: se}
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from pydantic import ValidationError
 
-from blocklab.backbones import BACKBONES, FAMILIES
 from blocklab.backbones.base import Backbone
 from blocklab.backbones.config import BackboneConfig
+from blocklab.backbones.registry import BACKBONES, FAMILIES
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.models.meta_device import without_memory
-
-Lookup = Callable[[str], Mapping[str, Any]]
+from blocklab.models.names import entry_of
 
 
 @dataclass(frozen=True)
@@ -51,24 +50,29 @@ class ModelSpec:
         return cls(family, _validate(family, fields, "the model"))
 
 
-def resolve(value: str | Mapping[str, Any], lookup: Lookup, what: str = "the model") -> ModelSpec:
-    """Resolve a name or a mapping; `lookup` finds the mapping of a name.
+def model_spec(model: str | Mapping[str, Any], **slot_overrides: Any) -> ModelSpec:
+    """Resolve a named model or a specification, with some slots filled otherwise.
 
     Raises:
         InputError: for an unknown model, slot, block or option, or a value of the wrong type.
     """
-    family, fields = _expand(value, lookup, what, ())
+    what = f"model '{model}'" if isinstance(model, str) else "the model"
+    value: str | Mapping[str, Any] = model
+    if slot_overrides:
+        base = {"base": model} if isinstance(model, str) else dict(model)
+        value = {**base, **slot_overrides}
+    family, fields = _expand(value, what, ())
     return ModelSpec(family, _validate(family, fields, what))
 
 
 def _expand(
-    value: str | Mapping[str, Any], lookup: Lookup, what: str, seen: tuple[str, ...]
+    value: str | Mapping[str, Any], what: str, seen: tuple[str, ...]
 ) -> tuple[str, dict[str, Any]]:
     """Return the family and the fields that a specification sets, bases applied first."""
     if isinstance(value, str):
         if value in seen:
             raise InputError(f"{what}: '{value}' is its own base")
-        return _expand(lookup(value), lookup, f"model '{value}'", (*seen, value))
+        return _expand(entry_of(value), f"model '{value}'", (*seen, value))
     if not isinstance(value, Mapping):
         raise InputError(f"{what} is a name or a mapping of slots, not {value!r}")
     changes = dict(value)
@@ -76,7 +80,7 @@ def _expand(
     if (backbone is None) == (base is None):
         raise InputError(f"{what} needs either a 'backbone' or a 'base'")
     if base is not None:
-        family, fields = _expand(base, lookup, what, seen)
+        family, fields = _expand(base, what, seen)
     elif isinstance(backbone, str) and backbone in BACKBONES:
         family, sizes = BACKBONES[backbone]
         fields = dict(sizes)

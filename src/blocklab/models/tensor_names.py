@@ -95,13 +95,4 @@ FORMATS = (
 )
 
 
-def recognise(state: Iterable[str]) -> tuple[Format, dict[str, str]] | None:
-    """Return the format of these names, and their name for each of ours."""
-    names = list(state)
-    for known in FORMATS:
-        if (theirs := known.names_of(names)) is not None:
-            return known, theirs
-    return None
-
-
-__all__ = ["FORMATS", "Format", "recognise"]
+__all__ = ["FORMATS", "Format"]

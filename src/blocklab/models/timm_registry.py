@@ -15,13 +15,13 @@ from timm.models._features import FeatureGetterNet, FeatureHookNet
 from timm.models._features_fx import FeatureGraphNet
 from torch import nn
 
-from blocklab.backbones import FAMILIES
 from blocklab.backbones.base import Backbone, input_cfg
+from blocklab.backbones.registry import FAMILIES
 from blocklab.blocks.registry import registered_blocks
-from blocklab.errors import InputError
+from blocklab.errors import InputError, error_line
 from blocklab.models.factory import create_model
-from blocklab.models.names import list_models, model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.names import list_models
+from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.models.weights import load_weights
 
 PREFIX = "blocklab_"
@@ -102,7 +102,9 @@ def _resolve(name: str, cfg: Any, overlay: Any) -> dict[str, Any]:
     try:
         return resolve_pretrained_cfg(name, cfg, overlay).to_dict()
     except TypeError as error:
-        raise InputError(f"{name}: pretrained_cfg is not timm's: {error}") from None
+        raise InputError(
+            f"{name}: pretrained_cfg is not timm's: {error_line(error, kind=False)}"
+        ) from None
 
 
 def _build(

@@ -1,27 +1,26 @@
 """Weights from elsewhere: what a checkpoint calls its tensors, and what we call them.
 
-The papers' releases, torchvision and timm name the same tensors in a few ways, which `formats`
+The papers' releases, torchvision and timm name the same tensors in a few ways, which `tensor_names`
 lists as rules of renaming. A design that differs is not made to fit: the model is created as the
 checkpoint's design is, and a refusal names the model of the catalogue that the checkpoint fits.
 """
 
+import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from timm.models import adapt_input_conv
-from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
-from blocklab.blocks.reparam_large_kernel import ReparamLargeKernelConv
+from blocklab.blocks.protocol import merge_parts, merges
 from blocklab.errors import InputError
-from blocklab.models.checkpoint import Source, Weights, read_weights
+from blocklab.models.checkpoint import Source, read_weights
+from blocklab.models.containers import Weights, plain_names, unwrapped
 from blocklab.models.nearest_model import COUNT, best_fit, core_shape
 from blocklab.models.tensor_names import FORMATS, Format
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,17 @@ class LoadReport:
     mismatched: tuple[str, ...]
     fresh: tuple[str, ...] = ()
     adapted: tuple[str, ...] = ()
+    container: str | None = None  # of the file, that the tensors were taken from
+    not_finite: tuple[str, ...] = ()  # loaded tensors that hold NaN or infinity
 
     def __str__(self) -> str:
         total = sum(map(len, (self.loaded, self.missing, self.mismatched, self.fresh)))
         left = [f"head left fresh ({_first(self.fresh)})"] if self.fresh else []
+        if self.not_finite:
+            left.append(f"{len(self.not_finite)} not finite ({_first(self.not_finite)})")
         rest = "".join(f", {problem}" for problem in [*self.problems(), *left])
-        return f"{self.source}: {len(self.loaded)} of {total} tensors loaded{rest}"
+        inside = f" from its '{self.container}'" if self.container else ""
+        return f"{self.source}: {len(self.loaded)} of {total} tensors loaded{inside}{rest}"
 
     def problems(self) -> list[str]:
         """Say what did not fit, the first names of each kind."""
@@ -70,8 +74,9 @@ def load_weights(
         path_or_state_dict: a ``.safetensors`` file, a PyTorch checkpoint (read without running any
             code in it), a run's folder, the address of a file (see `checkpoint.fetch`), or tensors
             by name. Tensors may lie under ``state_dict``, ``model``, ...; averaged ones are
-            preferred, as they are in a run's ``model.safetensors``. A merged RepLKNet's tensors
-            merge the model.
+            preferred, as they are in a run's ``model.safetensors``. Wrappers' prefixes, such as
+            DataParallel's, are taken off the file's names and the model's. Merged tensors (a
+            RepLKNet's, say) merge the model's parts.
         strict: refuse unless every tensor fits; otherwise load what fits. A refused model is as it
             was.
         head: ``fresh`` leaves the model's classifier as it is, whatever the weights have.
@@ -80,11 +85,12 @@ def load_weights(
 
     Raises:
         InputError: if the file cannot be read, nothing fits, or (strict) something does not.
-        RunError: if a download fails.
+        RunError: if a download fails, or a file of a finished run is damaged.
     """
-    what, state = read_weights(path_or_state_dict)
-    target = model.model if isinstance(model, FeatureGetterNet) else model
-    assert isinstance(target, nn.Module)
+    what, found = read_weights(path_or_state_dict)
+    state, target = found.tensors, unwrapped(model)
+    if not target.state_dict().keys() <= state.keys():
+        state = {plain: state[given] for plain, given in plain_names(state).items()}
     known, theirs = _names(state, target)
     ours = {name: state[key] for name, key in theirs.items()}
     shapes, to_merge = _expected(target, ours)
@@ -102,6 +108,7 @@ def load_weights(
         for name, shape in shapes.items()
         if name in ours and core_shape(ours[name].shape) == core_shape(shape)
     }
+    _check_types(target, fitting, what)
     report = LoadReport(
         known.name if known else ("blocklab" if shapes.keys() & ours.keys() else "unknown"),
         loaded=tuple(fitting),
@@ -111,13 +118,32 @@ def load_weights(
         mismatched=tuple(n for n in shapes if n in ours and n not in fitting),
         fresh=fresh,
         adapted=adapted,
+        container=found.container,
     )
     if not fitting or (strict and report.problems()):
         raise InputError(f"{what}: {_refusal(report, target, ours, shapes, known, len(state))}")
-    for module in to_merge:
-        module.merge()
+    for holder, tensors in (("model", target.state_dict()), ("state dict", fitting)):
+        if any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in tensors.values()):
+            raise InputError(
+                f"the {holder} has no memory (it is on the meta device), so nothing can be loaded; "
+                "build it on a device, or call to_empty(device='cpu') first"
+            )
+    for part in to_merge:
+        merge_parts(part)
     target.load_state_dict(fitting, strict=False)
-    return report
+    broken = tuple(name for name, value in fitting.items() if not bool(value.isfinite().all()))
+    return replace(report, not_finite=broken)
+
+
+def _check_types(model: nn.Module, tensors: Weights, what: str) -> None:
+    """Refuse a cast that loses what a tensor says: of integers, of complex numbers."""
+    ours = model.state_dict()
+    for name, value in tensors.items():
+        float_wanted = name in ours and ours[name].is_floating_point()
+        if value.is_complex() or (float_wanted and not value.is_floating_point()):
+            raise InputError(
+                f"{what}: {name} is of {value.dtype}, not of floats; save it dequantised, as floats"
+            )
 
 
 def _names(state: Weights, model: nn.Module) -> tuple[Format | None, dict[str, str]]:
@@ -131,28 +157,39 @@ def _names(state: Weights, model: nn.Module) -> tuple[Format | None, dict[str, s
     return None, {name: name for name in state}
 
 
-def _expected(
-    model: nn.Module, state: Weights
-) -> tuple[dict[str, torch.Size], list[ReparamLargeKernelConv]]:
-    """Return the model's shapes, as they will be after merging kernels that are merged in `state`.
+def _expected(model: nn.Module, state: Weights) -> tuple[dict[str, torch.Size], list[nn.Module]]:
+    """Return the model's shapes, as they will be after merging the parts that `state` has merged.
 
-    The second value is the kernels to merge.
+    The second value is those parts.
     """
-    shapes = {
-        name: value.shape for name, value in model.state_dict().items() if isinstance(value, Tensor)
+
+    def fits(form: dict[str, torch.Size]) -> bool:
+        return all(name in state and state[name].shape == shape for name, shape in form.items())
+
+    shapes = _shapes(model)
+    to_merge: dict[str, nn.Module] = {}
+    for name, part in model.named_modules():
+        within = f"{name}." if name else ""
+        if not merges(part) or within.startswith(tuple(to_merge)):
+            continue
+        training = {key: shape for key, shape in shapes.items() if key.startswith(within)}
+        if fits(training):
+            continue
+        other = copy.deepcopy(part)
+        merge_parts(other)
+        merged = {f"{within}{key}": shape for key, shape in _shapes(other).items()}
+        if fits(merged):
+            to_merge[within] = part
+            shapes = {key: shape for key, shape in shapes.items() if key not in training} | merged
+    return shapes, list(to_merge.values())
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {
+        name: value.shape
+        for name, value in module.state_dict().items()
+        if isinstance(value, Tensor)
     }
-    to_merge = []
-    for name, module in model.named_modules():
-        if not isinstance(module, ReparamLargeKernelConv) or module.lkb_origin is None:
-            continue
-        merged, kernel = f"{name}.lkb_reparam", module.lkb_origin.conv.weight.shape
-        if f"{merged}.weight" not in state or state[f"{merged}.weight"].shape != kernel:
-            continue
-        to_merge.append(module)
-        branches = (f"{name}.lkb_origin.", f"{name}.small_conv.")
-        shapes = {key: shape for key, shape in shapes.items() if not key.startswith(branches)}
-        shapes |= {f"{merged}.weight": kernel, f"{merged}.bias": kernel[:1]}
-    return shapes, to_merge
 
 
 def _head_prefix(model: nn.Module) -> str | None:

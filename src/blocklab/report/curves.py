@@ -104,31 +104,60 @@ def over_epochs(results: StudyResults, split: str, top: int, name: str) -> Figur
     return Figure(name, title, shows + left_out(results), specification(layers, height))
 
 
-def learning_rate(results: StudyResults, name: str) -> Figure | None:
-    """Draw the learning rate that the study's recipe prescribes; None where it is no recipe."""
+def learning_rate(results: StudyResults, name: str, by_step: bool = False) -> Figure | None:
+    """Draw the learning rate that the study's recipe prescribes, and what its runs had.
+
+    By epoch, or `by_step`: then None too where no run says how many images it trained on. Runs
+    record the rate of an epoch's last step.
+    """
     try:
         recipe = Recipe.parse(results.recipe)
     except InputError:
         return None
+    steps = _steps_an_epoch(results, recipe) if by_step else 1
+    if steps is None:
+        return None
     samples = min(400, 20 * recipe.epochs)
     places = [recipe.epochs * i / samples for i in range(samples)]
-    points = [{"epoch": place, "lr": recipe.learning_rate(place)} for place in places]
-    epochs = alt.Scale(domain=[0, recipe.epochs], nice=False)
-    shown = alt.Chart(data(points)).mark_line(color=COLOURS[0], interpolate="step-after")
-    shown = shown.encode(
-        x=alt.X(
-            "epoch:Q",
-            title="Epochs done",
-            scale=epochs,
-            axis=alt.Axis(grid=False, tickMinStep=1, format="d"),
-        ),
-        y=alt.Y("lr:Q", title="Learning rate", scale=alt.Scale(zero=True)),
-        tooltip=[alt.Tooltip("epoch:Q", format=".2f"), alt.Tooltip("lr:Q", format=".4g")],
+    key, what, form = ("step", "Steps", "d") if by_step else ("epoch", "Epochs", ".2f")
+    points = [{key: place * steps, "lr": recipe.learning_rate(place)} for place in places]
+    recorded = {
+        (line["epoch"] * steps, line["lr"])
+        for row in results.rows
+        for run in row.runs[:1]
+        for line in run.log
+        if line.get("lr") is not None
+    }
+    ran = [{key: place, "lr": rate} for place, rate in sorted(recorded)]
+    x = alt.X(
+        f"{key}:Q",
+        title=f"{what} done",
+        scale=alt.Scale(domain=[0, recipe.epochs * steps], nice=False),
+        axis=alt.Axis(grid=False, tickMinStep=1, format="d"),
     )
-    caption = f"Of the recipe {results.recipe_name}."
+    y = alt.Y("lr:Q", title="Learning rate", scale=alt.Scale(zero=True))
+    tooltip = [
+        alt.Tooltip(f"{key}:Q", format=form),
+        alt.Tooltip("lr:Q", format=".4g"),
+    ]
+    line = alt.Chart(data(points)).mark_line(color=COLOURS[0], interpolate="step-after")
+    dots = alt.Chart(data(ran)).mark_point(color=COLOURS[1], filled=True, size=16, opacity=0.8)
+    layers = [line.encode(x=x, y=y, tooltip=tooltip), dots.encode(x=x, y=y, tooltip=tooltip)]
+    caption = f"Line: as the recipe {results.recipe_name} has it."
+    caption += " Dots: what runs had at the end of each epoch." if ran else ""
+    caption += f" An epoch is {steps:,} steps." if by_step else ""
     if any(varied.startswith("recipe") for varied in results.varies):
         caption += " Rows that change the recipe have their own."
-    return Figure(name, "Learning rate", caption, specification([shown], 200))
+    title = "Learning rate by step" if by_step else "Learning rate"
+    return Figure(name, title, caption, specification(layers if ran else layers[:1], 200))
+
+
+def _steps_an_epoch(results: StudyResults, recipe: Recipe) -> int | None:
+    images = {run.run.get("train_images") for _, run in results.runs}
+    if len(images) != 1 or not (count := images.pop()):
+        return None
+    whole, rest = divmod(count, recipe.batch_size)
+    return max(1, whole + (rest > 0 and not recipe.drop_last))
 
 
 Points = list[dict[str, Any]]

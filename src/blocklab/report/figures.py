@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from blocklab.files import write_atomically
+from blocklab.files import remove_file, write_atomically
 from blocklab.report.cell_text import difference, square
 from blocklab.report.curves import learning_rate, left_out, over_epochs, shown_rows
 from blocklab.report.drawing import (
@@ -34,6 +34,7 @@ NAMES = (
     "accuracy_against_macs",
     "differences",
     "learning_rate",
+    "learning_rate_by_step",
 )
 MOST_LABELS = 16  # beside points, among their bars; pointing at a point names the others
 MOST_DIFFERENCES = 60  # bars below each other; of more, the largest gains and losses
@@ -52,6 +53,7 @@ def figures(results: StudyResults) -> tuple[Figure, ...]:
         _against_macs(results),
         _differences(results),
         learning_rate(results, NAMES[6]),
+        learning_rate(results, NAMES[7], by_step=True),
     ]
     return tuple(figure for figure in found if figure is not None)
 
@@ -59,11 +61,14 @@ def figures(results: StudyResults) -> tuple[Figure, ...]:
 def save_figures(figures: tuple[Figure, ...], folder: Path) -> list[Path]:
     """Write each figure to `folder` as SVG and PNG (twice the screen's resolution).
 
-    A figure that no longer has data is removed, so that the folder never mixes two states.
+    A figure that no longer has data is removed, so that the folder never mixes two states. Where
+    `folder` is a link, a folder takes its place: a study that was received writes nowhere else.
 
     Raises:
         RunError: if the folder cannot be written.
     """
+    if folder.is_symlink():
+        remove_file(folder)
     written = []
     for figure in figures:
         for ending in ("svg", "png"):
@@ -73,7 +78,7 @@ def save_figures(figures: tuple[Figure, ...], folder: Path) -> list[Path]:
     for name in NAMES:
         for path in (folder / f"{name}.svg", folder / f"{name}.png"):
             if path not in written:
-                path.unlink(missing_ok=True)
+                remove_file(path)
     return written
 
 

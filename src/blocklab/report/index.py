@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from blocklab.files import write_atomically
-from blocklab.report.cell_text import ABSENT, mean_and_sd
-from blocklab.report.page import PAGE, best_row, environment, said_of_verdicts
-from blocklab.results.judgements import judge_claims
+from blocklab.report.cell_text import ABSENT, chance, mean_and_sd
+from blocklab.report.page import PAGE, best_row, environment, verdict_counts
+from blocklab.results.judgements import judge_together
 from blocklab.results.study_results import StudyResults
 
 INDEX = "index.html"
@@ -49,6 +49,7 @@ def write_index(
             title=title,
             summary=f"{count}, {finished:,} finished run{'' if finished == 1 else 's'} in all.",
             entries=[_entry(name, results) for name, results in entries],
+            claims=_claims(entries),
         )
     )
     write_atomically(folder / INDEX, page)
@@ -57,16 +58,29 @@ def write_index(
 
 def _entry(name: str, results: StudyResults) -> _Entry:
     best = best_row(results)
-    judged = Counter(one.word for one in judge_claims(results))
+    judged = Counter(one.word for one in results.judgements)
     return _Entry(
         name=name,
         link=f"{quote(name)}/{PAGE}",
         title=results.title,
         state=_state(results),
         best=f"{best.name}: {mean_and_sd(best.top1)}" if best else ABSENT,
-        verdicts=said_of_verdicts(results) if best else ABSENT,
+        verdicts=verdict_counts(results) if best else ABSENT,
         claims=", ".join(f"{count} {word}" for word, count in judged.items()) or ABSENT,
     )
+
+
+def _claims(entries: Sequence[tuple[str, StudyResults]]) -> list[tuple[str, ...]]:
+    """Return each claim of each study, judged among its study's and among all."""
+    together = judge_together([results.judgements for _, results in entries])
+    return [
+        (
+            *(name, one.claim, one.word, chance(one.p_holm)),
+            *(one.word_in_collection, chance(one.p_holm_collection), one.numbers),
+        )
+        for (name, _), judged in zip(entries, together, strict=True)
+        for one in judged
+    ]
 
 
 def _state(results: StudyResults) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from blocklab.files import write_atomically
+from blocklab.files import remove_file, write_atomically
 from blocklab.report.cell_text import ABSENT, accuracy_percent, square
 from blocklab.report.drawing import ON_PAGE, Figure
 from blocklab.report.figures import figures, save_figures, svg
 from blocklab.report.table_files import csv, csv_text, latex, markdown_of_all
-from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, tables
+from blocklab.report.tables import CLAIM_HEADINGS, Table, claim_lines, tables
+from blocklab.results.ended_run import EndedRun
 from blocklab.results.lines import RUN_COLUMNS, run_line
-from blocklab.results.records import RunRecord
 from blocklab.results.row_result import RowResult
 from blocklab.results.statistics import BETTER, FEWEST_FOR_SIGN_FLIPS, TOO_FEW, WORSE
 from blocklab.results.study_results import StudyResults
@@ -34,31 +33,35 @@ def write_report(results: StudyResults, folder: Path) -> Path:
     give a page that says so.
 
     Raises:
-        RunError: if the folder cannot be written, or a run's predictions are damaged.
+        RunError: if the folder cannot be written.
     """
-    write_atomically(folder / "table.md", markdown_of_all(results))
-    written = {table.name for table in tables(results)}
-    for table in tables(results):
+    made = tables(results)
+    write_atomically(folder / "table.md", markdown_of_all(results, made))
+    for table in made:
         write_atomically(folder / f"{table.name}.tex", latex(table))
-    for name in {"verdicts", "uncertainty", "reported"} - written:
-        (folder / f"{name}.tex").unlink(missing_ok=True)
+    for name in {"verdicts", "uncertainty", "reported"} - {table.name for table in made}:
+        remove_file(folder / f"{name}.tex")
     write_atomically(folder / "table.csv", csv(results))
     lines = [run_line(row, run) for row, run in results.runs]
     write_atomically(folder / "runs.csv", csv_text(lines, RUN_COLUMNS))
     drawn = figures(results)
     save_figures(drawn, folder / "figures")
     page = folder / PAGE
-    write_atomically(page, html(results, drawn))
+    write_atomically(page, html(results, drawn, made))
     return page
 
 
-def html(results: StudyResults, drawn: tuple[Figure, ...] | None = None) -> str:
+def html(
+    results: StudyResults,
+    drawn: tuple[Figure, ...] | None = None,
+    made: tuple[Table, ...] | None = None,
+) -> str:
     """Return the page. All text from files is escaped; nothing in it is fetched.
 
-    `drawn` are its figures, if they have been made before.
+    `drawn` are its figures and `made` its tables, if they have been made before.
     """
     drawn = figures(results) if drawn is None else drawn
-    made = {table.name: table for table in tables(results)}
+    made = tables(results) if made is None else made
     shared = [one.difference.n for one in results.comparisons.values() if one.difference]
     return (
         environment()
@@ -67,7 +70,7 @@ def html(results: StudyResults, drawn: tuple[Figure, ...] | None = None) -> str:
             results=results,
             summary=summary_sentence(results),
             glance=at_a_glance(results),
-            tables=made,
+            tables={table.name: table for table in made},
             claims=claim_lines(results),
             claim_headings=CLAIM_HEADINGS,
             figures=[(figure, Markup(svg(figure, ON_PAGE))) for figure in drawn],
@@ -86,7 +89,6 @@ def html(results: StudyResults, drawn: tuple[Figure, ...] | None = None) -> str:
             setups=_setups(results),
             runs=[_run_cells(row.name, run) for row, run in results.runs],
             runs_open=len(results.runs) <= RUNS_SHOWN_OPEN,
-            troubles=_troubles(results),
             recipe=_flat(results.recipe),
             data=_flat(results.data),
         )
@@ -113,7 +115,7 @@ def at_a_glance(results: StudyResults) -> list[tuple[str, str]]:
         spread = f" \u00b1 {best.top1.sd:.2f}" if best.top1.sd is not None else ""
         found.append(("highest mean top-1", f"{best.name}: {best.top1.mean:.2f}{spread} %"))
     if best and results.comparisons:
-        found.append((f"against {results.baseline}", said_of_verdicts(results)))
+        found.append((f"against {results.baseline}", verdict_counts(results)))
     if plan := results.planning:
         alone = "more than 10,000" if plan.seeds_alone is None else f"{plan.seeds_alone:,}"
         among = "more than 10,000" if plan.seeds_among_all is None else f"{plan.seeds_among_all:,}"
@@ -122,14 +124,14 @@ def at_a_glance(results: StudyResults) -> list[tuple[str, str]]:
     return found
 
 
-def said_of_verdicts(results: StudyResults) -> str:
+def verdict_counts(results: StudyResults) -> str:
     """Count the verdicts in words."""
     words = Counter(one.word for one in results.comparisons.values())
     if sum(words.values()) == words[TOO_FEW]:
         return "too few seeds for a verdict" if words else ABSENT
-    said = [f"{words[word]} {word}" for word in (BETTER, WORSE) if words[word]]
+    shown = [f"{words[word]} {word}" for word in (BETTER, WORSE) if words[word]]
     rest = sum(words.values()) - words[BETTER] - words[WORSE]
-    return ", ".join([*said, *([f"{rest} not shown to be either"] if rest else [])])
+    return ", ".join([*shown, *([f"{rest} not shown to be either"] if rest else [])])
 
 
 def best_row(results: StudyResults) -> RowResult | None:
@@ -175,40 +177,20 @@ def _specifications(drawn: tuple[Figure, ...]) -> dict[str, dict[str, Any]]:
     return {figure.name: figure.specification for figure in drawn}
 
 
-@dataclass(frozen=True)
-class _Trouble:
-    row: str
-    what: str
-
-
-def _troubles(results: StudyResults) -> list[_Trouble]:
-    found = []
-    for row in results.rows:
-        found += [_Trouble(row.name, message) for message in row.failed]
-        for run in row.diverged:
-            after = f" after {run.epochs} epochs" if run.epochs else ""
-            found.append(_Trouble(row.name, f"seed {run.seed} diverged{after} (run {run.hash})"))
-        if row.missing_seeds:
-            seeds = ", ".join(map(str, row.missing_seeds))
-            word = f"seed{_s(len(row.missing_seeds))} {seeds}"
-            found.append(_Trouble(row.name, f"no result from {word}"))
-    return found
-
-
 def _speed(row: RowResult) -> list[str]:
     """Return what a row ran on and how fast: one cell where its runs agree, else all they say."""
     memory = row.over_seeds("peak_memory_bytes")
     seconds, speed = row.over_seeds("train_seconds"), row.over_seeds("images_per_second")
     return [
         row.name,
-        *(_said(row, name) for name in ("memory_format", "precision", "threads")),
+        *(_distinct(row, name) for name in ("memory_format", "precision", "threads")),
         f"{seconds.mean:,.0f}" if seconds else ABSENT,
         f"{speed.mean:,.0f}" if speed else ABSENT,
         f"{memory.mean / 1e6:,.0f}" if memory else ABSENT,
     ]
 
 
-def _said(row: RowResult, name: str) -> str:
+def _distinct(row: RowResult, name: str) -> str:
     return ", ".join(sorted({str(run.run.get(name, ABSENT)) for run in row.finished}))
 
 
@@ -223,7 +205,7 @@ def _setups(results: StudyResults) -> list[list[str]]:
     return [[*setup, str(count)] for setup, count in counts.most_common()]
 
 
-def _run_cells(row: str, run: RunRecord) -> list[str]:
+def _run_cells(row: str, run: EndedRun) -> list[str]:
     seconds = run.figure("train_seconds")
     return [
         row,

@@ -7,28 +7,26 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from blocklab.report.cell_text import ABSENT, MINUS, TIMES
-from blocklab.report.tables import CLAIM_HEADINGS, Table, claim_lines, tables
+from blocklab.report.tables import CLAIM_HEADINGS, Table, claim_lines
 from blocklab.results.study_results import StudyResults
 
 
 def markdown(table: Table) -> str:
     """Return a table as GitHub's Markdown."""
     rule = ["---", *(["---:"] * (len(table.columns) - 1))]
-    headings = [column.full_heading for column in table.columns]
-    rows = [[column.text(row) for column in table.columns] for row in table.rows]
-    return _markdown_lines(headings, rule, rows)
+    return _markdown_lines(table.headings, rule, table.texts)
 
 
-def markdown_of_all(results: StudyResults) -> str:
+def markdown_of_all(results: StudyResults, made: Sequence[Table]) -> str:
     """Return all tables, the claims and the remarks as one Markdown file."""
-    first, *others = tables(results)
+    first, *others = made
     parts = [markdown(first), *(f"\n## {one.title}\n\n{markdown(one)}" for one in others)]
     if judged := claim_lines(results):
         rule = ["---"] * len(CLAIM_HEADINGS)
         parts.append(f"\n## Claims\n\n{_markdown_lines(CLAIM_HEADINGS, rule, judged)}")
     if results.remarks:
-        said = "".join(f"- {_escape_markdown(remark)}\n" for remark in results.remarks)
-        parts.append(f"\n## Remarks\n\n{said}")
+        remarks = "".join(f"- {_escape_markdown(remark)}\n" for remark in results.remarks)
+        parts.append(f"\n## Remarks\n\n{remarks}")
     return "".join(parts)
 
 
@@ -42,14 +40,9 @@ def _markdown_lines(
 
 def latex(table: Table) -> str:
     """Return a table as a LaTeX tabular for the booktabs package."""
-    headings = [column.full_heading for column in table.columns]
-    heading = " & ".join(map(_escape_latex, headings))
-    body = [
-        " & ".join(_escape_latex(column.text(row)) for column in table.columns)
-        for row in table.rows
-    ]
+    rows = [" & ".join(map(_escape_latex, cells)) for cells in [table.headings, *table.texts]]
     # A line that starts with [ or * would be read as an option of the \\ or \midrule before it.
-    lines = [rf"{{}}{line} \\" if line[:1] in "[*" else rf"{line} \\" for line in [heading, *body]]
+    lines = [rf"{{}}{row} \\" if row[:1] in "[*" else rf"{row} \\" for row in rows]
     return "\n".join(
         [
             "% needs \\usepackage{booktabs}",
@@ -70,7 +63,7 @@ def csv(results: StudyResults) -> str:
 
     No text cell can start a spreadsheet formula.
     """
-    lines = results.summary_lines()
+    lines = results.summary_lines
     return csv_text([{name: _rounded(name, cell) for name, cell in line.items()} for line in lines])
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 from blocklab.report.cell_text import (
@@ -18,14 +19,13 @@ from blocklab.report.cell_text import (
     signed_interval,
     square,
 )
-from blocklab.results.judgements import judge_claims
 from blocklab.results.row_result import COST_TOLERANCE_PERCENT, RowResult
 from blocklab.results.statistics import BETTER, FEWEST_FOR_SIGN_FLIPS, GAIN, SAME, WORSE, Comparison
 from blocklab.results.study_results import StudyResults
 from blocklab.study.reported import Reported
 
 COST, ACCURACY = "cost", "test accuracy (%)"
-CLAIM_HEADINGS = ("claim", "judgement", "p (Holm)", "numbers (left minus right)")
+CLAIM_HEADINGS = ("claim", "judgement", "p (Holm)", "numbers (left minus right)", "in words")
 CLEAR_GROUPS = (COST, ACCURACY)  # whose headings are clear without them
 
 
@@ -51,6 +51,15 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """What a cell says, and how its column and it are drawn on the page."""
+
+    text: str
+    look: str
+    left: bool
+
+
+@dataclass(frozen=True)
 class Table:
     """A table: the name of its file, its title, its columns and the rows that it has."""
 
@@ -58,6 +67,27 @@ class Table:
     title: str
     columns: tuple[Column, ...]
     rows: tuple[RowResult, ...]
+
+    @property
+    def headings(self) -> list[str]:
+        """The headings where there is no line of groups above them."""
+        return [column.full_heading for column in self.columns]
+
+    @cached_property
+    def cells(self) -> list[list[Cell]]:
+        """The cells, a list a row."""
+        return [
+            [
+                Cell(column.text(row), column.look(row) if column.look else "", column.left)
+                for column in self.columns
+            ]
+            for row in self.rows
+        ]
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """What the cells say, a list a row."""
+        return [[cell.text for cell in line] for line in self.cells]
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -68,7 +98,7 @@ class Table:
 
 def tables(results: StudyResults) -> tuple[Table, ...]:
     """Return the tables that these results can fill, the main one first."""
-    found = [Table("table", "Results", columns(results), results.rows)]
+    found = [main_table(results)]
     compared = tuple(row for row in results.rows if row.name in results.comparisons)
     if any(row.difference for row in compared):
         found.append(Table("verdicts", "Verdicts", _verdict_columns(results), compared))
@@ -81,10 +111,23 @@ def tables(results: StudyResults) -> tuple[Table, ...]:
     return tuple(found)
 
 
-def claim_lines(results: StudyResults) -> list[tuple[str, str, str, str]]:
-    """Return each claim's text, its judgement, p and numbers, under CLAIM_HEADINGS."""
-    judged = judge_claims(results)
-    return [(one.claim, one.word, chance(one.p_holm), one.numbers) for one in judged]
+def main_table(results: StudyResults) -> Table:
+    """Return the table of costs and accuracies."""
+    return Table("table", "Results", columns(results), results.rows)
+
+
+def claim_lines(results: StudyResults) -> list[tuple[str, ...]]:
+    """Return each claim, its judgement, p, numbers and sentence, under CLAIM_HEADINGS."""
+    return [
+        (
+            one.claim,
+            one.word,
+            chance(one.p_holm),
+            one.numbers,
+            results.claim_notes.get(one.claim, ""),
+        )
+        for one in results.judgements
+    ]
 
 
 def columns(results: StudyResults) -> tuple[Column, ...]:
@@ -118,24 +161,24 @@ def columns(results: StudyResults) -> tuple[Column, ...]:
 
 
 def _verdict_columns(results: StudyResults) -> tuple[Column, ...]:
-    said = results.comparisons
-    flips = any(one.p_sign_flip is not None for one in said.values())
+    compared = results.comparisons
+    flips = any(one.p_sign_flip is not None for one in compared.values())
     test, needed = "paired t test", f"seeds that show {GAIN:g} points"
     found = [
         Column("row", lambda row: row.name),
         Column("shared seeds", lambda row: str(row.difference.n if row.difference else 0)),
         Column("points [95 % interval]", lambda row: difference(row, results.baseline), test),
         Column("p", lambda row: chance(row.difference.p if row.difference else None), test),
-        Column("p (Holm)", lambda row: chance(said[row.name].p_holm), test),
-        Column("alone", lambda row: _whole(said[row.name].seeds_alone), needed),
-        Column("among all rows", lambda row: _whole(said[row.name].seeds_among_all), needed),
+        Column("p (Holm)", lambda row: chance(compared[row.name].p_holm), test),
+        Column("alone", lambda row: _whole(compared[row.name].seeds_alone), needed),
+        Column("among all rows", lambda row: _whole(compared[row.name].seeds_among_all), needed),
         Column("verdict", lambda row: verdict(results, row), look=_look_of(results), left=True),
-        Column("because", lambda row: said[row.name].reason or ABSENT, left=True),
+        Column("because", lambda row: compared[row.name].reason or ABSENT, left=True),
     ]
     if flips:
-        cell = Column("p (sign flips)", lambda row: _flips(said[row.name]))
+        cell = Column("p (sign flips)", lambda row: _flips(compared[row.name]))
         found.insert(5, cell)
-    if not any(one.reason for one in said.values()):
+    if not any(one.reason for one in compared.values()):
         found.pop()
     return tuple(found)
 
@@ -159,19 +202,15 @@ def _uncertainty_columns(results: StudyResults) -> tuple[Column, ...]:
     return tuple(found)
 
 
-_COSTS = (("macs", "macs_g", "MACs (G)"), ("params", "params_m", "params (M)"))
-
-
 def _reported_columns(rows: Sequence[RowResult]) -> tuple[Column, ...]:
     found: list[Column] = []
-    for name, field, group in (
-        ("macs", "macs_g", "MACs (G)"),
-        ("params", "params_m", "params (M)"),
+    for name, field, group, unit in (
+        ("macs", "macs_g", "MACs (G)", 1e9),
+        ("params", "params_m", "params (M)", 1e6),
     ):
         if any(_reported(row, field) is not None for row in rows):
             found.append(Column("reported", _reported_cell(field, counted), group))
             if any(row.reported_cost for row in rows):
-                unit = 1e9 if name == "macs" else 1e6
                 found.append(Column("ours", _our_cost(name, unit), group))
                 found.append(Column("gap (%)", _gap(name), group, _far(name)))
     for name in ("top1", "top5"):
@@ -181,8 +220,16 @@ def _reported_columns(rows: Sequence[RowResult]) -> tuple[Column, ...]:
             found.append(Column("ours", _our_accuracy(name), group))
             if any(getattr(row, f"best_{name}") for row in rows):
                 found.append(Column("ours, best test epoch", _our_accuracy(f"best_{name}"), group))
+    if any(_reported(row, "top1") is not None for row in rows):
+        found.append(Column("reported epoch", _epoch, left=True))
+    if any(_reported(row, "zeros") is not None for row in rows):
+        group = "zeros after the last block"
+        found.append(Column("reported", _reported_cell("zeros", _whole), group))
+        found.append(Column("ours", _our_zeros, group))
     if any(row.cost_gaps_percent for row in rows):
         found.append(Column("cost explained by", explanation, left=True))
+    if any(row.reported and row.reported.see for row in rows):
+        found.append(Column("see", _see, left=True))
     return (Column("row", lambda row: row.name), *found) if found else ()
 
 
@@ -192,8 +239,11 @@ def explanation(row: RowResult) -> str:
     if not far:
         return f"within {COST_TOLERANCE_PERCENT:g} %" if row.cost_gaps_percent else ABSENT
     errata = row.reported.errata if row.reported else ()
-    if not errata:
-        return "unexplained"
+    return _errata(errata) if errata else "unexplained"
+
+
+def _errata(errata: Sequence[str]) -> str:
+    """Name errata by number, or say them where one has none."""
     named = [text.partition(":")[0] for text in errata if re.match(r"\d+:", text)]
     if len(named) < len(errata):
         return "; ".join(errata)
@@ -202,14 +252,14 @@ def explanation(row: RowResult) -> str:
 
 def verdict(results: StudyResults, row: RowResult) -> str:
     """Show the one word for a row; the baseline has none."""
-    said = results.comparisons.get(row.name)
-    return ABSENT if said is None else said.word
+    comparison = results.comparisons.get(row.name)
+    return ABSENT if comparison is None else comparison.word
 
 
 def _seeds(row: RowResult) -> str:
     finished, planned = len(row.finished), len(row.planned_seeds)
-    said = str(finished) if finished == planned else f"{finished} of {planned}"
-    return f"{said}, {len(row.diverged)} diverged" if row.diverged else said
+    count = str(finished) if finished == planned else f"{finished} of {planned}"
+    return f"{count}, {len(row.diverged)} diverged" if row.diverged else count
 
 
 def _best(row: RowResult) -> str:
@@ -233,13 +283,13 @@ def _look_of(results: StudyResults) -> Callable[[RowResult], str]:
     return lambda row: looks.get(verdict(results, row), "open")
 
 
-def _whole(number: int | None) -> str:
-    return ABSENT if number is None else f"{number:,}"
+def _whole(number: float | None) -> str:
+    return ABSENT if number is None else f"{number:,.0f}"
 
 
-def _flips(said: Comparison) -> str:
-    few = said.difference is not None and said.difference.n < FEWEST_FOR_SIGN_FLIPS
-    return f"needs {FEWEST_FOR_SIGN_FLIPS} seeds or more" if few else chance(said.p_sign_flip)
+def _flips(one: Comparison) -> str:
+    few = one.difference is not None and one.difference.n < FEWEST_FOR_SIGN_FLIPS
+    return f"needs {FEWEST_FOR_SIGN_FLIPS} seeds or more" if few else chance(one.p_sign_flip)
 
 
 def _both(row: RowResult) -> str:
@@ -274,6 +324,25 @@ def _far(name: str) -> Callable[[RowResult], str]:
     return lambda row: (
         "far" if abs(row.cost_gaps_percent.get(name, 0)) > COST_TOLERANCE_PERCENT else ""
     )
+
+
+def _see(row: RowResult) -> str:
+    return _errata(row.reported.see) if row.reported and row.reported.see else ABSENT
+
+
+def _epoch(row: RowResult) -> str:
+    if _reported(row, "top1") is None or row.reported is None:
+        return ABSENT
+    known = row.reported.epoch
+    return "best or last: unknown" if known == "unknown" else known
+
+
+def _our_zeros(row: RowResult) -> str:
+    counts = row.over_seeds("zeros")
+    if counts is None:
+        return ABSENT
+    spread = "" if counts.sd is None else f" \u00b1 {counts.sd:,.0f}"
+    return f"{counts.mean:,.0f}{spread}"
 
 
 def _reported(row: RowResult, name: str) -> float | None:

@@ -8,31 +8,11 @@ and is seen from how a comparison varies between images.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from blocklab.errors import RunError
-
-PREDICTIONS = "predictions.npz"
-
-Bits = tuple[tuple[str, int, int], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class PerImage:
-    """What a trained network said of each test image.
-
-    `correct` is (N,) bool, of the first class named. `bits` holds the name, length and CRC-32 of
-    each array (labels, five classes, loss); `order` is that of the labels, which two runs share
-    where they were tested on the same images in the same order.
-    """
-
-    correct: NDArray[np.bool_]
-    bits: Bits
-    order: int
+from blocklab.training.predictions import PerImage
 
 
 @dataclass(frozen=True)
@@ -52,30 +32,6 @@ class ImageInterval:
     both_high: float | None = None
 
 
-def read_per_image(folder: Path) -> PerImage | None:
-    """Read a run's predictions.npz; None if it has none.
-
-    Raises:
-        RunError: if the file is damaged; the message names it.
-    """
-    path = folder / PREDICTIONS
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            labels, top = archive["labels"], archive["top5"]
-            members = [(one.filename, one.file_size, one.CRC) for one in archive.zip.infolist()]
-        if labels.ndim != 1 or top.ndim != 2 or len(top) != len(labels) or not top.size:
-            raise ValueError(f"labels {labels.shape} and top5 {top.shape} do not belong together")
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # a damaged archive fails in many ways
-        what = f"{type(error).__name__}: {error}".removesuffix(": ")
-        raise RunError(
-            f"cannot read {path}: {what}; delete the folder {folder} and run again"
-        ) from error
-    order = next(crc for name, _, crc in members if name == "labels.npy")
-    return PerImage(top[:, 0] == labels, tuple(sorted(members)), order)
-
-
 def over_images(
     ours: Sequence[PerImage], theirs: Sequence[PerImage] | None = None
 ) -> ImageInterval | None:
@@ -90,7 +46,8 @@ def over_images(
     repetition: MS_seeds / (S N) is the variance from training again, the rest included, and
     (MS_images - MS_rest) / (S N) what other images add. Each has its own quantile of t, and
     their squared half-widths add up; a pooled number of degrees of freedom (Satterthwaite's)
-    covers 91 % instead of 95 for two seeds, whose spread is too often small by chance.
+    covers 91 % instead of 95 for two seeds, whose spread is too often small by chance. The
+    interval over both is at least the one over images, and the one over seeds.
     """
     runs = [*ours, *(theirs or ())]
     if not ours or len({(run.order, len(run.correct)) for run in runs}) != 1:
@@ -115,7 +72,8 @@ def over_images(
     half_seeds = _half(math.sqrt(square_seeds / (seeds * images)), seeds - 1)
     added = max(0.0, square_images - square_rest)
     half_images = _half(math.sqrt(added / (seeds * images)), images - 1)
-    half = math.hypot(half_seeds, half_images)
+    # Never narrower than either part: the estimate of what images add may come out at zero.
+    half = max(half, math.hypot(half_seeds, half_images))
     both_low, both_high = 100 * (mean - half), 100 * (mean + half)
     return ImageInterval(100 * mean, low, high, images, both_low, both_high)
 

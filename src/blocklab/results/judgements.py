@@ -1,15 +1,22 @@
-"""Whether a study's runs bear out the claims that it stated beforehand."""
+"""Whether a study's runs bear out the claims that it stated beforehand.
+
+Every figure is taken a seed: a claim of two rows tests their differences, one of gains the sum of
+its rows' figures by its weights. That a row is the best of several is said where each of the
+differences says so, so its p is the largest of theirs (an intersection-union test, which needs no
+correction); that it is not, where any other row is shown to be better, so there p is the smallest
+times their number (Bonferroni).
+"""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
 from blocklab.errors import InputError
-from blocklab.results.row_result import RowResult
+from blocklab.results.row_result import RowResult, identical_seeds
 from blocklab.results.statistics import (
     ALPHA,
     FEWEST_SEEDS,
@@ -18,8 +25,16 @@ from blocklab.results.statistics import (
     holm,
     paired_difference,
 )
-from blocklab.results.study_results import StudyResults
-from blocklab.study.claims import COUNTED, MEASURED, Claim, parse_claim
+from blocklab.study.claims import (
+    COUNTED,
+    MEASURED,
+    ZEROS,
+    AnyClaim,
+    BestClaim,
+    Claim,
+    GainClaim,
+    parse_claim,
+)
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 
@@ -29,7 +44,8 @@ class Judgement:
     """A claim's text, one of `supported`, `contradicted`, `undecided`, and the numbers for it.
 
     `p` is that of the test that speaks for the word, `p_holm` the same corrected for the study's
-    other claims. Both are None where nothing was tested.
+    other claims, and `p_holm_collection` for those of all studies that were judged together. None
+    where nothing was tested, or only one study was judged.
     """
 
     claim: str
@@ -37,18 +53,43 @@ class Judgement:
     numbers: str
     p: float | None = None
     p_holm: float | None = None
+    p_holm_collection: float | None = None
+
+    @property
+    def word_in_collection(self) -> str:
+        """The word that the p of the collection allows."""
+        p = self.p_holm_collection
+        return self.word if p is None or p < ALPHA else UNDECIDED
 
 
-def judge_claims(results: StudyResults) -> tuple[Judgement, ...]:
+def judge_together(studies: Sequence[Sequence[Judgement]]) -> list[tuple[Judgement, ...]]:
+    """Correct the p values of several studies' claims by Holm for their number in all.
+
+    A claim that two studies make counts twice, which makes the correction no weaker.
+    """
+    tested = [one.p for judged in studies for one in judged if one.p is not None]
+    adjusted = iter(holm(tested))
+    return [
+        tuple(
+            one if one.p is None else replace(one, p_holm_collection=next(adjusted))
+            for one in judged
+        )
+        for judged in studies
+    ]
+
+
+def judge_claims(
+    claims: Sequence[str], rows: Sequence[RowResult], baseline: str | None = None
+) -> tuple[Judgement, ...]:
     """Judge a study's claims by its finished runs, p values corrected by Holm for their number.
 
     A claim that cannot be read, or whose row was left out, is undecided and says so.
     """
-    rows = {row.name: row for row in results.rows}
+    named = {row.name: row for row in rows}
     judged: list[Judgement | _Test] = []
-    for text in results.claims:
+    for text in claims:
         try:
-            judged.append(_judge(parse_claim(text, rows), rows, results))
+            judged.append(_judge(parse_claim(text, named, baseline), named))
         except InputError as error:
             judged.append(Judgement(text, UNDECIDED, str(error)))
     tests = [one for one in judged if isinstance(one, _Test)]
@@ -72,19 +113,24 @@ class _Test:
         return Judgement(self.claim, word, self.numbers, self.p, p_holm)
 
 
-def _judge(claim: Claim, rows: dict[str, RowResult], results: StudyResults) -> Judgement | _Test:
-    left, right = rows[claim.left], rows[claim.right]
+def _judge(claim: AnyClaim, rows: Mapping[str, RowResult]) -> Judgement | _Test:
+    if (
+        claim.metric == ZEROS
+        and len({over for name in claim.rows for over in _over(rows[name])}) > 1
+    ):
+        return Judgement(claim.text, UNDECIDED, "zeros were counted over different test images")
+    if isinstance(claim, BestClaim):
+        return _judge_best(claim, rows)
     if claim.metric in COUNTED:
-        return _judge_counts(claim, left, right)
-    if seeds := results.identical_seeds(left, right):
+        return _judge_counts(claim, rows)
+    if isinstance(claim, Claim) and (seeds := identical_seeds(rows[claim.left], rows[claim.right])):
         word = SUPPORTED if claim.operator == "==" else CONTRADICTED
-        of = f"{len(seeds)} shared seed{'s' if len(seeds) > 1 else ''}"
-        return Judgement(claim.text, word, f"identical function: same bits on every one of {of}")
-    figure = MEASURED[claim.metric]
-    gap = paired_difference(left.by_seed(figure), right.by_seed(figure))
+        return Judgement(claim.text, word, _same_bits(seeds))
+    gap = _gap(claim.weights, claim.metric, rows)
     if gap is None:
-        return Judgement(claim.text, UNDECIDED, "the two rows share no finished seed")
-    numbers = _numbers(gap, "" if claim.metric == "loss" else " points")
+        which = "two rows" if len(claim.weights) == 2 else "rows"
+        return Judgement(claim.text, UNDECIDED, f"the {which} share no finished seed")
+    numbers = _numbers(gap, claim.metric)
     if gap.n < FEWEST_SEEDS or gap.low is None:
         return Judgement(claim.text, UNDECIDED, f"{numbers}; one shared seed shows no spread")
     if claim.operator == "==":
@@ -94,7 +140,52 @@ def _judge(claim: Claim, rows: dict[str, RowResult], results: StudyResults) -> J
     return _Test(claim.text, word, numbers, _p_against(gap.values, sign * claim.margin))
 
 
-def _test_equal(claim: Claim, gap: Difference, numbers: str) -> _Test:
+def _gap(
+    weights: Mapping[str, float], metric: str, rows: Mapping[str, RowResult]
+) -> Difference | None:
+    """Return the weighted sum of rows' figures, over the seeds that all of them have."""
+    figures = {name: rows[name].by_seed(MEASURED[metric]) for name in weights}
+    seeds = set.intersection(*(set(values) for values in figures.values()))
+    sums = {
+        seed: math.fsum(weight * figures[name][seed] for name, weight in weights.items())
+        for seed in seeds
+    }
+    return paired_difference(sums, dict.fromkeys(sums, 0.0))
+
+
+def _over(row: RowResult) -> set[tuple[int, int, int]]:
+    return {run.zeros_over for run in row.finished if run.zeros_over is not None}
+
+
+def _same_bits(seeds: Sequence[int]) -> str:
+    of = f"{len(seeds)} shared seed{'s' if len(seeds) > 1 else ''}"
+    return f"identical function: same bits on every one of {of}"
+
+
+def _judge_best(claim: BestClaim, rows: Mapping[str, RowResult]) -> Judgement | _Test:
+    """Compare a row with each of the others: see the head of this file for what p is."""
+    if claim.metric in COUNTED:
+        return _judge_best_count(claim, rows)
+    found: list[tuple[float, float, str]] = []  # p, how far ahead, and the numbers for it
+    for other in claim.others:
+        if seeds := identical_seeds(rows[claim.row], rows[other]):
+            return Judgement(claim.text, CONTRADICTED, f"as {other}: {_same_bits(seeds)}")
+        gap = _gap({claim.row: 1.0, other: -1.0}, claim.metric, rows)
+        if gap is None:
+            why = f"it shares no finished seed with {other}"
+            return Judgement(claim.text, UNDECIDED, why)
+        numbers = f"{_numbers(gap, claim.metric)}, to {other}"
+        if gap.n < FEWEST_SEEDS:
+            return Judgement(claim.text, UNDECIDED, f"{numbers}; one shared seed shows no spread")
+        found.append((_p_against(gap.values, 0.0), claim.sign * gap.mean, numbers))
+    if better := [one for one in found if one[1] <= 0]:
+        p, _, numbers = min(better)
+        return _Test(claim.text, CONTRADICTED, numbers, min(1.0, p * len(found)))
+    p, _, numbers = max(found)
+    return _Test(claim.text, SUPPORTED, f"{numbers}, the least clear of {len(found)}", p)
+
+
+def _test_equal(claim: Claim | GainClaim, gap: Difference, numbers: str) -> _Test:
     """Two one-sided tests for a gap inside the margins; outside, a test against the nearer one."""
     numbers = f"{numbers}, margin {claim.margin:g}"
     if abs(gap.mean) > claim.margin:
@@ -114,25 +205,47 @@ def _p_against(values: Sequence[float], mean: float) -> float:
     return float(np.asarray(stats.ttest_1samp(values, mean))[1])
 
 
-def _judge_counts(claim: Claim, left: RowResult, right: RowResult) -> Judgement:
+def _judge_counts(claim: Claim | GainClaim, rows: Mapping[str, RowResult]) -> Judgement:
     name, unit, letter = COUNTED[claim.metric]
-    ours, theirs = getattr(left, name), getattr(right, name)
-    gap = (ours - theirs) / unit
+    counts = {row: getattr(rows[row], name) for row in claim.rows}
+    gap = math.fsum(weight * counts[row] for row, weight in claim.weights.items()) / unit
     holds = {
-        ">": ours > theirs and gap >= claim.margin,
-        "<": ours < theirs and -gap >= claim.margin,
+        ">": gap > 0 and gap >= claim.margin,
+        "<": gap < 0 and -gap >= claim.margin,
         "==": abs(gap) <= claim.margin,
     }[claim.operator]
-    numbers = f"{ours / unit:.3f} against {theirs / unit:.3f} {letter}, counted"
-    if name == "macs" and left.input_size != right.input_size:
+    if isinstance(claim, Claim):
+        ours, theirs = counts[claim.left] / unit, counts[claim.right] / unit
+    else:
+        ours = (counts[claim.left] - counts[claim.baseline]) / unit
+        theirs = ours - gap
+    numbers = f"{ours:.3f} against {theirs:.3f} {letter}, counted"
+    if _sizes_differ(claim, rows):
         return Judgement(claim.text, UNDECIDED, f"{numbers} at different input sizes")
     return Judgement(claim.text, SUPPORTED if holds else CONTRADICTED, numbers)
 
 
-def _numbers(gap: Difference, unit: str) -> str:
+def _judge_best_count(claim: BestClaim, rows: Mapping[str, RowResult]) -> Judgement:
+    name, unit, letter = COUNTED[claim.metric]
+    ours = getattr(rows[claim.row], name)
+    theirs = {other: getattr(rows[other], name) for other in claim.others}
+    nearest = max(theirs, key=lambda other: claim.sign * theirs[other])
+    numbers = f"{ours / unit:.3f} against {theirs[nearest] / unit:.3f} {letter}, of {nearest}"
+    if _sizes_differ(claim, rows):
+        return Judgement(claim.text, UNDECIDED, f"{numbers}, at different input sizes")
+    ahead = claim.sign * (ours - theirs[nearest]) > 0
+    return Judgement(claim.text, SUPPORTED if ahead else CONTRADICTED, f"{numbers}, counted")
+
+
+def _sizes_differ(claim: AnyClaim, rows: Mapping[str, RowResult]) -> bool:
+    return claim.metric == "macs" and len({rows[row].input_size for row in claim.rows}) > 1
+
+
+def _numbers(gap: Difference, metric: str) -> str:
     seeds = f"{gap.n} seed{'' if gap.n == 1 else 's'}"
-    digits = 2 if unit else 4
+    form = {"loss": "+.4f", ZEROS: "+,.0f"}.get(metric, "+.2f")
+    unit = {"loss": "", ZEROS: " zeros"}.get(metric, " points")
     between = ""
     if gap.low is not None and gap.high is not None:
-        between = f" [{gap.low:+.{digits}f}, {gap.high:+.{digits}f}]"
-    return f"{gap.mean:+.{digits}f}{between}{unit}, {seeds}".replace("-", "\u2212")
+        between = f" [{gap.low:{form}}, {gap.high:{form}}]"
+    return f"{gap.mean:{form}}{between}{unit}, {seeds}".replace("-", "\u2212")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from blocklab.results.records import RunRecord
+from blocklab.results.ended_run import EndedRun
 from blocklab.results.row_result import RowResult
 from blocklab.results.statistics import Comparison
 
@@ -60,7 +60,7 @@ def frame(lines: list[dict[str, Any]], names: tuple[str, ...]) -> pd.DataFrame:
     return made
 
 
-def run_line(row: RowResult, run: RunRecord) -> dict[str, Any]:
+def run_line(row: RowResult, run: EndedRun) -> dict[str, Any]:
     """Return a run's line of `StudyResults.to_frame`, with None for what it lacks."""
     return {
         "row": row.name,

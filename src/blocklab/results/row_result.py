@@ -4,10 +4,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from blocklab.errors import InputError
+from blocklab.results.ended_run import EndedRun
 from blocklab.results.image_intervals import ImageInterval, over_images
-from blocklab.results.records import RunRecord
 from blocklab.results.statistics import Difference, Summary, paired_difference, summarise
 from blocklab.study.reported import CostAt, Reported
+from blocklab.training.recipe import Recipe
 
 COST_TOLERANCE_PERCENT = 3.0  # tools that count differ by less; beyond it, something else differs
 
@@ -28,7 +30,7 @@ class RowResult:
     macs: int
     params: int
     input_size: int
-    runs: tuple[RunRecord, ...]
+    runs: tuple[EndedRun, ...]
     planned_seeds: tuple[int, ...]
     failed: tuple[str, ...] = ()
     reported: Reported | None = None
@@ -37,14 +39,19 @@ class RowResult:
     baseline: "RowResult | None" = field(default=None, repr=False)
 
     @cached_property
-    def finished(self) -> tuple[RunRecord, ...]:
+    def finished(self) -> tuple[EndedRun, ...]:
         """The runs that count: ended, and not diverged."""
         return tuple(run for run in self.runs if not run.diverged)
 
     @cached_property
-    def diverged(self) -> tuple[RunRecord, ...]:
+    def diverged(self) -> tuple[EndedRun, ...]:
         """The runs whose loss stopped being a number."""
         return tuple(run for run in self.runs if run.diverged)
+
+    @cached_property
+    def at_chance(self) -> bool:
+        """Whether none of its finished runs has learned anything."""
+        return bool(self.finished) and all(run.at_chance for run in self.finished)
 
     @cached_property
     def missing_seeds(self) -> tuple[int, ...]:
@@ -121,36 +128,79 @@ class RowResult:
             "macs": (self.reported_cost.macs / 1e9, self.reported.macs_g),
             "params": (self.reported_cost.params / 1e6, self.reported.params_m),
         }
-        return {name: 100 * (ours / said - 1) for name, (ours, said) in pairs.items() if said}
+        return {
+            name: 100 * (ours / printed - 1) for name, (ours, printed) in pairs.items() if printed
+        }
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know before comparing this row with another."""
-        said = []
+        notes = []
         if len(self.finished) < len(self.planned_seeds):
-            said.append(f"{len(self.finished)} of {len(self.planned_seeds)} seeds finished")
+            notes.append(f"{len(self.finished)} of {len(self.planned_seeds)} seeds finished")
         if self.diverged:
-            said.append(f"diverged, so not averaged: {_seeds(self.diverged)}")
+            notes.append(f"diverged, so not averaged: {_seeds(self.diverged)}")
+        if learned_nothing := tuple(run for run in self.finished if run.at_chance):
+            notes.append(
+                "at chance: no better on its own training images than the commonest class, "
+                f"{_seeds(learned_nothing)}"
+            )
         epochs = self._epochs()
         if len(epochs) > 1:
-            said.append(f"its runs differ in epochs: {' and '.join(map(str, epochs))}")
+            notes.append(f"its runs differ in epochs: {' and '.join(map(str, epochs))}")
         elif self.baseline and epochs and (others := self.baseline._epochs()) not in ([], epochs):
-            said.append(f"{epochs[0]} epochs, the baseline {' and '.join(map(str, others))}")
+            notes.append(f"{epochs[0]} epochs, the baseline {' and '.join(map(str, others))}")
+        notes += dict.fromkeys(note for run in self.finished if (note := _recipe_warning(run)))
         if self.difference and self.difference.n < len(self.finished):
-            said.append(f"the baseline has {self.difference.n} of its {len(self.finished)} seeds")
-        return tuple(said)
+            notes.append(f"the baseline has {self.difference.n} of its {len(self.finished)} seeds")
+        return tuple(notes)
+
+    @cached_property
+    def troubles(self) -> tuple[str, ...]:
+        """What went wrong with its runs, a line each; and which have no result."""
+        lines = [*self.failed]
+        for run in self.runs:
+            if run.diverged:
+                after = f" after {run.epochs} epochs" if run.epochs else ""
+                lines.append(f"seed {run.seed} diverged{after} (run {run.hash})")
+            lines += [f"seed {run.seed}: {note}" for note in run.notes]
+        if seeds := self.missing_seeds:
+            word = f"seed{'s' if len(seeds) > 1 else ''}"
+            lines.append(f"no result from {word} {', '.join(map(str, seeds))}")
+        return tuple(lines)
 
     def _epochs(self) -> list[int]:
         return sorted({run.epochs for run in self.finished if run.epochs is not None})
 
 
-def shared_runs(one: RowResult, other: RowResult) -> list[tuple[int, RunRecord, RunRecord]]:
+def _recipe_warning(run: EndedRun) -> str | None:
+    try:
+        recipe = Recipe.parse(run.run["definition"]["recipe"])
+        return recipe.warning(int(run.run["train_images"]))
+    except (InputError, KeyError, TypeError, ValueError):  # of another version, or not whole
+        return None
+
+
+def identical_seeds(one: RowResult, other: RowResult) -> tuple[int, ...]:
+    """Return the seeds that two rows share, if from each they gave the same bits, else ().
+
+    The same bits are the same five classes and the same loss on every test image.
+    """
+    shared = shared_runs(one, other)
+    for _, ours, theirs in shared:
+        a, b = ours.per_image, theirs.per_image
+        if a is None or b is None or a.bits != b.bits:
+            return ()
+    return tuple(seed for seed, _, _ in shared)
+
+
+def shared_runs(one: RowResult, other: RowResult) -> list[tuple[int, EndedRun, EndedRun]]:
     """Return seed and both runs for each seed that both rows have finished, in the seeds' order."""
     theirs = {run.seed: run for run in other.finished}
     pairs = [(run.seed, run, theirs[run.seed]) for run in one.finished if run.seed in theirs]
     return sorted(pairs, key=lambda pair: pair[0])
 
 
-def _seeds(runs: tuple[RunRecord, ...]) -> str:
+def _seeds(runs: tuple[EndedRun, ...]) -> str:
     numbers = ", ".join(str(run.seed) for run in runs)
     return f"seed{'s' if len(runs) > 1 else ''} {numbers}"

@@ -1,15 +1,17 @@
 """Run folders become one table: what each row costs, reaches, and gains on the baseline."""
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
+from blocklab.results.ended_run import EndedRun
+from blocklab.results.judgements import Judgement, judge_claims
 from blocklab.results.lines import RUN_COLUMNS, SUMMARY_COLUMNS, frame, run_line, summary_line
-from blocklab.results.records import RunRecord
-from blocklab.results.row_result import RowResult, shared_runs
+from blocklab.results.row_result import RowResult, identical_seeds
 from blocklab.results.statistics import SAME, Comparison, Planning, compare, plan_seeds
 
 
@@ -29,6 +31,7 @@ class StudyResults:
     notes: tuple[str, ...] = ()
     command: str | None = None
     claims: tuple[str, ...] = ()
+    claim_notes: Mapping[str, str] = field(default_factory=dict)  # claim -> what it stands for
 
     def __post_init__(self) -> None:
         """Tell each row which one it is compared with."""
@@ -40,7 +43,7 @@ class StudyResults:
         )
 
     @cached_property
-    def runs(self) -> tuple[tuple[RowResult, RunRecord], ...]:
+    def runs(self) -> tuple[tuple[RowResult, EndedRun], ...]:
         """Every run that has ended, diverged ones included, with its row."""
         return tuple((row, run) for row in self.rows for run in row.runs)
 
@@ -51,26 +54,32 @@ class StudyResults:
         identical = {
             name
             for name, row in compared.items()
-            if row.baseline is not None and self.identical_seeds(row, row.baseline)
+            if row.baseline is not None and identical_seeds(row, row.baseline)
         }
-        return compare({name: row.difference for name, row in compared.items()}, identical)
+        at_chance = {
+            name: "no better on its own training images than the commonest class"
+            if row.at_chance
+            else f"the baseline {self.baseline} never learned"
+            for name, row in compared.items()
+            if row.at_chance or (row.baseline is not None and row.baseline.at_chance)
+        }
+        differences = {name: row.difference for name, row in compared.items()}
+        return compare(differences, identical, at_chance)
+
+    @cached_property
+    def judgements(self) -> tuple[Judgement, ...]:
+        """What its runs say of each of its claims."""
+        return judge_claims(self.claims, self.rows, self.baseline)
+
+    @cached_property
+    def troubles(self) -> tuple[tuple[str, str], ...]:
+        """What went wrong, or is missing, each with the name of its row."""
+        return tuple((row.name, line) for row in self.rows for line in row.troubles)
 
     @cached_property
     def planning(self) -> Planning | None:
         """What the spread of all rows' differences says about how many seeds are needed."""
         return plan_seeds(self.comparisons.values())
-
-    def identical_seeds(self, one: RowResult, other: RowResult) -> tuple[int, ...]:
-        """Return the seeds that two rows share, if from each they gave the same bits, else ().
-
-        The same bits are the same five classes and the same loss on every test image.
-        """
-        shared = shared_runs(one, other)
-        for _, ours, theirs in shared:
-            a, b = ours.per_image, theirs.per_image
-            if a is None or b is None or a.bits != b.bits:
-                return ()
-        return tuple(seed for seed, _, _ in shared)
 
     @cached_property
     def identical(self) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
@@ -83,7 +92,7 @@ class StudyResults:
         found: dict[tuple[str, ...], tuple[int, ...]] = {}
         for rows in by_bits.values():
             first, *others = rows
-            same = [(row, self.identical_seeds(first, row)) for row in others]
+            same = [(row, identical_seeds(first, row)) for row in others]
             if names := tuple(row.name for row, seeds in same if seeds):
                 found[first.name, *names] = min((s for _, s in same if s), key=len)
         return tuple(found.items())
@@ -105,27 +114,32 @@ class StudyResults:
     @cached_property
     def remarks(self) -> tuple[str, ...]:
         """The study's notes, then each row's, then what is known about reported figures."""
-        said = list(self.notes)
+        remarks = list(self.notes)
         has_baseline = any(row.name == self.baseline and row.top1 for row in self.rows)
         if self.baseline and not has_baseline and any(row.top1 for row in self.rows):
-            said.append(f"no differences: the baseline {self.baseline} has no finished run")
+            remarks.append(f"no differences: the baseline {self.baseline} has no finished run")
         if self.reads_test_set_every_epoch:
-            said.append("the test set was read after every epoch: a best epoch by it is optimistic")
-        said += self.identical_lines
+            remarks.append(
+                "the test set was read after every epoch: a best epoch by it is optimistic"
+            )
+        remarks += self.identical_lines
         for part in ("precision", "threads", "versions", "machine"):
             if len({json.dumps(run.run.get(part), sort_keys=True) for _, run in self.runs}) > 1:
-                said.append(f"the runs differ in {part}")
-        said += [f"{row.name}: {note}" for row in self.rows for note in row.notes]
+                remarks.append(f"the runs differ in {part}")
+        for first, last, images in sorted({r.zeros_over for _, r in self.runs if r.zeros_over}):
+            remarks.append(f"zeros: over test batches {first} to {last} ({images:,} images)")
+        remarks += [f"{row.name}: {note}" for row in self.rows for note in row.notes]
         for row in self.rows:
             if row.reported and row.reported.note:
-                said.append(f"{row.name}, as reported: {row.reported.note}")
-        said += dict.fromkeys(
+                remarks.append(f"{row.name}, as reported: {row.reported.note}")
+        remarks += dict.fromkeys(
             f"erratum {text}" if text[:1].isdigit() else f"erratum: {text}"
             for row in self.rows
             if row.reported
-            for text in row.reported.errata
+            for text in (*row.reported.errata, *row.reported.see)
+            if f"Erratum {text}" not in self.notes
         )
-        return tuple(said)
+        return tuple(remarks)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one line a run that has ended; a figure that it lacks is missing, not 0."""
@@ -133,8 +147,9 @@ class StudyResults:
 
     def summary_frame(self) -> pd.DataFrame:
         """Return one line a row; a figure that it lacks is missing, not 0."""
-        return frame(self.summary_lines(), SUMMARY_COLUMNS)
+        return frame(self.summary_lines, SUMMARY_COLUMNS)
 
+    @cached_property
     def summary_lines(self) -> list[dict[str, Any]]:
-        """Return the lines of `summary_frame` with whole numbers whole and None for missing."""
+        """The lines of `summary_frame` with whole numbers whole and None for missing."""
         return [summary_line(row, self.comparisons.get(row.name)) for row in self.rows]

@@ -14,6 +14,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from blocklab.errors import InputError, did_you_mean, one_line
+from blocklab.study.ablation import ablated_names
 from blocklab.study.schema import CollectionFile, find_study, is_collection, study_names
 from blocklab.study.study import PlannedRun, Study
 
@@ -95,5 +96,9 @@ def _chosen(
 
 
 def _row_names(content: object) -> list[str]:
-    rows = content.get("rows") if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping):
+        return []
+    ablate, rows = content.get("ablate"), content.get("rows")
+    if isinstance(ablate, Mapping) and isinstance(ablate.get("full"), Mapping):
+        rows = ablated_names([change for change in ablate["full"] if isinstance(change, str)])
     return [row for row in rows if isinstance(row, str)] if isinstance(rows, list | dict) else []

@@ -11,14 +11,14 @@ from pydantic import ValidationError
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, one_line
 from blocklab.measure.cost import cost
-from blocklab.models.names import model_spec
-from blocklab.models.spec import ModelSpec
+from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.study.reported import CostAt, Reported
 from blocklab.study.schema import ReportedFile, RowFile, StudyFile
 from blocklab.training.recipe import Recipe, load_recipe
 from blocklab.training.run import RunDefinition
 
 RECIPE_PREFIX, DATA_PREFIX = "recipe", "data"
+CHANGED = " (changed)"  # after the name of a recipe that a study does not take as it is
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def read_row(
     reported = file.reported or study.reported.get(name)
     return Row(
         name=name,
-        model=_filled(file.model, study.model),
+        model=filled_model(file.model, study.model),
         data=DataSpec.parse({**base_data, **own_data, **data_changes}),
         recipe=Recipe.parse({**base_recipe, **own, **recipe_changes}),
         reported=_reported(reported, errata) if reported else None,
@@ -92,7 +92,7 @@ def read_row(
     )
 
 
-def _filled(model: str | dict[str, Any], common: Mapping[str, Any]) -> ModelSpec:
+def filled_model(model: str | dict[str, Any], common: Mapping[str, Any]) -> ModelSpec:
     """Resolve a row's model, with the slots that all rows have alike where it says nothing."""
     if not common:
         return model_spec(model)
@@ -100,8 +100,17 @@ def _filled(model: str | dict[str, Any], common: Mapping[str, Any]) -> ModelSpec
 
 
 def _reported(file: ReportedFile, errata: Mapping[str, str]) -> Reported:
-    texts = tuple(erratum_text(number, errata) for number in file.errata)
-    return Reported(file.macs_g, file.params_m, file.top1, file.top5, file.note, texts)
+    return Reported(
+        macs_g=file.macs_g,
+        params_m=file.params_m,
+        top1=file.top1,
+        top5=file.top5,
+        zeros=file.zeros,
+        epoch=file.epoch,
+        note=file.note,
+        errata=tuple(erratum_text(number, errata) for number in file.errata),
+        see=tuple(erratum_text(number, errata) for number in file.see),
+    )
 
 
 def erratum_text(number: int, errata: Mapping[str, str]) -> str:
@@ -138,7 +147,7 @@ def recipe_fields(given: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if base is None:
         return "its own", Recipe.parse(changes).model_dump(mode="json")
     fields = load_recipe(str(base), changes).model_dump(mode="json")
-    return f"{Path(str(base)).stem}{' (changed)' if changes else ''}", fields
+    return f"{Path(str(base)).stem}{CHANGED if changes else ''}", fields
 
 
 def merged_data(given: str | Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,7 +175,12 @@ def covers(varied: str, path: str) -> bool:
 
 
 def flat_row(row: Row) -> dict[str, Any]:
-    """Return a row's definition as dotted paths; a list (of blocks, of widths) is one value."""
+    """Return what defines a row's runs, as `flat_definition`."""
+    return flat_definition(row.definition(0).to_dict())
+
+
+def flat_definition(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what defines a run as dotted paths; a list (of blocks, of widths) is one value."""
     flat: dict[str, Any] = {}
 
     def walk(value: Any, path: str) -> None:
@@ -176,7 +190,6 @@ def flat_row(row: Row) -> dict[str, Any]:
         else:
             flat[path] = json.dumps(value, sort_keys=True)
 
-    definition = row.definition(0).to_dict()
     walk(definition["model"], "")
     walk(definition["recipe"], RECIPE_PREFIX)
     walk(definition["data"], DATA_PREFIX)

@@ -1,42 +1,54 @@
 """What a study file may hold, and where the shipped ones are."""
 
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from blocklab.errors import InputError, did_you_mean, one_line
-from blocklab.files import parse_yaml, read_yaml
+from blocklab.files import PlainModel, parse_yaml, read_yaml
+from blocklab.training.recipe import LARGEST_SEED
 
 _FOLDER = "studies"
 MOST_SEEDS = 1000
 LONGEST_NAME = 200
-LARGEST_SEED = 2**32 - 1  # what every random generator takes
 
 Seed = Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)]
 Figure = Annotated[float, Field(ge=0)]
 
 
-class _Strict(BaseModel):
+class _Strict(PlainModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class ReportedFile(_Strict):
     """What a publication printed for a row.
 
-    `errata` are numbers of the study's errata that explain its costs; `merged` and `model` (slots)
-    say in which form the costs were counted, where that is not the form that trains.
+    `epoch` is that of its accuracies. `errata` are numbers of the study's errata that explain its
+    costs, `see` of those that say something else of the row; `merged` and `model` (slots) say in
+    which form the costs were counted, where that is not the form that trains.
     """
 
     macs_g: Figure | None = None
     params_m: Figure | None = None
     top1: Figure | None = Field(default=None, le=100)
     top5: Figure | None = Field(default=None, le=100)
+    zeros: Annotated[StrictInt, Field(ge=0)] | None = None
+    epoch: Literal["best", "last", "unknown"] = "unknown"
     merged: bool = False
     model: dict[str, Any] = Field(default_factory=dict)
     errata: list[StrictInt] = Field(default_factory=list)
+    see: list[StrictInt] = Field(default_factory=list)
     note: str | None = None
 
 
@@ -49,10 +61,11 @@ class ReportedCostFile(_Strict):
 
 
 class ClaimFile(_Strict):
-    """A claim with the sentence that it stands for."""
+    """A claim with the sentence that it stands for, and the errata that a reader should know."""
 
     claim: str
     text: str = ""
+    errata: list[StrictInt] = Field(default_factory=list)
 
 
 Claim = Annotated[
@@ -65,6 +78,26 @@ class TuneFile(_Strict):
 
     lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=100)]
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS)] = [1000]
+
+
+class DiagnoseFile(_Strict):
+    """Over which test batches zeros are counted once a run has trained: from 1, both included."""
+
+    first: Annotated[StrictInt, Field(ge=1)] = 30
+    last: Annotated[StrictInt, Field(ge=1)] = 40
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.last < self.first:
+            raise ValueError(f"batches {self.first} to {self.last} are no range; first comes first")
+        return self
+
+
+class AblateFile(_Strict):
+    """A model, and the changes by name that make another of it."""
+
+    base: str | dict[str, Any]
+    full: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
 
 class RowFile(_Strict):
@@ -88,13 +121,16 @@ class StudyFile(_Strict):
     varies: list[str]
     baseline: str | None = None
     model: dict[str, Any] = Field(default_factory=dict)
-    rows: Any  # names, or rows by name: read by `read_rows`
+    rows: Any = None  # names, or rows by name: read by `read_rows`
+    ablate: AblateFile | None = None  # in place of rows
     reported: dict[str, ReportedFile] = Field(default_factory=dict)
     reported_cost: ReportedCostFile = ReportedCostFile()
     errata: str | dict[str, str] = Field(default_factory=dict)
     general_errata: list[StrictInt] = Field(default_factory=list)  # shown among the notes
     claims: list[Claim] = Field(default_factory=list)
     tune: TuneFile | None = None
+    diagnose: DiagnoseFile | None = None
+    curves: Literal["test"] | None = None  # read the test set after each epoch, by any recipe
     notes: list[str] = Field(default_factory=list)
 
 
@@ -133,6 +169,8 @@ def _refusal(error: ValidationError, name: str) -> str:
         "reported_cost": ReportedCostFile,
         "claims": ClaimFile,
         "tune": TuneFile,
+        "diagnose": DiagnoseFile,
+        "ablate": AblateFile,
     }
     place = str(first["loc"][0]) if first["loc"] else ""
     fields = nested[place] if place in nested and len(first["loc"]) > 1 else StudyFile
@@ -195,9 +233,15 @@ def is_collection(value: object) -> bool:
 def study_names() -> list[str]:
     """Names of the studies that are shipped with the package, collections of them included."""
     folder = resources.files("blocklab") / _FOLDER
-    return sorted(
-        file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
-    )
+    files = [file.name for file in folder.iterdir() if file.name.endswith(".yaml")]
+    by_number = sorted(files, key=lambda file: (re.sub(r"\d+", "", file), len(file), file))
+    return [file.removesuffix(".yaml") for file in by_number]  # table_2 before table_10
+
+
+def study_titles() -> dict[str, str]:
+    """Return the shipped studies by name, each with its title."""
+    contents: dict[str, Any] = {name: find_study(name)[0] for name in study_names()}
+    return {name: content["title"] for name, content in contents.items()}
 
 
 def find_study(path_or_name: str | Path) -> tuple[object, str]:

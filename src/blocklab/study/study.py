@@ -16,26 +16,30 @@ A study file::
                 reported: {top1: 77.6, macs_g: 4.1}, note: what a reader must know}
     claims: [triplet > plain]       # optional: what the page says is supported or not
     tune: {lr: [0.05, 0.1, 0.2]}    # optional: each row's learning rate, by validation images
+    diagnose: {first: 30, last: 40} # optional: count zeros over these test batches, from 1
+    curves: test                    # optional: read the test set after each epoch
+
+In place of rows, ``ablate`` names changes; see `blocklab.study.ablation`.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from blocklab.backbones import FAMILIES
+from blocklab.backbones.registry import FAMILIES
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, did_you_mean
-from blocklab.study.claims import parse_claim
+from blocklab.study.ablation import BASE, ablated_rows
 from blocklab.study.rows import (
+    CHANGED,
     DATA_PREFIX,
     RECIPE_PREFIX,
     CountedAs,
     Row,
     covers,
     differing_paths,
-    erratum_text,
     flat_row,
     merged_data,
     read_row,
@@ -43,7 +47,7 @@ from blocklab.study.rows import (
     split_settings,
 )
 from blocklab.study.schema import (
-    ClaimFile,
+    StudyFile,
     find_study,
     read_errata,
     read_rows,
@@ -51,6 +55,7 @@ from blocklab.study.schema import (
     read_study_file,
     study_names,
 )
+from blocklab.study.statements import read_claims, stated_notes
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import RunDefinition
 
@@ -66,6 +71,14 @@ class Tune:
 
 
 @dataclass(frozen=True)
+class Batches:
+    """Test batches over which zeros are counted, from 1, both included."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
 class PlannedRun:
     """One run of a study: its row, and what defines it."""
 
@@ -75,7 +88,10 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Study:
-    """Rows x seeds, checked: rows differ only in what `varies` says."""
+    """Rows x seeds, checked: rows differ only in what `varies` says.
+
+    `claim_notes` says of a claim what it stands for and which errata a reader should know.
+    """
 
     name: str
     title: str
@@ -89,7 +105,9 @@ class Study:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
+    claim_notes: Mapping[str, str] = field(default_factory=dict, hash=False)
     tune: Tune | None = None
+    diagnose: Batches | None = None
 
     @classmethod
     def load(cls, path_or_name: str | Path, **changes: Any) -> Self:
@@ -133,8 +151,11 @@ class Study:
         recipe_changes, data_changes = split_settings(settings or {})
         base_data = merged_data(file.data if data is None else data, data_changes)
         recipe_name, base_recipe = recipe_fields(file.recipe if recipe is None else recipe)
-        given = read_rows(file.rows, name)
-        baseline = file.baseline if file.baseline is not None else next(iter(given))
+        reads_test_set = file.curves == "test" and not base_recipe["test_every_epoch"]
+        base_recipe["test_every_epoch"] |= reads_test_set
+        given = _given_rows(file, name)
+        first = BASE if file.ablate else next(iter(given))
+        baseline = file.baseline if file.baseline is not None else first
         if baseline not in given:
             raise InputError(
                 f"study '{name}': the baseline '{baseline}' is not a row"
@@ -147,11 +168,7 @@ class Study:
                     f"{did_you_mean(row_name, given) or '.'} Rows: {', '.join(given)}"
                 )
         errata = read_errata(file.errata, name)
-        try:
-            general = [f"Erratum {erratum_text(one, errata)}" for one in file.general_errata]
-        except InputError as error:
-            raise InputError(f"study '{name}': {error}") from None
-        claims, sentences = _claims(file.claims, given, name)
+        claims = read_claims(file, list(given), baseline, name)
         chosen = _chosen(given, rows, baseline, name)
         built = []
         for row_name in chosen:
@@ -168,25 +185,27 @@ class Study:
                 )
             except InputError as error:
                 raise InputError(f"study '{name}', row '{row_name}': {error}") from None
-        kept = [claim for claim, sides in claims.items() if sides <= set(chosen)]
+        kept = [claim for claim in claims if claim.rows <= set(chosen)]
+        try:
+            notes, claim_notes = stated_notes(file, [claim.text for claim in kept], errata)
+        except InputError as error:
+            raise InputError(f"study '{name}': {error}") from None
         study = cls(
             name=_folder_name(name),
             title=file.title,
             description=file.description,
             data=DataSpec.parse(base_data),
             recipe=Recipe.parse(base_recipe | recipe_changes, f"study '{name}': the recipe"),
-            recipe_name=recipe_name + " (changed)" * bool(recipe_changes),
+            recipe_name=_recipe_name(recipe_name, bool(recipe_changes) or reads_test_set),
             seeds=read_seeds(file.seeds if seeds is None else seeds, name),
             varies=tuple(file.varies),
             baseline=baseline,
             rows=tuple(built),
-            notes=(
-                *file.notes,
-                *general,
-                *(sentences[claim] for claim in kept if claim in sentences),
-            ),
-            claims=tuple(kept),
+            notes=notes,
+            claims=tuple(claim.text for claim in kept),
+            claim_notes=claim_notes,
             tune=Tune(tuple(file.tune.lr), tuple(file.tune.seeds)) if file.tune else None,
+            diagnose=Batches(file.diagnose.first, file.diagnose.last) if file.diagnose else None,
         )
         study._check_rows()
         study._check_tune()
@@ -249,24 +268,14 @@ class Study:
                 )
 
 
-def _claims(
-    given: Sequence[ClaimFile], rows: Mapping[str, Any], name: str
-) -> tuple[dict[str, set[str]], dict[str, str]]:
-    """Return each claim with the rows that it names, and the sentence of those that have one."""
-    claims: dict[str, set[str]] = {}
-    sentences: dict[str, str] = {}
-    for item in given:
-        text = item.claim
-        try:
-            claim = parse_claim(text, list(rows))
-        except InputError as error:
-            raise InputError(f"study '{name}': {error}") from None
-        if text in claims:
-            raise InputError(f"study '{name}' makes the claim '{text}' twice; remove one")
-        claims[text] = {claim.left, claim.right}
-        if item.text:
-            sentences[text] = f"{item.text} [{text}]"
-    return claims, sentences
+def _given_rows(file: StudyFile, name: str) -> dict[str, Any]:
+    if file.ablate and file.rows is not None:
+        raise InputError(f"study '{name}' has rows and ablate, which are rows; keep one of them")
+    if file.ablate:
+        return ablated_rows(file.ablate, file.model, name)
+    if file.rows is None:
+        raise InputError(f"study '{name}': rows: Field required, such as rows: [resnet20]")
+    return read_rows(file.rows, name)
 
 
 def _chosen(
@@ -281,6 +290,10 @@ def _chosen(
                 f"Rows: {', '.join(given)}"
             )
     return [row for row in given if row in rows or row == baseline]
+
+
+def _recipe_name(name: str, changed: bool) -> str:
+    return f"{name.removesuffix(CHANGED)}{CHANGED}" if changed else name
 
 
 def _folder_name(name: str) -> str:

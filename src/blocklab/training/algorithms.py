@@ -1,13 +1,18 @@
 """Which way each large depth-wise kernel of a network is fastest here, by measurement."""
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from blocklab.kernels.depthwise import ALGORITHMS, DepthwiseConv2d, apply_algorithms
-from blocklab.training.device import choose_setup
-from blocklab.training.stopwatch import CLEAR_GAIN, Seconds, alternate, remembered
+from blocklab.kernels.depthwise import (
+    ALGORITHMS,
+    DepthwiseConv2d,
+    apply_algorithms,
+    cut_to_live_taps,
+)
+from blocklab.measure.timing import CLEAR_GAIN, Step, shortest_times, training_step
+from blocklab.models.probe import maps_met
+from blocklab.training.device import Setup, make_setup
+from blocklab.training.remembered import Seconds, remembered
 from blocklab.training.workload import Workload
 
 SMALLEST = 11  # taps a side that meet the map; below it there is little to gain
@@ -27,8 +32,9 @@ def measured_algorithms(work: Workload, precision: str, layout: str) -> dict[str
         key = {what: value for what, value in key.items() if what not in ("model", "optimizer")}
 
         def measure(kernel: Kernel = kernel) -> Seconds:
-            steps = {way: _step(work, precision, layout, kernel, way) for way in ALGORITHMS}
-            return alternate(steps, work.threads)
+            setup = make_setup(precision, layout)
+            steps = {way: _step(work, setup, kernel, way) for way in ALGORITHMS}
+            return shortest_times(steps, threads=work.threads)
 
         seconds = remembered(key, ALGORITHMS, measure)
         fastest = min(ALGORITHMS, key=seconds.__getitem__)
@@ -39,43 +45,20 @@ def measured_algorithms(work: Workload, precision: str, layout: str) -> dict[str
 
 def _large_kernels(work: Workload) -> dict[str, Kernel]:
     """Return the depth-wise convolutions that many taps of meet their maps, by name."""
-    model = work.spec.build_meta(work.num_classes).eval()
     found: dict[str, Kernel] = {}
-
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor]) -> None:
-            assert isinstance(module, DepthwiseConv2d)
-            height, width = inputs[0].shape[-2:]
-            taps, dilation = module.kernel_size[0], module.dilation[0]
-            live = min(taps, 2 * ((max(height, width) - 1) // dilation) + 1)
-            if live >= SMALLEST:
-                found[name] = (module.in_channels, taps, dilation, height, width)
-
-        return hook
-
-    for name, module in model.named_modules():
-        if isinstance(module, DepthwiseConv2d):
-            module.register_forward_pre_hook(note(name))
-    with torch.no_grad():
-        model(torch.empty((2, 3, work.image_size, work.image_size), device="meta"))
+    model = work.spec.build_meta(work.num_classes)
+    for name, conv, (height, width) in maps_met(model, work.image_size, DepthwiseConv2d):
+        live = cut_to_live_taps(conv.weight, conv.dilation[0], height, width)
+        if max(live.shape[2:]) >= SMALLEST:
+            kernel = (conv.in_channels, conv.kernel_size[0], conv.dilation[0], height, width)
+            found[name] = kernel
     return found
 
 
-def _step(
-    work: Workload, precision: str, layout: str, kernel: Kernel, way: str
-) -> Callable[[], None]:
+def _step(work: Workload, setup: Setup, kernel: Kernel, way: str) -> Step:
     channels, taps, dilation, height, width = kernel
-    setup = choose_setup(work.recipe, precision, layout, False)
     model = nn.Sequential(DepthwiseConv2d(channels, taps, dilation)).to(setup.device)
     apply_algorithms(model, {"0": way})
-    shape = (work.recipe.batch_size, channels, height, width)
-    images = torch.randn(shape, device=setup.device)
-    images = images.contiguous(memory_format=setup.memory_format).requires_grad_()
-
-    def step() -> None:
-        with setup.fabric.autocast():
-            model(images).float().square().sum().backward()
-        if setup.device.type == "cuda":
-            torch.cuda.synchronize(setup.device)
-
-    return step
+    maps = torch.randn((work.recipe.batch_size, channels, height, width), device=setup.device)
+    maps = maps.contiguous(memory_format=setup.memory_format).requires_grad_()
+    return training_step(model, maps, lambda out: out.square().sum(), setup.fabric.autocast)

@@ -13,31 +13,35 @@ one to three minutes and then trains ResNet-18 and VAN-B0 no faster (0.97 and 1.
 recipes leave it off.
 """
 
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from blocklab.errors import InputError
+from blocklab.measure.device import LAYOUTS, probe_device
+from blocklab.measure.timing import (
+    CLEAR_GAIN,
+    Step,
+    shortest_times,
+    time_in_turn,
+    training_step,
+)
+from blocklab.models.probe import noise_images
 from blocklab.training.algorithms import measured_algorithms
 from blocklab.training.device import (
-    FORMATS,
-    PRECISIONS,
+    FABRIC_PRECISIONS,
     Setup,
     choose_precision,
-    choose_setup,
+    make_setup,
     missing_compiler,
-    probe_device,
     usual_layout,
 )
 from blocklab.training.loop import prepare
-from blocklab.training.recipe import Recipe
-from blocklab.training.stopwatch import CLEAR_GAIN, Seconds, alternate, fixed, remembered
+from blocklab.training.remembered import Seconds, read_or_make, remembered
 from blocklab.training.workload import Workload
 
 SETUPS = ".setups"  # in the folder of run folders
@@ -57,32 +61,6 @@ class MeasuredSetup:
     algorithms: dict[str, str] = field(default_factory=dict)
 
 
-def resumed_setup(
-    recipe: Recipe, run: Mapping[str, Any], devices: int = 1, nodes: int = 1
-) -> Setup:
-    """Return the setup that a run began with, from its run.json.
-
-    Raises:
-        InputError: if it began on another number of devices.
-    """
-    began = run.get("devices", 1)
-    if began != devices * nodes:
-        raise InputError(
-            f"this run began on {began} devices, not {devices * nodes}; go on with as many, or "
-            "choose another --out"
-        )
-    return choose_setup(
-        recipe,
-        run["precision"],
-        run["memory_format"],
-        run.get("compile", False),
-        devices=devices,
-        nodes=nodes,
-        note=run.get("setup_note", ""),
-        algorithms=run.get("algorithms", {}),
-    )
-
-
 def row_setup(work: Workload, out: Path, row: str, devices: int = 1, nodes: int = 1) -> Setup:
     """Return the setup of a row's runs: what its first run chose, or else a new choice.
 
@@ -96,15 +74,16 @@ def row_setup(work: Workload, out: Path, row: str, devices: int = 1, nodes: int 
     precision = own = choose_precision(recipe, probe_device())
     if recipe.precision == "auto":
         file = out / SETUPS / "precision.json"
-        precision = fixed(file, _precision_in, lambda: own, lambda value: {"precision": value})
-    choice = fixed(
+        precision = read_or_make(
+            file, _precision_in, lambda: own, lambda value: {"precision": value}
+        )
+    choice = read_or_make(
         out / SETUPS / f"{row}.json", _choice_in, lambda: choose(work, precision), asdict
     )
     notes = [choice.note] if choice.note else []
     if precision != own:
         notes.insert(0, f"{precision} as the other runs in this folder, though {own} is fast here")
-    return choose_setup(
-        recipe,
+    return make_setup(
         choice.precision,
         choice.memory_format,
         choice.compiled,
@@ -125,7 +104,7 @@ def choose(work: Workload, precision: str) -> MeasuredSetup:
         notes.append(f"{usual}: {work.steps} steps are too few to measure")
     else:
         seconds = measured_layouts(work, precision)
-        other = next(name for name in FORMATS if name != usual)
+        other = next(name for name in LAYOUTS if name != usual)
         layout = other if seconds[other] < (1 - CLEAR_GAIN) * seconds[usual] else usual
         times = (f"{name} {1000 * seconds[name]:.3g} ms" for name in (usual, other))
         notes.append(f"{layout}, by the time of a step: {', '.join(times)}")
@@ -138,8 +117,8 @@ def choose(work: Workload, precision: str) -> MeasuredSetup:
         algorithms = measured_algorithms(work, precision, layout)
     if algorithms:
         counts = Counter(algorithms.values())
-        said = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-        notes.append(f"large kernels by measurement: {said}")
+        each = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        notes.append(f"large kernels by measurement: {each}")
     return MeasuredSetup(precision, layout, compiled, "; ".join(notes), algorithms)
 
 
@@ -164,54 +143,49 @@ def measured_layouts(work: Workload, precision: str) -> Seconds:
     """Return the seconds of a training step in each layout, measured here once."""
 
     def measure() -> Seconds:
-        steps = {name: _make_step(work, precision, name, False) for name in FORMATS}
-        return alternate(steps, work.threads)
+        steps = {name: make_step(work, make_setup(precision, name)) for name in LAYOUTS}
+        return shortest_times(steps, threads=work.threads)
 
-    return remembered(work.key(precision), tuple(FORMATS), measure)
+    return remembered(work.key(precision), tuple(LAYOUTS), measure)
 
 
 def measured_compile(work: Workload, precision: str, layout: str) -> Seconds:
     """Return the seconds of a compiled ``step``, and of the ``first`` one; measured here once."""
 
     def measure() -> Seconds:
-        began = time.perf_counter()  # the compiler's processes are not this one's CPU time
-        step = _make_step(work, precision, layout, True)
-        step()
-        first = time.perf_counter() - began
-        return alternate({"step": step}, work.threads) | {"first": first}
+        step = make_step(work, make_setup(precision, layout, compiled=True))
+        # By the clock: the compiler's processes are not this one's CPU time.
+        first = time_in_turn({"first": step}, 1, warm_up=False)["first"][0]
+        return shortest_times({"step": step}, threads=work.threads) | {"first": first}
 
     key = work.key(precision) | {"memory_format": layout, "compile": True}
     return remembered(key, ("step", "first"), measure)
 
 
-def _make_step(work: Workload, precision: str, layout: str, compiled: bool) -> Callable[[], None]:
-    """Return a function that trains a network of its own for one step on made-up images."""
-    setup = choose_setup(work.recipe, precision, layout, compiled)
+def make_step(work: Workload, setup: Setup, images: int | None = None) -> Step:
+    """Return a function that trains a network of its own for one step on made-up images.
+
+    `images` are so many (default: the recipe's batch).
+    """
     state = prepare(work.spec.build(work.num_classes), work.recipe, setup)
-    network = torch.compile(state.model, dynamic=False, disable=not compiled)
+    network = cast(nn.Module, torch.compile(state.model, dynamic=False, disable=not setup.compiled))
     state.model.train()
-    shape = (work.recipe.batch_size, 3, work.image_size, work.image_size)
-    images = torch.randn(shape, device=setup.device)
-    images = images.contiguous(memory_format=setup.memory_format)
-    labels = torch.randint(work.num_classes, shape[:1], device=setup.device)
-
-    def step() -> None:
-        with setup.fabric.autocast():
-            logits = network(images)
-        F.cross_entropy(logits.float(), labels).backward()
-        state.optimizer.step()
-        state.optimizer.zero_grad()
-        if setup.device.type == "cuda":
-            torch.cuda.synchronize(setup.device)
-
-    return step
+    batch = noise_images(state.model, work.image_size, images or work.recipe.batch_size)
+    labels = torch.randint(work.num_classes, batch.shape[:1]).to(setup.device)
+    return training_step(
+        network,
+        batch.contiguous(memory_format=setup.memory_format),
+        lambda logits: F.cross_entropy(logits, labels),
+        setup.fabric.autocast,
+        state.optimizer,
+    )
 
 
-def _precision_in(saved: Any) -> str | None:
-    return saved["precision"] if saved["precision"] in PRECISIONS else None
+def _precision_in(content: Any) -> str | None:
+    return content["precision"] if content["precision"] in FABRIC_PRECISIONS.values() else None
 
 
-def _choice_in(saved: Any) -> MeasuredSetup | None:
-    choice = MeasuredSetup(**saved)
-    known = choice.precision in PRECISIONS and choice.memory_format in FORMATS
-    return choice if known and isinstance(choice.compiled, bool) else None
+def _choice_in(content: Any) -> MeasuredSetup | None:
+    choice = MeasuredSetup(**content)
+    valid = choice.precision in FABRIC_PRECISIONS.values() and choice.memory_format in LAYOUTS
+    return choice if valid and isinstance(choice.compiled, bool) else None

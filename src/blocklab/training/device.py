@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -19,12 +19,12 @@ from torch import Tensor, distributed, nn
 
 from blocklab.data.split import Split
 from blocklab.errors import InputError, RunError, did_you_mean
+from blocklab.measure.device import LAYOUTS, probe_device
 from blocklab.training.recipe import Recipe
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each AMP
 
-FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-PRECISIONS = ("32-true", "bf16-mixed")
+FABRIC_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}  # a recipe's -> run.json's
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,6 @@ class Setup:
     note: str = ""
     algorithms: Mapping[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def described(cls, fabric: Fabric, run: Mapping[str, Any]) -> Self:
-        """Rebuild a setup from `describe`, with what there is to compute on."""
-        return cls(
-            fabric,
-            run["precision"],
-            run["memory_format"],
-            run.get("compile", False),
-            run.get("setup_note", ""),
-            run.get("algorithms", {}),
-        )
-
     @property
     def device(self) -> torch.device:
         """The device itself."""
@@ -62,7 +50,7 @@ class Setup:
     @property
     def memory_format(self) -> torch.memory_format:
         """The layout of images and weights, as PyTorch names it."""
-        return FORMATS[self.layout]
+        return LAYOUTS[self.layout]
 
     @property
     def rank(self) -> int:
@@ -75,7 +63,7 @@ class Setup:
         return self.fabric.world_size
 
     def describe(self) -> dict[str, Any]:
-        """Return what run.json says of it, which is also what a resumed run goes on with."""
+        """Return the fields of run.json, which `resumed_setup` rebuilds it from."""
         return {
             "precision": self.precision,
             "memory_format": self.layout,
@@ -135,66 +123,97 @@ def choose_precision(recipe: Recipe, device: torch.device) -> str:
     if recipe.precision == "bf16" and device.type == "cuda" and not fast:
         raise InputError("this GPU has no bf16; set precision=fp32")
     wanted = recipe.precision == "bf16" or (recipe.precision == "auto" and fast)
-    return "bf16-mixed" if wanted else "32-true"
+    return FABRIC_PRECISIONS["bf16" if wanted else "fp32"]
 
 
 def usual_layout(precision: str) -> str:
     """Return the layout that is mostly the faster one, for where nothing is measured."""
-    return "channels_last" if precision == "bf16-mixed" else "contiguous"
+    return "channels_last" if precision == FABRIC_PRECISIONS["bf16"] else "contiguous"
 
 
-def choose_setup(
-    recipe: Recipe,
-    precision: str | None = None,
-    layout: str | None = None,
-    compiled: bool | None = None,
+def choose_setup(recipe: Recipe) -> Setup:
+    """Choose what one process computes with where nothing is measured.
+
+    Raises:
+        InputError: if the recipe asks for what the machine does not have.
+    """
+    precision, layout = choose_precision(recipe, probe_device()), recipe.memory_format
+    layout = usual_layout(precision) if layout == "auto" else layout
+    return make_setup(precision, layout, recipe.compile == "on")
+
+
+def resumed_setup(
+    run: Mapping[str, Any], devices: int = 1, nodes: int = 1, fabric: Fabric | None = None
+) -> Setup:
+    """Return the setup that a run began with, from its run.json or `Setup.describe`.
+
+    `fabric` is that of a process that was started for it.
+
+    Raises:
+        InputError: if it began on another number of devices, or compiles and cannot here.
+        RunError: if a name in it is unknown.
+    """
+    began = run.get("devices", 1)
+    if fabric is None and began != devices * nodes:
+        raise InputError(
+            f"this run began on {began} devices, not {devices * nodes}; go on with as many, or "
+            "choose another --out"
+        )
+    return make_setup(
+        run["precision"],
+        run["memory_format"],
+        run.get("compile", False),
+        devices=devices,
+        nodes=nodes,
+        note=run.get("setup_note", ""),
+        algorithms=run.get("algorithms", {}),
+        fabric=fabric,
+    )
+
+
+def make_setup(
+    precision: str,
+    layout: str,
+    compiled: bool = False,
     *,
     devices: int = 1,
     nodes: int = 1,
     note: str = "",
     algorithms: Mapping[str, str] | None = None,
+    fabric: Fabric | None = None,
 ) -> Setup:
-    """Choose device, precision and layout; a resumed run hands in what it began with.
+    """Make a setup of what is chosen, all by the names in run.json.
 
     `devices` are processes a node. With more than one in all, `setup.fabric.launch` starts them.
 
     Raises:
-        InputError: if the recipe asks for what the machine does not have.
-        RunError: if what a run began with is nothing known.
+        InputError: if it compiles and the machine has no compiler.
+        RunError: for a precision or layout that no version of blocklab has written.
     """
-    precision = precision or choose_precision(recipe, probe_device())
-    if layout is None:
-        layout = recipe.memory_format
-        layout = usual_layout(precision) if layout == "auto" else layout
-    for name, value, known in (
-        ("precision", precision, PRECISIONS),
-        ("memory_format", layout, tuple(FORMATS)),
+    for name, value, choices in (
+        ("precision", precision, tuple(FABRIC_PRECISIONS.values())),
+        ("memory_format", layout, tuple(LAYOUTS)),
     ):
-        if value not in known:
+        if value not in choices:
             raise RunError(
-                f"no {name} '{value}'{did_you_mean(value, known) or ';'} {' or '.join(known)}"
+                f"no {name} '{value}'{did_you_mean(value, choices) or ';'} {' or '.join(choices)}"
             )
-    if compiled is None:
-        compiled = recipe.compile == "on"
-    if compiled and (missing := missing_compiler(probe_device())):
+    device = probe_device()
+    if compiled and (missing := missing_compiler(device)):
         raise InputError(f"compile=on needs {missing}; install it, or set compile=off")
-    strategy = "auto"
-    if devices * nodes > 1:
-        # Processes that torchrun or SLURM has started are ours to join; else we start them.
-        strategy = "ddp" if started_elsewhere() else "ddp_spawn"
-    fabric = Fabric(
-        accelerator="auto",
-        devices=devices,
-        num_nodes=nodes,
-        strategy=strategy,
-        precision=precision,  # type: ignore[arg-type]
-    )
+    if fabric is None:
+        strategy = "auto"
+        if devices * nodes > 1:
+            # Processes that torchrun or SLURM has started are ours to join; else we start them.
+            strategy = "ddp" if started_elsewhere() else "ddp_spawn"
+        fabric = Fabric(
+            accelerator=device.type,
+            devices=devices,
+            num_nodes=nodes,
+            strategy=strategy,
+            precision=precision,  # type: ignore[arg-type]
+        )
     return Setup(fabric, precision, layout, compiled, note, algorithms or {})
-
-
-def probe_device() -> torch.device:
-    """Return the device that a run of one process would get."""
-    return Fabric(accelerator="auto", devices=1).device
 
 
 def started_elsewhere() -> bool:

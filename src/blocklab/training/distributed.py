@@ -33,19 +33,20 @@ from torch.multiprocessing import (  # pyright: ignore[reportPrivateImportUsage]
 
 from blocklab.blocks.plugins import load_plugin
 from blocklab.data.image_data import open_data
-from blocklab.errors import BlocklabError, InputError, RunError
-from blocklab.training.autotune import resumed_setup, row_setup
-from blocklab.training.device import Setup, available_cores, started_elsewhere
+from blocklab.errors import BlocklabError, InputError, RunError, error_line
+from blocklab.training.autotune import row_setup
+from blocklab.training.device import Setup, available_cores, resumed_setup, started_elsewhere
 from blocklab.training.loop import OnStep, Record
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import (
+    OnNote,
     RunDefinition,
     check_threads,
     execute_run,
     row_hash,
     train_to_the_end,
 )
-from blocklab.training.run_folder import RunFolder, is_finished
+from blocklab.training.run_folder import RunFolder
 from blocklab.training.workload import Workload
 
 STEP_SECONDS = 0.1  # between two words about steps
@@ -62,6 +63,7 @@ def launch(
     plugins: Sequence[str] = (),
     on_epoch: Callable[[Record], None] | None = None,
     on_step: OnStep | None = None,
+    on_note: OnNote | None = None,
 ) -> Path:
     """Train one run on `devices` devices of each of `nodes` machines; return its folder.
 
@@ -76,12 +78,12 @@ def launch(
     _check_processes(devices, nodes)
     world = devices * nodes
     if world == 1:
-        return execute_run(definition, out, label, threads, on_epoch, on_step=on_step)
+        return execute_run(definition, out, label, threads, on_epoch, on_note, on_step)
     threads = threads or max(1, available_cores() // devices)
     folder = RunFolder(out / definition.hash)
     first = not started_elsewhere() or _outer_rank() == 0
     with folder.locked() if first else nullcontext():
-        if is_finished(folder.path):
+        if folder.reader.finished:
             return folder.path
         setup = _choose(definition, folder, threads, devices, nodes)
         if started_elsewhere():
@@ -92,7 +94,7 @@ def launch(
                 label,
                 threads,
                 on_epoch if first else None,
-                None,
+                on_note if first else None,
                 on_step if first else None,
                 setup,
             )
@@ -107,7 +109,7 @@ def launch(
                 setup=setup.describe(),
                 tells_steps=on_step is not None,
             )
-            _start(setup, task, on_epoch, on_step)
+            _start(setup, task, on_epoch, on_step, on_note)
     return folder.path
 
 
@@ -161,18 +163,18 @@ def _choose(
     definition: RunDefinition, folder: RunFolder, threads: int, devices: int, nodes: int
 ) -> Setup:
     world = devices * nodes
-    begun = folder.read_run()
+    begun = folder.reader.run
     data = open_data(definition.data)  # decoded once, before there are several processes
     check_shares(definition.recipe, len(data.train), world)
     if begun is not None:
-        return resumed_setup(definition.recipe, begun, devices, nodes)
+        return resumed_setup(begun, devices, nodes)
     work = Workload.of(definition.model, definition.recipe, data, threads)
     return row_setup(work, folder.path.parent, row_hash(definition), devices, nodes)
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What a process that is started here is told: plain data, as it travels."""
+    """The task of a process that is started here: plain data, as it travels."""
 
     run: dict[str, Any]
     folder: RunFolder
@@ -188,6 +190,7 @@ def _start(
     task: _Task,
     on_epoch: Callable[[Record], None] | None,
     on_step: OnStep | None,
+    on_note: OnNote | None,
 ) -> None:
     """Start the processes and pass on what they say, until all have ended."""
     ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
@@ -202,6 +205,8 @@ def _start(
                     on_epoch(value)
                 elif kind == "step" and on_step is not None:
                     on_step(*value)
+                elif kind == "note" and on_note is not None:
+                    on_note(value)
                 elif kind in ("InputError", "RunError"):
                     errors.append(InputError(value) if kind == "InputError" else RunError(value))
         except BaseException as error:  # what a callback raises is the caller's
@@ -232,14 +237,14 @@ def _train_rank(fabric: Fabric, task: _Task, connection: Any) -> None:
     try:
         for path in task.plugins:
             load_plugin(path)
-        setup = Setup.described(fabric, task.setup)
+        setup = resumed_setup(task.setup, fabric=fabric)
         first = setup.rank == 0
-        said = 0.0
+        last_told = 0.0
 
         def tell_step(step: int, steps: int) -> None:
-            nonlocal said
-            if step == steps or time.monotonic() - said > STEP_SECONDS:
-                said = time.monotonic()
+            nonlocal last_told
+            if step == steps or time.monotonic() - last_told > STEP_SECONDS:
+                last_told = time.monotonic()
                 connection.send(("step", (step, steps)))
 
         train_to_the_end(
@@ -248,16 +253,14 @@ def _train_rank(fabric: Fabric, task: _Task, connection: Any) -> None:
             task.label,
             task.threads,
             (lambda record: connection.send(("epoch", record))) if first else None,
-            None,
+            (lambda note: connection.send(("note", note))) if first else None,
             tell_step if first and task.tells_steps else None,
             setup,
         )
         _leave()
     except Exception as error:
         kind = "InputError" if isinstance(error, InputError) else "RunError"
-        said_ = " ".join(str(error).split())
-        text = said_ if isinstance(error, BlocklabError) else f"{type(error).__name__}: {said_}"
-        connection.send((kind, text))
+        connection.send((kind, error_line(error)))
         sys.exit(1)
 
 

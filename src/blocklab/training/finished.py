@@ -13,19 +13,20 @@ from blocklab.backbones.base import Backbone
 from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.pictures import Picture, decode
 from blocklab.data.spec import DataSpec
-from blocklab.errors import InputError, RunError
-from blocklab.files import read_json
+from blocklab.errors import InputError
+from blocklab.files import write_json
 from blocklab.measure.activations import Diagnosis, count_zeros
 from blocklab.models.export import ENDINGS, Exported, export_model
 from blocklab.models.hub import Card
 from blocklab.models.spec import ModelSpec
 from blocklab.models.weights import load_weights
-from blocklab.training.batches import HALF, make_batches
-from blocklab.training.device import Setup, choose_setup
+from blocklab.training.batches import CONSTANTS, make_batches
+from blocklab.training.device import Setup, make_setup
 from blocklab.training.evaluation import evaluate
 from blocklab.training.loop import Record
 from blocklab.training.recipe import Recipe
-from blocklab.training.run_folder import is_finished, read_result, read_weights
+from blocklab.training.run_files import DIAGNOSIS, RUN, RUN_HASH, definition_hash
+from blocklab.training.run_reader import RunReader
 
 MOST_PREDICTED_AT_ONCE = 64
 
@@ -49,6 +50,7 @@ class FinishedRun:
 
     folder: Path
     run: dict[str, Any]  # run.json
+    result: dict[str, Any]  # result.json
     spec: ModelSpec
     recipe: Recipe
     model: Backbone
@@ -62,23 +64,14 @@ class FinishedRun:
                 registered.
             RunError: if a file in it is damaged.
         """
-        if not (folder / "run.json").is_file():
-            raise InputError(f"{folder} is not a run's folder (it has no run.json); name one")
-        if not is_finished(folder):
-            raise InputError(f"{folder} has no result yet; run the same command again to end it")
-        run = read_json(folder / "run.json")
-        try:
-            definition = run["definition"]
-            spec = ModelSpec.from_dict(definition["model"])
-            recipe = Recipe.parse(definition["recipe"], f"the recipe in {folder / 'run.json'}")
-            model = spec.build(len(run["class_names"]))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise RunError(
-                f"{folder / 'run.json'} is damaged ({type(error).__name__}: {error}); delete the "
-                "folder and run again"
-            ) from error
-        load_weights(model, read_weights(folder))
-        return cls(folder, run, spec, recipe, model.eval())
+        reader = RunReader(folder)
+        run, weights = reader.require_run(), reader.weights()
+        definition = run["definition"]
+        spec = ModelSpec.from_dict(definition["model"])
+        recipe = Recipe.parse(definition["recipe"], f"the recipe in {folder / RUN}")
+        model = spec.build(len(run["class_names"]))
+        load_weights(model, weights)
+        return cls(folder, run, reader.require_result(), spec, recipe, model.eval())
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -88,13 +81,12 @@ class FinishedRun:
     @property
     def normalisation(self) -> tuple[Any, Any]:
         """Mean and SD, a channel each, that images had in training."""
-        if self.recipe.normalize == "half":
-            return HALF
-        return tuple(self.run["data_mean"]), tuple(self.run["data_std"])
+        of_data = tuple(self.run["data_mean"]), tuple(self.run["data_std"])
+        return CONSTANTS.get(self.recipe.normalize, of_data)
 
     def setup(self) -> Setup:
         """Device, precision and layout that the run trained with."""
-        return choose_setup(self.recipe, self.run["precision"], self.run["memory_format"])
+        return make_setup(self.run["precision"], self.run["memory_format"])
 
     def open_data(self, address: str | None = None) -> ImageData:
         """Open the run's images, or others of its classes, or of some of them, to measure on.
@@ -165,12 +157,18 @@ class FinishedRun:
 def diagnose_run(finished: FinishedRun, first: int = 30, last: int = 40) -> Diagnosis:
     """Count zero activations of a run's network over test batches `first` to `last`.
 
+    The run's folder keeps the counts, for the pages of its studies.
+
     Raises:
         InputError: if the test images make no such batches.
+        RunError: if the folder cannot be written.
     """
     data, setup = finished.open_data(), finished.setup()
     batches = make_batches(data.test, data, finished.recipe, setup, 0, train=False)
-    return count_zeros(finished.placed(setup), batches.epoch(0), first, last)
+    diagnosis = count_zeros(finished.placed(setup), batches.epoch(0), first, last)
+    own = {RUN_HASH: definition_hash(finished.run["definition"])}
+    write_json(finished.folder / DIAGNOSIS, own | diagnosis.to_dict())
+    return diagnosis
 
 
 def export_run(
@@ -184,7 +182,7 @@ def export_run(
         InputError: if the format is unknown, packages are missing or `to` cannot be written.
         RunError: if what was written does not give the network's outputs.
     """
-    run, result = finished.run, read_result(finished.folder) or {}
+    run, result = finished.run, finished.result
     if to is None:
         to = finished.folder / f"exported{ENDINGS.get(format, '')}"
     mean, std = finished.normalisation

@@ -16,12 +16,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 from timm.data import Mixup
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from blocklab.data.image_data import ImageData
 from blocklab.kernels.depthwise import apply_algorithms
+from blocklab.measure.device import wait
 from blocklab.measure.memory import keep_freed_memory
 from blocklab.training.batches import make_batches
 from blocklab.training.device import Setup
@@ -31,7 +32,7 @@ from blocklab.training.recipe import Recipe
 from blocklab.training.sync_norm import synchronise_batchnorm
 
 Record = dict[str, Any]
-OnStep = Callable[[int, int], None]  # is told (steps done, steps of the epoch); it must be quick
+OnStep = Callable[[int, int], None]  # gets (steps done, steps of the epoch); it must be quick
 
 
 @dataclass
@@ -40,7 +41,7 @@ class State:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
+    average: ModelEmaV3 | None
     epochs_done: int
     log: list[Record]
     diverged: bool = False
@@ -61,14 +62,14 @@ class State:
             "diverged": self.diverged,
         }
 
-    def load(self, saved: dict[str, Any]) -> None:
+    def load(self, checkpoint: dict[str, Any]) -> None:
         """Go on from `to_dict`."""
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        self.model.load_state_dict(checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
         if self.average is not None:
-            self.average.load_state_dict(saved["average"])
-        self.epochs_done, self.log = saved["epochs_done"], saved["log"]
-        self.diverged = saved["diverged"]
+            self.average.load_state_dict(checkpoint["average"])
+        self.epochs_done, self.log = checkpoint["epochs_done"], checkpoint["log"]
+        self.diverged = checkpoint["diverged"]
 
 
 def prepare(model: nn.Module, recipe: Recipe, setup: Setup) -> State:
@@ -85,8 +86,9 @@ def prepare(model: nn.Module, recipe: Recipe, setup: Setup) -> State:
     model = model.to(device=setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
     average = None
     if recipe.ema_decay is not None:
-        decay = get_ema_multi_avg_fn(recipe.ema_decay)
-        average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
+        # Its decay rises as 1 - (1 + step)^(-2/3) up to the recipe's: without that, the average of
+        # a short run is mostly of the weights that training began with.
+        average = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True)
     return State(model, make_optimizer(model, recipe, setup.device), average, 0, [])
 
 
@@ -139,14 +141,15 @@ def train(
             optimizer.zero_grad()
             computing += time.perf_counter() - started
             if state.average is not None:
-                state.average.update_parameters(state.model)
+                state.average.update(state.model, step=epoch * len(batches) + step + 1)
             loss_sum += loss.detach().double() * (in_batch / setup.world_size)
             correct += (logits.detach().argmax(1) == labels).sum()
             images_seen += in_batch
             if warm:
                 images_timed += in_batch
             elif len(batches) > 1:  # a process's first step also compiles and finds algorithms
-                warm, timed_from = True, _now(setup)
+                wait(setup.device)
+                warm, timed_from = True, time.perf_counter()
             if on_step is not None:
                 on_step(step + 1, len(batches))
         loss_sum, correct = setup.sum(loss_sum), setup.sum(correct)
@@ -173,12 +176,6 @@ def train(
         state.epochs_done += 1
         state.log.append(record)
         yield record
-
-
-def _now(setup: Setup) -> float:
-    if setup.device.type == "cuda":
-        torch.cuda.synchronize(setup.device)
-    return time.perf_counter()
 
 
 def _is_finite(model: nn.Module) -> bool:

@@ -7,7 +7,7 @@ import torch
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from torch import nn
 
-from blocklab.errors import InputError, did_you_mean
+from blocklab.errors import InputError, did_you_mean, error_line
 from blocklab.training.recipe import Recipe
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -47,8 +47,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
             **extra,
         )
     except Exception as error:  # each optimizer refuses in its own way
-        said = " ".join(str(error).split())
-        raise InputError(f"optimizer '{recipe.optimizer}' does not work here: {said}") from None
+        raise InputError(
+            f"optimizer '{recipe.optimizer}' does not work here: {error_line(error, kind=False)}"
+        ) from None
 
 
 def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -76,8 +77,8 @@ def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _unknown(name: str) -> str:
-    known = [str(name) for name in list_optimizers()]
+    names = [str(known) for known in list_optimizers()]
     return (
-        f"no optimizer '{name}'{did_you_mean(name, known) or ';'} "
+        f"no optimizer '{name}'{did_you_mean(name, names) or ';'} "
         "timm.optim.list_optimizers() lists them"
     )

@@ -1,4 +1,4 @@
-"""What a run is run on, and what run.json says of it."""
+"""What a run is run on, and what run.json holds of it."""
 
 import platform
 from datetime import UTC, datetime
@@ -11,6 +11,7 @@ import torch
 
 from blocklab.data.image_data import ImageData
 from blocklab.measure.cost import Cost
+from blocklab.measure.device import device_name, processor
 from blocklab.training.device import Setup, available_cores
 
 
@@ -23,7 +24,7 @@ def describe_run(
     setup: Setup,
     threads: int,
 ) -> dict[str, Any]:
-    """Return what run.json says: the definition, on what it runs, and facts about its data."""
+    """Return what run.json holds: the definition, on what it runs, and facts about its data."""
     return {
         "definition": definition,
         "data_address": _absolute(source),
@@ -33,9 +34,7 @@ def describe_run(
         "machine": {
             "cpu": processor(),
             "cores": available_cores(),
-            "device": str(setup.device)
-            if setup.device.type == "cpu"
-            else torch.cuda.get_device_name(setup.device),
+            "device": "cpu" if setup.device.type == "cpu" else device_name(setup.device),
         },
         **setup.describe(),
         "threads": threads,
@@ -69,14 +68,3 @@ def _absolute(source: str) -> str:
     """Return an address whose path holds from any folder."""
     kind, colon, path = source.partition(":")
     return f"{kind}:{Path(path).expanduser().absolute()}" if colon else source
-
-
-def processor() -> str:
-    """Name the processor."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -6,13 +6,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from blocklab.errors import InputError, did_you_mean, one_line
-from blocklab.files import parse_yaml, read_yaml
+from blocklab.files import PlainModel, parse_yaml, read_yaml
+
+LARGEST_SEED = 2**32 - 1  # what every random generator takes
 
 
-class Recipe(BaseModel):
+class Recipe(PlainModel):
     """Everything that decides how a model is trained, with its units.
 
     Attributes:
@@ -36,9 +38,10 @@ class Recipe(BaseModel):
         cutout: side in pixels of a square that is set to the mean; 0 is none.
         mixup, cutmix: alpha of their Beta distributions; 0 is none. With both, half of each.
         ema_decay: decay of an exponential moving average of the weights a step, which is then what
-            is evaluated; None is none.
+            is evaluated; None is none. It rises to that value as 1 - (1 + step)^(-2/3).
         clip_grad_norm: largest norm of all gradients; None is no limit.
-        normalize: ``dataset`` (its mean and SD) or ``half`` (0.5 and 0.5).
+        normalize: ``dataset`` (its mean and SD), ``half`` (0.5 and 0.5) or ``cifar10`` (what
+            scripts for CIFAR hand on, whatever the data; see `blocklab.training.batches`).
         test_every_epoch: read the test set after each epoch and record the best of them beside the
             last, as optimistic. Off, the test set is read once, after the last epoch.
         precision: ``auto`` takes bf16 where the device computes it fast, else ``fp32``.
@@ -73,7 +76,7 @@ class Recipe(BaseModel):
     cutmix: float = Field(default=0.0, ge=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     clip_grad_norm: float | None = Field(default=None, gt=0)
-    normalize: Literal["dataset", "half"] = "dataset"
+    normalize: Literal["dataset", "half", "cifar10"] = "dataset"
     test_every_epoch: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
@@ -118,6 +121,22 @@ class Recipe(BaseModel):
         except ValidationError as error:
             raise InputError(one_line(error, what, cls.model_fields)) from None
 
+    def steps(self, train_images: int) -> int:
+        """Return how many steps training takes with so many images."""
+        whole, rest = divmod(train_images, self.batch_size)
+        return self.epochs * (whole + (rest > 0 and not self.drop_last))
+
+    def warning(self, train_images: int) -> str | None:
+        """Say in one line where the average of the weights is longer than a run should have."""
+        steps = self.steps(train_images)
+        if self.ema_decay is None or 1 / (1 - self.ema_decay) <= steps / 10:
+            return None
+        return (
+            f"ema_decay {self.ema_decay:g} averages over some {1 / (1 - self.ema_decay):,.0f} "
+            f"steps, more than a tenth of the run's {steps:,}; {max(0.0, 1 - 10 / steps):.3g} or "
+            "less suits it"
+        )
+
     def learning_rate(self, epoch: float) -> float:
         """Return the learning rate at a point in training, in epochs from 0 (fractions count)."""
         if epoch < self.warmup_epochs:
@@ -144,6 +163,13 @@ def recipe_names() -> list[str]:
     return sorted(
         file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
     )
+
+
+def recipe_summaries() -> dict[str, str]:
+    """Return the shipped recipes by name, each with the first line of its file's header."""
+    folder = resources.files("blocklab") / "recipes"
+    texts = {name: (folder / f"{name}.yaml").read_text("utf-8") for name in recipe_names()}
+    return {name: text.splitlines()[0].removeprefix("# ") for name, text in texts.items()}
 
 
 def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:

@@ -1,7 +1,5 @@
 """One run: what defines it, its folder, and doing it from wherever it stopped."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +10,18 @@ import torch
 
 from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.spec import DataSpec
-from blocklab.errors import BlocklabError, InputError, RunError
+from blocklab.errors import BlocklabError, InputError, RunError, error_line
 from blocklab.measure.cost import Cost, cost
 from blocklab.measure.memory import peak_memory, reset_peak_memory
 from blocklab.models.spec import ModelSpec
-from blocklab.training.autotune import resumed_setup, row_setup
-from blocklab.training.device import Setup, available_cores
-from blocklab.training.evaluation import evaluate
+from blocklab.training.autotune import row_setup
+from blocklab.training.device import Setup, available_cores, resumed_setup
+from blocklab.training.evaluation import evaluate, is_at_chance
 from blocklab.training.loop import OnStep, Record, State, prepare, train
 from blocklab.training.provenance import describe_run
-from blocklab.training.recipe import Recipe
-from blocklab.training.run_folder import RUN, RunFolder, is_finished, what_is_damaged
+from blocklab.training.recipe import LARGEST_SEED, Recipe
+from blocklab.training.run_files import RUN, RUN_HASH, definition_hash
+from blocklab.training.run_folder import RunFolder
 from blocklab.training.workload import Workload
 
 OnEpoch = Callable[[Record], None]
@@ -39,8 +38,8 @@ class RunDefinition:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(f"a seed is 0 or more, not {self.seed}")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"a seed is from 0 to {LARGEST_SEED}, not {self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the definition as plain JSON, all defaults filled in."""
@@ -75,8 +74,7 @@ class RunDefinition:
     @property
     def hash(self) -> str:
         """16 hexadecimal digits of the definition's SHA-256."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return definition_hash(self.to_dict())
 
 
 def row_hash(definition: RunDefinition) -> str:
@@ -129,8 +127,8 @@ def execute_run(
     """Train one run to its end, from its last checkpoint if there is one; return its folder.
 
     A finished run is left as it is. `threads` are this process's for the run (default: all cores);
-    a resumed run keeps those that it began with, so that its bits do not change. `on_note` is
-    told, in one line each, what was found damaged and how it was mended; `on_step` (steps done,
+    a resumed run keeps those that it began with, so that its bits do not change. `on_note`
+    gets, in one line each, what was found damaged and how it was mended; `on_step` (steps done,
     steps of the epoch) after each step.
 
     Raises:
@@ -139,17 +137,17 @@ def execute_run(
         BusyError: if another process is training this run.
     """
     folder = RunFolder(out / definition.hash)
+    fault = folder.reader.fault  # before the lock, with which another run's files go
     with folder.locked():
-        damaged = what_is_damaged(folder.path)
-        if damaged and on_note is not None:
-            on_note(f"{damaged} is damaged; it is made again from the last checkpoint")
-        if not is_finished(folder.path):
+        if fault and on_note is not None:
+            on_note(f"{fault}; it is made again from the last checkpoint that is its own")
+        if not folder.reader.finished:
             try:
                 train_to_the_end(definition, folder, label, threads, on_epoch, on_note, on_step)
             except (BlocklabError, BrokenPipeError, ConnectionResetError):
                 raise
-            except Exception as error:  # whatever a block does wrong, it is said in one line
-                raise RunError(_said(error)) from error
+            except Exception as error:  # whatever a block does wrong ends in one line
+                raise RunError(_failure(error)) from error
     return folder.path
 
 
@@ -171,10 +169,12 @@ def train_to_the_end(
     reset_peak_memory()
     data = open_data(definition.data)
     counted = check_fits(definition, data)
-    saved, notes = folder.load_checkpoint(definition.hash)
-    if (begun := folder.read_run()) is None and (begun := (saved or {}).get("run")):
+    checkpoint, notes = folder.load_checkpoint(definition.hash)
+    if (begun := folder.reader.run) is None and (begun := (checkpoint or {}).get("run")):
         notes.append(f"{RUN} is damaged or gone; written again from the checkpoint")
         folder.write_run(begun)
+    if warning := recipe.warning(len(data.train)):
+        notes.append(warning)
     for note in notes:
         if on_note is not None:
             on_note(note)
@@ -188,15 +188,15 @@ def train_to_the_end(
     torch.set_num_threads(threads)
     if setup is None:
         if kept:
-            setup = resumed_setup(recipe, kept)
+            setup = resumed_setup(kept)
         else:
             work = Workload.of(definition.model, recipe, data, threads)
             setup = row_setup(work, folder.path.parent, row_hash(definition))
             reset_peak_memory()
     torch.manual_seed(seed)
     state = prepare(definition.model.build(len(data.class_names)), recipe, setup)
-    if saved is not None:
-        _resume(state, saved, folder)
+    if checkpoint is not None:
+        _resume(state, checkpoint, folder)
     if begun is None:
         begun = describe_run(
             definition.to_dict(), definition.data.source, label, data, counted, setup, threads
@@ -205,7 +205,7 @@ def train_to_the_end(
     try:
         for record in train(state, data, recipe, setup, seed, on_step):
             if not state.diverged:  # else the last good checkpoint stays
-                extra = {"run_hash": definition.hash, "run": begun}
+                extra = {RUN_HASH: definition.hash, "run": begun}
                 folder.save_checkpoint(state.to_dict() | extra)
             folder.write_log(state.log)
             if on_epoch is not None:
@@ -215,12 +215,12 @@ def train_to_the_end(
     except (BlocklabError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
-        raise RunError(f"epoch {state.epochs_done + 1}: {_said(error)}") from error
+        raise RunError(f"epoch {state.epochs_done + 1}: {_failure(error)}") from error
 
 
-def _resume(state: State, saved: dict[str, Any], folder: RunFolder) -> None:
+def _resume(state: State, checkpoint: dict[str, Any], folder: RunFolder) -> None:
     try:
-        state.load(saved)
+        state.load(checkpoint)
     except Exception as error:  # of another version of the code, which names things otherwise
         raise RunError(
             f"the checkpoint in {folder.path} does not fit this run ({type(error).__name__}); "
@@ -228,13 +228,12 @@ def _resume(state: State, saved: dict[str, Any], folder: RunFolder) -> None:
         ) from error
 
 
-def _said(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else "no message"
-    # PyTorch says so in a plain RuntimeError on the CPU.
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+def _failure(error: Exception) -> str:
+    line = error_line(error)
+    # On the CPU PyTorch raises a plain RuntimeError for it.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in line:
         return "out of memory; use a smaller batch_size or fewer --workers"
-    return f"{type(error).__name__}: {text}"
+    return line
 
 
 def _finish(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder: RunFolder) -> None:
@@ -257,6 +256,9 @@ def _finish(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder:
             result["best_test_top1_percent"] = best["test_top1_percent"]
             result["best_test_top5_percent"] = best["test_top5_percent"]
             result["best_test_epoch"] = best["epoch"]
+        train_top1 = state.log[-1]["train_top1_percent"]
+        if is_at_chance(state.evaluated, data, recipe, setup, train_top1):
+            result["at_chance"] = True
         folder.write_predictions(per_image)
         folder.write_weights(state.evaluated.state_dict())
     result["peak_memory_bytes"] = peak_memory(setup.device)

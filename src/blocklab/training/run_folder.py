@@ -1,4 +1,4 @@
-"""A run's folder: its files, and how damage to them is noticed and mended.
+"""Writing a run's folder, for the process that trains the run; `run_reader` reads it.
 
 Every file is written whole or not at all, and everything that is trusted later has a checksum:
 run.json and result.json carry their own, a checkpoint's is the comment of its zip archive (so it
@@ -20,23 +20,29 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from blocklab.errors import RunError
-from blocklab.files import (
-    file_sha256,
-    read_checked_json,
-    remove_leftovers,
-    write_atomically,
-    write_checked_json,
+from blocklab.files import file_sha256, remove_leftovers, write_atomically, write_checked_json
+from blocklab.training.predictions import pack
+from blocklab.training.run_files import (
+    CHECKPOINT,
+    DIAGNOSIS,
+    FAILURE,
+    FINISHED,
+    LISTED,
+    LOCK,
+    LOG,
+    PREDICTIONS,
+    PREVIOUS,
+    RESULT,
+    RUN,
+    RUN_HASH,
+    WEIGHTS,
 )
+from blocklab.training.run_reader import RunReader
 
-RUN, LOG, RESULT = "run.json", "log.jsonl", "result.json"
-CHECKPOINT, PREVIOUS = "last.ckpt", "previous.ckpt"
-WEIGHTS, PREDICTIONS = "model.safetensors", "predictions.npz"
-LOCK = "lock"
 _SEAL = b"sha256="  # then 64 hexadecimal digits: a checkpoint's last 71 bytes
 _SEAL_BYTES = len(_SEAL) + 64
 
@@ -55,6 +61,9 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Make the folder and hold its lock, which the system frees should this process die.
+
+        Another run's files, as a folder that was renamed holds them, are removed first; its
+        checkpoints are by `load_checkpoint`.
 
         Raises:
             BusyError: if another process holds it.
@@ -75,6 +84,8 @@ class RunFolder:
             ) from error
         try:
             remove_leftovers(self.path)
+            if self.reader.holds_another:
+                self._remove(RESULT, *LISTED, DIAGNOSIS, FAILURE)
             yield
         finally:
             with suppress(OSError):  # the folder may have vanished
@@ -95,9 +106,10 @@ class RunFolder:
                 f"{self.path} vanished while its run was trained; run the same command again"
             )
 
-    def read_run(self) -> dict[str, Any] | None:
-        """Return run.json, or None if it is not there or damaged."""
-        return read_checked_json(self.path / RUN)
+    @property
+    def reader(self) -> RunReader:
+        """The folder as it is now, to be read."""
+        return RunReader(self.path)
 
     def write_run(self, run: dict[str, Any]) -> None:
         """Write run.json."""
@@ -136,22 +148,21 @@ class RunFolder:
 
         A damaged one is removed, so that it is not kept as the previous one.
         """
-        said = []
+        notes = []
         for name in (CHECKPOINT, PREVIOUS):
             path = self.path / name
             if not path.exists():
                 continue
             saved = _load_sealed(path)
-            if saved is not None and saved.get("run_hash") == run_hash:
-                if said:
-                    said[-1] += f"; going on from {name}, epoch {saved['epochs_done']}"
-                return saved, said
-            said.append(f"{name} is damaged")
-            with suppress(OSError):
-                path.unlink()
-        if said:
-            said[-1] += "; no checkpoint is left, training from the start"
-        return None, said
+            if saved is not None and saved.get(RUN_HASH) == run_hash:
+                if notes:
+                    notes[-1] += f"; going on from {name}, epoch {saved['epochs_done']}"
+                return saved, notes
+            notes.append(f"{name} is damaged" if saved is None else f"{name} is another run's")
+            self._remove(name)
+        if notes:
+            notes[-1] += "; no checkpoint is left, training from the start"
+        return None, notes
 
     def write_log(self, log: list[dict[str, Any]]) -> None:
         """Write log.jsonl, all lines of it."""
@@ -161,10 +172,8 @@ class RunFolder:
 
     def write_predictions(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Write predictions.npz."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
         self.check_there()
-        write_atomically(self.path / PREDICTIONS, buffer.getvalue())
+        write_atomically(self.path / PREDICTIONS, pack(arrays))
 
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Write model.safetensors."""
@@ -178,87 +187,37 @@ class RunFolder:
     def finish(self, result: dict[str, Any]) -> None:
         """Write result.json, after which the run counts as finished."""
         self.check_there()
+        if result["status"] != FINISHED:  # what is there of them is not of this result
+            self._remove(PREDICTIONS, WEIGHTS)
         write_result(self.path, result)
-        (self.path / PREVIOUS).unlink(missing_ok=True)
+        self._remove(PREVIOUS)
+
+    def _remove(self, *names: str) -> None:
+        for name in names:
+            with suppress(OSError):
+                (self.path / name).unlink()
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Write result.json with the checksums of the run's other files, which are there by now."""
     files = {}
-    for name in (RUN, LOG, PREDICTIONS, WEIGHTS):
+    for name in LISTED:
         if (folder / name).exists():
             size = (folder / name).stat().st_size
             files[name] = {"bytes": size, "sha256": file_sha256(folder / name)}
     write_checked_json(folder / RESULT, {**result, "files": files})
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """Return a finished run's result; None if there is none, or if it or its files are damaged.
-
-    Weights are looked at by size alone, as they are large; `read_weights` hashes them.
-    """
-    result = read_checked_json(folder / RESULT)
-    return None if result is None or _damaged_file(folder, result) else result
+def note_failure(folder: Path, message: str) -> None:
+    """Write down why a run ended without a result; nothing, where its folder has vanished."""
+    if folder.is_dir():
+        write_checked_json(folder / FAILURE, {"message": message})
 
 
-def what_is_damaged(folder: Path) -> str | None:
-    """Name the damaged file of a run that has a result.json; None if there is none of either."""
-    if not (folder / RESULT).exists():
-        return None
-    result = read_checked_json(folder / RESULT)
-    return RESULT if result is None else _damaged_file(folder, result)
-
-
-def _damaged_file(folder: Path, result: dict[str, Any]) -> str | None:
-    for name, known in result.get("files", {RESULT: {"bytes": -1}}).items():
-        try:
-            whole = (folder / name).stat().st_size == known["bytes"]
-        except OSError:
-            whole = False
-        if not whole or (name != WEIGHTS and file_sha256(folder / name) != known["sha256"]):
-            return name
-    return None
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run's folder holds its result, and the result is whole."""
-    return read_result(folder) is not None
-
-
-def is_busy(folder: Path) -> bool:
-    """Whether another process is training the run of this folder."""
-    if not (folder / LOCK).exists():
-        return False
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False  # whoever trains it will say what is wrong
-
-
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read the trained weights of a finished run.
-
-    Raises:
-        RunError: if the run has none, or they are damaged.
-    """
-    result = read_result(folder)
-    if result is None:
-        raise RunError(f"{folder} has no whole result; run its study or training again")
-    if WEIGHTS not in result["files"]:
-        raise RunError(f"the run {folder} {result['status']}: it has no weights to use")
-    try:
-        content = (folder / WEIGHTS).read_bytes()
-    except OSError as error:
-        raise RunError(f"cannot read {folder / WEIGHTS}: {error.strerror}") from error
-    if hashlib.sha256(content).hexdigest() != result["files"][WEIGHTS]["sha256"]:
-        raise RunError(
-            f"{folder / WEIGHTS} is damaged; delete it and run again: it is written anew from the "
-            "last checkpoint"
-        )
-    return load_tensors(content)
+def forget_failure(folder: Path) -> None:
+    """Remove the note of an earlier failure."""
+    with suppress(OSError):
+        (folder / FAILURE).unlink(missing_ok=True)
 
 
 def _sealed(archive: bytes) -> bytes:

@@ -4,12 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Self
 
-import torch
-
 from blocklab.data.image_data import ImageData
+from blocklab.measure.device import device_name, probe_device
 from blocklab.models.spec import ModelSpec
-from blocklab.training.device import probe_device
-from blocklab.training.provenance import processor, versions
+from blocklab.training.provenance import versions
 from blocklab.training.recipe import Recipe
 
 
@@ -37,10 +35,8 @@ class Workload:
 
     def key(self, precision: str) -> dict[str, Any]:
         """Return all that a step's time depends on, besides what is chosen by it."""
-        device = probe_device()
-        cuda = device.type == "cuda"
         return {
-            "device": torch.cuda.get_device_name(device) if cuda else processor(),
+            "device": device_name(probe_device()),
             **versions(),
             "threads": self.threads,
             "model": self.spec.to_dict(),

@@ -1,9 +1,7 @@
-"""Timing rivals fairly, and remembering on disk what was measured or decided."""
+"""What was measured on this machine or chosen for a row of a study, kept on disk."""
 
 import hashlib
 import json
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,31 +10,11 @@ from typing import Any, TypeVar
 import torch
 from filelock import FileLock
 
-from blocklab.data.cache import cache_folder
 from blocklab.errors import RunError
-from blocklab.files import write_json
-from blocklab.training.device import probe_device
-
-ROUNDS = 3
-CLEAR_GAIN = 0.05  # of a step's time; less than that may be noise, and what is usual stays
+from blocklab.files import cache_folder, write_json
 
 Seconds = dict[str, float]
 Value = TypeVar("Value")
-
-
-def alternate(steps: Mapping[str, Callable[[], None]], threads: int) -> Seconds:
-    """Return each step's shortest time over some rounds, after one that warms up."""
-    on_cpu = probe_device().type == "cpu"
-    clock = time.process_time if on_cpu else time.perf_counter
-    best = dict.fromkeys(steps, math.inf)
-    for number in range(ROUNDS + 1):
-        for name, step in steps.items():
-            began = clock()
-            step()
-            seconds = (clock() - began) / (threads if on_cpu else 1)
-            if number:
-                best[name] = min(best[name], seconds)
-    return best
 
 
 def remembered(
@@ -46,8 +24,8 @@ def remembered(
     text = json.dumps(key, sort_keys=True)
     file = cache_folder() / "setups" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
-    def read(saved: Any) -> Seconds | None:
-        seconds = saved["seconds"] if saved["key"] == key else {}
+    def read(content: Any) -> Seconds | None:
+        seconds = content["seconds"] if content["key"] == key else {}
         whole = all(isinstance(seconds.get(name), float) and seconds[name] > 0 for name in names)
         return seconds if whole else None
 
@@ -55,12 +33,12 @@ def remembered(
         with torch.random.fork_rng():  # whoever asks has its random numbers as before
             return measure()
 
-    return fixed(
+    return read_or_make(
         file, read, measure_quietly, lambda value: {"key": key, "seconds": value}, needed=False
     )
 
 
-def fixed(
+def read_or_make(
     file: Path,
     read: Callable[[Any], Value | None],
     make: Callable[[], Value],

@@ -1,21 +1,23 @@
-"""Running studies: what is not finished is trained, here or on a cluster, and the results read.
+"""Training studies: what is not finished is trained, here or on a cluster, and the results read.
 
 Several studies at once train each of their distinct runs once. Runs are independent: one that
 fails ends no other, and whatever dies, the same command goes on from the last whole epochs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from blocklab.execution.crew import Crew, Silent, Watcher
+from blocklab.execution.diagnosis import diagnose_studies
 from blocklab.execution.plan import make_plan
-from blocklab.execution.study_folder import read_study_folder, write_study_folder
+from blocklab.execution.study_folder import write_study_folder
 from blocklab.execution.tuning import candidates, choose
+from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
 from blocklab.study.study import Study
 
 
-def run_studies(
+def train_studies(
     studies: Sequence[Study],
     out: Path,
     workers: int | None = None,
@@ -41,13 +43,14 @@ def run_studies(
 
     Raises:
         InputError: if a row does not fit its data, or the machine has fewer cores.
-        RunError: if a study's own folder cannot be written. A run that fails does not raise.
+        RunError: if a study's own folder cannot be written. A run that fails does not raise: its
+            row says so.
     """
     watcher = watcher or Silent()
     tried = [one for study in studies if (one := candidates(study)) is not None]
     if tried:  # first what chooses the learning rates, then what they are chosen for
         rest = {"threads": threads, "watcher": watcher, "plugins": plugins, "ray": ray}
-        found = iter(run_studies(tried, out, workers, command=command, **rest))
+        found = iter(train_studies(tried, out, workers, command=command, **rest))
         studies = [choose(study, next(found)) if study.tune else study for study in studies]
     plan = make_plan(studies, out, workers, threads, cluster=ray is not None)
     folders = [
@@ -55,10 +58,12 @@ def run_studies(
         for study, costs in zip(plan.studies, plan.costs, strict=True)
     ]
     watcher.planned(plan.jobs, plan.finished, plan.sharing)
+    failures: Mapping[str, str] = {}
     if plan.jobs and ray is not None:
         from blocklab.execution.ray_cluster import RayCrew  # an extra, and slow to import
 
-        RayCrew(out, watcher, plugins, ray).train(plan.jobs)
+        failures = RayCrew(out, watcher, plugins, ray).train(plan.jobs)
     elif plan.jobs:
-        Crew(out, watcher, plan.sharing, plugins).train(plan.jobs)
-    return tuple(map(read_study_folder, folders))
+        failures = Crew(out, watcher, plan.sharing, plugins).train(plan.jobs)
+    diagnose_studies(plan.studies, out)
+    return tuple(read_study_folder(folder, failures) for folder in folders)

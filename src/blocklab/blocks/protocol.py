@@ -1,0 +1,200 @@
+"""What a block may say of itself, and the one place where it is asked.
+
+`Block` declares it all, each with what holds where a block says nothing. A block need not inherit
+from it: any `nn.Module` whose class has one of its names says that. Only classes are asked, so that
+a part of a block which happens to be called ``merge`` is a part.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from blocklab.errors import BlocklabError, InputError
+
+
+class Block:
+    """All that a block may say of itself."""
+
+    has_norm_and_activation: ClassVar[bool] = False
+    """A mixer's: it brings its BatchNorm and activation, and gets none from its residual block."""
+
+    out_channels: int
+    """A token mixer's or an FFN mixer's: the channels that leave it (else those that enter)."""
+
+    mixes_samples: str = ""
+    """What lets samples of a batch reach one another by design, say "softmax over the batch".
+
+    Empty: nothing does. Where something does, an output depends on the others of the batch, in
+    evaluation too. Such a block may refuse a batch of one, is not given one where costs are
+    counted, and a network with it is not exported as a graph.
+    """
+
+    @staticmethod
+    def inner_width(planes: int, **options: Any) -> int:
+        """Return how wide a mixer with these options wants the inside of a block of `planes`."""
+        return planes
+
+    def init_weights(self) -> None:
+        """Start as the block's paper says, after the backbone initialised every layer its way."""
+
+    def merge(self) -> None:
+        """Replace in place what only training needs, with the same outputs in evaluation.
+
+        What the tensors are called afterwards is what a merged file calls them. A second call
+        changes nothing. Also called where tensors are on the meta device, for costs.
+        """
+
+    def fold_norms(self) -> nn.Module | None:
+        """Fold norms into convolutions in place (`blocklab.blocks.folding`), for evaluation.
+
+        May return another module, which takes this one's place with its parts.
+        """
+
+
+_Call = Literal["init_weights", "merge", "fold_norms"]
+
+
+def brings_norm_and_activation(mixer: nn.Module) -> bool:
+    """Whether a mixer needs no BatchNorm and activation after it."""
+    return bool(_said(type(mixer), "has_norm_and_activation"))
+
+
+def inner_width(mixer: type[nn.Module], planes: int, options: Mapping[str, Any]) -> int:
+    """How wide a mixer wants the inside of a residual block of `planes` channels.
+
+    Raises:
+        InputError: if it says no number of channels.
+    """
+    width = _said(mixer, "inner_width")(planes, **options)
+    return _channels(width, f"inner_width() of {mixer.__name__} gives")
+
+
+def width_of(block: nn.Module, channels: int) -> int:
+    """How many channels leave a block that `channels` enter.
+
+    Raises:
+        InputError: if it says no number of channels.
+    """
+    width = getattr(block, "out_channels", channels)
+    return _channels(width, f"out_channels of {type(block).__name__} is")
+
+
+def mixed_by(network: nn.Module) -> str:
+    """What mixes samples in a block or a network, itself or a part of it; empty: nothing does."""
+    said = (getattr(part, "mixes_samples", Block.mixes_samples) for part in network.modules())
+    return next((words for words in said if isinstance(words, str) and words), "")
+
+
+def smallest_batch(network: nn.Module) -> int:
+    """How many images a block or a network takes at least."""
+    return 2 if mixed_by(network) else 1
+
+
+def init_itself(part: nn.Module) -> None:
+    """Let a part, which the backbone has initialised, start as it says.
+
+    Raises:
+        InputError: if a user's block fails in it.
+    """
+    _call(part, "init_weights")
+
+
+@torch.no_grad()
+def merge_parts(network: nn.Module) -> tuple[str, ...]:
+    """Merge all parts of a network that can be, itself included, in place; return their names.
+
+    Raises:
+        InputError: if a user's block fails in it.
+    """
+    names = []
+    # The walk is lazy: what a part takes out of itself is not asked.
+    for name, part in network.named_modules():
+        if merges(part):
+            _call(part, "merge")
+            names.append(name)
+    return tuple(names)
+
+
+def merges(part: nn.Module) -> bool:
+    """Whether a part has a training form and a merged one."""
+    return _speaks_for_itself(type(part), "merge")
+
+
+@torch.no_grad()
+def fold_parts(network: nn.Module) -> nn.Module:
+    """Fold the norms of all parts of a network in evaluation mode; return what takes its place.
+
+    Raises:
+        InputError: if a user's block fails in it.
+    """
+    return _folded(network, {})
+
+
+def folds(part: nn.Module) -> bool:
+    """Whether a part says which of its norms fold."""
+    return _speaks_for_itself(type(part), "fold_norms")
+
+
+def _folded(part: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Fold a part, then the parts of what takes its place; one that is shared is folded once."""
+    if part in done:
+        return done[part]
+    other = _call(part, "fold_norms") if folds(part) else None
+    new = part if other is None else other
+    done[part] = done[new] = new
+    for name, child in list(new._modules.items()):
+        if child is not None and (folded := _folded(child, done)) is not child:
+            setattr(new, name, folded)
+    return new
+
+
+def _said(cls: type[nn.Module], name: str) -> Any:
+    return getattr(cls, name, getattr(Block, name))
+
+
+def _speaks_for_itself(cls: type[nn.Module], name: _Call) -> bool:
+    """Whether a class has this method and computes as the class that wrote it."""
+    for base in cls.__mro__:
+        if name in vars(base):
+            return base is not Block
+        if "forward" in vars(base):
+            return False
+    return False
+
+
+def _call(part: nn.Module, name: _Call) -> Any:
+    cls = type(part)
+    try:
+        return _said(cls, name)(part)
+    except BlocklabError:
+        raise
+    except Exception as error:
+        if cls.__module__.startswith("blocklab."):
+            raise
+        said = " ".join(str(error).split())
+        raise InputError(
+            f"{name}() of {cls.__name__} fails: {type(error).__name__}: {said}; mend it"
+        ) from error
+
+
+def _channels(width: object, what: str) -> int:
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        raise InputError(f"{what} {width!r}; it is to be a number of channels from 1")
+    return width
+
+
+__all__ = [
+    "Block",
+    "brings_norm_and_activation",
+    "fold_parts",
+    "folds",
+    "init_itself",
+    "inner_width",
+    "merge_parts",
+    "merges",
+    "mixed_by",
+    "smallest_batch",
+    "width_of",
+]

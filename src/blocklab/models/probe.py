@@ -1,0 +1,109 @@
+"""Running a network once to look at it: on which images, in evaluation mode, and what it meets."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from blocklab.blocks.protocol import smallest_batch
+from blocklab.errors import InputError, error_line
+
+
+def check_input_size(input_size: int) -> int:
+    """Return the side of an image if it is a positive number.
+
+    Raises:
+        InputError: if it is not.
+    """
+    whole = isinstance(input_size, int | np.integer) and not isinstance(input_size, bool)
+    if not whole or input_size < 1:
+        raise InputError(f"input_size must be a positive number of pixels, not {input_size!r}")
+    return int(input_size)
+
+
+def blank_images(
+    model: nn.Module, size: int, count: int | None = None, in_chans: int = 3
+) -> Tensor:
+    """Return images of zeros for a network: (count, C, size, size), on its device, of its type.
+
+    There are as few as it takes where no `count` is given: one, or two where it mixes samples.
+    `in_chans` is C for a network that does not say how many channels it takes.
+    """
+    count = smallest_batch(model) if count is None else count
+    reference = next(model.parameters(), torch.empty(0))
+    channels = getattr(model, "in_chans", in_chans)
+    return torch.zeros(
+        (count, channels, size, size), device=reference.device, dtype=reference.dtype
+    )
+
+
+def noise_images(model: nn.Module, size: int, count: int, seed: int = 0) -> Tensor:
+    """Return images of independent normal values, as `blank_images` are; a function of the seed."""
+    blank = blank_images(model, size, count)
+    return torch.randn(blank.shape, generator=torch.Generator().manual_seed(seed)).to(blank)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside it a network is in evaluation mode; then each of its parts is as it was before."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def maps_met(
+    model: nn.Module, input_size: int, kind: type[nn.Conv2d] = nn.Conv2d
+) -> list[tuple[str, nn.Conv2d, tuple[int, int]]]:
+    """Return which map each convolution meets: its name, itself, and height and width.
+
+    In the order in which they run, in evaluation mode; one that runs twice is there twice. On the
+    meta device it costs nothing.
+
+    Args:
+        model: the network; it stays as it is.
+        input_size: side of the image that it is run on.
+        kind: the convolutions to look at.
+
+    Raises:
+        InputError: for a size that is not positive, or that the network cannot take.
+    """
+    check_input_size(input_size)
+    met: list[tuple[str, nn.Conv2d, tuple[int, int]]] = []
+    with ExitStack() as stack, torch.no_grad():
+        stack.enter_context(evaluating(model))
+        for name, module in model.named_modules():
+            if isinstance(module, kind):
+
+                def look(conv: Any, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                    height, width = inputs[0].shape[-2:]
+                    met.append((name, conv, (height, width)))
+
+                stack.callback(module.register_forward_pre_hook(look).remove)
+        run_blank(model, input_size)
+    return met
+
+
+def run_blank(
+    model: nn.Module, input_size: int, count: int | None = None, remedy: str = ""
+) -> None:
+    """Run a network on blank images, to see whether it takes them.
+
+    Raises:
+        InputError: if it does not; the message ends in the remedy.
+    """
+    try:
+        model(blank_images(model, input_size, count))
+    except InputError:
+        raise
+    except RuntimeError as error:
+        raise InputError(
+            f"the network cannot take images of {input_size}x{input_size} "
+            f"({error_line(error)}); choose another input_size{remedy}"
+        ) from None

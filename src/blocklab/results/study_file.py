@@ -1,0 +1,110 @@
+"""study.json: what a study asked of which runs, and what each row costs.
+
+It lies in the study's folder, beside the folders of its runs, so that a page is made from folders
+alone, without the data and without building a model.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from blocklab.errors import InputError, RunError, one_line
+from blocklab.files import LARGEST_JSON, parse_checked_json, read_regular
+from blocklab.training.run_files import Cost, Count, Number
+
+STUDY = "study.json"
+
+Name = Annotated[str, Field(min_length=1)]
+Seed = Annotated[str, Field(pattern=r"^\d{1,10}$")]
+RunHash = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]  # names a folder, so nothing else will do
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class ReportedJson(_Strict):
+    """What a publication printed for a row."""
+
+    macs_g: Number | None = None
+    params_m: Number | None = None
+    top1: Number | None = None
+    top5: Number | None = None
+    zeros: Count | None = None
+    epoch: str = "unknown"
+    note: str | None = None
+    errata: list[str] = []
+    see: list[str] = []
+
+
+class TunedJson(_Strict):
+    """What was chosen for a row on validation images, and how."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    lr: Number
+
+
+class RowJson(_Strict):
+    """A row: its model, its runs by seed, and its cost."""
+
+    name: Name
+    model: dict[str, Any]
+    runs: dict[Seed, RunHash]
+    cost: Cost
+    reported: ReportedJson | None = None
+    reported_cost: Cost | None = None
+    tuned: TunedJson | None = None
+    note: str | None = None
+
+
+class StudyJson(_Strict):
+    """The whole file."""
+
+    title: str
+    description: str
+    data: dict[str, Any]
+    recipe: dict[str, Any]
+    recipe_name: str
+    seeds: list[Count]
+    varies: list[str]
+    baseline: str | None
+    notes: list[str]
+    claims: list[str] = []
+    claim_notes: dict[str, str] = {}
+    command: str | None
+    threads: Count | None = None
+    rows: Annotated[list[RowJson], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _each_row_once(self) -> "StudyJson":
+        names = {row.name for row in self.rows}
+        runs = [run for row in self.rows for run in row.runs.values()]
+        if len(names) != len(self.rows) or len(set(runs)) != len(runs):
+            raise ValueError("a row or a run is in it twice")
+        return self
+
+
+def read_study_file(folder: Path) -> StudyJson:
+    """Read the study.json of a folder.
+
+    Raises:
+        InputError: if the folder is not a study's.
+        RunError: if the file is damaged.
+    """
+    path = folder / STUDY
+    if not path.exists():
+        near = sorted(file.parent.name for file in folder.glob(f"*/{STUDY}"))
+        remedy = f"studies in it: {', '.join(near)}" if near else "run `blocklab study` first"
+        raise InputError(f"{folder} is not a study's folder; {remedy}")
+    try:
+        value = parse_checked_json(read_regular(path, LARGEST_JSON))
+        json.dumps(value, ensure_ascii=False).encode()  # half a character cannot be drawn
+        return StudyJson.model_validate(value)
+    except (OSError, ValueError) as error:
+        why = one_line(error, "it") if isinstance(error, ValidationError) else str(error)
+        raise RunError(
+            f"{path} is damaged ({why}); run the study again: finished runs are kept"
+        ) from None

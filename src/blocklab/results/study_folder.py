@@ -1,0 +1,109 @@
+"""Reading a study's folder and the run folders beside it, whatever they hold, into its results.
+
+A run whose files are damaged, or another run's, counts for nothing and is named. What study.json
+says of runs is compared with what they say themselves.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from blocklab.results.ended_run import EndedRun, read_ended_run
+from blocklab.results.row_result import RowResult
+from blocklab.results.study_file import RowJson, StudyJson, read_study_file
+from blocklab.results.study_results import StudyResults
+from blocklab.study.reported import CostAt, Reported
+from blocklab.study.rows import covers, differing_paths, flat_definition
+from blocklab.training.run_reader import RunReader
+
+
+def read_study_folder(folder: Path, failures: Mapping[str, str] | None = None) -> StudyResults:
+    """Read a study's results from its folder and the run folders beside it.
+
+    `failures` are why runs, by hash, have just ended without a result; why others did is read from
+    their folders.
+
+    Raises:
+        InputError: if the folder is not a study's.
+        RunError: if its study.json is damaged. A run's damaged files do not raise.
+    """
+    study = read_study_file(folder)
+    rows = tuple(_read_row(row, folder.parent, failures or {}) for row in study.rows)
+    notes = [f"{row.name}: {row.note}" for row in study.rows if row.note]
+    return StudyResults(
+        title=study.title,
+        description=study.description,
+        data=study.data,
+        recipe=study.recipe,
+        recipe_name=study.recipe_name,
+        seeds=tuple(study.seeds),
+        varies=tuple(study.varies),
+        baseline=study.baseline,
+        rows=rows,
+        notes=(*study.notes, *notes, *_contradictions(study, rows)),
+        command=study.command,
+        claims=tuple(study.claims),
+        claim_notes=study.claim_notes,
+    )
+
+
+def _read_row(row: RowJson, out: Path, failures: Mapping[str, str]) -> RowResult:
+    runs: list[EndedRun] = []
+    failed: list[str] = []
+    for seed, run_hash in row.runs.items():
+        reader = RunReader(out / run_hash)
+        run = read_ended_run(reader)
+        if run is None:
+            mend = f"{reader.fault}; run the study again to mend it" if reader.fault else None
+            if why := failures.get(run_hash) or mend or reader.failure:
+                failed.append(f"seed {seed}: {why}")
+        elif (run.seed, run.run["definition"]["model"]) != (int(seed), row.model):
+            failed.append(
+                f"seed {seed}: the run {run_hash} has another model or seed than study.json says; "
+                "run the study again"
+            )
+        else:
+            runs.append(run)
+    return RowResult(
+        name=row.name,
+        model=row.model,
+        macs=row.cost.macs,
+        params=row.cost.params,
+        input_size=row.cost.input_size,
+        runs=tuple(runs),
+        planned_seeds=tuple(map(int, row.runs)),
+        failed=tuple(failed),
+        reported=_reported(row),
+        reported_cost=CostAt(**row.reported_cost.model_dump()) if row.reported_cost else None,
+        tuned=row.tuned.model_dump() if row.tuned else None,
+    )
+
+
+def _reported(row: RowJson) -> Reported | None:
+    if row.reported is None:
+        return None
+    fields = row.reported.model_dump()
+    return Reported(**{**fields, "errata": tuple(fields["errata"]), "see": tuple(fields["see"])})
+
+
+def _contradictions(study: StudyJson, rows: Sequence[RowResult]) -> list[str]:
+    """Say where study.json and its runs say different things of recipe, data and cost."""
+    of_study = flat_definition({"data": study.data, "recipe": study.recipe, "model": {}})
+    found: dict[str, list[str]] = {}  # what differs -> the rows in which it does
+    for row in rows:
+        for run in row.runs[:1]:  # the others have the same definition, but for the seed
+            definition = run.run["definition"]
+            of_run = flat_definition({**definition, "model": {}})
+            for path in differing_paths(of_study, of_run):
+                if not any(covers(varied, path) for varied in study.varies):
+                    ours, theirs = of_run.get(path, "none"), of_study.get(path, "none")
+                    gap = f"trained with {path} {ours}, where study.json says {theirs}"
+                    found.setdefault(gap, []).append(row.name)
+            counted = run.run.get("cost") or {}
+            for name, value in counted.items():
+                if name in ("macs", "params", "input_size") and value != getattr(row, name):
+                    gap = f"counted as {value:,} {name}, where study.json says"
+                    found.setdefault(f"{gap} {getattr(row, name):,}", []).append(row.name)
+    return [
+        f"{'all rows' if len(names) == len(rows) > 1 else ', '.join(names)}: {gap}"
+        for gap, names in found.items()
+    ]

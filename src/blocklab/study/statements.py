@@ -1,0 +1,54 @@
+"""What a study's file states: its claims, what they stand for, and the errata to know with them."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from blocklab.errors import InputError
+from blocklab.study.claims import ZEROS, AnyClaim, parse_claim
+from blocklab.study.rows import erratum_text
+from blocklab.study.schema import StudyFile
+
+
+def read_claims(
+    file: StudyFile, rows: Collection[str], baseline: str, name: str
+) -> tuple[AnyClaim, ...]:
+    """Read a study's claims about rows of these names.
+
+    Raises:
+        InputError: if one is none, is there twice, or is of what no run records.
+    """
+    claims: dict[str, AnyClaim] = {}
+    for item in file.claims:
+        text = item.claim
+        try:
+            claim = parse_claim(text, rows, baseline)
+        except InputError as error:
+            raise InputError(f"study '{name}': {error}") from None
+        if text in claims:
+            raise InputError(f"study '{name}' makes the claim '{text}' twice; remove one")
+        if claim.metric == ZEROS and file.diagnose is None:
+            raise InputError(
+                f"study '{name}': claim '{text}' is of zeros, which no run of it records; add "
+                "diagnose: {first: 30, last: 40}"
+            )
+        claims[text] = claim
+    return tuple(claims.values())
+
+
+def stated_notes(
+    file: StudyFile, claims: Sequence[str], errata: Mapping[str, str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the study's notes, with the errata of all of it and of its claims; and a note a claim.
+
+    Raises:
+        InputError: if the study has no such erratum.
+    """
+    numbers = dict.fromkeys(file.general_errata)
+    words: dict[str, str] = {}
+    for item in file.claims:
+        if item.claim in claims and (item.text or item.errata):
+            numbers |= dict.fromkeys(item.errata)
+            plural = "errata" if len(item.errata) > 1 else "erratum"
+            see = f"({plural} {', '.join(map(str, item.errata))})" if item.errata else ""
+            words[item.claim] = f"{item.text} {see}".strip()
+    general = [f"Erratum {erratum_text(number, errata)}" for number in numbers]
+    return (*file.notes, *general), words

@@ -1,0 +1,76 @@
+"""Looking at a network leaves it as it was, and says which map each convolution meets."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from blocklab import create_model
+from blocklab.errors import InputError
+from blocklab.models.probe import blank_images, evaluating, maps_met, noise_images
+from blocklab.models.spec import model_spec
+
+
+def test_each_part_gets_its_own_mode_back() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Sequential(nn.Conv2d(3, 3, 1), nn.Dropout()))
+    model.train()
+    model[0].eval()  # as a frozen norm is
+    with pytest.raises(ValueError), evaluating(model):
+        assert not any(part.training for part in model.modules())
+        raise ValueError
+    assert [part.training for part in model.modules()] == [True, False, True, True, True]
+
+
+class Twice(nn.Module):
+    """Runs one convolution on two maps, the second of half the size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(3, 1, 1)
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(self.conv(x)[:, :, ::2, :-2])
+        return self.last(x)
+
+
+def test_maps_are_told_in_the_order_in_which_they_are_met() -> None:
+    model = Twice()
+    met = maps_met(model, 8)
+    assert [(name, size) for name, _, size in met] == [
+        ("conv", (8, 8)),
+        ("conv", (4, 6)),
+        ("last", (4, 6)),
+    ]
+    assert met[0][1] is model.conv
+    assert model.training and not any(part._forward_pre_hooks for part in model.modules())
+
+
+def test_a_network_without_memory_has_maps_too() -> None:
+    met = maps_met(model_spec("resnet20").build_meta(10), 32)
+    assert {size for _, _, size in met} == {(32, 32), (16, 16), (8, 8)}
+
+
+@pytest.mark.parametrize(("size", "message"), [(0, "positive number"), (2, "cannot take images")])
+def test_what_cannot_be_looked_at_is_refused(size: int, message: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
+    with pytest.raises(InputError, match=message):
+        maps_met(model, size)
+    assert model.training and not model[0]._forward_pre_hooks
+
+
+def test_a_block_that_fails_without_a_word_is_one_line() -> None:
+    class Silent(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError
+
+    with pytest.raises(InputError, match=r"\(RuntimeError\); choose another"):
+        maps_met(Silent(), 8)
+
+
+def test_images_are_as_the_network_takes_them() -> None:
+    model = create_model("resnet20", in_chans=1, num_classes=2).double()
+    for images in (blank_images(model, 8, 2), noise_images(model, 8, 2)):
+        assert (images.shape, images.dtype) == ((2, 1, 8, 8), torch.float64)
+    assert blank_images(nn.ReLU(), 5, in_chans=4).shape == (1, 4, 5, 5)
+    assert noise_images(model, 8, 2, seed=1).equal(noise_images(model, 8, 2, seed=1))
+    assert not noise_images(model, 8, 2, seed=1).equal(noise_images(model, 8, 2, seed=2))
