@@ -42,7 +42,9 @@ STEPS = {
 PROGRAM = """
 import json, threading, time
 from pathlib import Path
-from blocklab.data import Augmentation, Batches, DataSpec, open_data
+from blocklab.data.image_data import open_data
+from blocklab.data.loader import Augmentation, Batches
+from blocklab.data.spec import DataSpec
 
 root = Path({folder!r})
 address = f"folder:{{root}}"

@@ -19,7 +19,7 @@ class BlocklabError(Exception):
     exit_status = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(_printable(message))
+        super().__init__(printable(message))
 
 
 class InputError(BlocklabError, ValueError):
@@ -34,7 +34,7 @@ class RunError(BlocklabError, RuntimeError):
     exit_status = 1
 
 
-def _printable(message: str) -> str:
+def printable(message: str) -> str:
     """Write line breaks, control and undecodable characters (of file names, say) as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
 

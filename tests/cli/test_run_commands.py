@@ -53,6 +53,79 @@ def test_evaluate_repeats_the_result(blocklab: Blocklab, run_folder: Path) -> No
     assert blocklab("evaluate", run_folder).status == 0
 
 
+@pytest.mark.parametrize("layout", ["flat", "test alone", "some classes"])
+def test_evaluate_measures_other_images_whole(
+    layout: str, blocklab: Blocklab, run_folder: Path, tmp_path: Path
+) -> None:
+    """The run's own test images, written into folders: the same accuracy, to the image."""
+    from blocklab.training.finished import FinishedRun
+
+    test = FinishedRun.open(run_folder).open_data().test
+    own = json.loads(blocklab("evaluate", run_folder, "--json").out)
+    pixels, labels = test.pixels(slice(None)), test.targets
+    names = [name for name in map(str, range(10)) if layout != "some classes" or name > "4"]
+    for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+        if str(label) in names:
+            place = tmp_path / "set" / ("test" if layout == "test alone" else "") / str(label)
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(place / f"{number}.png")
+    said = blocklab("evaluate", run_folder, "--data", f"folder:{tmp_path / 'set'}", "--json")
+    assert said.status == 0, said.err
+    measured = json.loads(said.out)
+    assert measured["images"] == sum(str(label) in names for label in labels)
+    if layout != "some classes":
+        assert measured["images"] == 40
+        for name in ("test_top1_percent", "test_top5_percent", "test_loss"):
+            assert measured[name] == pytest.approx(own[name], abs=1e-6)
+
+
+def test_evaluate_joins_the_labels_of_a_table_by_name(
+    blocklab: Blocklab, run_folder: Path, tmp_path: Path
+) -> None:
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from blocklab.training.finished import FinishedRun
+
+    test = FinishedRun.open(run_folder).open_data().test
+    own = json.loads(blocklab("evaluate", run_folder, "--json").out)
+    images = []
+    for image in test.pixels(slice(None)):
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "PNG")
+        images.append({"bytes": stream.getvalue()})
+    names = list("9876543210")  # another order than the run's
+    labels = [names.index(str(label)) for label in test.targets]
+    note = json.dumps({"info": {"features": {"label": {"names": names}}}})
+    table = pa.table({"img": images, "label": labels}).replace_schema_metadata(
+        {"huggingface": note}
+    )
+    (tmp_path / "set").mkdir()
+    for name in ("test", "train"):  # the second measured whole
+        for old in (tmp_path / "set").iterdir():
+            old.unlink()
+        pq.write_table(table, tmp_path / "set" / f"{name}.parquet")
+        said = blocklab("evaluate", run_folder, "--data", f"parquet:{tmp_path / 'set'}", "--json")
+        assert said.status == 0, said.err
+        measured = json.loads(said.out)
+        assert measured["images"] == 40
+        assert measured["test_loss"] == pytest.approx(own["test_loss"], abs=1e-6)
+
+
+def test_evaluate_refuses_other_classes(
+    blocklab: Blocklab, run_folder: Path, tmp_path: Path
+) -> None:
+    for number, name in enumerate(("0", "1", "cat")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        pixels = np.full((32, 32, 3), 40 * number, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "set" / name / "0.png")
+    said = blocklab("evaluate", run_folder, "--data", f"folder:{tmp_path / 'set'}")
+    assert said.status == 2 and said.err.count("\n") == 1
+    assert "set has other classes (cat) than the run (0, 1, 2 and 7 more)" in said.err
+
+
 def test_predict_names_classes(blocklab: Blocklab, run_folder: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     paths = [tmp_path / f"{number}.png" for number in range(2)]

@@ -167,7 +167,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "cut jpeg": (file("0.jpg", JPEG[:-500]), r"0.jpg \(.*truncated.*\); replace or rem"),
     "eps": (file("0.png", EPS), r"0.png \(not an image\)"),
-    "gif": (file("0.png", encoded(PIXELS, "GIF")), r"0.png \(not an image\)"),
+    "pcx": (file("0.png", encoded(PIXELS, "PCX")), r"0.png \(not an image\)"),
     "svg": (file("0.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "not an image"),
     "float pixels": (
         lambda folder: _save_floats(folder / "a" / "0.tif"),
@@ -214,8 +214,8 @@ def test_folders(case: str, folder: Path, cache: Path) -> None:
 
 
 def test_a_first_image_that_is_not_square(folder: Path) -> None:
-    for path in folder.rglob("*.png"):
-        path.write_bytes(png(PIXELS[:, :6]))
+    for number, path in enumerate(folder.rglob("*.png")):
+        path.write_bytes(png(np.roll(PIXELS[:, :6], number)))
     refused(f"folder:{folder}", "is 6x8 pixels, not square; set image_size, e.g. image_size=6")
     sized = {"source": f"folder:{folder}", "image_size": 6, "validation_fraction": 0}
     assert open_data(DataSpec.parse(sized)).image_size == 6
@@ -364,7 +364,8 @@ TABLES: dict[str, tuple[Callable[[Path], object], str]] = {
         both(label=[0, 1, -1, 1]), "row 2: label -1 is none of the 2 classes",
     ),
     "test labels of another kind": (
-        both(label=["a", "b"] * 2), "row 0: label 'a' is none of the 2 classes",
+        both(label=["a", "b"] * 2),
+        "train.parquet holds numbers without names, and that of other files text",
     ),
     "no image in it": (
         table(img=[{"bytes": b"hello"}] * 4),
@@ -374,8 +375,8 @@ TABLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut by a byte": (cut("test.parquet", 0.9999), NOT_WHOLE),
     "empty": (cut("train.parquet", 0), NOT_WHOLE),
     "text": (text("train.parquet", b"img,label\n" * 100), NOT_WHOLE),
-    "no test": (
-        lambda folder: (folder / "test.parquet").unlink(), r"has no test\*\.parquet; put it",
+    "no train": (
+        lambda folder: (folder / "train.parquet").unlink(), r"has no train\*\.parquet; put it",
     ),
     "a missing shard": (_missing_shard, "has 2 of the 3 train parquet files; add the missing ones"),
     "whole and shards": (_shards, "holds both train.parquet and .*; keep one of the two"),

@@ -1,17 +1,26 @@
 """Downloads against a server on this machine: whole and checked, or not there."""
 
-import hashlib
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from image_files import make, pickles, write_parquet, write_tar
+from download_server import (
+    BODY,
+    MD5,
+    SHA256,
+    TEST,
+    TRAIN,
+    Answer,
+    Server,
+    archive_is,
+    fetch,
+    left_behind,
+    redirects,
+    sends,
+)
 
 from blocklab.data.cifar import CIFAR100
 from blocklab.data.cifar_download import download_cifar
@@ -20,81 +29,7 @@ from blocklab.data.spec import DataSpec
 from blocklab.download import download
 from blocklab.errors import InputError, RunError
 
-BODY = bytes(range(256)) * 3000  # three blocks of what is read at once
-SHA256 = hashlib.sha256(BODY).hexdigest()
-MD5 = hashlib.md5(BODY).hexdigest()
-Answer = Callable[[BaseHTTPRequestHandler], object]
-
-
-class Server(ThreadingHTTPServer):
-    """Answers each path as the test says, and counts."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers: dict[str, Answer] = {}
-        self.asked: list[str] = []
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is no news."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        assert isinstance(self.server, Server)
-        self.server.asked.append(self.path)
-        self.server.answers.get(self.path, lambda handler: handler.send_error(404))(self)
-
-    def log_message(self, format: str, *ignored: object) -> None:
-        pass
-
-
-def sends(body: bytes = BODY, length: int | None = -1, status: int = 200, **headers: Any) -> Answer:
-    """Send a body; `length` is what is announced: -1 the truth, None nothing."""
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        if length is not None:
-            handler.send_header("Content-Length", str(len(body) if length < 0 else length))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return answer
-
-
-def redirects(to: str, **headers: Any) -> Answer:
-    return sends(b"", status=302, Location=to, **headers)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture(autouse=True)
-def _online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("BLOCKLAB_OFFLINE")
-    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def left_behind(folder: Path) -> list[str]:
-    """Names of all files but locks."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path.name for path in files if not path.name.endswith(".lock"))
-
+pytestmark = pytest.mark.usefixtures("online")
 
 WHOLE: dict[str, tuple[Answer, dict[str, str]]] = {
     "length alone": (sends(), {}),
@@ -212,34 +147,6 @@ def test_progress_is_shown_on_a_terminal_and_nowhere_else(
 
 
 # CIFAR: the hub first, then the archive.
-
-TRAIN, TEST = (
-    f"/datasets/uoft-cs/cifar100/resolve/main/cifar100/{split}-00000-of-00001.parquet"
-    for split in ("train", "test")
-)
-
-
-@pytest.fixture
-def hub(server: Server, tmp_path: Path, rng: np.random.Generator) -> Server:
-    """A server with a small CIFAR-100 at the hub's addresses and as an archive."""
-    made = make(rng, 100, train=1, test=1)
-    write_parquet(made, tmp_path / "made", "fine_label")
-    for path, split in ((TRAIN, "train"), (TEST, "test")):
-        body = (tmp_path / "made" / f"{split}.parquet").read_bytes()
-        server.answers[path] = sends(body, X_Linked_Etag=hashlib.sha256(body).hexdigest())
-    members = {f"cifar-100-python/{name}": body for name, body in pickles(made, "cifar100").items()}
-    write_tar(tmp_path / "made" / "archive.tar.gz", dict(members))
-    server.answers["/archive"] = sends((tmp_path / "made" / "archive.tar.gz").read_bytes())
-    return server
-
-
-def fetch(hub: Server, root: Path) -> None:
-    download_cifar(CIFAR100, root, hub.address, f"{hub.address}/archive")
-
-
-def archive_is(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    md5 = hashlib.md5(content).hexdigest()
-    monkeypatch.setattr("torchvision.datasets.CIFAR100.tgz_md5", md5)
 
 
 def test_a_missing_cifar_is_downloaded_and_opened(

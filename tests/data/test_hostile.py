@@ -222,6 +222,26 @@ def test_an_archive_that_unpacks_to_far_more(data: Path, monkeypatch: pytest.Mon
         open_data(DataSpec(source="cifar100"))
 
 
+def test_a_pickle_far_larger_than_the_data(data: Path, rng: np.random.Generator) -> None:
+    write_pickles(make(rng, 10, train=2, test=1), data, "cifar10")
+    os.truncate(data / "cifar-10-batches-py" / "data_batch_3", 1 << 40)  # a hole takes no room
+    with pytest.raises(InputError, match="data_batch_3 is far larger than a file of CIFAR; fetch"):
+        open_data(DataSpec(source="cifar10"))
+
+
+def test_members_of_an_archive_are_no_larger_than_the_datas(
+    data: Path, rng: np.random.Generator
+) -> None:
+    members = dict(pickles(make(rng, 10, train=2, test=1), "cifar10"))
+    members["data_batch_1"] += bytes(201_000_000)
+    write_tar(
+        data / "cifar-10-python.tar.gz",
+        {f"cifar-10-batches-py/{name}": content for name, content in members.items()},
+    )
+    with pytest.raises(InputError, match="it unpacks to far more than this data set"):
+        open_data(DataSpec(source="cifar10"))
+
+
 @pytest.mark.parametrize("damage", ["cut", "trailer", "middle", "plain tar", "empty", "text"])
 def test_a_damaged_archive(damage: str, data: Path, rng: np.random.Generator) -> None:
     write_archive(make(rng, 100, train=1, test=1), data, "cifar100")

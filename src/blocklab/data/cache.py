@@ -5,6 +5,7 @@ A store is a folder below BLOCKLAB_CACHE (default: the user's cache folder):
   {train,test}_order.npy   int64 (N,), the canonical order of the rows
   {train,test}_crc32.npy   uint32 (N,), the CRC-32 of each image
   meta.json                class names, mean, std, fingerprint and a CRC-32 of each file
+and of the same files of "validation", where the user keeps images for that.
 It is named by what it was decoded from, written under another name and renamed when whole.
 
 Whenever it is opened it is checked, and a damaged one is decoded again. Images of more than
@@ -27,21 +28,23 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from blocklab.data.decoding import DecodingBar, Tally, decoded
-from blocklab.data.pictures import Contents, Source, natural_size
-from blocklab.errors import RunError
+from blocklab.data.faults import Faults
+from blocklab.data.pictures import Contents, Source, has_deep_values, natural_size
+from blocklab.errors import InputError, RunError
 from blocklab.files import cache_folder, write_json
 
 FORMAT_VERSION = 2
 LARGEST_CHECKED = 1 << 30
 SPARE_BYTES = 64 << 20  # of the volume, that a store leaves free
-SPLITS = ("train", "test")
-FILES = tuple(f"{split}_{what}" for split in SPLITS for what in ("images", "labels", "order"))
-FILES += tuple(f"{split}_crc32" for split in SPLITS)
+SPLITS = ("train", "test", "validation")
+FILES = ("images", "labels", "order", "crc32")
+# Of 16-bit values of which white is 65,535, what a camera of 12 bits gives is no brighter in 8.
+BRIGHTEST_OF_12_BITS = 15
 
 
 @dataclass(frozen=True)
 class Store:
-    """Decoded images of both splits, by name of the files above, and facts about them.
+    """Decoded images of the splits, by name of the files above, and facts about them.
 
     `mean` and `std` are of the training images, per channel, in 0..1. `check_images` says that
     the images are still to be checked against their CRC-32, each as it is used.
@@ -97,14 +100,15 @@ def _open(folder: Path) -> Store | None:
         if meta["crc32"] != _crc_of_json(facts):
             return None
         size, arrays, check_images = facts["image_size"], {}, False
-        for name in FILES:
+        splits = [split for split in SPLITS if f"{split}_images" in facts["crc32"]]
+        for name in (f"{split}_{what}" for split in splits for what in FILES):
             path = folder / f"{name}.npy"
             large = name.endswith("_images") and path.stat().st_size > LARGEST_CHECKED
             if not large and _crc_of_file(path) != facts["crc32"][name]:
                 return None
             check_images |= large
             arrays[name] = np.asarray(np.load(path, mmap_mode="r"))
-        for split in SPLITS:
+        for split in splits:
             images = arrays[f"{split}_images"]
             shape = (len(arrays[f"{split}_labels"]), size, size, 3)
             if images.dtype != np.uint8 or images.shape != shape:
@@ -143,22 +147,26 @@ def _build(source: Source, image_size: int | None, folder: Path) -> None:
         size = image_size or natural_size(contents)
         _check_space(source.name, contents, size, folder.parent)
         crc32: dict[str, int] = {}
-        tally = Tally()
+        tally, faults = Tally(), Faults()
         with DecodingBar(source.name, contents) as bar:
-            for split, pictures in (("train", contents.train), ("test", contents.test)):
+            for split, pictures in contents.splits().items():
                 with _writing(temporary / f"{split}_images.npy", crc32) as file:
                     # Plain writes, not a writable memory map: on a full disk that would kill us.
                     shape = (len(pictures.labels), size, size, 3)
                     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(cast("Any", file), header)
-                    for chunk in decoded(pictures, image_size, size):
+                    for chunk in decoded(pictures, image_size, size, faults):
                         file.write(chunk.data.cast("B"))
                         tally.add(split, chunk)
                         bar.advance(len(chunk))
+                if faults.count:  # those of the other splits are wanted too, and nothing else
+                    continue
                 arrays = tally.finish(split, pictures.labels, contents.order_by_content)
                 for what, values in arrays.items():
                     with _writing(temporary / f"{split}_{what}.npy", crc32) as file:
                         np.save(cast("Any", file), values)
+        faults.refuse("images cannot be used")
+        _check_brightness(tally, contents)
         facts = {"image_size": size, "crc32": crc32, **tally.facts(contents)}
         write_json(temporary / "meta.json", {"facts": facts, "crc32": _crc_of_json(facts)})
         temporary.chmod(0o755)  # mkdtemp makes folders that only the owner can read
@@ -168,9 +176,21 @@ def _build(source: Source, image_size: int | None, folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _check_brightness(tally: Tally, contents: Contents) -> None:
+    """Refuse values of 12 bits in files of 16, which would be all but black."""
+    if not len(contents.train.labels) or tally.brightest > BRIGHTEST_OF_12_BITS:
+        return
+    first = next(contents.train.items())
+    if has_deep_values(first):
+        raise InputError(
+            f"no training image is brighter than {tally.brightest} of 255, as values of 12 bits or "
+            f"fewer in files of 16 are ({first.origin}); save the images with 8 bits a channel"
+        )
+
+
 def _check_space(name: str, contents: Contents, size: int, parent: Path) -> None:
     """Refuse before the first byte what the volume cannot hold."""
-    count = len(contents.train.labels) + len(contents.test.labels)
+    count = sum(len(pictures.labels) for pictures in contents.splits().values())
     needed = count * size * size * 3 + SPARE_BYTES
     free = shutil.disk_usage(parent).free
     if needed > free:
@@ -183,8 +203,8 @@ def _check_space(name: str, contents: Contents, size: int, parent: Path) -> None
 
 def _in_memory(contents: Contents, image_size: int | None) -> Store:
     size, tally, arrays = image_size or natural_size(contents), Tally(), {}
-    for split, pictures in (("train", contents.train), ("test", contents.test)):
-        images = np.concatenate(list(decoded(pictures, image_size, size)))
+    for split, pictures in contents.splits().items():
+        images = np.concatenate(list(decoded(pictures, image_size, size, Faults())))
         tally.add(split, images)
         arrays[f"{split}_images"] = images
         finished = tally.finish(split, pictures.labels, contents.order_by_content)

@@ -6,8 +6,15 @@ from pathlib import Path
 from filelock import FileLock
 
 from blocklab.data.cifar import Cifar, find_cifar
-from blocklab.data.tables import find_tables
-from blocklab.download import download, offline
+from blocklab.data.table_files import find_tables
+from blocklab.download import (
+    cached_download,
+    is_parquet,
+    is_whole,
+    offline,
+    throw_away,
+    was_downloaded,
+)
 from blocklab.errors import InputError, RunError
 
 HUB = "https://huggingface.co"
@@ -49,6 +56,28 @@ def download_cifar(
         )
 
 
+def mend_cifar(cifar: Cifar, root: Path) -> bool:
+    """Check what was downloaded against its hash; fetch what is damaged once more.
+
+    Returns whether anything was.
+
+    Raises:
+        InputError, RunError: as `download_cifar`.
+    """
+    names = [_table_name(split) for split in ("train", "test")]
+    paths = [root / cifar.archive, *(root / cifar.name / name for name in names)]
+    damaged = [path for path in paths if was_downloaded(path) and not is_whole(path)]
+    for path in damaged:
+        throw_away(path)
+    if damaged:
+        download_cifar(cifar, root)
+    return bool(damaged)
+
+
+def _table_name(split: str) -> str:
+    return f"{split}-00000-of-00001.parquet"
+
+
 def _fetch(cifar: Cifar, root: Path, hub: str | None, archive_url: str | None) -> list[str]:
     """Try the hub, then the archive; return what went wrong, or nothing."""
     failures = []
@@ -56,16 +85,15 @@ def _fetch(cifar: Cifar, root: Path, hub: str | None, archive_url: str | None) -
     try:
         for split in ("train", "test"):
             if not find_tables(root / cifar.name)[split]:
-                name = f"{split}-00000-of-00001.parquet"
+                name = _table_name(split)
                 path = f"datasets/uoft-cs/{cifar.name}/resolve/main/{cifar.hub_folder}/{name}"
-                download(f"{base}/{path}", root / cifar.name / name)
+                cached_download(f"{base}/{path}", root / cifar.name / name, looks_right=is_parquet)
         return []
     except RunError as error:
         failures.append(str(error))
     url, md5 = _archive_address(cifar)
     try:
-        if not (root / cifar.archive).exists():
-            download(archive_url or url, root / cifar.archive, md5=md5)
+        cached_download(archive_url or url, root / cifar.archive, md5=md5)
         return []
     except RunError as error:
         failures.append(str(error))

@@ -5,6 +5,7 @@ import json
 import os
 import zlib
 from array import array
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -14,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from blocklab.data.faults import Faults
 from blocklab.data.pictures import Contents, Picture, Pictures, decode
 from blocklab.errors import InputError
 
@@ -21,15 +23,23 @@ IMAGES_AT_ONCE = 256
 BYTES_AT_ONCE = 64_000_000  # fewer images at once where they are large
 
 
-def decoded(pictures: Pictures, image_size: int | None, size: int) -> Iterator[np.ndarray]:
+def decoded(
+    pictures: Pictures, image_size: int | None, size: int, faults: Faults
+) -> Iterator[np.ndarray]:
     """Decode in order, uint8 (n, size, size, 3) at a time; decoders run beside each other.
 
+    Images that cannot be read are left out and noted in `faults`, for the user to mend all of
+    them at once; with any of them, what comes is not the split.
+
     Raises:
-        InputError: if an image cannot be used, or there are not as many as labels.
+        InputError: if an image is of another size, or there are not as many as labels.
     """
 
-    def one(picture: Picture) -> np.ndarray:
-        pixels = decode(picture, image_size)
+    def one(picture: Picture) -> np.ndarray | InputError:
+        try:
+            pixels = decode(picture, image_size)
+        except InputError as error:
+            return error
         if pixels.shape != (size, size, 3):
             raise InputError(
                 f"{picture.origin} is {pixels.shape[1]}x{pixels.shape[0]} pixels, not "
@@ -42,8 +52,12 @@ def decoded(pictures: Pictures, image_size: int | None, size: int) -> Iterator[n
     at_once = max(workers, min(IMAGES_AT_ONCE, BYTES_AT_ONCE // (3 * size * size)))
     with ThreadPoolExecutor(workers) as threads:
         while chunk := list(islice(items, at_once)):
-            # Contiguous: pixels out of a pickle lie channel by channel, and stacking keeps that.
-            yield np.ascontiguousarray(np.stack(list(threads.map(one, chunk))))
+            good: list[np.ndarray] = []
+            for result in threads.map(one, chunk):
+                faults.add(result) if isinstance(result, InputError) else good.append(result)
+            if good:
+                # Contiguous: pixels out of a pickle lie channel by channel, as stacking keeps them.
+                yield np.ascontiguousarray(np.stack(good))
             count, last = count + len(chunk), chunk[-1].origin
     if count != len(pictures.labels):
         raise InputError(
@@ -57,8 +71,8 @@ class Tally:
 
     def __init__(self) -> None:
         self._histogram = np.zeros((3, 256), np.int64)
-        self._digests = {split: array("Q") for split in ("train", "test")}
-        self._checksums = {split: array("I") for split in ("train", "test")}
+        self._digests: dict[str, array[int]] = defaultdict(lambda: array("Q"))
+        self._checksums: dict[str, array[int]] = defaultdict(lambda: array("I"))
         self._fingerprint = hashlib.sha256()
 
     def add(self, split: str, images: np.ndarray) -> None:
@@ -80,9 +94,14 @@ class Tally:
         checksums = np.array(self._checksums[split], np.uint32)
         return {"labels": labels, "order": order, "crc32": checksums}
 
+    @property
+    def brightest(self) -> int:
+        """The largest value of any training image."""
+        return int(np.flatnonzero(self._histogram.sum(0)).max(initial=0))
+
     def facts(self, contents: Contents) -> dict[str, Any]:
         """Return what a store says of its images."""
-        share = self._histogram / self._histogram.sum(1, keepdims=True)
+        share = self._histogram / np.maximum(1, self._histogram.sum(1, keepdims=True))
         values = np.arange(256) / 255
         mean = share @ values
         std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(1))
@@ -101,7 +120,7 @@ class DecodingBar:
     def __init__(self, name: str, contents: Contents) -> None:
         console = Console(stderr=True)
         self._progress = Progress(console=console, transient=True, disable=not console.is_terminal)
-        total = len(contents.train.labels) + len(contents.test.labels)
+        total = sum(len(pictures.labels) for pictures in contents.splits().values())
         self._task = self._progress.add_task(f"Decoding {json.dumps(name)[1:-1]}", total=total)
 
     def advance(self, images: int) -> None:

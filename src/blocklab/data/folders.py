@@ -4,17 +4,21 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from blocklab.data.arrangement import AS_CLASSES, find_splits, folders_in, refuse_reading
+from blocklab.data.faults import Faults, first_few
 from blocklab.data.pictures import EXTENSIONS, Contents, Picture, Pictures, Source
 from blocklab.data.split import TEST_SEED, stratified_split
+from blocklab.data.split_names import is_split_name
 from blocklab.errors import InputError
 
 TEST_FRACTION = 0.2
-TEST_FOLDERS = ("test", "val", "validation")  # the first that exists
+NO_PICTURES = ("thumbs.db", "desktop.ini")  # notes of a system, which nobody misses
 
 
 class Listed(NamedTuple):
@@ -26,26 +30,64 @@ class Listed(NamedTuple):
     mtime_ns: int
 
 
-def folder_source(root: Path) -> Source:
+@dataclass
+class Listing:
+    """The image files of a folder by split ("train", "test" and so on, or "all"), by name.
+
+    `left_out` counts the files that are not read, of which `first_left_out` is one.
+    """
+
+    splits: dict[str, list[Listed]] = field(default_factory=dict)
+    left_out: int = 0
+    first_left_out: str = ""
+    faults: Faults = field(default_factory=Faults)
+
+    def leave_out(self, path: str) -> None:
+        """Count a file that is not read."""
+        self.left_out += 1
+        self.first_left_out = min(self.first_left_out or path, path)
+
+    def notes(self) -> tuple[str, ...]:
+        """Say in words what was left out."""
+        if not self.left_out:
+            return ()
+        files = "1 file is" if self.left_out == 1 else f"{self.left_out:,} files are"
+        return (
+            f"{files} left out, of a kind that is not read or in no class folder"
+            f" (the first: {self.first_left_out})",
+        )
+
+
+def folder_source(root: Path, splits: str = "auto", measure: bool = False) -> Source:
     """Describe a folder of class folders.
 
-    Without PATH/train, a fixed stratified 20 % of the images is the test split.
+    Without folders of splits, a fixed stratified 20 % of the images is the test split; with
+    `measure`, all of them are, and classes may be few. `splits` is "none" where folders that are
+    called like splits are classes.
 
     Raises:
         InputError: if it is not such a folder, a class is empty, or the splits' classes differ.
     """
-    splits = list_folder(root)
+    listed = list_folder(root, splits, measure)
     # Hashed file by file: the identity of a million files as JSON would be 100 MB of text.
     listing = hashlib.sha256()
-    for split, files in splits.items():
+    for split, files in listed.splits.items():
         for file in files:
             listing.update(repr((split, *file)).encode())
     identity = [str(root.resolve()), listing.hexdigest()]
-    return Source(root.resolve().name, identity, lambda _: _contents(root, splits))
+    if measure and "all" in listed.splits:
+        listed.splits = {"train": [], "test": listed.splits["all"]}
+        identity.append("measured whole")
+    return Source(
+        root.resolve().name,
+        identity,
+        lambda _: _contents(root, listed.splits),
+        notes=listed.notes(),
+    )
 
 
-def list_folder(root: Path) -> dict[str, list[Listed]]:
-    """List the image files, by split ("train" and "test", or "all"), sorted by name.
+def list_folder(root: Path, splits: str = "auto", measure: bool = False) -> Listing:
+    """List the image files, by split and sorted by name.
 
     Raises:
         InputError: as `folder_source`.
@@ -53,30 +95,28 @@ def list_folder(root: Path) -> dict[str, list[Listed]]:
     if not os.path.isdir(root):  # unlike Path.is_dir, never raises
         what = "is a file" if os.path.isfile(root) else "does not exist"
         raise InputError(f"the data folder {root} {what}; give the folder of the class folders")
-    folders = _folders(root)
-    if "train" not in folders:
-        return {"all": _list_classes(root, root)}
-    test = next((name for name in TEST_FOLDERS if name in folders), None)
-    if test is None:
+    found = Listing()
+    places = find_splits(root, splits, measure)
+    for split, place in places.items():
+        found.splits[split] = _list_classes(root, place, splits, found)
+    found.faults.refuse("files or folders cannot be used")
+    classes = {split: {f.class_name for f in files} for split, files in found.splits.items()}
+    leading = next(iter(classes))  # "train" or "all", or "test" alone
+    first = classes[leading]
+    if len(first) < 2 and not measure:
         raise InputError(
-            f"{root} has train/ but neither test/ nor val/; add one, or give {root / 'train'}, "
-            "of which 20 % will be the test split"
+            f"{root / places[leading]} has one class alone ({min(first)}), which "
+            "leaves nothing to tell apart; give the folder whose folders are the classes"
         )
-    splits = {
-        "train": _list_classes(root, root / "train"),
-        "test": _list_classes(root, root / test),
-    }
-    train_classes, test_classes = ({f.class_name for f in files} for files in splits.values())
-    for odd, here, there in (
-        (train_classes - test_classes, "train", test),
-        (test_classes - train_classes, test, "train"),
-    ):
-        if odd:
-            raise InputError(
-                f"class '{min(odd)}' is in {root / here} but not in {root / there}; "
-                "both need the same class folders"
-            )
-    return splits
+    for split, there in classes.items():
+        lacking = first - there if split == "test" else set()
+        for odd, has, has_not in ((lacking, leading, split), (there - first, split, leading)):
+            if odd:
+                raise InputError(
+                    f"class '{first_few(sorted(odd), most=3)}' is in {root / places[has]} but not "
+                    f"in {root / places[has_not]}; both need the same class folders"
+                )
+    return found
 
 
 def _contents(root: Path, splits: dict[str, list[Listed]]) -> Contents:
@@ -93,7 +133,10 @@ def _contents(root: Path, splits: dict[str, list[Listed]]) -> Contents:
         return Pictures(labels, items)
 
     if "all" not in splits:
-        return Contents(classes, pictures(splits["train"]), pictures(splits["test"]))
+        validation = pictures(splits["validation"]) if "validation" in splits else None
+        return Contents(
+            classes, pictures(splits.get("train", [])), pictures(splits["test"]), validation
+        )
     files = splits["all"]
     train, test = stratified_split(pictures(files).labels, TEST_FRACTION, TEST_SEED)
     if not len(test):
@@ -103,33 +146,47 @@ def _contents(root: Path, splits: dict[str, list[Listed]]) -> Contents:
     )
 
 
-def _list_classes(root: Path, folder: Path) -> list[Listed]:
-    classes = _folders(folder)
+def _list_classes(root: Path, place: str, splits: str, found: Listing) -> list[Listed]:
+    folder = root / place
+    classes = folders_in(folder)
     if not classes:
         raise InputError(
             f"{folder} has no class folders; put each class's images in a folder of its own"
         )
+    _note_files_beside(folder, found)
     files: list[Listed] = []
     for class_name in classes:
-        place = folder / class_name
-        within = "" if folder == root else f"{folder.name}/"
-        found = sorted(_list_images(place, f"{within}{class_name}", _as_text(class_name)))
-        if not found:
+        relative = f"{place}/{class_name}" if place else class_name
+        inside: list[str] = []
+        images = sorted(
+            _list_images(folder / class_name, relative, _as_text(class_name), found, inside)
+        )
+        if len({split for split in map(is_split_name, inside) if split}) > 1 and splits != "none":
             raise InputError(
-                f"class '{class_name}' ({place}) has no images "
+                f"class '{class_name}' ({folder / class_name}) holds splits "
+                f"({first_few(sorted(inside), most=5)}); turn the folders round, as "
+                f"train/{class_name}; {AS_CLASSES}"
+            )
+        if not images:
+            found.faults.add(
+                f"class '{class_name}' ({folder / class_name}) has no images "
                 f"({', '.join(EXTENSIONS)}); add some or remove the folder"
             )
-        files += found
+        files += images
     return files
 
 
-def _list_images(folder: Path, relative: str, class_name: str) -> Iterator[Listed]:
+def _list_images(
+    folder: Path, relative: str, class_name: str, found: Listing, inside: list[str]
+) -> Iterator[Listed]:
     """List the images of a class, those in folders inside it too; linked folders are left out.
 
     `relative` is the folder's name as seen from the root. Names that begin with a dot are notes
-    of the file system or of an editor, whatever they end in.
+    of the file system or of an editor, whatever they end in. `inside` gets the names of the
+    folders just below the class.
     """
     waiting = [(str(folder), relative)]
+    first = True
     while waiting:
         place, relative = waiting.pop()
         try:
@@ -140,30 +197,40 @@ def _list_images(folder: Path, relative: str, class_name: str) -> Iterator[Liste
                     name = f"{relative}/{entry.name}"
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append((entry.path, name))
-                    elif entry.name.lower().endswith(EXTENSIONS):
-                        found = entry.stat()
-                        if not stat.S_ISREG(found.st_mode):
-                            raise InputError(f"{entry.path} is no ordinary file; remove it")
-                        yield Listed(name, class_name, found.st_size, found.st_mtime_ns)
+                        if first:
+                            inside.append(entry.name)
+                    elif not entry.name.lower().endswith(EXTENSIONS):
+                        if entry.name.lower() not in NO_PICTURES:
+                            found.leave_out(entry.path)
+                    elif listed := _listed(entry, name, class_name, found):
+                        yield listed
         except OSError as error:
-            _refuse(error)
+            refuse_reading(error)
+        first = False
+
+
+def _listed(entry: os.DirEntry[str], name: str, class_name: str, found: Listing) -> Listed | None:
+    try:
+        facts = entry.stat()
+    except OSError as error:
+        found.faults.add(
+            f"cannot read {entry.path}: {error.strerror}; check the path and its permissions"
+        )
+        return None
+    if not stat.S_ISREG(facts.st_mode):
+        found.faults.add(f"{entry.path} is no ordinary file; remove it")
+        return None
+    return Listed(name, class_name, facts.st_size, facts.st_mtime_ns)
+
+
+def _note_files_beside(folder: Path, found: Listing) -> None:
+    """Count pictures that lie beside the class folders, in none of them."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."):
+                found.leave_out(entry.path)
 
 
 def _as_text(name: str) -> str:
     """Write bytes of a file's name that are no UTF-8 as escapes: other files hold class names."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _folders(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-    except OSError as error:
-        _refuse(error)
-        raise
-
-
-def _refuse(error: OSError) -> None:
-    raise InputError(
-        f"cannot read {error.filename}: {error.strerror}; check the path and its permissions"
-    ) from error

@@ -1,8 +1,16 @@
 """Open the data of a run: decoded images in three splits."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing import parent_process
+from typing import Self
 
-from blocklab.data.cache import Store, open_store
+import numpy as np
+
+from blocklab.data.cache import SPLITS, Store, open_store
+from blocklab.data.faults import first_few
+from blocklab.data.pictures import Source
 from blocklab.data.sources import find_source
 from blocklab.data.spec import DataSpec
 from blocklab.data.split import (
@@ -12,15 +20,17 @@ from blocklab.data.split import (
     stratified_limit,
     stratified_split,
 )
-from blocklab.errors import InputError
+from blocklab.data.tables import Columns
+from blocklab.errors import InputError, printable
 
 
 @dataclass(frozen=True)
 class ImageData:
     """Images to train, validate and test on.
 
-    `validation` may be empty. `mean` and `std` are of all training images (those for validation
-    included), per channel, in 0..1. `fingerprint` depends on the pixels and labels alone.
+    `validation` may be empty. `mean` and `std` are of all training images (those set aside for
+    validation included), per channel, in 0..1. `fingerprint` depends on the pixels and labels
+    alone. `notes` are for the user to read.
     """
 
     name: str
@@ -32,35 +42,103 @@ class ImageData:
     std: tuple[float, float, float]
     image_size: int
     fingerprint: str
+    notes: tuple[str, ...] = ()
+
+    def of_classes(self, class_names: tuple[str, ...]) -> Self:
+        """Number the labels as these classes are, by name; some may have no images here.
+
+        Raises:
+            InputError: if there is a class that is none of these.
+        """
+        if self.class_names == class_names:
+            return self
+        numbers = {name: number for number, name in enumerate(class_names)}
+        other = sorted(set(self.class_names) - set(numbers))
+        if other or len(numbers) < len(class_names):
+            raise InputError(
+                f"{self.name} has other classes ({first_few(other, most=3)}) than the run "
+                f"({first_few(class_names, most=3)}); give images of the same classes, in folders "
+                "of the same names"
+            )
+        table = np.array([numbers[name] for name in self.class_names], np.int64)
+        splits = {
+            name: replace(split, labels=table[split.labels])
+            for name in ("train", "validation", "test")
+            if len((split := getattr(self, name)).labels)
+        }
+        return replace(self, class_names=class_names, **splits)
 
 
-def open_data(spec: DataSpec) -> ImageData:
+def open_data(spec: DataSpec, measure: bool = False) -> ImageData:
     """Find (or download), decode once, and split.
+
+    With `measure`, images that are in no splits are all for testing, there may be test images
+    alone, and none are set aside for validation.
 
     Raises:
         InputError: if the data is not usable, or has fewer images than asked for.
         RunError: if a download fails or the cache cannot be written.
     """
-    source = find_source(spec.source)
+    columns = Columns(spec.image_column, spec.label_column)
+    source = find_source(spec.source, spec.splits, columns, spec.exif, measure)
     store = open_store(source, spec.image_size)
+    if not measure:
+        _check_varied(source, store)
     train, test = _whole(store, "train"), _whole(store, "test")
-    kept, held = stratified_split(train.targets, spec.validation_fraction, VALIDATION_SEED)
-    if spec.validation_fraction and not len(held):
-        raise InputError(
-            f"validation_fraction={spec.validation_fraction} of {len(train)} images is none; "
-            "raise it, or set it to 0"
-        )
+    notes = source.notes
+    if "validation_images" in store.arrays:
+        kept, held, validation = train, 0, _whole(store, "validation")
+        if spec.validation_fraction and not measure:
+            notes += (
+                f"{source.name} has {len(validation):,} validation images of its own, which are "
+                f"used: validation_fraction={spec.validation_fraction} does not apply",
+            )
+    else:
+        fraction = 0 if measure else spec.validation_fraction
+        stays, held_out = stratified_split(train.targets, fraction, VALIDATION_SEED)
+        if fraction and not len(held_out):
+            raise InputError(
+                f"validation_fraction={fraction} of {len(train)} images is none; "
+                "raise it, or set it to 0"
+            )
+        kept, held, validation = train.part(stays), len(held_out), train.part(held_out)
+    _say(notes)
     return ImageData(
         name=source.name,
-        train=_limited(train.part(kept), spec.train_images, "train_images", len(held)),
-        validation=train.part(held),
+        train=_limited(kept, spec.train_images, "train_images", held),
+        validation=validation,
         test=_limited(test, spec.test_images, "test_images"),
         class_names=store.class_names,
         mean=store.mean,
         std=store.std,
         image_size=store.image_size,
         fingerprint=store.fingerprint,
+        notes=notes,
     )
+
+
+def _check_varied(source: Source, store: Store) -> None:
+    """Refuse what nothing can be learned from; CRC-32s are there, so this costs next to nothing."""
+    if len(store.class_names) < 2:
+        raise InputError(
+            f"{source.name} has one class alone ({', '.join(store.class_names)}), which leaves "
+            "nothing to tell apart; give data of two classes or more"
+        )
+    for split in SPLITS:
+        checksums = store.arrays.get(f"{split}_crc32", np.empty(0))
+        if len(checksums) > 1 and (checksums == checksums[0]).all():
+            raise InputError(
+                f"all {len(checksums):,} {split} images of {source.name} are alike, each pixel of "
+                "them; look at the files (values of few bits in files of many come out black)"
+            )
+
+
+@cache
+def _say(notes: tuple[str, ...]) -> None:
+    """Show notes, once: as warnings of Python's logging, which are lines on stderr by default."""
+    if parent_process() is None:  # the processes that a study starts would say the same again
+        for note in notes:
+            logging.getLogger("blocklab.data").warning("%s", printable(note))
 
 
 def _whole(store: Store, split: str) -> Split:

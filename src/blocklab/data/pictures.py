@@ -10,23 +10,54 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, features
 
+from blocklab.data.faults import Faults
 from blocklab.errors import InputError, error_line
 
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512_000_000
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Pillow also knows formats that start another program (EPS); only these are ever tried.
-FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# Pillow also knows formats that start another program (EPS); only these are ever tried, and of
+# these the ones that it was built with.
+_ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "AVIF": (".avif",),
+    "JPEG2000": (".jp2", ".j2k", ".jpx"),
+}
+_BUILT_IN = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}
+FORMATS = tuple(
+    name for name in _ENDINGS if name not in _BUILT_IN or features.check(_BUILT_IN[name])
+)
+EXTENSIONS = tuple(ending for name in FORMATS for ending in _ENDINGS[name])
+DEEPEST_8_BIT = 255  # of 16-bit values, of which no larger one leaves more than black
+_BITS_PER_SAMPLE = 258  # a TIFF's tag
+_TURNS = {  # by EXIF's orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class Picture(NamedTuple):
-    """An image before it is decoded, and the words that name it in an error."""
+    """An image before it is decoded, and the words that name it in an error.
+
+    An `upright` one is turned as its EXIF data say.
+    """
 
     origin: str
-    payload: bytes | Path | np.ndarray  # an array is uint8 (H, W, 3)
+    payload: bytes | Path | np.ndarray | None  # an array is uint8 (H, W, 3)
+    upright: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,7 +70,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a source holds.
+    """What a source holds; `validation` are images that the user keeps for validation.
 
     `order_by_content` is for data that comes in several layouts: rows are put in an order that
     depends on the pixels alone, so that the same image has the same place in each layout.
@@ -48,7 +79,13 @@ class Contents:
     class_names: tuple[str, ...]
     train: Pictures
     test: Pictures
+    validation: Pictures | None = None
     order_by_content: bool = False
+
+    def splits(self) -> dict[str, Pictures]:
+        """Return the splits that there are, by name."""
+        further = {} if self.validation is None else {"validation": self.validation}
+        return {"train": self.train, "test": self.test, **further}
 
 
 @dataclass(frozen=True)
@@ -56,13 +93,14 @@ class Source:
     """Where images come from.
 
     `identity` is JSON that changes when the files do. `read` takes the image size and returns the
-    contents. An embedded source is small and needs no cache.
+    contents. An embedded source is small and needs no cache. `notes` are for the user to read.
     """
 
     name: str
     identity: Any
     read: Callable[[int | None], Contents]
     embedded: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def decode(picture: Picture, image_size: int | None) -> np.ndarray:
@@ -70,12 +108,16 @@ def decode(picture: Picture, image_size: int | None) -> np.ndarray:
 
     The shorter side is resized (bicubic, antialiased) and the centre is cropped. Grey, palette,
     CMYK and 16-bit images become 8-bit RGB, transparency is dropped, and the rotation that a
-    camera notes in its EXIF data is not applied: as torchvision's loader does.
+    camera notes in its EXIF data is not applied (as torchvision's loader does) unless the picture
+    is to be upright. Of several frames the first is taken.
 
     Raises:
-        InputError: if it cannot be read, is no image or has over 64 megapixels.
+        InputError: if it cannot be read, is no image or has over 64 megapixels, or has values of
+            more bits that 8 bits would not show.
     """
     payload = picture.payload
+    if payload is None:
+        raise InputError(f"{picture.origin} has no image; remove the row")
     if isinstance(payload, np.ndarray):
         if image_size is None or payload.shape[:2] == (image_size, image_size):
             return payload
@@ -87,6 +129,8 @@ def decode(picture: Picture, image_size: int | None) -> np.ndarray:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(_too_large(picture, f"{image.width}x{image.height}"))
             rgb = _to_rgb(image)
+            if picture.upright:
+                rgb = _turned(rgb, image)
             return np.asarray(rgb if image_size is None else _fit(rgb, image_size))
     except InputError:
         raise
@@ -103,19 +147,36 @@ def decode(picture: Picture, image_size: int | None) -> np.ndarray:
 
 
 def natural_size(contents: Contents) -> int:
-    """Side of the first training image, in pixels; the others are held to it when decoded.
+    """Side of the first image that can be read, in pixels; the others are held to it when decoded.
 
     Raises:
-        InputError: if it is not square.
+        InputError: if it is not square, or none can be read.
     """
-    first = next(contents.train.items())
-    height, width = decode(first, None).shape[:2]
-    if height != width:
-        raise InputError(
-            f"{first.origin} is {width}x{height} pixels, not square; set image_size, e.g. "
-            f"image_size={min(height, width)}"
-        )
-    return height
+    faults = Faults()
+    for pictures in contents.splits().values():
+        for picture in pictures.items():
+            try:
+                height, width = decode(picture, None).shape[:2]
+            except InputError as error:
+                faults.add(error)
+                continue
+            if height != width:
+                raise InputError(
+                    f"{picture.origin} is {width}x{height} pixels, not square; set image_size, "
+                    f"e.g. image_size={min(height, width)}"
+                )
+            return height
+    faults.refuse("images cannot be used")
+    raise InputError("there are no images; give a folder that holds some")
+
+
+def has_deep_values(picture: Picture) -> bool:
+    """Say whether an image that can be read has more than 8 bits a value."""
+    if not isinstance(picture.payload, bytes | Path):
+        return False
+    content = picture.payload if isinstance(picture.payload, bytes) else _read(picture.payload)
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return _is_deep(image)
 
 
 def _read(path: Path) -> bytes:
@@ -154,18 +215,54 @@ def _too_large(picture: Picture, size: str) -> str:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        image.load()
-        return image
-    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert(
-            "RGB"
-        )
     if image.mode == "F":
         raise ValueError("floating-point pixels; save it with 8 bits a channel")
+    if image.mode.startswith("I"):  # grey of 16 bits or more, which convert() would clip at 255
+        values = np.asarray(image)
+        least, most = int(values.min()), int(values.max())
+        if least < 0 or most > 65_535:
+            raise ValueError(
+                f"its values go from {least:,} to {most:,}, and it does not say which is white; "
+                "save it with 8 bits a channel"
+            )
+        if 0 < most <= DEEPEST_8_BIT:
+            raise ValueError(
+                f"its values have 16 bits or more, of which white is 65,535, and none is above "
+                f"{most}: all would be black; save it with 8 bits a channel"
+            )
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    deep = _is_deep(image)
+    image.load()
     if image.mode == "P":
         image = image.convert("RGBA")  # straight to RGB warns where the palette has transparency
-    return image.convert("RGB")
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if deep and not rgb.getbbox():  # Pillow has dropped the lower bits by now
+        raise ValueError(
+            "its values have 16 bits, and all are black in 8; save it with 8 bits a channel"
+        )
+    return rgb
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Say whether the file, not yet decoded, has more than 8 bits a value."""
+    if image.mode.startswith("I"):
+        return True
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
+        return max(bits if isinstance(bits, tuple) else (bits,)) > 8
+    # Otherwise only what Pillow tells its decoder shows it: a PNG's "RGB;16B", a PPM's maximum.
+    how = [tile[-1] for tile in getattr(image, "tile", ())]
+    return any(
+        "16B" in str(given)
+        or (image.format == "PPM" and isinstance(given, tuple) and given[-1] > 255)
+        for given in how
+    )
+
+
+def _turned(rgb: Image.Image, image: Image.Image) -> Image.Image:
+    """Turn or mirror an image as the EXIF data of its file say."""
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _fit(image: Image.Image, size: int) -> Image.Image:

@@ -4,22 +4,25 @@ import hashlib
 import os
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from platformdirs import user_data_path
 
-from blocklab.data.cifar import CIFARS, find_cifar
-from blocklab.data.cifar_download import download_cifar
+from blocklab.data.cifar import CIFARS, Cifar, find_cifar
+from blocklab.data.cifar_download import download_cifar, mend_cifar
 from blocklab.data.folders import folder_source, list_folder
+from blocklab.data.hub_dataset import hub_fingerprint, hub_folder, mend_hub_folder
 from blocklab.data.pictures import Contents, Picture, Pictures, Source
 from blocklab.data.split import TEST_SEED, stratified_split
-from blocklab.data.tables import identify, list_parquet, parquet_source
+from blocklab.data.table_files import identify, list_parquet
+from blocklab.data.tables import AS_USUAL, Columns, parquet_source
 from blocklab.errors import InputError, RunError, did_you_mean
 
 NAMES = ("digits", *CIFARS)
-KINDS = ("folder", "parquet")
+KINDS = {"folder": "PATH", "parquet": "PATH", "hf": "USER/NAME"}
 DIGITS_TEST_IMAGES = 500
 DIGITS_SIZE = 32
 SAMPLED_FILES = 64
@@ -39,17 +42,28 @@ def check_address(address: str) -> str:
         InputError: if no source is called that.
     """
     kind, colon, path = address.partition(":")
-    known = (*NAMES, *(f"{kind}:PATH" for kind in KINDS))
+    written = [f"{kind}:{what}" for kind, what in KINDS.items()]
+    known = (*NAMES, *written)
     if address in NAMES or (kind in KINDS and path.strip()):
         return address
     if kind in KINDS:
-        raise InputError(f"'{address}' names no folder; write {kind}:PATH")
-    guess = did_you_mean(kind, [f"{k}:PATH" for k in KINDS] if colon else [*NAMES, *KINDS])
+        what = "data set" if kind == "hf" else "folder"
+        raise InputError(f"'{address}' names no {what}; write {kind}:{KINDS[kind]}")
+    guess = did_you_mean(kind, written if colon else [*NAMES, *KINDS])
     raise InputError(f"no data source '{address}'{guess or '.'} Sources: {', '.join(known)}")
 
 
-def find_source(address: str) -> Source:
-    """Find the data; CIFAR is downloaded if it is nowhere.
+def find_source(
+    address: str,
+    splits: str = "auto",
+    columns: Columns = AS_USUAL,
+    exif: bool = False,
+    measure: bool = False,
+) -> Source:
+    """Find the data; CIFAR and what the hub has are downloaded if they are nowhere.
+
+    `splits`, `columns` and `exif` are as in `DataSpec`. With `measure`, all images are for testing
+    where there are no splits, or test images alone.
 
     Raises:
         InputError: if there is no such source, or its files are not usable.
@@ -57,22 +71,61 @@ def find_source(address: str) -> Source:
     """
     kind, _, path = check_address(address).partition(":")
     if kind == "folder":
-        return folder_source(_path(path))
-    if kind == "parquet":
-        return parquet_source(_path(path))
-    if kind == "digits":
-        return Source("digits", "digits", _digits, embedded=True)
+        source = folder_source(_path(path), splits, measure)
+    elif kind == "parquet":
+        source = parquet_source(_path(path), columns, measure)
+    elif kind == "hf":
+        source = _hub_source(path, columns, measure)
+    elif kind == "digits":
+        source = Source("digits", "digits", _digits, embedded=True)
+    else:
+        source = _cifar_source(CIFARS[kind])
+    return _turned_upright(source) if exif else source
+
+
+def _cifar_source(cifar: Cifar) -> Source:
     root = data_folder()
-    source = find_cifar(CIFARS[kind], root)
+    source = find_cifar(cifar, root)
     if source is None:
-        download_cifar(CIFARS[kind], root)
-        source = find_cifar(CIFARS[kind], root)
+        download_cifar(cifar, root)
+        source = find_cifar(cifar, root)
     if source is None:
-        raise RunError(f"{kind} was downloaded to {root} but is gone; run again")
-    return source
+        raise RunError(f"{cifar.name} was downloaded to {root} but is gone; run again")
+
+    def read(image_size: int | None) -> Contents:
+        mended = find_cifar(cifar, root) if mend_cifar(cifar, root) else None
+        return (mended or source).read(image_size)
+
+    return replace(source, read=read)
 
 
-def portable_address(address: str) -> str:
+def _hub_source(name: str, columns: Columns, measure: bool) -> Source:
+    root = data_folder()
+    source = parquet_source(hub_folder(name, root), columns, measure)
+
+    def read(image_size: int | None) -> Contents:
+        mend_hub_folder(name, root)
+        return source.read(image_size)
+
+    return replace(source, name=name, read=read)
+
+
+def _turned_upright(source: Source) -> Source:
+    def read(image_size: int | None) -> Contents:
+        contents = source.read(image_size)
+        turned = {split: _upright(pictures) for split, pictures in contents.splits().items()}
+        return replace(contents, **turned)
+
+    return replace(source, identity=[source.identity, "upright"], read=read)
+
+
+def _upright(pictures: Pictures) -> Pictures:
+    return replace(
+        pictures, items=lambda: (picture._replace(upright=True) for picture in pictures.items())
+    )
+
+
+def portable_address(address: str, splits: str = "auto") -> str:
     """Return the address with a path replaced by a fingerprint of what lies there.
 
     So the same data under another path defines the same run. The fingerprint stays cheap for
@@ -89,10 +142,11 @@ def portable_address(address: str) -> str:
     kind, _, path = check_address(address).partition(":")
     if kind not in KINDS:
         return address
-    root = _path(path)
-    known = _fingerprints.get(address)
+    if kind == "hf":
+        return f"hf:{hub_fingerprint(path, data_folder())}"
+    known = _fingerprints.get((address, splits))
     if known is None or known.times != _times(known.paths):
-        known = _fingerprints[address] = _fingerprint(kind, root)
+        known = _fingerprints[address, splits] = _fingerprint(kind, _path(path), splits)
     return f"{kind}:{known.digest}"
 
 
@@ -104,14 +158,17 @@ class _Fingerprint(NamedTuple):
     times: list[int] | None
 
 
-_fingerprints: dict[str, _Fingerprint] = {}
+_fingerprints: dict[tuple[str, str], _Fingerprint] = {}
 
 
-def _fingerprint(kind: str, root: Path) -> _Fingerprint:
+def _fingerprint(kind: str, root: Path, splits: str) -> _Fingerprint:
     if kind == "folder":
-        files = sorted((f.name, f.size) for listed in list_folder(root).values() for f in listed)
-        folders = {name.rpartition("/")[0] for name, _ in files}
-        folders |= {folder.partition("/")[0] for folder in folders} | {""}  # train/, and the root
+        listed = list_folder(root, splits).splits.values()
+        files = sorted((file.name, file.size) for some in listed for file in some)
+        folders = {name.rpartition("/")[0] for name, _ in files} | {""}
+        for folder in list(folders):  # train/ and the like, in which a class may be new
+            while folder := folder.rpartition("/")[0]:
+                folders.add(folder)
         watched = [root / folder for folder in sorted(folders)]
         sampled = [root / name for name, _ in files[:: max(1, len(files) // SAMPLED_FILES)]]
     else:

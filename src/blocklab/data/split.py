@@ -125,6 +125,7 @@ def _choose(labels: np.ndarray, quotas: np.ndarray, seed: int) -> np.ndarray:
     # NumPy promises this old generator's numbers for ever, the newer one's not.
     shuffled = np.random.RandomState(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    starts = np.concatenate([[0], np.cumsum(np.bincount(labels, minlength=len(quotas)))[:-1]])
+    counts = np.bincount(labels, minlength=len(quotas))
+    starts = np.cumsum(counts) - counts
     parts = [by_class[s : s + q] for s, q in zip(starts, quotas, strict=True)]
     return np.concatenate(parts) if parts else np.empty(0, np.int64)

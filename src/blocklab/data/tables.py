@@ -1,183 +1,218 @@
 """Images in parquet files, as Hugging Face stores them."""
 
-import json
-import os
-import re
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blocklab.data.parquet_file import (
+    chunks,
+    find_column,
+    metadata_names,
+    open_parquet,
+    read_schema,
+    readable,
+)
 from blocklab.data.pictures import Contents, Picture, Pictures, Source
-from blocklab.errors import InputError, error_line
+from blocklab.data.split import TEST_SEED, stratified_split
+from blocklab.data.table_files import Tables, identify, list_parquet
+from blocklab.errors import InputError
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("fine_label", "label")
-SPLITS = {"train": ("train",), "test": ("test", "validation")}
+TEST_FRACTION = 0.2  # as of class folders
 ROWS_AT_ONCE = 256
-_SHARD = re.compile(r"-(\d+)-of-(\d+)\.parquet$")
+BYTES_AT_ONCE = 1 << 30
 
-Tables = dict[str, list[Path]]
+Labels = list[int] | list[str]
 
 
-def parquet_source(root: Path) -> Source:
+@dataclass(frozen=True)
+class Columns:
+    """The columns to read, where the user names them; else the first that is there."""
+
+    image: str | None = None
+    label: str | None = None
+
+
+AS_USUAL = Columns()
+
+
+def parquet_source(root: Path, columns: Columns = AS_USUAL, measure: bool = False) -> Source:
     """Describe a folder with train*.parquet and test*.parquet (or validation*.parquet).
+
+    Without test files, a fixed stratified 20 % of the rows is the test split; with `measure`, all
+    of them are.
 
     Raises:
         InputError: if it is not such a folder, or a file of a sharded split is missing.
     """
-    tables = list_parquet(root)
-    identity = identify([path for paths in tables.values() for path in paths])
-    return Source(root.resolve().name, identity, lambda _: table_contents(tables))
+    tables = list_parquet(root, measure)
+    return tables_source(root.resolve().name, tables, columns, measure)
 
 
-def identify(paths: list[Path]) -> list[tuple[str, int, int]]:
-    """Return where each file really lies, its size and its time of change.
-
-    Raises:
-        InputError: if one is no ordinary file, or a link to nothing.
-    """
-    found = []
-    for path in paths:
-        try:
-            facts = path.stat()
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}; mend or remove it") from error
-        if not stat.S_ISREG(facts.st_mode):
-            raise InputError(f"{path} is no ordinary file; put the data's own file there")
-        found.append((os.path.realpath(path), facts.st_size, facts.st_mtime_ns))
-    return found
+def tables_source(
+    name: str, tables: Tables, columns: Columns = AS_USUAL, measure: bool = False
+) -> Source:
+    """Describe parquet files by split; see `parquet_source`."""
+    identity: list[Any] = [*identify([path for paths in tables.values() for path in paths])]
+    if columns != AS_USUAL:
+        identity.append([columns.image, columns.label])
+    if _by_name(tables, columns):
+        identity.append("labels joined by name")
+    if measure and "test" not in tables:
+        tables = {"test": tables["train"]}
+        identity.append("measured whole")
+    tables = {"train": [], **tables}
+    return Source(name, identity, lambda _: table_contents(tables, columns))
 
 
-def list_parquet(root: Path) -> Tables:
-    """List the files of "train" and "test", in `root` or in `root`/data.
-
-    Raises:
-        InputError: as `parquet_source`.
-    """
-    if not os.path.isdir(root):  # unlike Path.is_dir, never raises
-        what = "is a file" if os.path.isfile(root) else "does not exist"
-        raise InputError(f"the data folder {root} {what}; give the folder of the parquet files")
-    for folder in (root, root / "data"):
-        tables = find_tables(folder)
-        if all(tables.values()):
-            return tables
-        if any(tables.values()):
-            absent = next(split for split, paths in tables.items() if not paths)
-            raise InputError(f"{folder} has no {absent}*.parquet; put it beside the other split")
-    raise InputError(f"{root} has no train*.parquet and test*.parquet; put them there")
-
-
-def find_tables(folder: Path) -> Tables:
-    """Find the parquet files of "train" and "test"; a list is empty where there are none.
-
-    Raises:
-        InputError: if shards are missing, or a split is there both whole and in shards.
-    """
-    return {split: _find_split(folder, prefixes) for split, prefixes in SPLITS.items()}
-
-
-def table_contents(tables: Tables, order_by_content: bool = False) -> Contents:
+def table_contents(tables: Tables, columns: Columns = AS_USUAL) -> Contents:
     """Read labels and class names now; images when asked for.
 
     Class names are those of the Hugging Face metadata, else the sorted labels of the training
-    split.
+    split. Where files give the same numbers different names, labels are joined by their names.
 
     Raises:
         InputError: if a file is no parquet, or its columns or labels are not usable.
     """
-    schema = _schema(tables["train"][0])
-    label_column = _column(tables["train"][0], schema, LABEL_COLUMNS, "label")
+    leading = tables.get("train") or tables["test"]
+    label_column = find_column(
+        leading[0], read_schema(leading[0]), columns.label, LABEL_COLUMNS, "label"
+    )
     raw = {
         split: [_labels(path, label_column) for path in paths] for split, paths in tables.items()
     }
-    for split, columns in raw.items():
-        if not any(columns):
+    for split, read in raw.items():
+        if tables[split] and not any(read):
             raise InputError(f"{tables[split][0]} has no rows; replace it")
-    names = _metadata_names(schema, label_column)
-    first = next(value for column in raw["train"] for value in column)
-    if names is None or isinstance(first, str):
-        classes = sorted({value for column in raw["train"] for value in column})
-        numbers = {value: number for number, value in enumerate(classes)}
-        names = tuple(str(value) for value in classes)
-    else:
-        numbers = {number: number for number in range(len(names))}
+    names, numbers = _classes(tables, raw, label_column, _by_name(tables, columns))
     pictures = {}
     for split, paths in tables.items():
         labels = [
             _numbered(path, column, numbers) for path, column in zip(paths, raw[split], strict=True)
         ]
-        pictures[split] = Pictures(np.concatenate(labels), lambda paths=paths: _items(paths))
-    return Contents(names, pictures["train"], pictures["test"], order_by_content)
+        pictures[split] = Pictures(
+            np.concatenate([np.empty(0, np.int64), *labels]),
+            lambda paths=paths: _items(paths, columns.image),
+        )
+    if "test" not in pictures:
+        pictures |= _fixed_test(leading[0], pictures["train"])
+    return Contents(names, pictures["train"], pictures["test"], pictures.get("validation"))
 
 
-def _find_split(folder: Path, prefixes: tuple[str, ...]) -> list[Path]:
-    for prefix in prefixes:
-        paths = sorted(folder.glob(f"{prefix}*.parquet"))
-        if not paths:
-            continue
-        if folder / f"{prefix}.parquet" in paths and len(paths) > 1:
-            raise InputError(
-                f"{folder} holds both {prefix}.parquet and {paths[0].name}; keep one of the two"
-            )
-        if shard := _SHARD.search(paths[0].name):
-            total = int(shard[2])
-            if len(paths) != total:
-                raise InputError(
-                    f"{folder} has {len(paths)} of the {total} {prefix} parquet files; "
-                    "add the missing ones"
-                )
-        return paths
-    return []
+def _by_name(tables: Tables, columns: Columns) -> bool:
+    """Say whether labels mean the same only by their names: files differ in names, or in kind."""
+    paths = [path for paths in tables.values() for path in paths]
+    schema = read_schema(paths[0])
+    column = find_column(paths[0], schema, columns.label, LABEL_COLUMNS, "label")
+    schemas = [schema, *map(read_schema, paths[1:])]
+    kinds = {_is_text(schema.field(column).type) for schema in schemas if column in schema.names}
+    names = {metadata_names(schema, column) for schema in schemas} - {None}
+    return len(kinds) > 1 or (len(names) > 1 and kinds == {False})
 
 
-def _items(paths: list[Path]) -> Iterator[Picture]:
+def _classes(
+    tables: Tables, raw: dict[str, list[Labels]], column: str, by_name: bool
+) -> tuple[tuple[str, ...], dict[Any, int]]:
+    """Return the classes' names, and the number of each label; `raw` gets names if `by_name`."""
+    split = "train" if tables.get("train") else "test"
+    known = {
+        path: metadata_names(read_schema(path), column)
+        for paths in tables.values()
+        for path in paths
+    }
+    if by_name:
+        for of_split, paths in tables.items():
+            raw[of_split] = [
+                _with_names(path, labels, known, column)
+                for path, labels in zip(paths, raw[of_split], strict=True)
+            ]
+    names = known[tables[split][0]]
+    first = next(value for labels in raw[split] for value in labels)
+    if names is not None and not isinstance(first, str):
+        return names, {number: number for number in range(len(names))}
+    given = [known[path] for path in tables[split]]
+    if by_name and all(given):  # in the order of the first file's
+        classes: list[Any] = list(dict.fromkeys(name for some in given for name in some or ()))
+    else:
+        classes = sorted({value for labels in raw[split] for value in labels})
+    return tuple(map(str, classes)), {value: number for number, value in enumerate(classes)}
+
+
+def _with_names(
+    path: Path, labels: Labels, known: dict[Path, tuple[str, ...] | None], column: str
+) -> list[str]:
+    """Write a file's labels as names: its own, else those of the other files that agree."""
+    if isinstance(labels[0] if labels else "", str):
+        return cast("list[str]", labels)
+    others = {names for names in known.values() if names}
+    names = known[path] or (others.pop() if len(others) == 1 else None)
+    if names is None:
+        raise InputError(
+            f"column '{column}' of {path} holds numbers without names, and that of other files "
+            "text or other names; write all labels as text, or all as the same numbers"
+        )
+    if len(set(names)) < len(names):
+        raise InputError(f"{path} gives two labels the same name, and other files other names")
+    odd = next((row for row, label in enumerate(labels) if not 0 <= int(label) < len(names)), None)
+    if odd is not None:
+        raise InputError(
+            f"{path}, row {odd}: label {labels[odd]} has no name among its {len(names)}; remove "
+            "the row or mend its label"
+        )
+    return [names[int(label)] for label in labels]
+
+
+def _fixed_test(path: Path, train: Pictures) -> dict[str, Pictures]:
+    """Set the same fifth of the rows aside, as of class folders."""
+    kept, held = stratified_split(train.labels, TEST_FRACTION, TEST_SEED)
+    if not len(held):
+        raise InputError(f"{path} has too few rows for a test split; add more, or a test.parquet")
+
+    def some(rows: np.ndarray) -> Pictures:
+        chosen = np.zeros(len(train.labels), bool)
+        chosen[rows] = True
+        return Pictures(train.labels[rows], lambda: compress(train.items(), chosen))
+
+    return {"train": some(kept), "test": some(held)}
+
+
+def _items(paths: list[Path], image_column: str | None) -> Iterator[Picture]:
     for path in paths:
         row = 0
-        schema = _schema(path)
-        column = _column(path, schema, IMAGE_COLUMNS, "image")
+        schema = read_schema(path)
+        column = find_column(path, schema, image_column, IMAGE_COLUMNS, "image")
         _check_image_type(path, column, schema.field(column).type)
-        with _readable(path):
-            batches = _open(path).iter_batches(ROWS_AT_ONCE, columns=[column])
+        with readable(path):
+            file = open_parquet(path)
+            batches = file.iter_batches(_rows_at_once(file, column), columns=[column])
         while True:
-            with _readable(path):
+            with readable(path):
                 batch = next(batches, None)
                 values = pa.array([]) if batch is None else batch.column(0)
                 if pa.types.is_struct(values.type):
                     values = values.field("bytes")
-                pictures: list[bytes | None] = values.to_pylist()
+                pictures = values.to_pylist()
             if batch is None:
                 break
             for content in pictures:
-                if content is None:
-                    raise InputError(f"{path}, row {row} has no image; remove the row")
                 yield Picture(f"{path}, row {row}", content)
                 row += 1
 
 
-def _schema(path: Path) -> pa.Schema:
-    with _readable(path):
-        return _open(path).schema_arrow
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    """Open a file whose pages are checked against their checksums, where it has them."""
-    return pq.ParquetFile(path, page_checksum_verification=True)
-
-
-def _column(path: Path, schema: pa.Schema, choices: tuple[str, ...], what: str) -> str:
-    for choice in choices:
-        if choice in schema.names:
-            return choice
-    raise InputError(
-        f"{path} has no {what} column: it must be named {' or '.join(choices)}; "
-        f"found: {', '.join(schema.names) or 'none'}"
-    )
+def _rows_at_once(file: pq.ParquetFile, column: str) -> int:
+    """Fewer rows at once where a dictionary could make each of them as large as all of it."""
+    rows = ROWS_AT_ONCE
+    for chunk in chunks(file):
+        if chunk.path_in_schema.split(".")[0] == column and chunk.has_dictionary_page:
+            rows = min(rows, BYTES_AT_ONCE // max(1, chunk.total_uncompressed_size))
+    return max(1, rows)
 
 
 def _check_image_type(path: Path, column: str, kind: pa.DataType) -> None:
@@ -190,51 +225,45 @@ def _check_image_type(path: Path, column: str, kind: pa.DataType) -> None:
         )
 
 
-def _labels(path: Path, column: str) -> list[int] | list[str]:
-    schema = _schema(path)
-    if column not in schema.names:
-        _column(path, schema, (column,), "label")
-    kind = schema.field(column).type
+def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if not (
-        pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    ):
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _labels(path: Path, column: str) -> Labels:
+    schema = read_schema(path)
+    kind = schema.field(find_column(path, schema, column, (), "label")).type
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_integer(plain) or _is_text(plain)):
         raise InputError(f"column '{column}' of {path} holds {kind}; it must hold integers or text")
-    with _readable(path):
-        values: list[Any] = _open(path).read(columns=[column]).column(0).to_pylist()
+    values: list[Any] = []
+    with readable(path):
+        # As a dictionary, a text that a million rows share is there once.
+        shared = [column] if _is_text(plain) else None
+        for chunk in (
+            open_parquet(path, read_dictionary=shared).read(columns=[column]).column(0).chunks
+        ):
+            if pa.types.is_dictionary(chunk.type):
+                texts = chunk.dictionary.to_pylist()
+                values += [None if i is None else texts[i] for i in chunk.indices.to_pylist()]
+            else:
+                values += chunk.to_pylist()
     if None in values:
-        raise InputError(f"{path}, row {values.index(None)} has no label; remove the row")
+        more = values.count(None) - 1
+        also = f", nor have {more:,} more rows" if more else ""
+        raise InputError(
+            f"{path}, row {values.index(None)} has no label{also}; remove the row{'s' * bool(more)}"
+        )
     return values
 
 
-def _numbered(path: Path, column: list[Any], numbers: dict[Any, int]) -> np.ndarray:
-    odd = next((row for row, value in enumerate(column) if value not in numbers), None)
-    if odd is not None:
+def _numbered(path: Path, column: Labels, numbers: dict[Any, int]) -> np.ndarray:
+    odd = [row for row, value in enumerate(column) if value not in numbers]
+    if odd:
+        also = f" (and of {len(odd) - 1:,} more rows)" if len(odd) > 1 else ""
         raise InputError(
-            f"{path}, row {odd}: label {column[odd]!r} is none of the {len(numbers)} classes of "
-            "the training split; remove the row or mend its label"
+            f"{path}, row {odd[0]}: label {column[odd[0]]!r} is none of the {len(numbers)} classes "
+            f"of the training split{also}; remove the row or mend its label"
         )
     return np.array([numbers[value] for value in column], np.int64)
-
-
-def _metadata_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
-    """Names that Hugging Face's metadata give the labels; None if there are none to be had."""
-    try:
-        note = json.loads((schema.metadata or {})[b"huggingface"])
-        names = note["info"]["features"][column]["names"]
-    except (KeyError, TypeError, ValueError):
-        return None
-    return tuple(map(str, names)) if isinstance(names, list) and names else None
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise InputError(f"no permission to read {path}; change its mode") from error
-    except Exception as error:  # damaged bytes raise nearly anything
-        raise InputError(
-            f"{path} is not a whole parquet file ({error_line(error, kind=False)}); fetch it again"
-        ) from error

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from blocklab.download import download, offline
+from blocklab.download import cached_download, http_address, is_whole, offline
 from blocklab.errors import InputError, RunError
 from blocklab.files import cache_folder, file_sha256, read_checked_json
 from blocklab.models.containers import Found, find_tensors
@@ -37,6 +37,7 @@ _HARMLESS: list[Any] = [
 ]
 _FILES_OF_A_FOLDER = ("model.safetensors", "last.ckpt")
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+(?:\.\w+)?$")  # as torch.hub names files
+LONGEST_NAME = 200  # of a file in the cache: a file system takes 255 bytes
 _FRAGMENT = re.compile(r"sha256=([0-9a-fA-F]{8,64})")
 
 
@@ -66,48 +67,55 @@ def fetch(url: str) -> Path:
 
     The file's SHA-256 is checked against ``#sha256=...`` in the address (8 or more digits), else
     against the digits before the ending of its name, as torch.hub writes them; where neither is
-    there, against the hash that the server sends. BLOCKLAB_CACHE names the cache.
+    there, against the hash that the server sends. What is in the cache is checked again, and
+    fetched once more if it is damaged. BLOCKLAB_CACHE names the cache.
 
     Raises:
         InputError: for an address that is not HTTP, a malformed hash, or downloads switched off.
         RunError: if the download fails or is damaged, or the cache cannot be written.
     """
-    address = urlsplit(url)
-    if address.scheme not in ("http", "https") or not address.netloc:
+    address = http_address(url)
+    if address is None:
         raise InputError(f"{url} is not an http address; give one, or a path")
-    name = PurePosixPath(unquote(address.path)).name or "weights"
+    fragment = url.partition("#")[2]
+    name = PurePosixPath(unquote(urlsplit(address).path)).name or "weights"
     wanted: str | None = None
-    if address.fragment:
-        given = _FRAGMENT.fullmatch(address.fragment)
+    if fragment:
+        given = _FRAGMENT.fullmatch(fragment)
         if given is None:
             raise InputError(
-                f"#{address.fragment} is no hash; end the address in #sha256= and 8 to 64 "
+                f"#{fragment} is no hash; end the address in #sha256= and 8 to 64 "
                 "hexadecimal digits"
             )
         wanted = given[1].lower()
     elif named := _HASH_IN_NAME.search(name):
         wanted = named[1]
-    plain = urlunsplit(address._replace(fragment=""))
+    plain = url.partition("#")[0]
     # The hash is part of the name: another hash asked for is another file.
-    identity = hashlib.sha256(f"{plain} {wanted}".encode()).hexdigest()[:12]
-    path = cache_folder() / "weights" / f"{identity}-{re.sub(r'[^0-9A-Za-z._-]', '_', name)}"
-    if path.is_file():
+    identity = hashlib.sha256(f"{plain} {wanted}".encode("utf-8", "replace")).hexdigest()[:12]
+    kept = re.sub(r"[^0-9A-Za-z._-]", "_", name)[-LONGEST_NAME:]
+    path = cache_folder() / "weights" / f"{identity}-{kept}"
+    if is_whole(path, wanted, _may_be_weights):
         return path
     if switch := offline():
-        raise InputError(
-            f"{plain} is not in {path.parent} and {switch} is set; unset it, or give a file"
-        )
+        what = "damaged" if path.is_file() else f"not in {path.parent}"
+        raise InputError(f"{plain} is {what} and {switch} is set; unset it, or give a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock")):
-            if not path.is_file():  # another process may have just fetched it
-                download(plain, path, sha256=wanted)
+            # Another process may have just fetched it.
+            cached_download(plain, path, sha256=wanted, looks_right=_may_be_weights)
     except OSError as error:
         raise RunError(
             f"cannot write into {path.parent}: {error.strerror or error}; free some space, or name "
             "another folder with BLOCKLAB_CACHE"
         ) from error
     return path
+
+
+def _may_be_weights(head: bytes) -> bool:
+    """Say whether a file begins as PyTorch's (a zip, or a pickle of old) or as safetensors."""
+    return head.startswith((b"PK", b"\x80")) or head[8:9] == b"{"
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -89,15 +89,17 @@ class FinishedRun:
         return make_setup(self.run["precision"], self.run["memory_format"])
 
     def open_data(self, address: str | None = None) -> ImageData:
-        """Open the run's images, or others of the same classes.
+        """Open the run's images, or others of its classes, or of some of them, to measure on.
 
         Raises:
             InputError: if they are not there, or have other classes.
         """
         fields = {**self.run["definition"]["data"], "source": address or self.run["data_address"]}
-        if address is not None:  # limits are the run's own business
-            fields = {"source": address, "image_size": self.run["image_size"]}
-        data = open_data(DataSpec.parse(fields))
+        if address is None:
+            data = open_data(DataSpec.parse(fields))
+        else:  # limits are the run's own business
+            given = DataSpec.like(fields, address, self.run["image_size"])
+            data = open_data(given, measure=True).of_classes(self.class_names)
         if data.class_names != self.class_names:
             raise InputError(
                 f"{data.name} has other classes ({len(data.class_names)}) than the run "
@@ -134,7 +136,9 @@ class FinishedRun:
         found: list[Prediction] = []
         for start in range(0, len(images), MOST_PREDICTED_AT_ONCE):
             paths = images[start : start + MOST_PREDICTED_AT_ONCE]
-            pixels = [decode(Picture(str(path), path), self.run["image_size"]) for path in paths]
+            upright = self.run["definition"]["data"].get("exif", False)
+            pictures = [Picture(str(path), path, upright) for path in paths]
+            pixels = [decode(picture, self.run["image_size"]) for picture in pictures]
             batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
             batch = ((batch - mean) / std).to(setup.device, memory_format=setup.memory_format)
             with setup.fabric.autocast():
