@@ -4,11 +4,11 @@ import pytest
 
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
-from blocklab.files import parse_yaml
 from blocklab.models.spec import model_spec
 from blocklab.study.schema import TuneFile
 from blocklab.training.recipe import LARGEST_SEED, load_recipe
 from blocklab.training.run import RunDefinition
+from blocklab.yaml_files import parse_yaml
 
 
 @pytest.mark.parametrize("number", ["0100", "-012", "00", "1:30", "190:20:30", "1:30.5", "0_7"])

@@ -7,7 +7,7 @@ from torch import nn
 
 from blocklab.blocks.registry import BlockSpec, create_block, parse_block
 from blocklab.errors import InputError
-from blocklab.files import PlainModel
+from blocklab.yaml_files import PlainModel
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 

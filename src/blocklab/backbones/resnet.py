@@ -28,8 +28,8 @@ from blocklab.blocks.folding import fold
 from blocklab.blocks.option_types import Activation
 from blocklab.blocks.protocol import brings_norm_and_activation
 from blocklab.blocks.registry import BlockSpec, create_block, mixer_width
-from blocklab.files import PlainModel
 from blocklab.kernels.small_map import SmallMapConv2d
+from blocklab.yaml_files import PlainModel
 
 _MAX_STAGES = 4
 

@@ -28,7 +28,7 @@ from torch import nn
 
 from blocklab.blocks.protocol import inner_width
 from blocklab.errors import BlocklabError, InputError, did_you_mean, error_line, one_line
-from blocklab.files import PlainModel
+from blocklab.yaml_files import PlainModel
 
 BlockSpec = dict[str, Any]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blocklab.errors import InputError
-from blocklab.files import parse_yaml
+from blocklab.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     from blocklab.blocks.registry import BlockInfo

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from blocklab.data.sources import check_address, portable_address
 from blocklab.errors import InputError, one_line
-from blocklab.files import PlainModel
+from blocklab.yaml_files import PlainModel
 
 # Fields of some kinds of source alone. They came later than the others: see `definition`.
 _ONLY_OF = {

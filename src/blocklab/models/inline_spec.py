@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from blocklab.errors import InputError
-from blocklab.files import parse_yaml
+from blocklab.yaml_files import parse_yaml
 
 _EXAMPLE = "such as resnet50:attention=[se,triplet],stem=deep"
 _SLOT = re.compile(r"\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)?)\s*=(.*)", re.DOTALL)

@@ -7,8 +7,8 @@ from importlib import resources
 from typing import Any
 
 from blocklab.errors import InputError, did_you_mean
-from blocklab.files import parse_yaml
 from blocklab.models.inline_spec import is_filled, parse_filled
+from blocklab.yaml_files import parse_yaml
 
 
 def catalogue() -> dict[str, dict[str, Any]]:

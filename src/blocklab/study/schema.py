@@ -16,8 +16,8 @@ from pydantic import (
 )
 
 from blocklab.errors import InputError, did_you_mean, one_line
-from blocklab.files import PlainModel, parse_yaml, read_yaml
 from blocklab.training.recipe import LARGEST_SEED
+from blocklab.yaml_files import PlainModel, parse_yaml, read_yaml
 
 _FOLDER = "studies"
 MOST_SEEDS = 1000

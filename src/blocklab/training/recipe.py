@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from blocklab.errors import InputError, did_you_mean, one_line
-from blocklab.files import PlainModel, parse_yaml, read_yaml
+from blocklab.yaml_files import PlainModel, parse_yaml, read_yaml
 
 LARGEST_SEED = 2**32 - 1  # what every random generator takes
 

@@ -1,0 +1,125 @@
+"""YAML as plain data, read as it looks, and the base of the schemas that check it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, model_validator
+
+from blocklab.errors import InputError, error_line
+
+LARGEST_YAML = 1_000_000  # bytes: a study of a thousand rows has a tenth of it
+DEEPEST_YAML = 20
+
+
+class PlainModel(BaseModel):
+    """What a YAML file may hold, by pydantic; a yes or a no is never taken for a number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, given: Any) -> Any:
+        for name, value in given.items() if isinstance(given, dict) else ():
+            field = cls.model_fields.get(name)
+            if field is None or not any(isinstance(one, bool) for one in _flat(value)):
+                continue
+            kinds = set(_flat_types(field.annotation))
+            if kinds & {int, float} and bool not in kinds:
+                raise ValueError(f"{name} is a number, not {str(value).lower()}")
+        return given
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
+def _flat_types(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _flat_types(argument)
+
+
+# What YAML 1.1 reads otherwise than it looks: 0100 is 64 to it, 1:30 is 90.
+_MISREAD = re.compile(r"[-+]?(0[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as plain data: no tags, no key twice, no aliases that unfold, bounded depth."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read; write it out")
+        self.depth += 1
+        if self.depth > DEEPEST_YAML:
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {DEEPEST_YAML}")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_scalar(self, node: Any) -> Any:
+        if node.style is None and _MISREAD.fullmatch(node.value):
+            raise yaml.MarkedYAMLError(
+                problem=f"{node.value} may be read as another number; write the number without "
+                "leading zeros or colons, or put it in quotes if it is text",
+                problem_mark=node.start_mark,
+            )
+        return super().construct_scalar(node)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+                word = getattr(key, "value", "?")
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {word!r} is not text; put it in quotes",
+                    problem_mark=key.start_mark,
+                )
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key '{key.value}' is there twice; rename or remove one",
+                    problem_mark=key.start_mark,
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, what: str) -> Any:
+    """Read YAML as plain data; `what` names it in errors.
+
+    Raises:
+        InputError: in one line, with the place, if it is not the YAML that blocklab reads.
+    """
+    if len(text) > LARGEST_YAML:
+        raise InputError(f"{what} is longer than {LARGEST_YAML:,} characters; split it")
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{what}{place}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{what} is not YAML: {error_line(error, kind=False)}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file as plain data.
+
+    Raises:
+        InputError: if it cannot be read, or is not the YAML that blocklab reads.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_YAML + 1)
+        return parse_yaml(content.decode("utf-8"), str(path))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; check the path") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not text in UTF-8; save it as that") from None
