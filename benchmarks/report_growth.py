@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 EPOCHS, IMAGES, CLASSES = 50, 10_000, 100
+DATA = {"source": "cifar100"}
 
 
 def main() -> None:
@@ -52,12 +53,7 @@ def measure(study: Path) -> dict[str, float]:
     began, busy = time.perf_counter(), time.process_time()
     results = read_study_folder(study)
     read = time.perf_counter()
-    results.summary_lines()
-    for table in tables(results):
-        for row in table.rows:
-            for column in table.columns:
-                column.text(row)
-    _ = results.judgements
+    _ = results.summary_lines, results.judgements, [table.cells for table in tables(results)]
     counted = time.perf_counter()
     page = write_report(results, study)
     written = time.perf_counter()
@@ -88,14 +84,13 @@ def fabricate(out: Path, runs: int, rows: int) -> Path:
         level = 60 + rng.normal(0, 1)
         hashes = {}
         for seed in range(len(seeds)):
-            hashes[str(seed)] = f"{number:08x}{seed:08x}"
-            folder = out / hashes[str(seed)]
-            write_run(folder, name, seed, level + rng.normal(0, 0.25), recipe, (hard, labels))
+            top1 = level + rng.normal(0, 0.25)
+            hashes[str(seed)] = write_run(out, name, seed, top1, recipe, (hard, labels))
         cost = {"macs": int(4e9 + 1e7 * number), "params": int(25e6 + 1e4 * number)}
         lines.append(
             {
                 "name": name,
-                "model": {"family": "resnet"},
+                "model": {"name": name},
                 "runs": hashes,
                 "cost": {**cost, "input_size": 32},
                 "reported": None,
@@ -110,7 +105,7 @@ def fabricate(out: Path, runs: int, rows: int) -> Path:
         {
             "title": "A made-up study",
             "description": "",
-            "data": {"source": "cifar100"},
+            "data": DATA,
             "recipe": recipe,
             "recipe_name": "strong",
             "seeds": list(range(max(len(line["runs"]) for line in lines))),
@@ -127,16 +122,16 @@ def fabricate(out: Path, runs: int, rows: int) -> Path:
 
 
 def write_run(
-    folder: Path,
+    out: Path,
     name: str,
     seed: int,
     top1: float,
     recipe: dict[str, object],
     images: tuple[np.ndarray, np.ndarray],
-) -> None:
-    """Write a run's folder with the functions that training writes it with."""
-    from blocklab.files import write_checked_json
-    from blocklab.training.run_folder import RUN, RunFolder
+) -> str:
+    """Write a run's folder with the functions that training writes it with; return its name."""
+    from blocklab.training.run_files import definition_hash
+    from blocklab.training.run_folder import RunFolder
 
     rng = np.random.default_rng([seed, *name.encode()])
     hard, labels = images
@@ -144,8 +139,10 @@ def write_run(
     top5 = rng.integers(0, CLASSES, (IMAGES, 5))
     top5[:, 0] = np.where(right, labels, (labels + 1) % CLASSES)
     measured = 100 * float(right.mean())
+    definition = {"model": {"name": name}, "data": DATA, "recipe": recipe, "seed": seed}
     run = {
-        "definition": {"model": {"name": name}, "data": {}, "recipe": recipe, "seed": seed},
+        "definition": definition,
+        "data_address": "cifar100",
         "label": name,
         "started": "2025-01-01T00:00:00+00:00",
         "versions": {"blocklab": "0", "torch": "0", "timm": "0", "python": "3"},
@@ -153,7 +150,9 @@ def write_run(
         "precision": "fp32",
         "memory_format": "channels_last",
         "threads": 1,
-        "num_classes": CLASSES,
+        "class_names": [str(number) for number in range(CLASSES)],
+        "data_mean": [0.5] * 3,
+        "data_std": [0.2] * 3,
         "image_size": 32,
         "train_images": 45_000,
         "validation_images": 5_000,
@@ -166,17 +165,18 @@ def write_run(
         line |= {"train_top1_percent": reached, "images_per_second": 4500.0}
         line |= {"validation_loss": 2.0, "validation_top1_percent": reached + rng.normal(0, 0.3)}
         log.append(line | {"validation_top5_percent": min(99.0, reached + 20)})
-    folder.mkdir(parents=True)
-    write_checked_json(folder / RUN, run)
-    there = RunFolder(folder)
-    there._inode = folder.stat().st_ino
-    there.write_log(log)
     loss = rng.gamma(1, 1, IMAGES).astype(np.float32)
-    there.write_predictions({"labels": labels, "top5": top5, "loss": loss})
+    among = 100 * float((top5 == labels[:, None]).any(1).mean())
     result = {"status": "finished", "epochs": EPOCHS, "test_top1_percent": measured}
-    result |= {"test_top5_percent": min(99.0, measured + 20), "test_loss": float(loss.mean())}
+    result |= {"test_top5_percent": among, "test_loss": float(loss.mean(dtype=np.float64))}
     result |= {"train_seconds": 500.0, "images_per_second": 4500.0, "peak_memory_bytes": 10**9}
-    there.finish(result)
+    folder = RunFolder(out / definition_hash(definition))
+    with folder.locked():
+        folder.write_run(run)
+        folder.write_log(log)
+        folder.write_predictions({"labels": labels, "top5": top5, "loss": loss})
+        folder.finish(result)
+    return folder.path.name
 
 
 if __name__ == "__main__":

@@ -108,18 +108,14 @@ def parse_json(content: bytes) -> Any:
     Raises:
         ValueError: for anything else.
     """
+    may_be_deep = content.count(b"{") + content.count(b"[") > DEEPEST_JSON
     try:
-        value = json.loads(
-            content.decode("utf-8"),
-            parse_int=_bounded_int,
-            parse_float=_finite,
-            parse_constant=_finite,
-        )
+        value = _DECODER.decode(content.decode("utf-8"))
+        if not may_be_deep or not _deeper_than(DEEPEST_JSON, value):
+            return value
     except RecursionError:
-        value = None
-    if value is None or _deeper_than(DEEPEST_JSON, value):
-        raise ValueError(f"it is empty, or nested deeper than {DEEPEST_JSON}")
-    return value
+        pass
+    raise ValueError(f"it is nested deeper than {DEEPEST_JSON}")
 
 
 def read_regular(path: Path, most: int) -> bytes:
@@ -192,6 +188,9 @@ def _finite(digits: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{digits[:20]} is no finite number")
     return value
+
+
+_DECODER = json.JSONDecoder(parse_int=_bounded_int, parse_float=_finite, parse_constant=_finite)
 
 
 class PlainModel(BaseModel):

@@ -193,7 +193,7 @@ def test_a_damaged_study_file_is_said_and_made_again(
     train_studies((study,), tmp_path, 1, threads=1)[0]
     file = tmp_path / "tiny" / "study.json"
     file.write_text(file.read_text().replace("Tiny", "Tony"))
-    with pytest.raises(RunError, match=r"study\.json is damaged; run the study again"):
+    with pytest.raises(RunError, match=r"study\.json is damaged .*; run the study again"):
         read_study_folder(tmp_path / "tiny")
     assert train_studies((study,), tmp_path, 1)[0].title == "Tiny"
 

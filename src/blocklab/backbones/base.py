@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal, cast
 
+import numpy as np
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import FeatureInfo
@@ -13,6 +14,17 @@ from torch.utils.checkpoint import checkpoint
 from blocklab.backbones.config import BackboneConfig
 from blocklab.blocks.protocol import init_itself
 from blocklab.errors import InputError
+
+
+def check_count(name: str, value: object, least: int) -> int:
+    """Return a count (NumPy's integers are counts, too).
+
+    Raises:
+        InputError: if it is no whole number from `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name} must be a whole number from {least}, not {value!r}")
+    return int(value)
 
 
 def check_images(x: Tensor, channels: int) -> None:
@@ -63,12 +75,9 @@ class Backbone(nn.Module):
 
     def __init__(self, config: BackboneConfig, num_classes: int, in_chans: int) -> None:
         super().__init__()
-        for name, value, least in (("num_classes", num_classes, 0), ("in_chans", in_chans, 1)):
-            if not isinstance(value, int) or value < least:
-                raise InputError(f"{name} must be {least} or more, not {value!r}")
         self.config = config
-        self.num_classes = num_classes
-        self.in_chans = in_chans
+        self.num_classes = check_count("num_classes", num_classes, 0)
+        self.in_chans = check_count("in_chans", in_chans, 1)
         self.drop_rate = config.drop_rate
         self.stem_stride = config.stem_stride
         self.grad_checkpointing = False
@@ -198,8 +207,8 @@ class Backbone(nn.Module):
             InputError: for a stage that the network has not.
         """
         count = len(self.stage_modules)
-        if isinstance(indices, int):
-            wanted = range(count - indices, count) if 0 < indices <= count else range(0)
+        if isinstance(indices, int | np.integer):
+            wanted = range(count - int(indices), count) if 0 < indices <= count else range(0)
         else:
             wanted = range(count) if indices is None else indices
         if not wanted or not all(-count <= index < count for index in wanted):
@@ -214,8 +223,17 @@ class Backbone(nn.Module):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Remove what the maps after the chosen stages do not need; return the stages from 0."""
+        """Remove what the maps after the chosen stages do not need; return the stages from 0.
+
+        The norm is the last stage's, and goes with it. A head that stays takes that stage's map.
+
+        Raises:
+            InputError: for a stage that the network has not, or a head that shall stay without it.
+        """
         chosen = self.chosen_stages(indices)
+        last_goes = max(chosen) + 1 < len(self.stage_modules)
+        if last_goes and not prune_head and self.num_classes:
+            raise InputError("the head takes the last stage's map; prune it too (prune_head=True)")
         removed = []
         for stage in range(len(self.stage_modules) - 1, max(chosen), -1):
             for name in self.stage_parts(stage):
@@ -223,12 +241,13 @@ class Backbone(nn.Module):
                 delattr(self.get_submodule(parent), child)
                 removed.append(f"{name}.")
         self.stage_modules = self.stage_modules[: max(chosen) + 1]
-        if self.norm_name is not None and prune_norm:
+        if self.norm_name is not None and (prune_norm or last_goes):
             setattr(self, self.norm_name, nn.Identity())
             removed.append(f"{self.norm_name}.")
         if prune_head:
             self.reset_classifier(0, "")
             removed.append(f"{self.classifier_name}.")
+        self.num_features = self.head_hidden_size = self.feature_info.channels()[max(chosen)]
         self.pruned = (*self.pruned, *removed)
         return chosen
 
@@ -238,6 +257,7 @@ class Backbone(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a new last layer; 0 classes: none. `global_pool` is ``avg`` or an empty string."""
+        num_classes = check_count("num_classes", num_classes, 0)
         if global_pool not in (None, "avg", ""):
             raise InputError(f"global_pool is 'avg' or '', not {global_pool!r}")
         if global_pool == "" and num_classes:

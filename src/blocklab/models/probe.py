@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,9 +18,10 @@ def check_input_size(input_size: int) -> int:
     Raises:
         InputError: if it is not.
     """
-    if not isinstance(input_size, int) or isinstance(input_size, bool) or input_size < 1:
+    whole = isinstance(input_size, int | np.integer) and not isinstance(input_size, bool)
+    if not whole or input_size < 1:
         raise InputError(f"input_size must be a positive number of pixels, not {input_size!r}")
-    return input_size
+    return int(input_size)
 
 
 def blank_images(

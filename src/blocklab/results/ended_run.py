@@ -42,6 +42,11 @@ class EndedRun:
         return self.result["status"] == DIVERGED
 
     @property
+    def at_chance(self) -> bool:
+        """Whether it knows its own training images no better than the commonest class does."""
+        return self.result.get("at_chance") is True
+
+    @property
     def epochs(self) -> int | None:
         """How many epochs it trained."""
         return self.result.get("epochs")

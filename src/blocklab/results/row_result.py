@@ -49,6 +49,11 @@ class RowResult:
         return tuple(run for run in self.runs if run.diverged)
 
     @cached_property
+    def at_chance(self) -> bool:
+        """Whether none of its finished runs has learned anything."""
+        return bool(self.finished) and all(run.at_chance for run in self.finished)
+
+    @cached_property
     def missing_seeds(self) -> tuple[int, ...]:
         """Planned seeds that have no result, failed ones included."""
         ended = {run.seed for run in self.runs}
@@ -135,6 +140,11 @@ class RowResult:
             notes.append(f"{len(self.finished)} of {len(self.planned_seeds)} seeds finished")
         if self.diverged:
             notes.append(f"diverged, so not averaged: {_seeds(self.diverged)}")
+        if learned_nothing := tuple(run for run in self.finished if run.at_chance):
+            notes.append(
+                "at chance: no better on its own training images than the commonest class, "
+                f"{_seeds(learned_nothing)}"
+            )
         epochs = self._epochs()
         if len(epochs) > 1:
             notes.append(f"its runs differ in epochs: {' and '.join(map(str, epochs))}")

@@ -1,5 +1,7 @@
 """Measuring a network on a split: loss, top-1 and top-5, and its answer to each image."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,13 @@ from blocklab.training.batches import make_batches
 from blocklab.training.device import Setup
 from blocklab.training.recipe import Recipe
 
+MOST_LOOKED_AT = 2_000  # training images, to tell whether a network has learned anything
+
 
 def evaluate(
     model: nn.Module, data: ImageData, split: str, recipe: Recipe, setup: Setup
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Measure a network on ``validation`` or ``test``.
+    """Measure a network on ``validation``, ``test`` or ``train``, none of them augmented.
 
     Each of several processes takes a part of the images; all of them return the whole's figures.
 
@@ -49,3 +53,25 @@ def evaluate(
     }
     images_ = {"labels": labels, "top5": best, "loss": loss}
     return record, {name: values.numpy() for name, values in images_.items()}
+
+
+def is_at_chance(
+    model: nn.Module, data: ImageData, recipe: Recipe, setup: Setup, train_top1: float | None
+) -> bool:
+    """Whether a network knows its own training images no better than the commonest class does.
+
+    `train_top1` is the last epoch's, in percent, measured while it trained; only where that is no
+    better than chance (or was not measured) are some of the images looked at once more.
+    """
+    counts = np.bincount(data.train.targets)
+    chance = counts.max() / counts.sum()
+
+    def no_better(share: float, images: int) -> bool:
+        return share <= chance + 2 * math.sqrt(chance * (1 - chance) / images)
+
+    if train_top1 is not None and not no_better(train_top1 / 100, len(data.train)):
+        return False
+    every = max(1, len(data.train) // MOST_LOOKED_AT)
+    some = replace(data.train, indices=data.train.indices[::every])
+    record, _ = evaluate(model, replace(data, train=some), "train", recipe, setup)
+    return no_better(record["train_top1_percent"] / 100, len(some))

@@ -16,7 +16,7 @@ from blocklab.measure.memory import peak_memory, reset_peak_memory
 from blocklab.models.spec import ModelSpec
 from blocklab.training.autotune import row_setup
 from blocklab.training.device import Setup, available_cores, resumed_setup
-from blocklab.training.evaluation import evaluate
+from blocklab.training.evaluation import evaluate, is_at_chance
 from blocklab.training.loop import OnStep, Record, State, prepare, train
 from blocklab.training.provenance import describe_run
 from blocklab.training.recipe import LARGEST_SEED, Recipe
@@ -137,10 +137,10 @@ def execute_run(
         BusyError: if another process is training this run.
     """
     folder = RunFolder(out / definition.hash)
-    before = folder.reader  # another run's files are gone once it is locked
+    fault = folder.reader.fault  # before the lock, with which another run's files go
     with folder.locked():
-        if before.fault and on_note is not None:
-            on_note(f"{before.fault}; it is made again from the last checkpoint that is its own")
+        if fault and on_note is not None:
+            on_note(f"{fault}; it is made again from the last checkpoint that is its own")
         if not folder.reader.finished:
             try:
                 train_to_the_end(definition, folder, label, threads, on_epoch, on_note, on_step)
@@ -256,6 +256,9 @@ def _finish(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder:
             result["best_test_top1_percent"] = best["test_top1_percent"]
             result["best_test_top5_percent"] = best["test_top5_percent"]
             result["best_test_epoch"] = best["epoch"]
+        train_top1 = state.log[-1]["train_top1_percent"]
+        if is_at_chance(state.evaluated, data, recipe, setup, train_top1):
+            result["at_chance"] = True
         folder.write_predictions(per_image)
         folder.write_weights(state.evaluated.state_dict())
     result["peak_memory_bytes"] = peak_memory(setup.device)
