@@ -112,7 +112,8 @@ def test_tuned_rates_and_dead_neurons_have_columns_when_there_are_some(
         {"base": [46.0], "other": [47.0]}, rows_with={"other": {"tuned": {"lr": 0.05}}}
     )
     base, other = results.rows
-    diagnosed = replace(other, runs=(replace(other.runs[0], zeros_percent=81.5),))
+    diagnosis = {"last_block": {"zero_percent": 81.5}}
+    diagnosed = replace(other, runs=(replace(other.runs[0], diagnosis=diagnosis),))
     results = replace(results, rows=(base, diagnosed))
     shown = tables(results)[0]
     assert cells(shown, "base")["tuned lr"] == "\u2013"
@@ -234,7 +235,7 @@ def test_zeros_stand_beside_the_reported_ones(make_results: MakeResults) -> None
         for run, count in zip(row.runs, zeros, strict=True):
             last = {"zero_percent": 50.0, "zeros": count}
             over = {"first_batch": 30, "last_batch": 40, "images": 2576}
-            run.__dict__["diagnosis"] = over | {"last_block": last}
+            object.__setattr__(run, "diagnosis", over | {"last_block": last})
     shown = named(results, "reported")
     group = "zeros after the last block"
     relu, celu = cells(shown, "relu"), cells(shown, "celu")

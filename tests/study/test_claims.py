@@ -42,7 +42,7 @@ def row(
         if zeros is not None:
             last = {"zero_percent": 50.0, "zeros": zeros[seed]}
             over = {"first_batch": 30, "last_batch": last_batch, "images": 2576}
-            run.__dict__["diagnosis"] = over | {"last_block": last}
+            object.__setattr__(run, "diagnosis", over | {"last_block": last})
         runs.append(run)
     given = {"macs": 2_000_000_000, "params": 16_000_000, "input_size": 224} | fields
     return RowResult(name, {}, runs=tuple(runs), planned_seeds=tuple(range(len(values))), **given)  # type: ignore[arg-type]
