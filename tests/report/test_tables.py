@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 
 from blocklab.report.cell_text import chance, counted, interval, signed
+from blocklab.report.columns import Table
+from blocklab.report.reported_columns import explanation
 from blocklab.report.table_files import csv, csv_text, markdown_of_all
 from blocklab.report.table_files import latex as latex_of
 from blocklab.report.table_files import markdown as markdown_of
-from blocklab.report.tables import Table, columns, explanation, tables
+from blocklab.report.tables import columns, tables
 from blocklab.results.study_results import StudyResults
 from blocklab.study.reported import CostAt, Reported
 

@@ -21,6 +21,11 @@ def counted(value: float | None) -> str:
     return f"{value:.3f}" if value >= 0.01 or value == 0 else f"{value:.2g}"
 
 
+def whole(number: float | None) -> str:
+    """Show a count."""
+    return ABSENT if number is None else f"{number:,.0f}"
+
+
 def accuracy_percent(value: float | None) -> str:
     """Show a percentage with 2 decimals."""
     return ABSENT if value is None else f"{value:.2f}"

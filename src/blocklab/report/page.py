@@ -12,10 +12,11 @@ from markupsafe import Markup
 
 from blocklab.files import remove_file, write_atomically
 from blocklab.report.cell_text import ABSENT, accuracy_percent, square
+from blocklab.report.columns import Table
 from blocklab.report.drawing import ON_PAGE, Figure
 from blocklab.report.figures import figures, save_figures, svg
 from blocklab.report.table_files import csv, csv_text, latex, markdown_of_all
-from blocklab.report.tables import CLAIM_HEADINGS, Table, claim_lines, tables
+from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, tables
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.lines import RUN_COLUMNS, run_line
 from blocklab.results.row_result import RowResult

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from blocklab.report.cell_text import ABSENT, MINUS, TIMES
-from blocklab.report.tables import CLAIM_HEADINGS, Table, claim_lines
+from blocklab.report.columns import Table
+from blocklab.report.tables import CLAIM_HEADINGS, claim_lines
 from blocklab.results.study_results import StudyResults
 
 
