@@ -20,6 +20,7 @@ from blocklab import create_model, load_weights
 from blocklab.blocks.registry import create_block
 from blocklab.errors import InputError
 from blocklab.models.spec import model_spec
+from blocklab.models.weights import match_weights
 
 State = dict[str, Tensor]
 RELEASES: dict[str, dict[str, Any]] = json.loads(
@@ -259,7 +260,7 @@ def test_a_releases_names_and_shapes_are_the_catalogues(release: str) -> None:
     model = model_spec(name).build_meta()
     assert sum(p.numel() for p in model.parameters()) == RELEASES[release]["params"]
     state = {n: torch.empty(s, device="meta") for n, s in RELEASES[release]["tensors"].items()}
-    report = load_weights(model, state)
+    report = match_weights(model, state).report
     assert report.source == source
     assert not report.problems()
     assert len(report.loaded) == len(model.state_dict()) == len(state)
@@ -385,7 +386,7 @@ def test_another_packages_names_and_shapes_are_the_catalogues(name: str) -> None
     with torch.device("meta"):
         state = theirs_of(SAME_DESIGNS[name]).state_dict()
     model = model_spec(name).build_meta()
-    report = load_weights(model, state)
+    report = match_weights(model, state).report
     assert not report.problems()
     assert len(report.loaded) == len(model.state_dict()) == len(state)
 

@@ -119,7 +119,7 @@ def test_what_was_compiled_is_used_without_a_compiler(monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", "")
     recipe, spec = Recipe(compile="on"), model_spec("resnet20")
     run = {"precision": "32-true", "memory_format": "contiguous", "compile": True}
-    finished = FinishedRun(Path("run"), run, spec, recipe, spec.build(2))
+    finished = FinishedRun(Path("run"), run, {}, spec, recipe, spec.build(2))
     assert not finished.setup().compiled
     with pytest.raises(InputError, match="set compile=off"):  # to go on with it takes one
         resumed_setup(run)

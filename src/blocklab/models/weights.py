@@ -87,6 +87,45 @@ def load_weights(
         InputError: if the file cannot be read, nothing fits, or (strict) something does not.
         RunError: if a download fails, or a file of a finished run is damaged.
     """
+    match = match_weights(model, path_or_state_dict, strict, head, first_conv)
+    for holder, tensors in (("model", match.target.state_dict()), ("state dict", match.tensors)):
+        if any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in tensors.values()):
+            raise InputError(
+                f"the {holder} has no memory (it is on the meta device), so nothing can be loaded; "
+                "build it on a device, or call to_empty(device='cpu') first"
+            )
+    for part in match.to_merge:
+        merge_parts(part)
+    match.target.load_state_dict(match.tensors, strict=False)
+    broken = tuple(
+        name for name, value in match.tensors.items() if not bool(value.isfinite().all())
+    )
+    return replace(match.report, not_finite=broken)
+
+
+@dataclass(frozen=True)
+class Match:
+    """What of a checkpoint fits a model, before anything is loaded."""
+
+    report: LoadReport
+    target: nn.Module  # the network inside the model's wrappers
+    tensors: Weights  # by the target's names
+    to_merge: list[nn.Module]  # parts of it, to be as merged as the checkpoint's
+
+
+def match_weights(
+    model: nn.Module,
+    path_or_state_dict: Source,
+    strict: bool = True,
+    head: Literal["load", "fresh"] = "load",
+    first_conv: Literal["load", "adapt"] = "load",
+) -> Match:
+    """Return what `load_weights` would load; names and shapes alone are looked at.
+
+    Raises:
+        InputError: if the file cannot be read, nothing fits, or (strict) something does not.
+        RunError: if a download fails, or a file of a finished run is damaged.
+    """
     what, found = read_weights(path_or_state_dict)
     state, target = found.tensors, unwrapped(model)
     if not target.state_dict().keys() <= state.keys():
@@ -122,17 +161,7 @@ def load_weights(
     )
     if not fitting or (strict and report.problems()):
         raise InputError(f"{what}: {_refusal(report, target, ours, shapes, known, len(state))}")
-    for holder, tensors in (("model", target.state_dict()), ("state dict", fitting)):
-        if any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in tensors.values()):
-            raise InputError(
-                f"the {holder} has no memory (it is on the meta device), so nothing can be loaded; "
-                "build it on a device, or call to_empty(device='cpu') first"
-            )
-    for part in to_merge:
-        merge_parts(part)
-    target.load_state_dict(fitting, strict=False)
-    broken = tuple(name for name, value in fitting.items() if not bool(value.isfinite().all()))
-    return replace(report, not_finite=broken)
+    return Match(report, target, fitting, to_merge)
 
 
 def _check_types(model: nn.Module, tensors: Weights, what: str) -> None:
