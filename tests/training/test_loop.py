@@ -145,7 +145,9 @@ def _slow_loop(
             updater.step(recipe.learning_rate(epoch + step / len(batches)))
             if recipe.ema_decay is not None:
                 done = epoch * len(batches) + step  # steps before this one
-                decay = min(recipe.ema_decay, 1 - (1 + done) ** (-2 / 3))
+                decay = recipe.ema_decay if done else 0.0
+                if recipe.ema_warmup:
+                    decay = min(decay, 1 - (1 + done) ** (-2 / 3))
                 for name, tensor in model.state_dict().items():
                     if name not in average:
                         average[name] = tensor.clone()
@@ -243,12 +245,17 @@ def test_smoothing_is_the_formula_with_and_without_mixing() -> None:
     torch.testing.assert_close(targets, share * pair + (1 - share) * pair.flip(0))
 
 
-def test_averaged_weights_are_what_is_evaluated(network: Make, data: ImageData) -> None:
-    recipe = _recipe({"ema_decay": 0.8, "epochs": 4})  # 12 steps: the decay rises to it, and holds
+@pytest.mark.parametrize("warmup", [True, False])
+def test_averaged_weights_are_what_is_evaluated(
+    network: Make, data: ImageData, warmup: bool
+) -> None:
+    recipe = _recipe(
+        {"ema_decay": 0.8, "ema_warmup": warmup, "epochs": 4}
+    )  # 12 steps: the decay rises to it, and holds
     batches = make_batches(data.train, data, recipe, _setup(recipe), 3, train=True)
     model = network()
     average = _slow_loop(model, batches, recipe, 3)[2]
-    state = _run(network, data, ema_decay=0.8, epochs=4)
+    state = _run(network, data, ema_decay=0.8, ema_warmup=warmup, epochs=4)
     judged = state.evaluated.state_dict()
     for name, tensor in average.items():
         if name.endswith("num_batches_tracked"):

@@ -221,3 +221,10 @@ def test_an_average_longer_than_a_tenth_of_the_run_is_said() -> None:
     assert load_recipe("quick", {"ema_decay": 0.95}).warning(1_000_000) is None
     assert load_recipe("quick").warning(10) is None
     assert load_recipe("report", {"batch_size": 100}).steps(950) == 500  # the last batch of half
+
+
+def test_a_warmed_average_is_part_of_a_runs_definition_where_there_is_one() -> None:
+    assert "ema_warmup" not in load_recipe("quick").model_dump(mode="json")
+    averaged = load_recipe("quick", {"ema_decay": 0.9})
+    assert averaged.model_dump(mode="json")["ema_warmup"] is True  # not the runs of before
+    assert load_recipe("quick", averaged.model_dump(mode="json")) == averaged

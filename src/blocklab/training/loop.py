@@ -86,9 +86,7 @@ def prepare(model: nn.Module, recipe: Recipe, setup: Setup) -> State:
     model = model.to(device=setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
     average = None
     if recipe.ema_decay is not None:
-        # Its decay rises as 1 - (1 + step)^(-2/3) up to the recipe's: without that, the average of
-        # a short run is mostly of the weights that training began with.
-        average = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True)
+        average = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=recipe.ema_warmup)
     return State(model, make_optimizer(model, recipe, setup.device), average, 0, [])
 
 

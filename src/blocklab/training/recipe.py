@@ -6,7 +6,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.yaml_files import PlainModel, parse_yaml, read_yaml
@@ -38,7 +46,9 @@ class Recipe(PlainModel):
         cutout: side in pixels of a square that is set to the mean; 0 is none.
         mixup, cutmix: alpha of their Beta distributions; 0 is none. With both, half of each.
         ema_decay: decay of an exponential moving average of the weights a step, which is then what
-            is evaluated; None is none. It rises to that value as 1 - (1 + step)^(-2/3).
+            is evaluated; None is none.
+        ema_warmup: let that decay rise to its value as 1 - (1 + step)^(-2/3), so that the average
+            of a short run is not mostly of the weights that training began with.
         clip_grad_norm: largest norm of all gradients; None is no limit.
         normalize: ``dataset`` (its mean and SD), ``half`` (0.5 and 0.5) or ``cifar10`` (what
             scripts for CIFAR hand on, whatever the data; see `blocklab.training.batches`).
@@ -75,6 +85,7 @@ class Recipe(PlainModel):
     mixup: float = Field(default=0.0, ge=0)
     cutmix: float = Field(default=0.0, ge=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    ema_warmup: bool = True
     clip_grad_norm: float | None = Field(default=None, gt=0)
     normalize: Literal["dataset", "half", "cifar10"] = "dataset"
     test_every_epoch: bool = False
@@ -108,6 +119,14 @@ class Recipe(PlainModel):
         if self.schedule == "onecycle" and self.warmup_epochs:
             raise InputError("one-cycle rises by itself; set warmup_epochs=0, or schedule=cosine")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_does_nothing(self, serialise: SerializerFunctionWrapHandler) -> Any:
+        """Leave `ema_warmup` out where nothing is averaged: it is no part of such a run."""
+        fields = serialise(self)
+        if self.ema_decay is None:
+            del fields["ema_warmup"]
+        return fields
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any], what: str = "the recipe") -> Self:
