@@ -188,3 +188,12 @@ def test_spread_moves_as_little_as_it_can(places: list[float], expected: list[fl
 
 def test_spread_stays_below_the_top() -> None:
     assert spread([9.0, 9.5, 2.0], 1.0, highest=9.5) == pytest.approx([8.5, 9.5, 2.0])
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(2, [1, 2]), (50, list(range(1, 51, 5)))])
+def test_epochs_are_named_once(make_results: MakeResults, epochs: int, expected: list[int]) -> None:
+    drawn = by_name(make_results({"base": [40.0]}, epochs=epochs))[
+        "validation_accuracy_over_epochs"
+    ]
+    axes = [layer["encoding"]["x"].get("axis") for layer in drawn["layer"]]
+    assert [axis["values"] for axis in axes if axis and "values" in axis][0] == expected

@@ -64,7 +64,9 @@ def over_epochs(results: StudyResults, split: str, top: int, name: str) -> Figur
     first = min(point["epoch"] for point in thin)
     epochs = alt.Scale(domain=[first, max(last, first + 1)], nice=False)
     percent = alt.Scale(domain=[low, high], nice=False)
-    count = alt.Axis(tickMinStep=1, tickCount=10, format="d", grid=False)
+    # Ticks are named, as Vega would put one between two epochs and round its number.
+    step = -(-(last - first) // 10) or 1
+    count = alt.Axis(values=list(range(first, last + 1, step)), format="d", grid=False)
     x = alt.X("epoch:Q", title="Epoch", axis=count, scale=epochs)
     y = alt.Y("value:Q", title=f"{split.capitalize()} top-{top} accuracy (%)", scale=percent)
     end_x, label_y = alt.X("last:Q", scale=epochs), alt.Y("label:Q", scale=percent)
