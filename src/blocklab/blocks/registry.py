@@ -286,6 +286,3 @@ def mixer_width(spec: BlockSpec, planes: int) -> int:
     with _faults_of(info, {"planes": planes}):
         options = {key: value for key, value in spec.items() if key != "type"}
         return inner_width(info.cls, planes, options)
-
-
-__all__ = ["AttentionChain", "BlockInfo", "BlockSpec", "register_block"]

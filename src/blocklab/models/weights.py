@@ -297,4 +297,4 @@ def _first(names: Iterable[str], count: int = 3) -> str:
     return ", ".join(shown[:count]) + (", ..." if len(shown) > count else "")
 
 
-__all__ = ["LoadReport", "load_weights"]
+__all__ = ["LoadReport", "Match", "load_weights", "match_weights"]

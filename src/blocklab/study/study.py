@@ -36,7 +36,6 @@ from blocklab.study.rows import (
     CHANGED,
     DATA_PREFIX,
     RECIPE_PREFIX,
-    CountedAs,
     Row,
     covers,
     differing_paths,
@@ -53,13 +52,10 @@ from blocklab.study.schema import (
     read_rows,
     read_seeds,
     read_study_file,
-    study_names,
 )
 from blocklab.study.statements import read_claims, stated_notes
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import RunDefinition
-
-__all__ = ["CountedAs", "PlannedRun", "Row", "Study", "Tune", "split_settings", "study_names"]
 
 
 @dataclass(frozen=True)
