@@ -63,6 +63,17 @@ def test_describe_tells_shapes_and_live_taps(blocklab: Blocklab) -> None:
     assert "taps" in blocklab("describe", "van_b0", "--input-size", 32).out
 
 
+def test_height_and_width_differ(blocklab: Blocklab) -> None:
+    described = json.loads(blocklab("describe", "van_b0", "--input-size", "32x64", "--json").out)
+    assert described["input_size"] == [32, 64]
+    assert described["parts"][0]["shape"] == [32, 8, 16]
+    assert "at 32\u00d764" in blocklab("describe", "van_b0", "--input-size", "32X64").out
+    (counted,) = json.loads(
+        blocklab("models", "van_b0", "--cost", "--input-size", "32x64", "--json").out
+    )
+    assert counted["macs"] == described["macs"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -72,7 +83,10 @@ def test_describe_tells_shapes_and_live_taps(blocklab: Blocklab) -> None:
         (("describe",), "model"),
         (("describe", "resnet500"), "did you mean 'resnet50'"),
         (("describe", "resnet50", "--input-size", 0), "positive"),
-        (("describe", "resnet50", "--input-size", "wide"), "integer"),
+        (("describe", "resnet50", "--input-size", "wide"), "positive"),
+        (("describe", "resnet50", "--input-size", "64x"), "a height and a width (64x96)"),
+        (("describe", "resnet50", "--input-size", "64x96x3"), "not '64x96x3'"),
+        (("bench", "resnet20", "--input-size", "0x32"), "not (0, 32)"),
         (("models", "--cost", "--input-size", -3), "positive"),
         (("describe", "resnet50", "--num-classes", -1), "num_classes"),
     ],

@@ -128,5 +128,17 @@ def test_what_has_no_field_is_refused() -> None:
 
     with pytest.raises(InputError, match="gives no map"):
         receptive_field(Flat(), "flat", "none", 8)
-    with pytest.raises(InputError, match="square"):
-        receptive_field(nn.Conv2d(3, 3, 1), "c", "w", images=torch.zeros(1, 3, 4, 5))
+    with pytest.raises(InputError, match=r"images are \(B, C, H, W\), not \(3, 4, 5\)"):
+        receptive_field(nn.Conv2d(3, 3, 1), "c", "w", images=torch.zeros(3, 4, 5))
+
+
+def test_a_field_of_images_that_are_not_square() -> None:
+    conv = nn.Conv2d(3, 2, 5, padding=2, bias=False)
+    field = receptive_field(conv, "one", "drawn", (9, 21))
+    assert field.input_size == (9, 21) and field.values.shape == (9, 21)
+    inside = field.values[2:7, 8:13].copy()
+    field.values[2:7, 8:13] = 0
+    assert inside.all() and not field.values.any()
+    field.values[2:7, 8:13] = inside
+    assert field.side_holding(1.0) == 5
+    assert receptive_field(conv, "n", "w", images=torch.ones(1, 3, 6, 8)).input_size == (6, 8)

@@ -140,3 +140,10 @@ def test_unknown_names_are_refused_with_the_closest() -> None:
         create_model("resnet18", attention={"type": "se", "reductoin": 4})
     with pytest.raises(InputError, match="input_size"):
         cost("resnet18", input_size=0)
+
+
+def test_images_need_not_be_square() -> None:
+    name = "resnet20"  # its MACs before the head are those of each pixel
+    head = 64 * 1000
+    square, wide = cost(name, 32).macs - head, cost(name, (32, 64)).macs - head
+    assert wide == 2 * square == cost(name, (64, 32)).macs - head

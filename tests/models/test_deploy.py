@@ -4,7 +4,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -126,7 +126,7 @@ def test_the_report_names_what_was_done() -> None:
     assert set(report.cut) == {f"{kernel}.lkb_reparam" for kernel in kernels[1:]}
     assert str(report) == (
         f"kernels merged: 4, norms and scales folded: {len(report.folded)}, drops left out: 8, "
-        "kernels cut for images up to 16: 3, norms kept: 1"
+        "kernels cut for images up to 16x16: 3, norms kept: 1"
     )
 
 
@@ -236,3 +236,21 @@ def test_what_is_wrong_is_said() -> None:
     for size in (0, -3, True, 2.5):
         with pytest.raises(InputError, match="positive number of pixels"):
             deploy(model, input_size=size)  # type: ignore[arg-type]
+
+
+def test_kernels_are_cut_for_images_that_are_not_square() -> None:
+    model = randomised(
+        create_model("replknet_31n", num_classes=5, depths=(1, 1), widths=(8, 16), kernels=(31, 13))
+    )
+    deployed = deploy(model, input_size=(8, 12))
+    report: Any = deployed.deploy_report
+    assert report.input_size == (8, 12) and len(report.cut) == 2
+    x = torch.randn(2, 3, 8, 12)
+    assert difference(deployed, model, x) < 1e-5
+    with pytest.raises(InputError, match="deploy the network for the larger input_size"):
+        deployed(torch.randn(1, 3, 12, 12))
+    # Nothing is cut where the longer side needs every tap, and then nothing larger is refused.
+    deployed = deploy(model, input_size=(8, 96))
+    assert cast(Any, deployed.deploy_report).cut == ()
+    x = torch.randn(1, 3, 96, 96)
+    assert difference(deployed, model, x) < 1e-5

@@ -1,12 +1,21 @@
 """Looking at a network leaves it as it was, and says which map each convolution meets."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from blocklab import create_model
 from blocklab.errors import InputError
-from blocklab.models.probe import blank_images, evaluating, maps_met, noise_images
+from blocklab.models.probe import (
+    blank_images,
+    check_input_size,
+    evaluating,
+    maps_met,
+    noise_images,
+    plain_size,
+    size_text,
+)
 from blocklab.models.spec import model_spec
 
 
@@ -74,3 +83,20 @@ def test_images_are_as_the_network_takes_them() -> None:
     assert blank_images(nn.ReLU(), 5, in_chans=4).shape == (1, 4, 5, 5)
     assert noise_images(model, 8, 2, seed=1).equal(noise_images(model, 8, 2, seed=1))
     assert not noise_images(model, 8, 2, seed=1).equal(noise_images(model, 8, 2, seed=2))
+
+
+def test_images_of_a_height_and_a_width() -> None:
+    model = Twice()
+    assert blank_images(model, (6, 9)).shape == (1, 3, 6, 9)
+    assert noise_images(model, [6, 9], 2).shape == (2, 3, 6, 9)  # type: ignore[arg-type]
+    assert [size for _, _, size in maps_met(model, (6, 9))] == [(6, 9), (3, 7), (3, 7)]
+    assert check_input_size(np.int64(7)) == (7, 7)
+    assert (plain_size((7, 7)), plain_size((7, 8)), size_text(7)) == (7, (7, 8), "7x7")
+
+
+@pytest.mark.parametrize(
+    "size", [0, -1, 2.5, True, None, "64x96", (3,), (3, 4, 5), (0, 3), [3, 2.0]]
+)
+def test_a_wrong_size_is_said(size: object) -> None:
+    with pytest.raises(InputError, match=r"positive number of pixels, or a height and a width"):
+        check_input_size(size)

@@ -44,3 +44,16 @@ def test_large_fields_are_made_coarse_and_keep_their_sum() -> None:
 def test_none_is_refused() -> None:
     with pytest.raises(InputError, match="no receptive field"):
         receptive_field_figure([])
+
+
+def test_images_that_are_not_square_are_drawn_in_their_shape() -> None:
+    values = np.zeros((30, 112))
+    values[10:12, 100:102] = 1.0
+    figure = receptive_field_figure([ReceptiveField("one", "w", (30, 112), 1, values)])
+    (chart,) = figure.specification["concat"]
+    assert chart["width"] / chart["height"] == 56 / 15
+    (points,) = figure.specification["datasets"].values()
+    assert len(points) == 56 * 15
+    brightest = max(points, key=lambda point: point["value"])
+    assert (brightest["x"], brightest["y"]) == (100, 10)
+    assert "input 30\u00d7112" in svg(figure, ON_PAPER)

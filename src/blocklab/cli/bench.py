@@ -5,14 +5,14 @@ from typing import Annotated
 import typer
 
 from blocklab.cli.app import app
-from blocklab.cli.options import Json, Plugins, load_plugins
+from blocklab.cli.options import InputSize, Json, Plugins, load_plugins, parse_size
 from blocklab.cli.output import print_json, print_table
 
 
 @app.command()
 def bench(
     model: Annotated[str, typer.Argument(help="A named model.")],
-    input_size: Annotated[int, typer.Option(help="Side of the image in pixels.")] = 32,
+    input_size: InputSize = "32",
     batch_size: Annotated[int, typer.Option(help="Images at once.")] = 64,
     plugin: Plugins = [],  # noqa: B006 - read only
     json: Json = False,
@@ -21,7 +21,7 @@ def bench(
     from blocklab.measure.speed import bench as bench_model
 
     load_plugins(plugin)
-    report = bench_model(model, input_size=input_size, batch_size=batch_size)
+    report = bench_model(model, input_size=parse_size(input_size), batch_size=batch_size)
     if json:
         print_json(report.to_dict())
         return

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from blocklab.cli.app import app
-from blocklab.cli.options import InputSize, Json, Plugins, load_plugins
+from blocklab.cli.options import InputSize, Json, Plugins, load_plugins, parse_size
 from blocklab.cli.output import print_json, print_table
 from blocklab.errors import InputError, did_you_mean
 from blocklab.models.names import list_models
@@ -17,7 +17,7 @@ def models(
         str, typer.Argument(metavar="[FILTER]", help="A shell pattern, such as 'res2net*'.")
     ] = "*",
     with_cost: Annotated[bool, typer.Option("--cost", help="Count MACs and parameters.")] = False,
-    input_size: InputSize = 224,
+    input_size: InputSize = "224",
     num_classes: Annotated[int, typer.Option(help="Outputs of the head.")] = 1000,
     json: Json = False,
 ) -> None:
@@ -33,19 +33,21 @@ def models(
             print("\n".join(names))
         return
     from blocklab.measure.cost import cost
-    from blocklab.report.cell_text import counted, square
+    from blocklab.models.probe import plain_size
+    from blocklab.report.cell_text import counted, sides
 
-    costs = {name: cost(name, input_size, num_classes) for name in names}
+    size = parse_size(input_size)
+    costs = {name: cost(name, size, num_classes) for name in names}
     if json:
         print_json(
             [
-                {"model": name, "macs": c.macs, "params": c.params, "input_size": input_size}
+                {"model": name, "macs": c.macs, "params": c.params, "input_size": plain_size(size)}
                 for name, c in costs.items()
             ]
         )
         return
     print_table(
-        ("model", f"MACs (G) at {square(input_size)}", "params (M)"),
+        ("model", f"MACs (G) at {sides(*size)}", "params (M)"),
         [(name, counted(c.macs / 1e9), counted(c.params / 1e6)) for name, c in costs.items()],
     )
 
@@ -53,7 +55,7 @@ def models(
 @app.command()
 def describe(
     model: Annotated[str, typer.Argument(help="A named model.")],
-    input_size: InputSize = 224,
+    input_size: InputSize = "224",
     num_classes: Annotated[int, typer.Option(help="Outputs of the head.")] = 1000,
     plugin: Plugins = [],  # noqa: B006 - read only
     json: Json = False,
@@ -62,18 +64,19 @@ def describe(
     from blocklab.measure.description import describe as describe_model
     from blocklab.measure.receptive_field import live_taps
     from blocklab.models.spec import model_spec
-    from blocklab.report.cell_text import counted, square
+    from blocklab.report.cell_text import counted, sides
 
     load_plugins(plugin)
+    size = parse_size(input_size)
     spec = model_spec(model)
-    described = describe_model(spec.build_meta(num_classes), input_size)
-    taps = live_taps(spec.build_meta(num_classes), input_size)
+    described = describe_model(spec.build_meta(num_classes), size)
+    taps = live_taps(spec.build_meta(num_classes), size)
     if json:
         print_json(
             {
                 "model": model,
                 "specification": spec.to_dict(),
-                "input_size": input_size,
+                "input_size": described.input_size,
                 "num_classes": num_classes,
                 "macs": described.macs,
                 "params": described.params,
@@ -96,7 +99,7 @@ def describe(
             ),
             ("total", "", counted(described.macs / 1e9), counted(described.params / 1e6)),
         ],
-        f"{model} at {square(input_size)}, {num_classes} classes",
+        f"{model} at {sides(*size)}, {num_classes} classes",
     )
     if taps:
         print_table(

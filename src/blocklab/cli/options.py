@@ -25,7 +25,28 @@ Plugins = Annotated[
     list[Path],
     typer.Option("--plugin", help="A Python file that registers blocks; it is run."),
 ]
-InputSize = Annotated[int, typer.Option(help="Side of the image in pixels.")]
+InputSize = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE", help="Pixels a side of the image, or its height and width: 64x96."
+    ),
+]
+
+
+def parse_size(given: str) -> tuple[int, int]:
+    """Read ``64`` or ``64x96``: height and width in pixels.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    sides = given.lower().replace("\N{MULTIPLICATION SIGN}", "x").split("x")
+    # No size has ten digits; an int() of thousands of them would be refused in other words.
+    if len(sides) > 2 or not all(s.isascii() and s.isdigit() and len(s) < 10 for s in sides):
+        raise InputError(
+            "input_size must be a positive number of pixels, or a height and a width (64x96), not "
+            f"'{given}'"
+        )
+    return int(sides[0]), int(sides[-1])
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:

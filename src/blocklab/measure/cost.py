@@ -22,7 +22,7 @@ from blocklab.blocks.protocol import merge_parts
 from blocklab.blocks.registry import registered_blocks
 from blocklab.errors import InputError
 from blocklab.models.meta_device import quick_result, without_memory
-from blocklab.models.probe import blank_images, check_input_size, evaluating
+from blocklab.models.probe import ImageSize, blank_images, check_input_size, evaluating
 from blocklab.models.spec import ModelSpec, model_spec
 
 # Operators that multiply no matrices, beyond the element-wise ones, reductions and views, which
@@ -106,13 +106,14 @@ def _is_about_size(message: str) -> bool:
 
 def cost(
     model_or_name: nn.Module | ModelSpec | str | Mapping[str, Any],
-    input_size: int = 224,
+    input_size: ImageSize = 224,
     num_classes: int = 1000,
     in_chans: int = 3,
     merged: bool = False,
 ) -> Cost:
-    """Count a model's MACs on one ``in_chans x input_size x input_size`` image, and its parameters.
+    """Count a model's MACs on one image of ``in_chans`` channels, and its parameters.
 
+    `input_size` is the image's side in pixels, or its height and width.
     `num_classes`, `in_chans` and `merged` hold for models that are not built yet; a module is
     counted as it is. `merged` counts blocks with a `merge()` (re-parameterised large kernels, say)
     as what they become, instead of in the form that trains.
@@ -121,7 +122,7 @@ def cost(
         InputError: for an unknown model, a size that is not positive, or an operator whose cost is
             not known.
     """
-    check_input_size(input_size)
+    input_size = check_input_size(input_size)
     if isinstance(model_or_name, nn.Module):
         if merged:
             raise InputError("merged holds for models given by name; count a merged module itself")
@@ -141,7 +142,7 @@ def cost(
 def _cost_of(
     spec: str,
     classes: tuple[int, ...],  # a block that is registered anew is counted anew
-    input_size: int,
+    input_size: ImageSize,
     num_classes: int,
     in_chans: int,
     merged: bool,
@@ -153,7 +154,7 @@ def _cost_of(
     return _count(model, input_size, in_chans)
 
 
-def _count(model: nn.Module, input_size: int, in_chans: int) -> Cost:
+def _count(model: nn.Module, input_size: ImageSize, in_chans: int) -> Cost:
     images = blank_images(model, input_size, in_chans=in_chans)
     counts: list[int] = []
     count_macs(model, images, counts.append)

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from blocklab.backbones.base import Backbone
 from blocklab.measure.cost import count_macs
-from blocklab.models.probe import blank_images, check_input_size, evaluating
+from blocklab.models.probe import ImageSize, blank_images, evaluating, plain_size
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Part:
 class Description:
     """All parts, in order, at one input size."""
 
-    input_size: int
+    input_size: ImageSize
     parts: tuple[Part, ...]
 
     @property
@@ -75,15 +75,14 @@ class _ParametersUsed(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def describe(model: Backbone, input_size: int = 224) -> Description:
-    """Describe a network on one ``in_chans x input_size x input_size`` image.
+def describe(model: Backbone, input_size: ImageSize = 224) -> Description:
+    """Describe a network on one image of so many pixels a side, or of a height and a width.
 
     Costs nothing on the meta device. A parameter that several parts use counts in the first.
 
     Raises:
         InputError: for a size that the network cannot take.
     """
-    check_input_size(input_size)
     x = blank_images(model, input_size)
     functions: list[tuple[str, Callable[[Tensor], Tensor]]] = [("stem", model.forward_stem)]
     last = len(model.stage_modules) - 1
@@ -100,7 +99,7 @@ def describe(model: Backbone, input_size: int = 224) -> Description:
         x = part.output
         if name != "stem" or counts:  # a stem may be part of the first stage
             parts.append(Part(name, tuple(x.shape[1:]), sum(counts) // len(x), params))
-    return Description(input_size, tuple(parts))
+    return Description(plain_size(input_size), tuple(parts))
 
 
 def _stage(model: Backbone, x: Tensor, stage: int, last: bool) -> Tensor:

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from blocklab.backbones.base import Backbone
 from blocklab.errors import InputError
 from blocklab.measure.activations import residual_blocks
-from blocklab.models.probe import check_input_size, evaluating, maps_met, noise_images
+from blocklab.models.probe import (
+    ImageSize,
+    evaluating,
+    maps_met,
+    noise_images,
+    plain_size,
+)
 
 SMALLEST_LARGE_KERNEL = 5  # pixels from first to last tap: 3x3 ones are no large kernels
 
@@ -64,7 +70,7 @@ class LiveTaps:
         return {**fields, "live_taps": self.live_taps, "total_taps": self.total_taps}
 
 
-def live_taps(model: nn.Module, input_size: int) -> tuple[LiveTaps, ...]:
+def live_taps(model: nn.Module, input_size: ImageSize) -> tuple[LiveTaps, ...]:
     """Return which taps of a network's depth-wise large kernels can meet a pixel, in its order.
 
     A tap that only ever meets padding multiplies zeros: of a k x k kernel of stride 1 on an H x H
@@ -141,7 +147,7 @@ class ReceptiveField:
 
     name: str
     weights: str
-    input_size: int
+    input_size: ImageSize
     images: int
     values: NDArray[np.float64]
 
@@ -151,23 +157,25 @@ class ReceptiveField:
         Squares lie around the field's centre of mass, as that of a small map's centre is seldom
         the image's; parts of them may lie outside.
         """
-        total, places = float(self.values.sum()), np.arange(self.input_size)
+        total = float(self.values.sum())
         if total == 0:
             return 0
-        row, column = (round(float(self.values.sum(axis) @ places) / total) for axis in (1, 0))
-        for radius in range(self.input_size):
+        along = (self.values.sum(axis) for axis in (1, 0))  # by row, by column
+        row, column = (round(float(sums @ np.arange(len(sums))) / total) for sums in along)
+        largest = max(self.values.shape)
+        for radius in range(largest):
             rows = slice(max(0, row - radius), row + radius + 1)
             columns = slice(max(0, column - radius), column + radius + 1)
             if self.values[rows, columns].sum() >= share * total * (1 - 1e-12):
                 return 2 * radius + 1
-        return 2 * self.input_size
+        return 2 * largest
 
 
 def receptive_field(
     model: nn.Module,
     name: str,
     weights: str,
-    input_size: int = 224,
+    input_size: ImageSize = 224,
     images: Tensor | None = None,
     seed: int = 0,
 ) -> ReceptiveField:
@@ -180,18 +188,18 @@ def receptive_field(
         model: in the form and with the weights to look at; run in evaluation mode.
         name: for the figure.
         weights: which weights it has, for the figure.
-        input_size: pixels a side of the noise that is looked at where there are no images.
-        images: (B, C, H, H), normalised as in training.
+        input_size: of the noise that is looked at where there are no images: pixels a side, or
+            height and width.
+        images: (B, C, H, W), normalised as in training.
         seed: of the noise: 8 images of independent normal values.
 
     Raises:
         InputError: if the network gives no map, or cannot take the images.
     """
     if images is None:
-        check_input_size(input_size)
         images = noise_images(model, input_size, 8, seed)
-    if images.ndim != 4 or images.shape[2] != images.shape[3]:
-        raise InputError(f"a receptive field needs square images, not {tuple(images.shape)}")
+    if images.ndim != 4:
+        raise InputError(f"images are (B, C, H, W), not {tuple(images.shape)}")
     pixels = images.to(next(model.parameters())).requires_grad_()
     with evaluating(model):
         features = model.forward_features(pixels) if isinstance(model, Backbone) else model(pixels)
@@ -203,7 +211,8 @@ def receptive_field(
     largest = float(values.max())
     if largest > 0:
         values = values / largest
-    return ReceptiveField(name, weights, images.shape[-1], len(images), values)
+    size = plain_size((images.shape[2], images.shape[3]))
+    return ReceptiveField(name, weights, size, len(images), values)
 
 
 def _by(sizes: tuple[int, int]) -> str:

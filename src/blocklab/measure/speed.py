@@ -29,7 +29,7 @@ from blocklab.measure.memory import (
 from blocklab.measure.timing import Step, shortest_times, time_in_turn, training_step
 from blocklab.models.deploy import deploy
 from blocklab.models.factory import create_model
-from blocklab.models.probe import check_input_size, noise_images
+from blocklab.models.probe import ImageSize, check_input_size, noise_images, plain_size, size_text
 
 PEAK_SIDE = 2048  # of the square matrices whose product stands for the machine's best
 
@@ -60,7 +60,7 @@ class SpeedReport:
     """Every way that was timed, and on what."""
 
     model: str
-    input_size: int
+    input_size: ImageSize
     batch_size: int
     threads: int
     device: str
@@ -80,7 +80,7 @@ class SpeedReport:
         """One line for above the table."""
         peaks = ", ".join(f"{p} {peak / 1e9:,.0f} G MACs/s" for p, peak in self.peaks.items())
         return (
-            f"{self.model} at {self.input_size}x{self.input_size}, batch {self.batch_size}, on "
+            f"{self.model} at {size_text(self.input_size)}, batch {self.batch_size}, on "
             f"{self.device} ({self.threads} threads, PyTorch {self.torch}); matrix peak: {peaks}; "
             f"median of {self.rounds} rounds"
         )
@@ -110,7 +110,7 @@ class SpeedReport:
 
 def bench(
     model_or_name: nn.Module | str | Mapping[str, Any],
-    input_size: int = 32,
+    input_size: ImageSize = 32,
     batch_size: int = 64,
     rounds: int = 5,
     num_classes: int = 100,
@@ -120,7 +120,7 @@ def bench(
     Raises:
         InputError: for an unknown model, or sizes that are not positive or that it cannot take.
     """
-    check_input_size(input_size)
+    input_size = check_input_size(input_size)
     for name, value, least in (("batch_size", batch_size, 2), ("rounds", rounds, 1)):
         if value < least:
             raise InputError(f"{name} is {least} or more, not {value}")
@@ -168,7 +168,7 @@ def bench(
         )
     return SpeedReport(
         model=type(model).__name__ if given else str(model_or_name),
-        input_size=input_size,
+        input_size=plain_size(input_size),
         batch_size=batch_size,
         threads=torch.get_num_threads(),
         device=device_name(device),
@@ -180,7 +180,9 @@ def bench(
     )
 
 
-def _way(network: nn.Module, work: str, layout: str, precision: str, size: int, batch: int) -> Step:
+def _way(
+    network: nn.Module, work: str, layout: str, precision: str, size: ImageSize, batch: int
+) -> Step:
     """Return one batch of the work."""
     images = noise_images(network, size, batch).contiguous(memory_format=LAYOUTS[layout])
     labels = torch.zeros(batch, dtype=torch.long, device=images.device)

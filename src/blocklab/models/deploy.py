@@ -17,7 +17,7 @@ from blocklab.blocks.plugins import plugin_errors
 from blocklab.blocks.protocol import fold_parts, merge_parts
 from blocklab.errors import InputError
 from blocklab.kernels.depthwise import DepthwiseConv2d, cut_to_live_taps
-from blocklab.models.probe import maps_met
+from blocklab.models.probe import ImageSize, maps_met, plain_size, size_text
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DeployReport:
     dropped: tuple[str, ...]  # stochastic depth and dropout
     cut: tuple[str, ...]  # kernels cut to the taps that meet their maps
     kept: tuple[str, ...]  # BatchNorms that remain
-    input_size: int | None  # the largest images that the kernels were cut for
+    input_size: ImageSize | None  # the largest images that the kernels were cut for
 
     def __str__(self) -> str:
         parts = [
@@ -38,19 +38,21 @@ class DeployReport:
             f"drops left out: {len(self.dropped)}",
         ]
         if self.input_size is not None:
-            parts.append(f"kernels cut for images up to {self.input_size}: {len(self.cut)}")
+            parts.append(
+                f"kernels cut for images up to {size_text(self.input_size)}: {len(self.cut)}"
+            )
         return ", ".join([*parts, f"norms kept: {len(self.kept)}"])
 
 
 @plugin_errors()
-def deploy(model: nn.Module, input_size: int | None = None) -> nn.Module:
+def deploy(model: nn.Module, input_size: ImageSize | None = None) -> nn.Module:
     """Return a copy for use, in evaluation mode: merged, folded, the same outputs to rounding.
 
     Args:
         model: the network; it stays as it is. One that blocklab did not build is copied, and only
             parts that say so are merged or folded.
-        input_size: side of the largest images to come: kernels are cut to the taps that can meet
-            their maps. The copy refuses larger ones.
+        input_size: of the largest images to come (a side, or height and width): kernels are cut to
+            the taps that can meet their maps. The copy refuses larger ones.
 
     Returns:
         The copy, without gradients; its ``deploy_report`` says what was done.
@@ -93,7 +95,12 @@ def deploy(model: nn.Module, input_size: int | None = None) -> nn.Module:
     )
     deployed.requires_grad_(False)
     deployed.deploy_report = DeployReport(  # type: ignore[assignment]
-        merged, folded, dropped, cut, kept, input_size
+        merged,
+        folded,
+        dropped,
+        cut,
+        kept,
+        None if input_size is None else plain_size(input_size),
     )
     return deployed
 
@@ -109,7 +116,7 @@ def _drop(model: nn.Module) -> None:
             drop(model, name)
 
 
-def _cut(model: nn.Module, input_size: int) -> tuple[str, ...]:
+def _cut(model: nn.Module, input_size: ImageSize) -> tuple[str, ...]:
     """Cut depth-wise kernels to the taps that meet their maps in an image of this size."""
     maps: dict[str, tuple[int, int]] = {}  # the largest that each meets
     for name, _, size in maps_met(model, input_size, DepthwiseConv2d):
@@ -120,7 +127,7 @@ def _cut(model: nn.Module, input_size: int) -> tuple[str, ...]:
         if type(module) is not DepthwiseConv2d or name not in maps:
             continue
         weight = cut_to_live_taps(module.weight, module.dilation[0], *maps[name])
-        if weight.shape == module.weight.shape:
+        if max(weight.shape[2:]) == module.weight.shape[2]:  # as one side of the map needs it
             continue
         taps, size = max(weight.shape[2:]), maps[name]
         margin = (module.weight.shape[2] - taps) // 2

@@ -11,23 +11,40 @@ from torch import Tensor, nn
 from blocklab.blocks.protocol import smallest_batch
 from blocklab.errors import InputError, error_line
 
+ImageSize = int | tuple[int, int]  # pixels: the side of a square, or height and width
 
-def check_input_size(input_size: int) -> int:
-    """Return the side of an image if it is a positive number.
+
+def check_input_size(input_size: Any) -> tuple[int, int]:
+    """Return height and width if they are positive numbers: of one number, of a pair, of a list.
 
     Raises:
-        InputError: if it is not.
+        InputError: if they are not.
     """
-    whole = isinstance(input_size, int | np.integer) and not isinstance(input_size, bool)
-    if not whole or input_size < 1:
-        raise InputError(f"input_size must be a positive number of pixels, not {input_size!r}")
-    return int(input_size)
+    pair = list(input_size) if isinstance(input_size, tuple | list) else [input_size] * 2
+    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in pair)
+    if len(pair) != 2 or not whole or min(pair) < 1:
+        raise InputError(
+            "input_size must be a positive number of pixels, or a height and a width (64x96), not "
+            f"{input_size!r}"
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def plain_size(input_size: ImageSize) -> ImageSize:
+    """Return one side for a square, else height and width: how results and JSON say a size."""
+    height, width = check_input_size(input_size)
+    return height if height == width else (height, width)
+
+
+def size_text(input_size: ImageSize) -> str:
+    """Return ``64x96``: height, then width, as one types it."""
+    return "x".join(map(str, check_input_size(input_size)))
 
 
 def blank_images(
-    model: nn.Module, size: int, count: int | None = None, in_chans: int = 3
+    model: nn.Module, size: ImageSize, count: int | None = None, in_chans: int = 3
 ) -> Tensor:
-    """Return images of zeros for a network: (count, C, size, size), on its device, of its type.
+    """Return images of zeros for a network: (count, C, H, W), on its device, of its type.
 
     There are as few as it takes where no `count` is given: one, or two where it mixes samples.
     `in_chans` is C for a network that does not say how many channels it takes.
@@ -35,12 +52,11 @@ def blank_images(
     count = smallest_batch(model) if count is None else count
     reference = next(model.parameters(), torch.empty(0))
     channels = getattr(model, "in_chans", in_chans)
-    return torch.zeros(
-        (count, channels, size, size), device=reference.device, dtype=reference.dtype
-    )
+    shape = (count, channels, *check_input_size(size))
+    return torch.zeros(shape, device=reference.device, dtype=reference.dtype)
 
 
-def noise_images(model: nn.Module, size: int, count: int, seed: int = 0) -> Tensor:
+def noise_images(model: nn.Module, size: ImageSize, count: int, seed: int = 0) -> Tensor:
     """Return images of independent normal values, as `blank_images` are; a function of the seed."""
     blank = blank_images(model, size, count)
     return torch.randn(blank.shape, generator=torch.Generator().manual_seed(seed)).to(blank)
@@ -59,7 +75,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def maps_met(
-    model: nn.Module, input_size: int, kind: type[nn.Conv2d] = nn.Conv2d
+    model: nn.Module, input_size: ImageSize, kind: type[nn.Conv2d] = nn.Conv2d
 ) -> list[tuple[str, nn.Conv2d, tuple[int, int]]]:
     """Return which map each convolution meets: its name, itself, and height and width.
 
@@ -68,7 +84,7 @@ def maps_met(
 
     Args:
         model: the network; it stays as it is.
-        input_size: side of the image that it is run on.
+        input_size: of the image that it is run on.
         kind: the convolutions to look at.
 
     Raises:
@@ -91,7 +107,7 @@ def maps_met(
 
 
 def run_blank(
-    model: nn.Module, input_size: int, count: int | None = None, remedy: str = ""
+    model: nn.Module, input_size: ImageSize, count: int | None = None, remedy: str = ""
 ) -> None:
     """Run a network on blank images, to see whether it takes them.
 
@@ -104,6 +120,6 @@ def run_blank(
         raise
     except RuntimeError as error:
         raise InputError(
-            f"the network cannot take images of {input_size}x{input_size} "
+            f"the network cannot take images of {size_text(input_size)} "
             f"({error_line(error)}); choose another input_size{remedy}"
         ) from None

@@ -10,8 +10,13 @@ TIMES = "\u00d7"
 
 
 def square(size: int) -> str:
-    """Show a size of images, a side by a side."""
-    return f"{size}{TIMES}{size}"
+    """Show a size of square images, a side by a side."""
+    return sides(size, size)
+
+
+def sides(height: int, width: int) -> str:
+    """Show a size of images."""
+    return f"{height}{TIMES}{width}"
 
 
 def counted(value: float | None) -> str:

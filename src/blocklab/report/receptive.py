@@ -8,7 +8,7 @@ import numpy as np
 
 from blocklab.errors import InputError
 from blocklab.measure.receptive_field import ReceptiveField
-from blocklab.report.cell_text import square
+from blocklab.report.cell_text import sides
 from blocklab.report.drawing import Figure, data
 
 MOST_CELLS = 56  # a side: finer ones cannot be seen and make the file heavy
@@ -38,28 +38,28 @@ def receptive_field_figure(fields: Sequence[ReceptiveField]) -> Figure:
 
 
 def _chart(field: ReceptiveField) -> alt.Chart:
-    side = field.input_size
-    step = math.ceil(side / MOST_CELLS)  # pixels a side of a cell; the last may have fewer
-    edges = np.append(np.arange(0, side, step), side)
-    cells = len(edges) - 1
-    coarse = np.add.reduceat(np.add.reduceat(field.values, edges[:-1], 0), edges[:-1], 1)
-    coarse /= np.outer(np.diff(edges), np.diff(edges))
+    height, width = field.values.shape
+    step = math.ceil(max(height, width) / MOST_CELLS)  # pixels a side of a cell; the last: fewer
+    rows, columns = (np.append(np.arange(0, side, step), side) for side in (height, width))
+    coarse = np.add.reduceat(np.add.reduceat(field.values, rows[:-1], 0), columns[:-1], 1)
+    coarse /= np.outer(np.diff(rows), np.diff(columns))
     coarse /= max(float(coarse.max()), 1e-300)
-    drawn = cells * max(1, round(SIDE / cells))  # cells of whole pixels leave no seams
+    across, down = len(columns) - 1, len(rows) - 1
+    drawn = max(1, round(SIDE / max(across, down)))  # cells of whole pixels leave no seams
     points = [
-        {"x": int(edges[j]), "x2": int(edges[j + 1]), "y": int(edges[i]), "y2": int(edges[i + 1])}
+        {"x": int(columns[j]), "x2": int(columns[j + 1]), "y": int(rows[i]), "y2": int(rows[i + 1])}
         | {"value": round(float(coarse[i, j]), 4)}
-        for i in range(cells)
-        for j in range(cells)
+        for i in range(down)
+        for j in range(across)
     ]
-    pixels = alt.Scale(domain=[0, side], nice=False)
+    pixels = alt.Scale(domain=[0, width], nice=False)
     bare = alt.Axis(grid=False, tickCount=4)
     colour = alt.Scale(type="sqrt", domain=[0, 1], scheme="viridis")
     reach = ", ".join(f"{share:.0%}: {field.side_holding(share)}" for share in SHARES)
     title = alt.TitleParams(
         text=field.name,
         subtitle=[
-            f"weights: {field.weights}; input {square(side)}",
+            f"weights: {field.weights}; input {sides(height, width)}",
             f"side (px) of the square holding {reach}",
         ],
         fontSize=13,
@@ -72,9 +72,9 @@ def _chart(field: ReceptiveField) -> alt.Chart:
         .encode(
             x=alt.X("x:Q", scale=pixels, axis=bare, title=None),
             x2="x2:Q",
-            y=alt.Y("y:Q", scale=alt.Scale(domain=[side, 0], nice=False), axis=bare, title=None),
+            y=alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False), axis=bare, title=None),
             y2="y2:Q",
             color=alt.Color("value:Q", scale=colour, legend=None),
         )
-        .properties(width=drawn, height=drawn, title=title)
+        .properties(width=across * drawn, height=down * drawn, title=title)
     )
