@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from blocklab.models.hub import from_pretrained
+
 Blocklab = Any
 SMALL = ("--set", "epochs=2", "--set", "batch_size=16", "--set", "data.train_images=48")
 SMALL = (*SMALL, "--set", "data.test_images=40")
@@ -205,3 +207,65 @@ def test_images_that_are_none(blocklab: Blocklab, run_folder: Path, tmp_path: Pa
     for name in ("text.png", "absent.png"):
         said = blocklab("predict", run_folder, tmp_path / name)
         assert said.status == 2 and said.err.count("\n") == 1 and name in said.err
+
+
+def test_export_says_what_it_wrote(blocklab: Blocklab, run_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.pt2"
+    arguments = ("export", run_folder, "--format", "torch_export", "--to", path)
+    options = ("--input-size", "8x16", "--dynamic", "batch,width", "--normalized", "--fp16")
+    said = blocklab(*arguments, *options, "--json")
+    assert said.status == 0, said.err
+    wrote = json.loads(said.out)
+    assert wrote["run"] == str(run_folder) and wrote["path"] == str(path)
+    assert wrote["input_size"] == [8, 16] and wrote["dynamic"] == ["batch", "width"]
+    assert wrote["fp16"] is wrote["normalized"] is True and wrote["difference"] < 0.02
+    said = blocklab(*arguments, "--dynamic", "")
+    assert said.status == 0 and "32x32;" in said.out and "free" not in said.out
+    said = blocklab(*arguments, "--dynamic", "batch,depth")
+    assert said.status == 2 and "not 'depth'" in said.err and said.err.count("\n") == 1
+    said = blocklab("export", run_folder, "--format", "safetensors", "--opset", 18)
+    assert said.status == 2 and said.err.count("\n") == 1
+
+
+def test_export_replaces_its_own_alone(
+    blocklab: Blocklab, run_folder: Path, tmp_path: Path
+) -> None:
+    arguments = ("export", run_folder, "--format", "hub", "--to")
+    (tmp_path / "README.md").write_text("mine")
+    said = blocklab(*arguments, tmp_path)
+    assert said.status == 2 and "--force" in said.err and said.err.count("\n") == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
+    assert blocklab(*arguments, tmp_path, "--force").status == 0
+    assert blocklab(*arguments, tmp_path).status == 0
+    said = blocklab(*arguments, run_folder)  # whose weights are the run's
+    assert said.status == 2 and "model.safetensors" in said.err
+
+
+def test_a_hub_folder_says_nothing_of_this_machine(blocklab: Blocklab, tmp_path: Path) -> None:
+    for number in range(24):
+        file = tmp_path / "at home" / "pets" / ("cat", "dog")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number * 9, 99, 0)).save(file)
+    out = tmp_path / "runs"
+    data = f"folder:{tmp_path / 'at home' / 'pets'}"
+    said = blocklab(
+        "train",
+        "resnet20",
+        "--data",
+        data,
+        "--out",
+        out,
+        "--set",
+        "epochs=1",
+        "--set",
+        "batch_size=2",
+    )
+    assert said.status == 0, said.err
+    (run,) = (path.parent for path in out.glob("*/result.json"))
+    mean = json.loads((run / "run.json").read_text())["data_mean"]
+    said = blocklab("export", run, "--format", "hub", "--to", tmp_path / "hub")
+    assert said.status == 0, said.err
+    for name in ("README.md", "config.json"):
+        assert str(tmp_path) not in (tmp_path / "hub" / name).read_text()
+    assert "Results on pets" in (tmp_path / "hub" / "README.md").read_text()
+    assert from_pretrained(tmp_path / "hub").pretrained_cfg["mean"] == pytest.approx(mean)

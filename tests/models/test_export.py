@@ -164,14 +164,14 @@ def test_onnx_says_what_it_is(tmp_path: Path) -> None:
     model = build("resnet20", depths=(1,))
     names = [f"class {index}" for index in range(10)]
     done = export_model(model, tmp_path / "a" / "m.onnx", "onnx", class_names=names)
-    assert done == Exported(done.path, "onnx", 32, False, done.difference)
-    assert str(done).startswith(f"{tmp_path}/a/m.onnx (onnx, training form, 32x32; outputs differ")
+    assert done == Exported(done.path, "onnx", 32, False, done.difference, ("batch",))
+    assert str(done).startswith(f"{tmp_path}/a/m.onnx (onnx, training form, 32x32 (free: batch); ")
     graph = onnx.load(done.path)
     about = json.loads({entry.key: entry.value for entry in graph.metadata_props}["blocklab"])
     assert about["class_names"] == names
     assert about["model"] == model_spec("resnet20", depths=(1,)).to_dict()
     batch = graph.graph.input[0].type.tensor_type.shape.dim[0]
-    assert not batch.HasField("dim_value")
+    assert batch.dim_param == "batch"
     assert sorted(path.name for path in done.path.parent.iterdir()) == ["m.onnx"]
 
 
@@ -298,14 +298,14 @@ def _too_small(self: Any, x: Tensor, pre_logits: bool = False) -> Tensor:
     ("kind", "message"),
     [
         ("format", "no format 'onx'; formats: safetensors, onnx, torch_export, hub"),
-        ("size", "input_size is a number of pixels from 1, not 0"),
+        ("size", "input_size must be a positive number of pixels, .*, not 0"),
         ("size that a block cannot take", "cannot take images of 8x8 .* such as 32"),
         ("parent is a file", "cannot write into .*file: .*; name another path"),
         ("path is a folder", "is a folder; name a file in it"),
         ("hub is a file", "is a file; name a folder"),
         ("class names", "1 class names for 10 outputs; give one for each"),
         ("no extras", r"ONNX needs onnx, onnxscript, onnxruntime: pip install 'blocklab\[onnx\]'"),
-        ("pruned", "pruned to some stages; export the whole one"),
+        ("pruned", "pruned to some stages; take the whole one"),
         ("results of nothing", "give the card a dataset"),
         ("no folder", "has not both config.json and model.safetensors"),
         ("no file", "no file .*absent.safetensors; check the path"),
@@ -354,5 +354,6 @@ def test_blocks_that_are_no_graph(kind: str, format: Any, message: str, tmp_path
 def test_other_outputs_are_not_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("resnet20")
     monkeypatch.setattr("blocklab.models.export.load_model", lambda path: build("resnet20_se"))
-    with pytest.raises(RunError, match=r"outputs differ from the network's by .* do not use it"):
-        export_model(model, tmp_path / "m.safetensors", "safetensors")
+    with pytest.raises(RunError, match=r"differ from the network's by .* it is taken away"):
+        export_model(model, tmp_path / "new" / "m.safetensors", "safetensors")
+    assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from blocklab.cli.app import app
-from blocklab.cli.options import Json, Plugins, load_plugins
+from blocklab.cli.options import Json, Plugins, load_plugins, parse_names, parse_size
 from blocklab.cli.output import print_json, print_table
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
@@ -114,10 +114,48 @@ def export(
     deploy: Annotated[
         bool, typer.Option("--deploy", help="Merge kernels and fold BatchNorm first.")
     ] = False,
+    input_size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Of the images: 32 or 64x96 (default: the run's)."),
+    ] = None,
+    dynamic: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXES",
+            help="A graph's free axes, of batch,height,width (default: batch; '' for none).",
+        ),
+    ] = None,
+    opset: Annotated[int | None, typer.Option(help="Of ONNX (default: 18).")] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Keep and compute in half precision.")] = (
+        False
+    ),
+    normalized: Annotated[
+        bool,
+        typer.Option("--normalized", help="A graph takes images from 0 to 1, normalised inside."),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what is there, whoever wrote it.")
+    ] = False,
     plugin: Plugins = [],  # noqa: B006 - read only
+    json: Json = False,
 ) -> None:
     """Write a run's network for other programs, and check what was written."""
     from blocklab.training.finished import FinishedRun, export_run
 
     load_plugins(plugin)
-    print(export_run(FinishedRun.open(run), format.value, to, deploy))
+    exported = export_run(
+        FinishedRun.open(run),
+        format.value,
+        to,
+        deploy,
+        None if input_size is None else parse_size(input_size),
+        dynamic=None if dynamic is None else parse_names([dynamic]) or (),
+        opset=opset,
+        fp16=fp16,
+        normalized=normalized,
+        force=force,
+    )
+    if json:
+        print_json({"run": str(run), **exported.to_dict()})
+    else:
+        print(exported)

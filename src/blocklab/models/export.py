@@ -1,175 +1,271 @@
 """Networks for other programs: safetensors, ONNX, `torch.export`, a folder for the hub.
 
-What is written is read again and run on a batch of another size than it was traced with; its
-outputs must be the network's.
+What can be known before is checked before anything is written. What was written is read again and
+run on other images than it was traced with, of other sizes where these are free; only if its
+outputs are the network's does it take its place.
 """
 
 import copy
 import os
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
 from blocklab.blocks.protocol import merge_parts, mixed_by
-from blocklab.errors import InputError, RunError
+from blocklab.errors import InputError, error_line
 from blocklab.models.deploy import deploy as deploy_model
-from blocklab.models.graph_export import write_onnx, write_torch_export
-from blocklab.models.hub import Card, save_pretrained
-from blocklab.models.model_file import describe_saved, load_model, save_model
-from blocklab.models.probe import noise_images, run_blank
-from blocklab.models.spec import ModelSpec
+from blocklab.models.export_place import check_own, check_place, staged
+from blocklab.models.export_trial import TRACED, Trial, compare, make_trials
+from blocklab.models.graph_export import (
+    AXES,
+    OPSET,
+    GraphForm,
+    is_exported,
+    require_onnx,
+    write_onnx,
+    write_torch_export,
+)
+from blocklab.models.graph_form import InGraph, in_half
+from blocklab.models.hub import Card, changed_files, normalisation, write_hub
+from blocklab.models.model_file import (
+    check_rebuilds,
+    describe_saved,
+    describe_use,
+    is_described,
+    load_model,
+    write_tensors,
+)
+from blocklab.models.probe import ImageSize, channels_of, check_input_size, plain_size, size_text
+from blocklab.models.random_state import random_state_kept
 
 ExportFormat = Literal["safetensors", "onnx", "torch_export", "hub"]
 ENDINGS: dict[str, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2"}
-TRACED, CHECKED = 2, 3  # images; one alone would fix the batch
-# Of the largest output. Float32 sums in another order; merged and folded ones, of other factors.
-TOLERANCE, TOLERANCE_DEPLOYED = 1e-4, 1e-3
+_GRAPHS = ("onnx", "torch_export")
 
 
 @dataclass(frozen=True)
 class Exported:
     """What was written, and how far its outputs were from the network's.
 
-    `difference` is relative to the largest output.
+    `difference` is relative to the largest output. `dynamic` are a graph's free axes.
     """
 
     path: Path
     format: str
-    input_size: int
+    input_size: ImageSize
     deployed: bool
     difference: float
+    dynamic: tuple[str, ...] = ()
+    fp16: bool = False
+    normalized: bool = False
 
     def __str__(self) -> str:
-        form = "deployed form" if self.deployed else "training form"
+        said = [self.format, "deployed form" if self.deployed else "training form"]
+        said += ["fp16"] * self.fp16 + ["normalises inside"] * self.normalized
+        free = f" (free: {', '.join(self.dynamic)})" if self.dynamic else ""
         return (
-            f"{self.path} ({self.format}, {form}, {self.input_size}x{self.input_size}; outputs "
-            f"differ by {self.difference:.1e})"
+            f"{self.path} ({', '.join(said)}, {size_text(self.input_size)}{free}; outputs differ "
+            f"by {self.difference:.1e})"
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return {**asdict(self), "path": str(self.path)}
 
 
 def export_model(
-    model: Backbone,
+    model: nn.Module,
     path: str | os.PathLike[str],
     format: ExportFormat,
-    input_size: int | None = None,
+    input_size: ImageSize | None = None,
     deploy: bool = False,
     class_names: Sequence[str] = (),
     card: Card | None = None,
+    *,
+    dynamic: Sequence[str] | None = None,
+    opset: int | None = None,
+    fp16: bool = False,
+    normalized: bool = False,
+    force: bool = False,
 ) -> Exported:
     """Write a network for other programs, and check what was written. The network stays as it is.
 
+    Random states are as before.
+
     Args:
-        model: the network.
+        model: the network. One that blocklab did not build, that gives features, or that was
+            deployed or changed by hand has a graph alone.
         path: the file, or the folder for ``hub``.
-        format: ``safetensors`` (`load_model` reads it), ``onnx`` (any batch, one size of image),
-            ``torch_export`` (any batch, one size), or ``hub``.
-        input_size: side of the images (default: what the stem is made for).
-        deploy: write the form for use: kernels merged and cut to the images, BatchNorm folded; in
-            ``safetensors`` and ``hub``, whose tensors keep their names, kernels merged alone.
+        format: ``safetensors`` (`load_model` reads it), ``onnx``, ``torch_export`` or ``hub``.
+        input_size: of the images: a side, or height and width (default: what the network's
+            ``pretrained_cfg`` says).
+        deploy: write the form for use: kernels merged and, where height and width are fixed, cut to
+            the images, BatchNorm folded; in ``safetensors`` and ``hub``, whose tensors keep their
+            names, kernels merged alone.
         class_names: names of the outputs, kept in the file.
-        card: what the model card of ``hub`` tells besides.
+        card: what the model card of ``hub`` tells besides. Its mean and SD (else those of
+            ``pretrained_cfg``) are kept in every format.
+        dynamic: of a graph: which of ``batch``, ``height`` and ``width`` are free (default: the
+            batch). A batch that is not is of one image.
+        opset: of ``onnx`` (default 18).
+        fp16: keep weights and compute in half precision; images and outputs stay float32.
+        normalized: of a graph: take images from 0 to 1 and normalise them inside.
+        force: replace what is there, whoever wrote it.
 
     Raises:
-        InputError: for an unknown format, a size that the network cannot take, a path that cannot
-            be written, packages that are missing, or a graph of a network that mixes samples.
-        RunError: if writing fails, or the outputs of what was written differ.
+        InputError: for an unknown format or option, a network that the format cannot hold or that
+            cannot take such images, a path that cannot be written or holds something else, or
+            packages that are missing: before anything is written.
+        RunError: if writing fails, or the outputs of what was written differ: then nothing is left.
     """
+    form = _checked_form(format, dynamic, opset, normalized)
+    path = Path(path)
+    check_place(path, folder=format == "hub")
+    check_own(_others(path, format), force)
+    if format in _GRAPHS:
+        if said := mixed_by(model):
+            raise InputError(
+                f"a graph takes one image too, and this network mixes those of a batch ({said}); "
+                "export it as safetensors"
+            )
+    else:
+        check_rebuilds(model)
+    card = card or Card()
+    mean, std = normalisation(model, card)
+    if normalized and (mean is None or std is None):
+        raise InputError("mean and SD are not known; give a card: Card(mean=..., std=...)")
+    with random_state_kept():
+        original = _plain_copy(model)
+        inside = (mean, std) if normalized else ()
+        trials = make_trials(original, _size(model, input_size), form.dynamic, inside)
+        size, outputs = trials[0].size, trials[0].expected
+        about = _about(model, outputs, class_names, size, mean, std)
+        if format in _GRAPHS:
+            about |= {"fp16": fp16, "normalizes": normalized, "dynamic": list(form.dynamic)}
+        network: nn.Module = original
+        if deploy:
+            fixed = not {"height", "width"} & set(form.dynamic)
+            network = _deployed(original, format in _GRAPHS, size if fixed else None)
+        if fp16:
+            network = in_half(network)
+        with staged(path, folder=format == "hub") as place:
+            written = _write(network, place, format, form, about, card, trials[0], fp16)
+            difference = compare(written, original, trials, deploy, fp16)
+    free = form.dynamic if format in _GRAPHS else ()
+    return Exported(path, format, plain_size(size), deploy, difference, free, fp16, normalized)
+
+
+def _checked_form(
+    format: str, dynamic: Sequence[str] | None, opset: int | None, normalized: bool
+) -> GraphForm:
     if format not in get_args(ExportFormat):
         raise InputError(f"no format '{format}'; formats: {', '.join(get_args(ExportFormat))}")
-    if model.pruned:
-        raise InputError("the network was pruned to some stages; export the whole one")
-    if format in ("onnx", "torch_export") and (said := mixed_by(model)):
-        raise InputError(
-            f"a graph takes one image too, and this network mixes those of a batch ({said}); "
-            "export it as safetensors"
-        )
-    size = model.config.native_size if input_size is None else input_size
-    path = Path(path)
-    _check_size(model, size)
-    _check_path(path, folder=format == "hub")
-    original = copy.deepcopy(model).eval().cpu().float()
-    network: nn.Module = original
-    if deploy:
-        network = _deployed(original, None if format in ("safetensors", "hub") else size)
-    about = describe_saved(model, class_names)
+    given = {"dynamic": dynamic is not None, "normalized": normalized}
+    if format not in _GRAPHS and any(given.values()):
+        named = next(name for name, value in given.items() if value)
+        raise InputError(f"{named} is of graphs, {' and '.join(_GRAPHS)}; {format} holds tensors")
+    if format != "onnx" and opset is not None:
+        raise InputError(f"opset is ONNX's; {format} has none")
+    axes = ("batch",) if dynamic is None else tuple(dynamic)
+    for axis in axes:
+        if axis not in AXES:
+            raise InputError(f"dynamic axes are {', '.join(AXES)}, not '{axis}'")
+    form = GraphForm(
+        tuple(axis for axis in AXES if axis in axes), OPSET if opset is None else opset
+    )
     if format == "onnx":
-        written = write_onnx(network, noise_images(network, size, TRACED), path, about)
-    elif format == "torch_export":
-        written = write_torch_export(network, noise_images(network, size, TRACED), path, about)
-    else:
-        assert isinstance(network, Backbone)
-        if format == "hub":
-            save_pretrained(network, path, class_names, card, size)
-        else:
-            save_model(network, path, class_names)
-        written = load_model(path)
-    difference, rounding = _compare(written, original, size)
-    if not difference <= max(TOLERANCE_DEPLOYED if deploy else TOLERANCE, 4 * rounding):
-        raise RunError(
-            f"{path} was written, but its outputs differ from the network's by {difference:.1e} of "
-            "the largest; do not use it, and export in another format"
-        )
-    return Exported(path, format, size, deploy, difference)
+        require_onnx(form.opset)
+    return form
 
 
-def _check_size(model: Backbone, size: object) -> None:
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise InputError(f"input_size is a number of pixels from 1, not {size!r}")
-    meta = ModelSpec(model.family, model.config).build_meta(model.num_classes, model.in_chans)
-    run_blank(meta.eval(), size, TRACED, f", such as {model.config.native_size}")
+def _others(path: Path, format: str) -> list[Path]:
+    """Return what is there and is no export of blocklab's."""
+    if format == "hub":
+        return changed_files(path)
+    own = is_described(path) if format == "safetensors" else is_exported(path)
+    large = path.with_name(f"{path.name}.data")  # of an ONNX file of many gigabytes
+    return [file for file in (path, large) if not own and file.exists()]
 
 
-def _check_path(path: Path, folder: bool) -> None:
-    """Refuse a path before the work, not after it."""
-    if folder and path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; name a folder")
-    if not folder and path.is_dir():
-        raise InputError(f"{path} is a folder; name a file in it")
-    parent = path if folder else path.parent
+def _plain_copy(model: nn.Module) -> nn.Module:
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=parent):
-            pass
-    except OSError as error:
+        return copy.deepcopy(model).eval().cpu().float()
+    except (RuntimeError, TypeError) as error:  # results that are kept, locks, open files
         raise InputError(
-            f"cannot write into {parent}: {error.strerror or error}; name another path"
+            f"the network cannot be copied ({error_line(error)}); take out what it keeps besides "
+            "its parameters and buffers"
         ) from None
 
 
-def _deployed(network: Backbone, size: int | None) -> nn.Module:
-    """Return a copy for use at one size; None: one whose tensors keep their names."""
-    if size is not None:
+def _size(model: nn.Module, given: ImageSize | None) -> tuple[int, int]:
+    if given is not None:
+        return check_input_size(given)
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    if not cfg.get("input_size"):
+        raise InputError("the network does not say for which images it is; give an input_size")
+    return check_input_size(tuple(cfg["input_size"][1:]))
+
+
+def _about(
+    model: nn.Module,
+    outputs: Sequence[Tensor],
+    class_names: Sequence[str],
+    size: tuple[int, int],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> dict[str, Any]:
+    """Describe the network; its specification is there only where that rebuilds it."""
+    try:
+        check_rebuilds(model)
+        assert isinstance(model, Backbone)
+        return describe_saved(model, class_names, size, mean, std)
+    except InputError:
+        logits = len(outputs) == 1 and outputs[0].ndim == 2
+        classes = outputs[0].shape[1] if logits else None
+        return describe_use(classes, channels_of(model), class_names, size, mean, std)
+
+
+def _deployed(network: nn.Module, graph: bool, size: tuple[int, int] | None) -> nn.Module:
+    """Return a copy for use; of what is no graph one whose tensors keep their names."""
+    if graph:
         return deploy_model(network, size)
     merged = copy.deepcopy(network)
     merge_parts(merged)
     return merged
 
 
-def _compare(
-    written: Callable[[Tensor], Any], network: nn.Module, size: int
-) -> tuple[float, float]:
-    """How far what was written is from the network, and the network in float32 from float64.
-
-    Some untrained networks magnify rounding beyond any fixed tolerance; that is no fault of a file.
-    """
-    images = noise_images(network, size, CHECKED)
-    with torch.inference_mode():
-        expected, got = network(images), written(images)
-        difference = _relative(got, expected)
-        if difference <= TOLERANCE:
-            return difference, 0.0
-        exact = copy.deepcopy(network).double()(images.double())
-    return difference, _relative(expected.double(), exact)
-
-
-def _relative(outputs: Tensor, expected: Tensor) -> float:
-    return float((expected - outputs).abs().max() / expected.abs().max().clamp(min=1e-12))
+def _write(
+    network: nn.Module,
+    place: Path,
+    format: str,
+    form: GraphForm,
+    about: dict[str, Any],
+    card: Card,
+    trial: Trial,
+    fp16: bool,
+) -> Callable[[Tensor], Any]:
+    """Write one format and return what was read of it, to be run."""
+    if format not in _GRAPHS:
+        if format == "hub":
+            assert isinstance(network, Backbone)
+            write_hub(network, place, about, card)
+        else:
+            write_tensors(network, place, about)
+        return load_model(place)
+    inside = (about["mean"], about["std"]) if about["normalizes"] else ()
+    if fp16 or inside:
+        network = InGraph(network, inside, fp16)
+    images = trial.images[:TRACED]
+    if format == "torch_export":
+        return write_torch_export(network, images, place, about, form)
+    count = len(trial.expected)
+    kind = "logits" if trial.expected[0].ndim == 2 else "features"
+    names = [kind] if count == 1 else [f"features_{number}" for number in range(count)]
+    return write_onnx(network, images, place, about, form, names)
 
 
 __all__ = ["ENDINGS", "ExportFormat", "Exported", "export_model"]

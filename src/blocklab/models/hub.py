@@ -11,13 +11,33 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from torch import nn
 
 from blocklab.backbones.base import Backbone, input_cfg
-from blocklab.errors import InputError
-from blocklab.files import write_atomically, write_json
-from blocklab.models.model_file import CONFIG, WEIGHTS, describe_saved, load_model, save_model
+from blocklab.errors import InputError, error_line
+from blocklab.files import (
+    LARGEST_JSON,
+    file_sha256,
+    parse_json,
+    read_checked_json,
+    read_regular,
+    write_atomically,
+    write_checked_json,
+)
+from blocklab.models.export_place import check_own
+from blocklab.models.model_file import (
+    CONFIG,
+    WEIGHTS,
+    describe_saved,
+    is_described,
+    load_model,
+    set_use,
+    write_tensors,
+)
+from blocklab.models.probe import ImageSize, channels_of, size_text
 
 CARD = "README.md"
+_CARD_DIGEST = "card_sha256"  # in config.json
 # A result's name -> the hub's name of the metric and what the card calls it.
 _METRICS = {
     "test_top1_percent": ("accuracy", "top-1 accuracy (%)"),
@@ -30,12 +50,14 @@ class Card:
     """What a model card tells besides the network, as plain data.
 
     `results` are figures by name, such as ``test_top1_percent``, measured on `dataset`; `training`
-    is anything that says how they were reached. `mean` and `std` are what images were normalised
-    with, a channel each.
+    is anything that says how they were reached. `mean` and `std` are what images from 0 to 1 were
+    normalised with, a channel each; every format of export keeps them. `hub_dataset` is the
+    dataset's name on the hub.
     """
 
     name: str | None = None
     dataset: str | None = None
+    hub_dataset: str | None = None
     results: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, object] = field(default_factory=dict)
     mean: Sequence[float] | None = None
@@ -52,24 +74,63 @@ def save_pretrained(
     folder: str | os.PathLike[str],
     class_names: Sequence[str] = (),
     card: Card | None = None,
-    input_size: int | None = None,
+    input_size: ImageSize | None = None,
+    force: bool = False,
 ) -> None:
     """Write ``config.json``, ``model.safetensors`` and ``README.md`` into a folder.
 
     Raises:
-        InputError: if the network was pruned, or the names of classes are not as many as outputs.
+        InputError: as `model_file.describe_saved`, or if one of the files is there and not as
+            blocklab wrote it, without `force`; before anything is written.
         RunError: if the folder cannot be written.
     """
     folder, card = Path(folder), card or Card()
-    size = model.config.native_size if input_size is None else input_size
-    about = describe_saved(model, class_names)
-    save_model(model, folder / WEIGHTS, class_names)
-    write_json(folder / CONFIG, _config(model, about, card, size))
-    write_atomically(folder / CARD, str(_model_card(model, about, card, size)))
+    size = model.pretrained_cfg["input_size"][1:] if input_size is None else input_size
+    about = describe_saved(model, class_names, size, *normalisation(model, card))
+    check_own(changed_files(folder), force)
+    write_hub(model, folder, about, card)
+
+
+def normalisation(
+    model: nn.Module, card: Card
+) -> tuple[Sequence[float] | None, Sequence[float] | None]:
+    """Return mean and SD of a network's images: the card's, else what its ``pretrained_cfg`` says.
+
+    Of images of other channels than three that says nothing.
+    """
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    said = cfg.get("mean"), cfg.get("std")
+    other = any(value is None or len(value) != channels_of(model) for value in said)
+    mean, std = (None, None) if other else said
+    return card.mean or mean, card.std or std
+
+
+def write_hub(model: Backbone, folder: Path, about: Mapping[str, Any], card: Card) -> None:
+    """Write the three files; `about` is what `model_file.describe_saved` says of the network."""
+    write_tensors(model, folder / WEIGHTS, about)
+    text = str(_model_card(model, about, card))
+    write_atomically(folder / CARD, text)
+    digest = file_sha256(folder / CARD)
+    # By the checksums it is known whether somebody has changed what was written here.
+    write_checked_json(folder / CONFIG, _config(model, about) | {_CARD_DIGEST: digest})
+
+
+def changed_files(folder: Path) -> list[Path]:
+    """Return which of the three files are there, and not as `write_hub` wrote them."""
+    config = read_checked_json(folder / CONFIG) or {}
+    own = {
+        CONFIG: bool(config),
+        CARD: (folder / CARD).is_file()
+        and file_sha256(folder / CARD) == config.get(_CARD_DIGEST, ""),
+        WEIGHTS: is_described(folder / WEIGHTS),
+    }
+    return [folder / name for name in own if (folder / name).exists() and not own[name]]
 
 
 def from_pretrained(folder: str | os.PathLike[str]) -> Backbone:
     """Rebuild the network, in evaluation mode, that `save_pretrained` wrote.
+
+    Its ``pretrained_cfg`` has the size, mean and SD of images that ``config.json`` says.
 
     Raises:
         InputError: if the folder is none of its, or the network needs a block that is not
@@ -78,19 +139,31 @@ def from_pretrained(folder: str | os.PathLike[str]) -> Backbone:
     path = Path(folder)
     if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
         raise InputError(f"{path} has not both {CONFIG} and {WEIGHTS}; name an exported folder")
-    return load_model(path)
+    model = load_model(path)
+    try:
+        config = parse_json(read_regular(path / CONFIG, LARGEST_JSON))
+        cfg = dict(config["pretrained_cfg"])
+        size = cfg["input_size"][1:] if "input_size" in cfg else None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path / CONFIG} is no configuration of a model ({error_line(error)}); export the "
+            "network again"
+        ) from None
+    use = {"mean": cfg.get("mean"), "std": cfg.get("std"), "input_size": size}
+    set_use(model, use, str(path / CONFIG))
+    return model
 
 
-def _config(model: Backbone, about: dict[str, Any], card: Card, size: int) -> dict[str, Any]:
+def _config(model: Backbone, about: Mapping[str, Any]) -> dict[str, Any]:
     """Return what timm reads (its keys), and under ``blocklab`` what we do."""
     cfg = input_cfg(type(model), model.config)
-    side = -(-size // int(model.feature_info.reduction()[-1]))
+    reduction = int(model.feature_info.reduction()[-1])
     cfg |= {
-        "input_size": (model.in_chans, size, size),
-        "pool_size": (side, side),
+        "input_size": [model.in_chans, *about["input_size"]],
+        "pool_size": [-(-side // reduction) for side in about["input_size"]],
         "num_classes": model.num_classes,
-        "mean": tuple(card.mean or cfg["mean"]),
-        "std": tuple(card.std or cfg["std"]),
+        "mean": list(about.get("mean", cfg["mean"])),
+        "std": list(about.get("std", cfg["std"])),
     }
     return {
         "architecture": "blocklab",
@@ -103,7 +176,7 @@ def _config(model: Backbone, about: dict[str, Any], card: Card, size: int) -> di
     }
 
 
-def _model_card(model: Backbone, about: dict[str, Any], card: Card, size: int) -> ModelCard:
+def _model_card(model: Backbone, about: Mapping[str, Any], card: Card) -> ModelCard:
     name = card.name or f"blocklab {model.family}"
     measured = [
         EvalResult(
@@ -123,7 +196,7 @@ def _model_card(model: Backbone, about: dict[str, Any], card: Card, size: int) -
         pipeline_tag="image-classification",
         tags=["image-classification", "pytorch", "timm", "blocklab"],
         license=card.license,
-        datasets=[card.dataset] if card.dataset else None,
+        datasets=[card.hub_dataset] if card.hub_dataset else None,
         model_name=name if measured else None,
         eval_results=measured or None,
     )
@@ -132,8 +205,11 @@ def _model_card(model: Backbone, about: dict[str, Any], card: Card, size: int) -
         "backbone": model.family,
         "parameters": f"{params:,}",
         "classes": f"{model.num_classes:,}",
-        "images": f"{model.in_chans} channels, {size}x{size}",
+        "images": f"{model.in_chans} channels, {size_text(about['input_size'])}",
     }
+    if "mean" in about and "std" in about:
+        shown = (", ".join(f"{value:.4g}" for value in about[key]) for key in ("mean", "std"))
+        facts["images from 0 to 1, normalised with"] = "mean {}; SD {}".format(*shown)
     sections = [f"# {name}", _table(("network", ""), facts)]
     if card.results:
         shown = {
@@ -160,4 +236,4 @@ def _table(headings: tuple[str, str], rows: Mapping[str, object]) -> str:
     return "\n".join([*lines, *cells])
 
 
-__all__ = ["Card", "from_pretrained", "save_pretrained"]
+__all__ = ["Card", "changed_files", "from_pretrained", "save_pretrained", "write_hub"]

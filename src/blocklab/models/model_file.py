@@ -1,10 +1,13 @@
 """A network in one file that rebuilds itself: its tensors, and as metadata what it is.
 
 The file is ``.safetensors``; its metadata's ``blocklab`` is JSON: ``model`` (the specification),
-``num_classes``, ``in_chans``, ``class_names`` and ``version``.
+``num_classes``, ``in_chans``, ``class_names``, ``version`` and, where they are known,
+``input_size`` (height, width) and ``mean`` and ``std``, a channel each, that images from 0 to 1 are
+normalised with.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,47 +15,133 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
 from blocklab.errors import InputError, error_line
 from blocklab.files import write_atomically
+from blocklab.models.probe import ImageSize, check_input_size
+from blocklab.models.random_state import random_state_kept
 from blocklab.models.spec import ModelSpec
-from blocklab.models.weights import load_weights
+from blocklab.models.weights import load_weights, match_weights
 
 KEY = "blocklab"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
-def describe_saved(model: Backbone, class_names: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what rebuilds a network, as plain JSON.
+def describe_saved(
+    model: Backbone,
+    class_names: Sequence[str] = (),
+    input_size: ImageSize | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Return what rebuilds a network and what goes in and comes out, as plain JSON.
 
     Raises:
-        InputError: if the names of classes are not as many as the network's outputs.
+        InputError: if it is no network of blocklab's or not as its specification builds it, if the
+            names of classes are not as many as its outputs, or if `mean` and `std` are not a number
+            for each channel.
     """
-    if class_names and len(class_names) != model.num_classes:
-        raise InputError(
-            f"{len(class_names)} class names for {model.num_classes} outputs; give one for each"
-        )
+    check_rebuilds(model)
     return {
         "model": ModelSpec(model.family, model.config).to_dict(),
-        "num_classes": model.num_classes,
-        "in_chans": model.in_chans,
-        "class_names": list(class_names),
-        "version": version("blocklab"),
+        **describe_use(model.num_classes, model.in_chans, class_names, input_size, mean, std),
     }
 
 
-def save_model(model: Backbone, path: Path, class_names: Sequence[str] = ()) -> None:
+def describe_use(
+    num_classes: int | None,
+    in_chans: int,
+    class_names: Sequence[str] = (),
+    input_size: ImageSize | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Return what goes into a network and comes out, as plain JSON; what is not known is left out.
+
+    Raises:
+        InputError: as `describe_saved`.
+    """
+    if class_names and len(class_names) != num_classes:
+        raise InputError(
+            f"{len(class_names)} class names for {num_classes or 'no'} outputs; give one for each"
+        )
+    known: dict[str, Any] = {"mean": mean, "std": std}
+    known = {key: _channels(value, key, in_chans) for key, value in known.items() if value}
+    if input_size is not None:
+        known["input_size"] = list(check_input_size(input_size))
+    return {
+        "num_classes": num_classes,
+        "in_chans": in_chans,
+        "class_names": list(class_names),
+        "version": version("blocklab"),
+        **known,
+    }
+
+
+def _channels(values: Any, what: str, in_chans: int) -> list[float]:
+    """Return the mean or SD of each channel as plain numbers."""
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        numbers = []
+    good = len(numbers) == in_chans and all(map(math.isfinite, numbers))
+    if not good or (what == "std" and min(numbers) <= 0):
+        above = " above 0" if what == "std" else ""
+        raise InputError(f"{what} is a number{above} for each of {in_chans} channels, not {values}")
+    return numbers
+
+
+def check_rebuilds(model: nn.Module) -> None:
+    """Refuse a network that its specification does not rebuild, by its tensors' names and shapes.
+
+    Raises:
+        InputError: if it is one of somebody else's, was pruned, deployed, or changed by hand.
+    """
+    if not isinstance(model, Backbone):
+        raise InputError(
+            f"a file of tensors rebuilds a network of blocklab's, and this is a "
+            f"{type(model).__name__}; export it as onnx or torch_export"
+        )
+    if model.pruned:
+        raise InputError("the network was pruned to some stages; take the whole one")
+    if model.global_pool != "avg":
+        raise InputError(
+            "the network gives a map (global_pool=''), which its specification does not; export it "
+            "as onnx or torch_export"
+        )
+    meta = ModelSpec(model.family, model.config).build_meta(model.num_classes, model.in_chans)
+    try:
+        match_weights(meta, model.state_dict())
+    except InputError as error:
+        raise InputError(
+            "the network is not as its specification builds it (deployed, or a part or the head "
+            f"changed by hand): {error}. Take the one before it was deployed, reset_classifier() "
+            "for another head, or export it as onnx or torch_export"
+        ) from None
+
+
+def save_model(
+    model: Backbone,
+    path: Path,
+    class_names: Sequence[str] = (),
+    input_size: ImageSize | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> None:
     """Write a network to a ``.safetensors`` file that `load_model` rebuilds it from.
 
     Raises:
-        InputError: if the network was pruned, or the names of classes are not as many as outputs.
+        InputError: as `describe_saved`, before anything is written.
         RunError: if the file cannot be written.
     """
-    if model.pruned:
-        raise InputError("the network was pruned to some stages; save the whole one")
-    metadata = {"format": "pt", KEY: json.dumps(describe_saved(model, class_names))}
+    write_tensors(model, path, describe_saved(model, class_names, input_size, mean, std))
+
+
+def write_tensors(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
+    """Write a network's tensors, and as metadata what `describe_saved` says of it."""
+    metadata = {"format": "pt", KEY: json.dumps(about)}
     tensors = _apart(model.state_dict())
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
@@ -71,6 +160,9 @@ def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_model(path: str | Path) -> Backbone:
     """Rebuild a network, in evaluation mode, from a file of `save_model` or a folder with one.
 
+    Its ``pretrained_cfg`` has the size, mean and SD of images and the names of classes, where the
+    file says them. Random states are as before.
+
     Raises:
         InputError: if it is not there, says not what network it holds, or needs a block that is not
             registered.
@@ -80,13 +172,34 @@ def load_model(path: str | Path) -> Backbone:
     about = read_description(file)
     try:
         spec = ModelSpec.from_dict(about["model"])
-        model = spec.build(about["num_classes"], about["in_chans"])
+        with random_state_kept():
+            model = spec.build(about["num_classes"], about["in_chans"])
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{file} does not say what network it holds ({error_line(error)})"
         ) from None
     load_weights(model, file)
+    set_use(model, about, str(file))
     return model.eval()
+
+
+def set_use(model: Backbone, about: Mapping[str, Any], what: str) -> None:
+    """Put what is known of images and classes into a network's ``pretrained_cfg``, as timm has it.
+
+    Raises:
+        InputError: if it is not as `describe_use` says it; `what` says of what.
+    """
+    cfg = model.pretrained_cfg
+    try:
+        for key in ("mean", "std"):
+            if about.get(key) is not None:
+                cfg[key] = tuple(_channels(about[key], key, model.in_chans))
+        if (size := about.get("input_size")) is not None:
+            cfg["input_size"] = (model.in_chans, *check_input_size(size))
+    except InputError as error:
+        raise InputError(f"{what}: {error}; export the network again") from None
+    if about.get("class_names"):
+        cfg["label_names"] = list(about["class_names"])
 
 
 def read_description(file: Path) -> dict[str, Any]:
@@ -113,4 +226,25 @@ def read_description(file: Path) -> dict[str, Any]:
     return about
 
 
-__all__ = ["CONFIG", "WEIGHTS", "describe_saved", "load_model", "read_description", "save_model"]
+def is_described(file: Path) -> bool:
+    """Whether a file is one that `save_model` wrote."""
+    try:
+        return bool(read_description(file))
+    except InputError:
+        return False
+
+
+__all__ = [
+    "CONFIG",
+    "KEY",
+    "WEIGHTS",
+    "check_rebuilds",
+    "describe_saved",
+    "describe_use",
+    "is_described",
+    "load_model",
+    "read_description",
+    "save_model",
+    "set_use",
+    "write_tensors",
+]

@@ -41,6 +41,20 @@ def size_text(input_size: ImageSize) -> str:
     return "x".join(map(str, check_input_size(input_size)))
 
 
+def channels_of(model: nn.Module, default: int = 3) -> int:
+    """Return how many channels a network takes: it says so, or one that it wraps, or a convolution.
+
+    The first convolution in the order of their names, as that is mostly the one that runs first.
+    """
+    for part in model.modules():
+        channels = getattr(part, "in_chans", None)
+        if isinstance(part, nn.Conv2d):
+            channels = part.in_channels
+        if isinstance(channels, int):
+            return channels
+    return default
+
+
 def blank_images(
     model: nn.Module, size: ImageSize, count: int | None = None, in_chans: int = 3
 ) -> Tensor:

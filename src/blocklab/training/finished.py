@@ -18,6 +18,7 @@ from blocklab.files import write_json
 from blocklab.measure.activations import Diagnosis, count_zeros
 from blocklab.models.export import ENDINGS, Exported, export_model
 from blocklab.models.hub import Card
+from blocklab.models.probe import ImageSize
 from blocklab.models.spec import ModelSpec
 from blocklab.models.weights import load_weights
 from blocklab.training.batches import CONSTANTS, make_batches
@@ -172,23 +173,33 @@ def diagnose_run(finished: FinishedRun, first: int = 30, last: int = 40) -> Diag
 
 
 def export_run(
-    finished: FinishedRun, format: str, to: Path | None = None, deploy: bool = False
+    finished: FinishedRun,
+    format: str,
+    to: Path | None = None,
+    deploy: bool = False,
+    input_size: ImageSize | None = None,
+    **options: Any,
 ) -> Exported:
     """Write a run's network for other programs (see `blocklab.models.export`), and check it.
 
-    `to` is the file or folder; by default it lies in the run's folder.
+    `to` is the file or folder; by default it lies in the run's folder. `input_size` is by default
+    that of the run's images; `options` are `export_model`'s others.
 
     Raises:
-        InputError: if the format is unknown, packages are missing or `to` cannot be written.
+        InputError: if the format or an option is wrong, packages are missing, or `to` cannot be
+            written or is somebody else's.
         RunError: if what was written does not give the network's outputs.
     """
     run, result = finished.run, finished.result
     if to is None:
         to = finished.folder / f"exported{ENDINGS.get(format, '')}"
     mean, std = finished.normalisation
+    kind, _, place = run["data_address"].partition(":")
     card = Card(
         name=run["label"] or finished.folder.name,
-        dataset=run["data_address"],
+        # Of a path its last name: where data lies on this machine is nobody else's business.
+        dataset=(place if kind == "hf" else Path(place).name) or kind,
+        hub_dataset=place if kind == "hf" else None,
         results={name: value for name, value in result.items() if name.startswith("test_top")},
         training={"seed": run["definition"]["seed"], **finished.recipe.model_dump(mode="json")},
         mean=mean,
@@ -198,8 +209,9 @@ def export_run(
         finished.model,
         to,
         cast(Any, format),
-        run["image_size"],
+        run["image_size"] if input_size is None else input_size,
         deploy,
         finished.class_names,
         card,
+        **options,
     )
