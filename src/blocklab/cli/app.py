@@ -6,7 +6,9 @@ typed do not wait for PyTorch.
 Exit status 0: done. 1: something failed midway. 2: wrong input. An error is one line on stderr.
 """
 
+import codecs
 import importlib
+import io
 import os
 import sys
 from typing import Annotated, Any
@@ -107,6 +109,24 @@ def _say(message: str, status: int) -> int:
     return status
 
 
+# What a terminal of few letters gets in place of those that tables and errors use.
+SPELT = {
+    **{0x2212: "-", 0x2013: "-", 0x2011: "-", 0x00B1: "+-", 0x00D7: "x", 0x2026: "..."},
+    **{0x2264: "<=", 0x2265: ">=", 0x2192: "->", 0x00B7: ".", 0x2019: "'"},
+}
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """Write letters that an output's encoding lacks in ones that it has: no figure loses a sign."""
+    assert isinstance(error, UnicodeEncodeError)
+    missing = error.object[error.start : error.end]
+    return "".join(SPELT.get(ord(c)) or ascii(c)[1:-1] for c in missing), error.end
+
+
 def main() -> None:
     """Run the command line of this process."""
+    codecs.register_error("blocklab.spell", _spell)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # it may be closed
+            stream.reconfigure(errors="blocklab.spell")
     sys.exit(run(sys.argv[1:]))

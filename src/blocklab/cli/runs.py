@@ -8,7 +8,7 @@ import typer
 
 from blocklab.cli.app import app
 from blocklab.cli.options import Json, Plugins, load_plugins
-from blocklab.cli.output import print_json, print_table
+from blocklab.cli.output import accuracy_cells, print_json, print_table
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 Data = Annotated[str | None, typer.Option(help="Other images than the run's.")]
@@ -39,26 +39,18 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a run's network again, or on other images of the same classes."""
-    from blocklab.report.cell_text import accuracy_percent
     from blocklab.training.finished import FinishedRun
 
     load_plugins(plugin)
-    record = FinishedRun.open(run).evaluate(data, split.value)
+    opened = FinishedRun.open(run)
+    record = opened.evaluate(data, split.value)
     if json:
         print_json({"run": str(run), **record})
         return
-    print_table(
-        ("run", "images", "top-1 (%)", "top-5 (%)", "loss"),
-        [
-            (
-                str(run),
-                f"{record['images']:,}",
-                accuracy_percent(record[f"{split.value}_top1_percent"]),
-                accuracy_percent(record[f"{split.value}_top5_percent"]),
-                f"{record[f'{split.value}_loss']:.4f}",
-            )
-        ],
-    )
+    shown = {"run": str(run), "images": f"{record['images']:,}"}
+    shown |= accuracy_cells(record, split.value, opened.class_names)
+    shown |= {"loss": f"{record[f'{split.value}_loss']:.4f}"}
+    print_table(list(shown), [list(shown.values())])
 
 
 @app.command()

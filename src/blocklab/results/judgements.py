@@ -131,7 +131,7 @@ def _judge(claim: AnyClaim, rows: Mapping[str, RowResult]) -> Judgement | _Test:
         which = "two rows" if len(claim.weights) == 2 else "rows"
         return Judgement(claim.text, UNDECIDED, f"the {which} share no finished seed")
     numbers = _numbers(gap, claim.metric)
-    if gap.n < FEWEST_SEEDS or gap.low is None:
+    if gap.n < FEWEST_SEEDS:
         return Judgement(claim.text, UNDECIDED, f"{numbers}; one shared seed shows no spread")
     if claim.operator == "==":
         return _test_equal(claim, gap, numbers)
@@ -245,7 +245,7 @@ def _numbers(gap: Difference, metric: str) -> str:
     seeds = f"{gap.n} seed{'' if gap.n == 1 else 's'}"
     form = {"loss": "+.4f", ZEROS: "+,.0f"}.get(metric, "+.2f")
     unit = {"loss": "", ZEROS: " zeros"}.get(metric, " points")
-    between = ""
+    between = " (no spread seen)" if gap.n > 1 else ""
     if gap.low is not None and gap.high is not None:
         between = f" [{gap.low:{form}}, {gap.high:{form}}]"
     return f"{gap.mean:{form}}{between}{unit}, {seeds}".replace("-", "\u2212")

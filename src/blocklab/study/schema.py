@@ -189,10 +189,11 @@ def read_rows(given: object, name: str) -> dict[str, Any]:
             "such as rows: [resnet20, resnet20_se]"
         )
     for row in given:
-        if not isinstance(row, str) or not row.strip() or "\n" in row or len(row) > LONGEST_NAME:
+        if not is_row_name(row):
             raise InputError(
-                f"study '{name}': {row!r} names no row; a row's name is a line of text of "
-                f"{LONGEST_NAME} letters or fewer"
+                f"study '{name}': {row!r} names no row; a row's name is a line of at most "
+                f"{LONGEST_NAME} letters that can be seen: no control characters, and none that "
+                "turn the direction of writing"
             )
     rows = dict(given) if isinstance(given, Mapping) else dict(zip(given, given, strict=True))
     if len(rows) != len(given):
@@ -200,6 +201,13 @@ def read_rows(given: object, name: str) -> dict[str, Any]:
     if not rows:
         raise InputError(f"study '{name}' has no rows; add one, such as rows: [resnet20]")
     return rows
+
+
+def is_row_name(name: object) -> bool:
+    """Whether tables, figures and terminals can show it: some text on one line."""
+    if not isinstance(name, str) or len(name) > LONGEST_NAME:
+        return False
+    return name.isprintable() and bool(name.strip())
 
 
 def read_seeds(given: object, name: str) -> tuple[int, ...]:
