@@ -11,9 +11,21 @@ from rich.console import Console
 from blocklab.cli import output
 from blocklab.cli.output import print_table
 
-HEADINGS = ("row", "MACs (G) at 224×224", "top-1", "95 % interval", "top-1 minus plain (points)")
+HEADINGS = (
+    "row",
+    "MACs (G) at 224\u00d7224",
+    "top-1",
+    "95 % interval",
+    "top-1 minus plain (points)",
+)
 ROWS = [
-    ("res2net50_celu_cd_st", "4.170", "57.23 ± 1.25", "[44.52, 69.48]", "+11.18 [−36.21, +58.02]"),
+    (
+        "res2net50_celu_cd_st",
+        "4.170",
+        "57.23 ± 1.25",
+        "[44.52, 69.48]",
+        "+11.18 [\u221236.21, +58.02]",
+    ),
     ("plain", "4.121", "46.05 ± 0.31", "[43.27, 48.83]", "baseline"),
 ]
 FIGURES = [cell for row in ROWS for cell in row]
