@@ -239,4 +239,6 @@ def _cut(images: Tensor, side: int, centre_y: Tensor, centre_x: Tensor) -> None:
     rows = (centre_y[:, None] + reach).clamp_(0, height - 1)  # (B, side)
     columns = (centre_x[:, None] + reach).clamp_(0, width - 1)
     samples = torch.arange(batch, device=images.device)
-    images[samples[:, None, None], rows[:, :, None], columns[:, None, :]] = 0
+    # By a zero of the images' device: a plain 0 would be copied there, which waits for it.
+    places = (samples[:, None, None], rows[:, :, None], columns[:, None, :])
+    images.index_put_(places, images.new_zeros(()))

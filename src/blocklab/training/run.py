@@ -18,6 +18,7 @@ from blocklab.training.autotune import row_setup
 from blocklab.training.device import Setup, available_cores, resumed_setup
 from blocklab.training.evaluation import evaluate, is_at_chance
 from blocklab.training.loop import OnStep, Record, State, prepare, train
+from blocklab.training.numerics import arithmetic
 from blocklab.training.provenance import describe_run
 from blocklab.training.recipe import LARGEST_SEED, Recipe
 from blocklab.training.run_files import RUN, RUN_HASH, definition_hash
@@ -193,29 +194,30 @@ def train_to_the_end(
             work = Workload.of(definition.model, recipe, data, threads)
             setup = row_setup(work, folder.path.parent, row_hash(definition))
             reset_peak_memory()
-    torch.manual_seed(seed)
-    state = prepare(definition.model.build(len(data.class_names)), recipe, setup)
-    if checkpoint is not None:
-        _resume(state, checkpoint, folder)
-    if begun is None:
-        begun = describe_run(
-            definition.to_dict(), definition.data.source, label, data, counted, setup, threads
-        )
-        folder.write_run(begun)
-    try:
-        for record in train(state, data, recipe, setup, seed, on_step):
-            if not state.diverged:  # else the last good checkpoint stays
-                extra = {RUN_HASH: definition.hash, "run": begun}
-                folder.save_checkpoint(state.to_dict() | extra)
+    with arithmetic(setup.device, setup.deterministic):
+        torch.manual_seed(seed)
+        state = prepare(definition.model.build(len(data.class_names)), recipe, setup)
+        if checkpoint is not None:
+            _resume(state, checkpoint, folder)
+        if begun is None:
+            begun = describe_run(
+                definition.to_dict(), definition.data.source, label, data, counted, setup, threads
+            )
+            folder.write_run(begun)
+        try:
+            for record in train(state, data, recipe, setup, seed, on_step):
+                if not state.diverged:  # else the last good checkpoint stays
+                    extra = {RUN_HASH: definition.hash, "run": begun}
+                    folder.save_checkpoint(state.to_dict() | extra)
+                folder.write_log(state.log)
+                if on_epoch is not None:
+                    on_epoch(record)
             folder.write_log(state.log)
-            if on_epoch is not None:
-                on_epoch(record)
-        folder.write_log(state.log)
-        _finish(state, data, recipe, setup, folder)
-    except (BlocklabError, BrokenPipeError, ConnectionResetError):
-        raise
-    except Exception as error:
-        raise RunError(f"epoch {state.epochs_done + 1}: {_failure(error)}") from error
+            _finish(state, data, recipe, setup, folder)
+        except (BlocklabError, BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception as error:
+            raise RunError(f"epoch {state.epochs_done + 1}: {_failure(error)}") from error
 
 
 def _resume(state: State, checkpoint: dict[str, Any], folder: RunFolder) -> None:
