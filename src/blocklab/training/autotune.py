@@ -177,7 +177,7 @@ def whole_step(work: Workload, setup: Setup) -> Step:
     compiled = torch.compile(state.model, dynamic=False, disable=not setup.compiled)
     network, optimizer = setup.fabric.setup(cast(nn.Module, compiled), state.optimizer)
     network.train()
-    step = TrainingStep(state.model, network, optimizer, state.average, recipe, setup, 0.0)
+    step = TrainingStep(state.model, network, optimizer, state.average, recipe, setup)
     graphed = GraphedStep(step, recipe.batch_size)
     images = noise_images(state.model, work.image_size, recipe.batch_size)
     images = images.contiguous(memory_format=setup.memory_format)

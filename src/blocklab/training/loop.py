@@ -113,8 +113,7 @@ def train(
     network = cast(nn.Module, torch.compile(state.model, dynamic=False, disable=not setup.compiled))
     network, optimizer = setup.fabric.setup(network, state.optimizer)
     mix = _mixing(recipe, len(data.class_names))
-    smoothing = 0.0 if mix else recipe.label_smoothing  # Mixup smooths its targets itself
-    step = TrainingStep(state.model, network, optimizer, state.average, recipe, setup, smoothing)
+    step = TrainingStep(state.model, network, optimizer, state.average, recipe, setup)
     train_on = GraphedStep(step, recipe.batch_size) if setup.graph else step
     average = None if state.average is None else state.average.module
     counters = BatchCounters(state.model, average)

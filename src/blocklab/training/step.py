@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase  # what all of PyTorch's norms 
 
 from blocklab.training.device import Setup
 from blocklab.training.recipe import Recipe
+from blocklab.training.weight_casts import WeightCasts
 
 
 class TrainingStep:
@@ -33,10 +34,11 @@ class TrainingStep:
         average: ModelEmaV3 | None,
         recipe: Recipe,
         setup: Setup,
-        label_smoothing: float,
     ) -> None:
         self.network, self.optimizer, self.setup, self.recipe = network, optimizer, setup, recipe
-        self.average, self.label_smoothing = average, label_smoothing
+        self.average, self.mixes = average, bool(recipe.mixup or recipe.cutmix)
+        # Mixup smooths its targets itself.
+        self.label_smoothing = 0.0 if self.mixes else recipe.label_smoothing
         device = setup.device
         wide = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no more
         self.loss_sum = torch.zeros((), dtype=wide, device=device)
@@ -47,8 +49,12 @@ class TrainingStep:
         self._raw = raw
         # As tensors, where the optimizer takes its learning rate so: a graph's numbers are fixed.
         self.capturable = device.type == "cuda" and bool(raw.defaults.get("fused"))
+        # A compiler merges the casts itself, and DDP needs each gradient as soon as it is there.
+        together = device.type == "cuda" and not setup.compiled and setup.world_size == 1
+        half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(setup.precision)
+        self._casts = WeightCasts(model, half) if together and half else None
         self.rate = torch.zeros((), device=device)
-        self.kept = torch.zeros((), device=device)
+        self.missing = torch.zeros((), device=device)  # 1 less the average's decay
         if self.capturable:
             for group in raw.param_groups:
                 group["lr"] = self.rate
@@ -67,7 +73,7 @@ class TrainingStep:
             self._decay = self.average.get_decay(steps_done + 1)
         if self.capturable:
             self.rate.fill_(rate)
-            self.kept.fill_(self._decay)
+            self.missing.fill_(1 - self._decay)
         else:
             for group in self._raw.param_groups:
                 group["lr"] = rate
@@ -88,14 +94,16 @@ class TrainingStep:
     def _backward(
         self, images: Tensor, labels: Tensor, targets: Tensor, in_batch: int, parts: int
     ) -> None:
-        logits = self.network(images)
+        with nullcontext() if self._casts is None else self._casts.in_place():
+            logits = self.network(images)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
         processes = self.setup.world_size
         if processes > 1 or parts > 1:  # DDP takes the mean over processes, whatever their parts
             loss = loss * (len(labels) * processes / in_batch)
         self.setup.fabric.backward(loss)
-        self.loss_sum += loss.detach().to(self.loss_sum.dtype) * (in_batch / processes)
-        self.correct += (logits.detach().argmax(1) == labels).sum()
+        self.loss_sum.add_(loss.detach(), alpha=in_batch / processes)
+        if not self.mixes:  # else no image is of one class
+            self.correct += (logits.detach().argmax(1) == labels).sum()
 
     @torch.no_grad()
     def _update(self) -> None:
@@ -121,7 +129,7 @@ class TrainingStep:
             return
         # The same by a number that a graph may change: a + (1 - d) (w - a).
         gaps = torch._foreach_sub(self._ours, self._averaged)
-        torch._foreach_mul_(gaps, 1 - self.kept)
+        torch._foreach_mul_(gaps, self.missing)
         torch._foreach_add_(self._averaged, gaps)
 
 
