@@ -221,7 +221,7 @@ def parse_block(kinds: str | tuple[str, ...], value: object) -> BlockSpec:
         options = info.options.model_validate(given)
     except ValidationError as error:
         what = f"{info.kind} '{info.name}'"
-        raise InputError(one_line(error, what, info.options.model_fields)) from None
+        raise InputError(one_line(error, what, info.options)) from None
     return {"type": info.versioned_name, **options.model_dump(mode="json")}
 
 

@@ -13,7 +13,7 @@ from blocklab.backbones.base import Backbone
 from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.pictures import Picture, decode
 from blocklab.data.spec import DataSpec
-from blocklab.errors import InputError
+from blocklab.errors import InputError, check_choice
 from blocklab.files import write_json
 from blocklab.measure.activations import Diagnosis, count_zeros
 from blocklab.models.export import ENDINGS, Exported, export_model
@@ -115,6 +115,7 @@ class FinishedRun:
         Raises:
             InputError: as `open_data`, or if the split has no images.
         """
+        check_choice("split", split, ("validation", "test"))
         data, setup = self.open_data(address), self.setup()
         images = len(getattr(data, split))
         model = self.placed(setup)
