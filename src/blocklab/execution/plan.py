@@ -14,6 +14,7 @@ from blocklab.execution.diagnosis import check_batches
 from blocklab.execution.sharing import Sharing, run_memory, share_machine
 from blocklab.execution.study_folder import study_folder, threads_begun_with
 from blocklab.execution.tuning import with_candidates
+from blocklab.measure.amounts import counted
 from blocklab.measure.cost import Cost
 from blocklab.measure.timing import shortest_times
 from blocklab.study.rows import Row
@@ -186,9 +187,9 @@ def plan_cells(line: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a line of `plan_lines` as cells under `PLAN_HEADINGS`."""
     return (
         line["row"],
-        f"{line['macs'] / 1e9:.3f}",
+        counted(line["macs"] / 1e9),
         f"{line['cost_input_size']}",
-        f"{line['params'] / 1e6:.3f}",
+        counted(line["params"] / 1e6),
         f"{line['memory_bytes'] / 2**20:,.0f}",
         f"{line['runs']}",
         f"{line['finished']}",
