@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from blocklab.blocks.plugins import plugin_errors
+from blocklab.contract.networks import check_network
 from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
@@ -83,6 +85,7 @@ def make_plan(
     kept = [threads_begun_with(study_folder(study, out)) or 0 for study in studies]
     opened: dict[DataSpec, ImageData] = {}
     fitted: dict[str, Cost] = {}
+    tried: set[str] = set()
     bytes_a_run: dict[str, int] = {}
     costs: list[Costs] = []
     runs: dict[str, Job] = {}
@@ -94,7 +97,7 @@ def make_plan(
             check_batches(study, row, data)
             key = _key(row)
             if key not in fitted:
-                fitted[key] = _fit(row, data, study)
+                fitted[key] = _fit(row, data, study, tried)
                 bytes_a_run[key] = run_memory(
                     row.definition(0), len(data.class_names), data.image_size
                 )
@@ -126,9 +129,16 @@ def _key(row: Row) -> str:
     return repr((row.model, row.data, row.recipe))
 
 
-def _fit(row: Row, data: ImageData, study: Study) -> Cost:
+def _fit(row: Row, data: ImageData, study: Study, tried: set[str]) -> Cost:
+    """Return a row's cost, if its model can train; `tried` are the networks that were tried."""
+    classes, size = len(data.class_names), data.image_size
     try:
-        return check_fits(row.definition(study.seeds[0]), data)
+        with plugin_errors():
+            counted = check_fits(row.definition(study.seeds[0]), data)
+            if (network := repr((row.model, classes, size))) not in tried:
+                check_network(row.model, classes, size)
+                tried.add(network)
+        return counted
     except InputError as error:
         raise InputError(f"study '{study.name}', row '{row.name}': {error}") from None
 
