@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from blocklab.report.cell_text import chance, counted, interval, signed, signed_interval
+from blocklab.measure.amounts import counted
+from blocklab.report.cell_text import chance, interval, signed, signed_interval
 from blocklab.report.columns import Table
 from blocklab.report.figures import figures
 from blocklab.report.page import html
@@ -325,13 +326,9 @@ def test_csv_text_never_starts_a_formula(start: str) -> None:
 
 
 def test_small_models_do_not_cost_zero() -> None:
-    assert [counted(value) for value in (4.1886, 0.0123, 0.00412, 0.0, None)] == [
-        "4.189",
-        "0.012",
-        "0.0041",
-        "0.000",
-        "\u2013",
-    ]
+    told = {4.1886: "4.189", 25.557032: "25.557", 0.0123: "0.0123", 0.004124: "0.004124"}
+    told |= {0.041223424: "0.04122", 0.041249792: "0.04125", 0.000003: "0.000003", 0.0: "0"}
+    assert [counted(value) for value in told] == list(told.values())
 
 
 def test_signs() -> None:

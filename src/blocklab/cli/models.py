@@ -5,10 +5,18 @@ from typing import Annotated
 import typer
 
 from blocklab.cli.app import app
-from blocklab.cli.options import InputSize, Json, Plugins, load_plugins
+from blocklab.cli.options import Json, Plugins, load_plugins
 from blocklab.cli.output import print_json, print_table
 from blocklab.errors import InputError, did_you_mean
 from blocklab.models.names import list_models
+
+NativeSize = Annotated[
+    int | None,
+    typer.Option(
+        "--input-size",
+        help="Side of the image in pixels (default: what the stem is made for, 32 or 224).",
+    ),
+]
 
 
 @app.command()
@@ -17,7 +25,7 @@ def models(
         str, typer.Argument(metavar="[FILTER]", help="A shell pattern, such as 'res2net*'.")
     ] = "*",
     with_cost: Annotated[bool, typer.Option("--cost", help="Count MACs and parameters.")] = False,
-    input_size: InputSize = 224,
+    input_size: NativeSize = None,
     num_classes: Annotated[int, typer.Option(help="Outputs of the head.")] = 1000,
     json: Json = False,
 ) -> None:
@@ -32,40 +40,51 @@ def models(
         else:
             print("\n".join(names))
         return
+    from blocklab.measure.amounts import counted
     from blocklab.measure.cost import cost
-    from blocklab.report.cell_text import counted, square
+    from blocklab.models.spec import model_spec
+    from blocklab.report.cell_text import square
 
-    costs = {name: cost(name, input_size, num_classes) for name in names}
+    sizes = {
+        name: model_spec(name).config.native_size if input_size is None else input_size
+        for name in names
+    }
+    costs = {name: cost(name, sizes[name], num_classes) for name in names}
     if json:
         print_json(
             [
-                {"model": name, "macs": c.macs, "params": c.params, "input_size": input_size}
+                {"model": name, "macs": c.macs, "params": c.params, "input_size": sizes[name]}
                 for name, c in costs.items()
             ]
         )
         return
     print_table(
-        ("model", f"MACs (G) at {square(input_size)}", "params (M)"),
-        [(name, counted(c.macs / 1e9), counted(c.params / 1e6)) for name, c in costs.items()],
+        ("model", "input", "MACs (G)", "params (M)"),
+        [
+            (name, square(sizes[name]), counted(c.macs / 1e9), counted(c.params / 1e6))
+            for name, c in costs.items()
+        ],
     )
 
 
 @app.command()
 def describe(
     model: Annotated[str, typer.Argument(help="A named model.")],
-    input_size: InputSize = 224,
+    input_size: NativeSize = None,
     num_classes: Annotated[int, typer.Option(help="Outputs of the head.")] = 1000,
     plugin: Plugins = [],  # noqa: B006 - read only
     json: Json = False,
 ) -> None:
     """Show a model's stages, shapes and costs, and which taps of large kernels can be used."""
+    from blocklab.measure.amounts import counted
     from blocklab.measure.description import describe as describe_model
     from blocklab.measure.receptive_field import live_taps
     from blocklab.models.spec import model_spec
-    from blocklab.report.cell_text import counted, square
+    from blocklab.report.cell_text import square
 
     load_plugins(plugin)
     spec = model_spec(model)
+    input_size = spec.config.native_size if input_size is None else input_size
     described = describe_model(spec.build_meta(num_classes), input_size)
     taps = live_taps(spec.build_meta(num_classes), input_size)
     if json:

@@ -25,7 +25,6 @@ Plugins = Annotated[
     list[Path],
     typer.Option("--plugin", help="A Python file that registers blocks; it is run."),
 ]
-InputSize = Annotated[int, typer.Option(help="Side of the image in pixels.")]
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:

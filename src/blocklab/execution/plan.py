@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from blocklab.blocks.plugins import plugin_errors
+from blocklab.contract.networks import check_network
 from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
@@ -14,6 +16,7 @@ from blocklab.execution.diagnosis import check_batches
 from blocklab.execution.sharing import Sharing, run_memory, share_machine
 from blocklab.execution.study_folder import study_folder, threads_begun_with
 from blocklab.execution.tuning import with_candidates
+from blocklab.measure.amounts import counted
 from blocklab.measure.cost import Cost
 from blocklab.measure.timing import shortest_times
 from blocklab.study.rows import Row
@@ -82,6 +85,7 @@ def make_plan(
     kept = [threads_begun_with(study_folder(study, out)) or 0 for study in studies]
     opened: dict[DataSpec, ImageData] = {}
     fitted: dict[str, Cost] = {}
+    tried: set[str] = set()
     bytes_a_run: dict[str, int] = {}
     costs: list[Costs] = []
     runs: dict[str, Job] = {}
@@ -93,7 +97,7 @@ def make_plan(
             check_batches(study, row, data)
             key = _key(row)
             if key not in fitted:
-                fitted[key] = _fit(row, data, study)
+                fitted[key] = _fit(row, data, study, tried)
                 bytes_a_run[key] = run_memory(
                     row.definition(0), len(data.class_names), data.image_size
                 )
@@ -125,9 +129,16 @@ def _key(row: Row) -> str:
     return repr((row.model, row.data, row.recipe))
 
 
-def _fit(row: Row, data: ImageData, study: Study) -> Cost:
+def _fit(row: Row, data: ImageData, study: Study, tried: set[str]) -> Cost:
+    """Return a row's cost, if its model can train; `tried` are the networks that were tried."""
+    classes, size = len(data.class_names), data.image_size
     try:
-        return check_fits(row.definition(study.seeds[0]), data)
+        with plugin_errors():
+            counted = check_fits(row.definition(study.seeds[0]), data)
+            if (network := repr((row.model, classes, size))) not in tried:
+                check_network(row.model, classes, size)
+                tried.add(network)
+        return counted
     except InputError as error:
         raise InputError(f"study '{study.name}', row '{row.name}': {error}") from None
 
@@ -186,9 +197,9 @@ def plan_cells(line: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a line of `plan_lines` as cells under `PLAN_HEADINGS`."""
     return (
         line["row"],
-        f"{line['macs'] / 1e9:.3f}",
+        counted(line["macs"] / 1e9),
         f"{line['cost_input_size']}",
-        f"{line['params'] / 1e6:.3f}",
+        counted(line["params"] / 1e6),
         f"{line['memory_bytes'] / 2**20:,.0f}",
         f"{line['runs']}",
         f"{line['finished']}",

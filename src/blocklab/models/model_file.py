@@ -15,13 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from blocklab.backbones.base import Backbone
-from blocklab.errors import InputError, error_line
-from blocklab.files import write_atomically
+from blocklab.errors import InputError, RunError, error_line
+from blocklab.files import file_sha256, read_checked_json, write_atomically
 from blocklab.models.spec import ModelSpec
 from blocklab.models.weights import load_weights
 
 KEY = "blocklab"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+RUN, RESULT = "run.json", "result.json"  # of a run's folder, whose weights say nothing themselves
 
 
 def describe_saved(model: Backbone, class_names: Sequence[str] = ()) -> dict[str, Any]:
@@ -71,9 +72,12 @@ def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_model(path: str | Path) -> Backbone:
     """Rebuild a network, in evaluation mode, from a file of `save_model` or a folder with one.
 
+    A finished run's folder, or its ``model.safetensors``, is such a file too.
+
     Raises:
         InputError: if it is not there, says not what network it holds, or needs a block that is not
             registered.
+        RunError: if a file of a run's folder is damaged.
     """
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
@@ -90,12 +94,15 @@ def load_model(path: str | Path) -> Backbone:
 
 
 def read_description(file: Path) -> dict[str, Any]:
-    """Read what `save_model` wrote about a network.
+    """Read what `save_model` wrote about a network, or what a run's folder says of its own.
 
     Raises:
         InputError: if the file is not there, is damaged, or was written by something else.
+        RunError: if a file of a run's folder is damaged.
     """
     if not file.is_file():
+        if (file.parent / RUN).is_file():
+            raise InputError(f"{file.parent} has no {file.name} yet; let its run end first")
         raise InputError(f"no file {file}; check the path")
     try:
         with safe_open(file, framework="pt") as opened:
@@ -105,12 +112,31 @@ def read_description(file: Path) -> dict[str, Any]:
         raise InputError(
             f"{file} is damaged or no .safetensors file ({error_line(error)}); copy it again"
         ) from None
+    if about is None and (file.parent / RUN).is_file():
+        return _of_run(file.parent)
     if not isinstance(about, dict):
         raise InputError(
             f"{file} does not say what network it holds; create that with blocklab.create_model("
             "NAME, pretrained=FILE)"
         )
     return about
+
+
+def _of_run(folder: Path) -> dict[str, Any]:
+    """Say what network a run's folder holds; its weights are checked as they are loaded.
+
+    Raises:
+        RunError: if what it goes by is damaged.
+    """
+    run, result = (read_checked_json(folder / name) or {} for name in (RUN, RESULT))
+    try:
+        whole = result["files"][RUN]["sha256"] == file_sha256(folder / RUN)
+        names, model = list(run["class_names"]), run["definition"]["model"]
+    except (KeyError, TypeError):
+        whole, names, model = False, [], {}
+    if not whole:
+        raise RunError(f"{RUN} or {RESULT} in {folder} is damaged or gone; run it again")
+    return {"model": model, "num_classes": len(names), "in_chans": 3, "class_names": names}
 
 
 __all__ = ["CONFIG", "WEIGHTS", "describe_saved", "load_model", "read_description", "save_model"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
 from blocklab.blocks.protocol import merge_parts, merges
-from blocklab.errors import InputError
+from blocklab.errors import InputError, check_choice
 from blocklab.models.checkpoint import Source, read_weights
 from blocklab.models.containers import Weights, plain_names, unwrapped
 from blocklab.models.nearest_model import COUNT, best_fit, core_shape
@@ -126,6 +126,8 @@ def match_weights(
         InputError: if the file cannot be read, nothing fits, or (strict) something does not.
         RunError: if a download fails, or a file of a finished run is damaged.
     """
+    check_choice("head", head, ("load", "fresh"))
+    check_choice("first_conv", first_conv, ("load", "adapt"))
     what, found = read_weights(path_or_state_dict)
     state, target = found.tensors, unwrapped(model)
     if not target.state_dict().keys() <= state.keys():

@@ -17,13 +17,6 @@ def square(size: int) -> str:
     return f"{size}{TIMES}{size}"
 
 
-def counted(value: float | None) -> str:
-    """Show G or M with 3 decimals; a model too small for them gets 2 significant digits."""
-    if value is None:
-        return ABSENT
-    return f"{value:.3f}" if value >= 0.01 or value == 0 else f"{value:.2g}"
-
-
 def whole(number: float | None) -> str:
     """Show a count."""
     return ABSENT if number is None else f"{number:,.0f}"

@@ -127,7 +127,7 @@ def _against_macs(results: StudyResults) -> Figure | None:
     )
     percent = alt.Scale(domain=[low, high], nice=False)
     y = alt.Y("top1:Q", title="Test top-1 accuracy (%)", scale=percent)
-    tooltip = [alt.Tooltip("row:N"), alt.Tooltip("macs_g:Q", title="MACs (G)", format=".3f")]
+    tooltip = [alt.Tooltip("row:N"), alt.Tooltip("macs_g:Q", title="MACs (G)", format=".4~r")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".2f") for name in ("top1", "low", "high")]
     tooltip += [alt.Tooltip("n:Q", title="seeds")]
     base = alt.Chart(data(points))

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+from blocklab.measure.amounts import counted
 from blocklab.report.cell_text import (
     ABSENT,
     chance,
-    counted,
     difference,
     interval,
     mean_and_sd,

@@ -16,6 +16,7 @@ from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
 from blocklab.errors import InputError
+from blocklab.measure.amounts import counted
 from blocklab.results.row_result import RowResult, identical_seeds
 from blocklab.results.statistics import (
     ALPHA,
@@ -230,7 +231,9 @@ def _judge_best_count(claim: BestClaim, rows: Mapping[str, RowResult]) -> Judgem
     ours = getattr(rows[claim.row], name)
     theirs = {other: getattr(rows[other], name) for other in claim.others}
     nearest = max(theirs, key=lambda other: claim.sign * theirs[other])
-    numbers = f"{ours / unit:.3f} against {theirs[nearest] / unit:.3f} {letter}, of {nearest}"
+    numbers = (
+        f"{counted(ours / unit)} against {counted(theirs[nearest] / unit)} {letter}, of {nearest}"
+    )
     if _sizes_differ(claim, rows):
         return Judgement(claim.text, UNDECIDED, f"{numbers}, at different input sizes")
     ahead = claim.sign * (ours - theirs[nearest]) > 0

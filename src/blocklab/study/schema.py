@@ -158,23 +158,7 @@ def read_study_file(value: object, name: str) -> StudyFile:
     try:
         return StudyFile.model_validate(value)
     except ValidationError as error:
-        raise InputError(_refusal(error, name)) from None
-
-
-def _refusal(error: ValidationError, name: str) -> str:
-    """Say what is wrong, with the names that would be right at that place."""
-    first = error.errors()[0]
-    nested = {
-        "reported": ReportedFile,
-        "reported_cost": ReportedCostFile,
-        "claims": ClaimFile,
-        "tune": TuneFile,
-        "diagnose": DiagnoseFile,
-        "ablate": AblateFile,
-    }
-    place = str(first["loc"][0]) if first["loc"] else ""
-    fields = nested[place] if place in nested and len(first["loc"]) > 1 else StudyFile
-    return one_line(error, f"study '{name}'", fields.model_fields)
+        raise InputError(one_line(error, f"study '{name}'", StudyFile)) from None
 
 
 def read_rows(given: object, name: str) -> dict[str, Any]:

@@ -157,7 +157,7 @@ class Recipe(PlainModel):
         try:
             return cls.model_validate(dict(fields))
         except ValidationError as error:
-            raise InputError(one_line(error, what, cls.model_fields)) from None
+            raise InputError(one_line(error, what, cls)) from None
 
     def steps(self, train_images: int) -> int:
         """Return how many steps training takes with so many images."""
