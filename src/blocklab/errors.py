@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pydantic import ValidationError
 
 LONGEST_MESSAGE = 300  # characters: some libraries' errors hold a trace, or the whole of a graph
+LONGEST_SHOWN = 100  # of what was given
 
 
 class BlocklabError(Exception):
@@ -60,6 +61,12 @@ def error_line(error: BaseException, kind: bool = True) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
+def shortened(given: object) -> str:
+    """Return a value as Python writes it, cut where that is long."""
+    shown = repr(given)
+    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[: LONGEST_SHOWN - 1]}…"
+
+
 def one_line(error: ValidationError, what: str, fields: Iterable[str] = ()) -> str:
     """Say the first thing that pydantic found wrong with `what`, in one line.
 
@@ -77,5 +84,6 @@ def one_line(error: ValidationError, what: str, fields: Iterable[str] = ()) -> s
     if isinstance(cause, BlocklabError):
         return str(cause)
     given = first.get("input")
-    shown = "" if first["type"] == "missing" or isinstance(given, dict) else f" (got {given!r})"
+    said = first["type"] == "missing" or isinstance(given, dict)
+    shown = "" if said else f" (got {shortened(given)})"
     return f"{what}: {where + ': ' if where else ''}{message}{shown}"

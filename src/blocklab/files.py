@@ -10,9 +10,10 @@ import math
 import os
 import stat
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from platformdirs import user_cache_path
 
@@ -112,8 +113,8 @@ def parse_json(content: bytes) -> Any:
     raise ValueError(f"it is nested deeper than {DEEPEST_JSON}")
 
 
-def read_regular(path: Path, most: int) -> bytes:
-    """Read a file of at most so many bytes, never from a device or a pipe.
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """Read a file, of at most so many bytes where that is said, never from a device or a pipe.
 
     Raises:
         OSError: if it cannot be read.
@@ -122,12 +123,27 @@ def read_regular(path: Path, most: int) -> bytes:
     # Without waiting: a pipe that nobody writes to would keep us for ever.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise ValueError("it is no regular file")
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"it has more than {most:,} bytes")
-    return content
+        if most is not None and found.st_size > most:
+            raise ValueError(f"it has more than {most:,} bytes")
+        return file.read(found.st_size)
+
+
+def check_stored(archive: Path | BinaryIO, size: int) -> None:
+    """Refuse a zip archive that unpacks to more than its own bytes, as programs never write it.
+
+    PyTorch stores tensors as they are; a few packed megabytes would take gigabytes of memory.
+
+    Raises:
+        ValueError: if it does.
+    """
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as opened:
+            unpacked = sum(member.file_size for member in opened.infolist())
+        if unpacked > size:
+            raise ValueError(f"it unpacks to {unpacked:,} bytes, more than its own {size:,}")
 
 
 def file_sha256(path: Path) -> str:

@@ -5,12 +5,18 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from blocklab.errors import printable
+
 if TYPE_CHECKING:
     from blocklab.results.study_results import StudyResults
+
+
+MOST_DRAWN = 1000  # lines of a table that rich lays out
 
 
 def print_json(value: Any) -> None:
@@ -32,6 +38,9 @@ def print_table(
         title: stands above the table.
         left: whether every column stands on the left, as words do.
     """
+    rows = list(rows)
+    if len(rows) > MOST_DRAWN:
+        return _print_plain([headings, *rows], title, left)
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for number, heading in enumerate(headings):
         table.add_column(
@@ -43,6 +52,20 @@ def print_table(
         table.add_row(*(escape(cell) for cell in row))
     console = output_console()
     console.print(table)
+
+
+def _print_plain(lines: list[Sequence[str]], title: str | None, left: bool) -> None:
+    """Print columns as they are: a table of 10,000 lines is drawn in half a minute."""
+    lines = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    if title:
+        print(printable(title))
+    for line in lines:
+        cells = []
+        for number, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            pad = " " * (width - cell_len(cell))
+            cells.append(cell + pad if left or number == 0 else pad + cell)
+        print("   ".join(cells).rstrip())
 
 
 def output_console() -> Console:
