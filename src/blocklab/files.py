@@ -8,10 +8,16 @@ import hashlib
 import json
 import math
 import os
+import platform
+import re
+import secrets
+import shutil
 import stat
-import tempfile
+import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,9 +42,9 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(handle)
-        temporary = Path(name)
+        sweep(path.parent)
+        temporary = path.parent / f".{path.name[:80]}.{owner()}.{secrets.token_hex(4)}.tmp"
+        temporary.touch(exist_ok=False)  # with the mode that the process's umask gives
         try:
             if callable(content):
                 content(temporary)
@@ -48,7 +54,6 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
             else:
                 temporary.write_bytes(content)
             _sync(temporary)
-            temporary.chmod(0o644)  # mkstemp makes files that only the owner can read
             temporary.replace(path)
             _sync_folder(path.parent)
         except BaseException:
@@ -65,6 +70,9 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
+
+_MACHINE = re.sub(r"[^A-Za-z0-9-]", "_", platform.node())[:60]
+_TEMPORARY = re.compile(r"^\..*\.(?P<process>\d{1,10})@(?P<machine>[^.@]*)\.[^.]*(\.tmp)?$")
 
 CHECKSUM = "sha256"  # the key under which a JSON object carries its own checksum
 LARGEST_JSON = 100_000_000  # bytes: a study of 10,000 rows has a fifth of it
@@ -162,6 +170,39 @@ def remove_file(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"cannot remove {path}: {error.strerror}; move it elsewhere") from error
+
+
+def owner() -> str:
+    """Name this process, for temporary files of its own: its number and machine."""
+    return f"{os.getpid()}@{_MACHINE}"
+
+
+@cache
+def sweep(folder: Path) -> None:
+    """Remove temporary files of processes that died, once a folder; those of others stay.
+
+    They are known by their `owner`; on another machine, where that cannot be asked, by a day
+    without a change.
+    """
+    with suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            found = _TEMPORARY.search(entry.name)
+            with suppress(OSError):
+                if found and _is_left(found, entry.stat(follow_symlinks=False).st_mtime):
+                    remove = shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink
+                    remove(entry.path)
+
+
+def _is_left(found: re.Match[str], changed: float) -> bool:
+    if found["machine"] != _MACHINE or os.name == "nt":  # where asking would end it
+        return time.time() - changed > 86_400
+    try:
+        os.kill(int(found["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # another user's, which lives
+        return False
+    return False
 
 
 def remove_leftovers(folder: Path) -> None:

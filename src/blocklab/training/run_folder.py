@@ -27,6 +27,7 @@ from blocklab.errors import RunError
 from blocklab.files import (
     check_stored,
     file_sha256,
+    owner,
     read_regular,
     remove_leftovers,
     write_atomically,
@@ -136,7 +137,7 @@ class RunFolder:
         write_atomically(self.path / CHECKPOINT, _sealed(buffer.getvalue()))
 
     def _keep_previous(self) -> None:
-        last, spare = self.path / CHECKPOINT, self.path / f".{PREVIOUS}.tmp"
+        last, spare = self.path / CHECKPOINT, self.path / f".{PREVIOUS}.{owner()}.0.tmp"
         try:
             spare.unlink(missing_ok=True)
             if last.exists():
