@@ -300,3 +300,15 @@ def test_too_few_test_batches_are_refused_before_training(tmp_path: Path) -> Non
         "begin earlier"
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_long_tmpdir_keeps_no_study_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sockets of the server that forks workers lie there, and their paths are short."""
+    long = tmp_path / ("a" * 120)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (results,) = train_studies((study(seeds=1, rows={"plain": TINY}),), tmp_path / "out", 1)
+    assert not results.rows[0].failed and not results.rows[0].missing_seeds
