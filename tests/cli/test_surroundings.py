@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from blocklab.cli import app
+from blocklab.cli.output import print_table
 
 BLOCKLAB = "from blocklab_command import main; main()"
 
@@ -67,3 +68,14 @@ def test_what_launchers_tell_is_a_number(
     assert app.run([*given, "--devices", devices]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {name} is '") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("rows", [2, 2000])
+def test_tables_hand_on_no_escape_sequence_and_no_markup(
+    rows: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = "\x1b[31m[/red]\r\u202e"
+    print_table((odd, "b"), [(odd, odd)] * rows, odd)
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and "\r" not in said and "\u202e" not in said
+    assert said.count(r"\x1b[31m[/red]\r\u202e") == 2 + 2 * rows

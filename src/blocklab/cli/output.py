@@ -38,10 +38,13 @@ def print_table(
         title: stands above the table.
         left: whether every column stands on the left, as words do.
     """
-    rows = list(rows)
+    headings, *rows = ([printable(cell) for cell in line] for line in (headings, *rows))
+    title = printable(title or "")
     if len(rows) > MOST_DRAWN:
         return _print_plain([headings, *rows], title, left)
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD, title=escape(title or "") or None, title_justify="left", pad_edge=False
+    )
     for number, heading in enumerate(headings):
         table.add_column(
             escape(heading),
@@ -56,10 +59,9 @@ def print_table(
 
 def _print_plain(lines: list[Sequence[str]], title: str | None, left: bool) -> None:
     """Print columns as they are: a table of 10,000 lines is drawn in half a minute."""
-    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     if title:
-        print(printable(title))
+        print(title)
     for line in lines:
         cells = []
         for number, (cell, width) in enumerate(zip(line, widths, strict=True)):
@@ -87,6 +89,6 @@ def print_results(results: "StudyResults") -> None:
         shown = [line[:-1] for line in judged]  # the sentences are on the page
         print_table(CLAIM_HEADINGS[:-1], shown, "claims", left=True)
     for line in results.identical_lines:
-        print(line)
+        print(printable(line))
     for row, line in results.troubles:
-        print(f"{row}: {line}")
+        print(printable(f"{row}: {line}"))
