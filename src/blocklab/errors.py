@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 LONGEST_MESSAGE = 300  # characters: some libraries' errors hold a trace, or the whole of a graph
+LONGEST_SHOWN = 100  # of what was given
 
 
 class BlocklabError(Exception):
@@ -77,6 +78,12 @@ def error_line(error: BaseException, kind: bool = True) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
+def shortened(given: object) -> str:
+    """Return a value as Python writes it, cut where that is long."""
+    shown = repr(given)
+    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[: LONGEST_SHOWN - 1]}…"
+
+
 def one_line(error: ValidationError, what: str, schema: type[BaseModel] | None = None) -> str:
     """Say what pydantic found wrong with `what`, in one line: a misspelt name before all else.
 
@@ -96,7 +103,8 @@ def one_line(error: ValidationError, what: str, schema: type[BaseModel] | None =
     if isinstance(cause, BlocklabError):
         return str(cause)
     given = first.get("input")
-    shown = "" if first["type"] == "missing" or isinstance(given, dict) else f" (got {given!r})"
+    said = first["type"] == "missing" or isinstance(given, dict)
+    shown = "" if said else f" (got {shortened(given)})"
     if first["type"] == "literal_error":
         shown += did_you_mean(str(given), re.findall(r"'([^']*)'", context["expected"]))
     elif first["type"] in ("bool_parsing", "bool_type"):

@@ -21,7 +21,7 @@ def packed(correct: np.ndarray, **changes: np.ndarray) -> bytes:
 
 def test_predictions_are_read() -> None:
     correct = np.array([True, False, True, True])
-    read = read_per_image(packed(correct))
+    read = read_per_image(packed(correct), 100)
     assert read.correct.tolist() == correct.tolist()
     assert [name for name, _, _ in read.bits] == ["labels.npy", "loss.npy", "top5.npy"]
     assert read.figures == {
@@ -34,9 +34,9 @@ def test_predictions_are_read() -> None:
 def test_bits_differ_where_one_bit_differs() -> None:
     correct = np.array([True, False, True, True])
     loss = np.linspace(0, 1, 4, dtype="f4")
-    first, again = read_per_image(packed(correct)), read_per_image(packed(correct))
+    first, again = read_per_image(packed(correct), 100), read_per_image(packed(correct), 100)
     loss[2] = np.nextafter(loss[2], np.float32(2))
-    other = read_per_image(packed(correct, loss=loss))
+    other = read_per_image(packed(correct, loss=loss), 100)
     assert first.bits == again.bits
     assert first.bits != other.bits
     assert first.order == other.order
@@ -48,7 +48,7 @@ def test_damaged_predictions_are_refused() -> None:
     flipped[len(whole) // 3] ^= 0x10
     for content in (whole[:-30], whole[:60], b"", bytes(flipped)):
         with pytest.raises(ValueError):
-            read_per_image(content)
+            read_per_image(content, 100)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_damaged_predictions_are_refused() -> None:
 )
 def test_predictions_that_are_none_are_refused(changes: dict[str, np.ndarray], why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        read_per_image(packed(np.ones(4, dtype=bool), **changes))
+        read_per_image(packed(np.ones(4, dtype=bool), **changes), 100)
 
 
 def test_one_seed_is_the_paired_t_interval_over_images() -> None:

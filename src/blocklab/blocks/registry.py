@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -33,6 +33,10 @@ from blocklab.yaml_files import PlainModel, parse_yaml
 
 BlockSpec = dict[str, Any]
 
+# Of what a model says: far beyond any network, and small enough that each can be counted.
+LARGEST_SIZE = 65_536
+LONGEST_LIST = 64
+
 SLOT_PARAMETERS: dict[str, tuple[str, ...]] = {
     # Added to a network: (B, C, H, W) -> (B, C, H, W).
     "attention": ("channels",),
@@ -48,6 +52,9 @@ _BlockClass = TypeVar("_BlockClass", bound=type[nn.Module])
 
 
 class _Options(PlainModel):
+    largest: ClassVar[int] = LARGEST_SIZE
+    longest: ClassVar[int] = LONGEST_LIST
+
     model_config = ConfigDict(
         extra="forbid", strict=False, arbitrary_types_allowed=True, allow_inf_nan=False
     )

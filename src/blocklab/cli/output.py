@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 UNBOUNDED = 100_000  # letters a line, where no terminal breaks them
+MOST_DRAWN = 1000  # lines of a table that rich lays out
 
 
 def print_json(value: Any) -> None:
@@ -44,6 +45,9 @@ def print_table(
         left: whether every column stands on the left and breaks between words, as words do.
     """
     console, cells = output_console(), [list(row) for row in rows]
+    if len(cells) > MOST_DRAWN:
+        _print_plain([headings, *cells], title, left)
+        return
     width, start = console.width, 1
     while start < max(len(headings), 2):
         end = len(headings)
@@ -112,6 +116,20 @@ def accuracy_cells(
         f"{split} top-{top} (%)": accuracy_percent(record.get(f"{split}_top{top}_percent"))
         for top in tops
     }
+
+
+def _print_plain(lines: list[Sequence[str]], title: str | None, left: bool) -> None:
+    """Print columns as they are: a table of 10,000 lines is drawn in half a minute."""
+    lines = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    if title:
+        print(printable(title))
+    for line in lines:
+        cells = []
+        for number, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            pad = " " * (width - cell_len(cell))
+            cells.append(cell + pad if left or number == 0 else pad + cell)
+        print("   ".join(cells).rstrip())
 
 
 def output_console() -> Console:

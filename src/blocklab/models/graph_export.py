@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from blocklab.errors import InputError, RunError, error_line
+from blocklab.files import owner, sweep
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 _OPSET = 18  # of ONNX: the first that reduces over axes given as tensors, which exporters write
@@ -134,7 +135,8 @@ def _written(path: Path) -> Iterator[Path]:
     A network of many gigabytes writes a second file, which the first one knows by name.
     """
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        sweep(path.parent)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".export.{owner()}.") as folder:
             yield Path(folder) / path.name
             # The named file last: while it is not there, nothing is.
             for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):

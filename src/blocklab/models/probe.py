@@ -9,18 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from blocklab.blocks.protocol import smallest_batch
-from blocklab.errors import InputError, error_line
+from blocklab.errors import InputError, error_line, shortened
+
+LARGEST_INPUT = 16_384  # pixels of a side
 
 
 def check_input_size(input_size: int) -> int:
-    """Return the side of an image if it is a positive number.
+    """Return the side of an image if it is a positive number that an image may have.
 
     Raises:
         InputError: if it is not.
     """
     whole = isinstance(input_size, int | np.integer) and not isinstance(input_size, bool)
-    if not whole or input_size < 1:
-        raise InputError(f"input_size must be a positive number of pixels, not {input_size!r}")
+    if not whole or not 1 <= input_size <= LARGEST_INPUT:
+        raise InputError(
+            f"input_size must be a positive number of pixels, {LARGEST_INPUT:,} at most, not "
+            f"{shortened(input_size)}"
+        )
     return int(input_size)
 
 

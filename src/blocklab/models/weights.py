@@ -132,6 +132,7 @@ def match_weights(
     state, target = found.tensors, unwrapped(model)
     if not target.state_dict().keys() <= state.keys():
         state = {plain: state[given] for plain, given in plain_names(state).items()}
+    _check_layouts(state, what)
     known, theirs = _names(state, target)
     ours = {name: state[key] for name, key in theirs.items()}
     shapes, to_merge = _expected(target, ours)
@@ -164,6 +165,15 @@ def match_weights(
     if not fitting or (strict and report.problems()):
         raise InputError(f"{what}: {_refusal(report, target, ours, shapes, known, len(state))}")
     return Match(report, target, fitting, to_merge)
+
+
+def _check_layouts(tensors: Weights, what: str) -> None:
+    """Refuse what is no plain array of numbers."""
+    for name, value in tensors.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_nested:
+            raise InputError(
+                f"{what}: {name} is a sparse, packed or nested tensor; save it dense, as floats"
+            )
 
 
 def _check_types(model: nn.Module, tensors: Weights, what: str) -> None:

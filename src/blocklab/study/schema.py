@@ -56,7 +56,7 @@ class ReportedCostFile(_Strict):
     """At which size a publication counted costs, and in which form of its models."""
 
     input_size: Annotated[StrictInt, Field(gt=0, le=4096)] = 224
-    num_classes: Annotated[StrictInt, Field(gt=0)] = 1000
+    num_classes: Annotated[StrictInt, Field(gt=0, le=1_000_000)] = 1000
     model: dict[str, Any] = Field(default_factory=dict)
 
 

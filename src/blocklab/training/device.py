@@ -19,7 +19,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, distributed, nn
 
 from blocklab.data.split import Split
-from blocklab.errors import InputError, RunError, did_you_mean
+from blocklab.errors import InputError, RunError, did_you_mean, shortened
 from blocklab.measure.device import LAYOUTS, probe_device
 from blocklab.training.numerics import settings
 from blocklab.training.recipe import Recipe
@@ -262,9 +262,24 @@ def make_setup(
 
 def started_elsewhere() -> bool:
     """Whether torchrun or a SLURM job step of several tasks has started this process."""
-    torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-    slurm = "SLURM_JOB_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
-    return torchrun or slurm
+    return "TORCHELASTIC_RUN_ID" in os.environ or (
+        "SLURM_JOB_ID" in os.environ and launcher_number("SLURM_NTASKS", 1) > 1
+    )
+
+
+def launcher_number(name: str, otherwise: int) -> int:
+    """Read a number that torchrun or SLURM tells its processes; `otherwise` where it is not set.
+
+    Raises:
+        InputError: if it is none.
+    """
+    given = os.environ.get(name) or str(otherwise)
+    if not given.isdecimal() or len(given) > 9:
+        raise InputError(
+            f"{name} is {shortened(given)} and should be a number, as torchrun and SLURM set it; "
+            "unset it"
+        )
+    return int(given)
 
 
 def missing_compiler(device: torch.device) -> str | None:

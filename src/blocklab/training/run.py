@@ -12,6 +12,7 @@ from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.spec import DataSpec
 from blocklab.errors import BlocklabError, InputError, RunError, error_line
 from blocklab.measure.cost import Cost, cost
+from blocklab.measure.footprint import Footprint, check_memory, footprint
 from blocklab.measure.memory import peak_memory, reset_peak_memory
 from blocklab.models.spec import ModelSpec
 from blocklab.training.autotune import row_setup
@@ -83,13 +84,12 @@ def row_hash(definition: RunDefinition) -> str:
     return replace(definition, seed=0).hash
 
 
-def check_fits(definition: RunDefinition, data: ImageData) -> Cost:
-    """Check that a run can train on its data, before anything is trained; return its cost.
+def check_batches_fill(recipe: Recipe, data: ImageData) -> None:
+    """Check that images make whole batches, before anything is trained.
 
     Raises:
-        InputError: if the network cannot take the images, or they do not fill a batch.
+        InputError: if they do not.
     """
-    recipe = definition.recipe
     if recipe.drop_last and len(data.train) < recipe.batch_size:
         raise InputError(
             f"{len(data.train)} training images do not fill one batch of {recipe.batch_size}; "
@@ -100,7 +100,23 @@ def check_fits(definition: RunDefinition, data: ImageData) -> Cost:
             f"{len(data.train)} images leave a last batch of one, which BatchNorm cannot train on; "
             "set drop_last=true or another batch_size"
         )
-    return cost(definition.model.build_meta(len(data.class_names)), data.image_size)
+
+
+def count(model: ModelSpec, classes: int, image_size: int) -> tuple[Cost, Footprint]:
+    """Count what a model costs and what it takes of memory; nothing is computed.
+
+    Raises:
+        InputError: if the network cannot take images of that size.
+    """
+    network = model.build_meta(classes)
+    return cost(network, image_size), footprint(network.train(), image_size)
+
+
+def training_memory(taken: Footprint, recipe: Recipe, train_images: int) -> int:
+    """Estimate the bytes of memory that training takes on a CPU."""
+    copies = 4 + (recipe.ema_decay is not None)
+    at_once = -(-min(recipe.batch_size, train_images) // recipe.accumulate)
+    return taken.training_bytes(at_once, copies)
 
 
 def check_threads(threads: int | None) -> None:
@@ -169,7 +185,10 @@ def train_to_the_end(
     recipe, seed = definition.recipe, definition.seed
     reset_peak_memory()
     data = open_data(definition.data)
-    counted = check_fits(definition, data)
+    check_batches_fill(recipe, data)
+    counted, taken = count(definition.model, len(data.class_names), data.image_size)
+    if setup is None:
+        check_memory(training_memory(taken, recipe, len(data.train)), "training")
     checkpoint, notes = folder.load_checkpoint(definition.hash)
     if (begun := folder.reader.run) is None and (begun := (checkpoint or {}).get("run")):
         notes.append(f"{RUN} is damaged or gone; written again from the checkpoint")
