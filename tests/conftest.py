@@ -96,7 +96,7 @@ def make_run() -> MakeRun:
             if images and top1 is not None:
                 arrays = predictions(top1, images, like or row, seed)
                 written.write_predictions(arrays)
-                ended |= read_per_image(pack(arrays)).figures
+                ended |= read_per_image(pack(arrays), images).figures
             written.finish(ended | (result or {}))
         return written.path
 

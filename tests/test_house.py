@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,11 @@ def test_what_the_documents_import_is_there() -> None:
     assert any(path.suffix == ".md" for path, _, _ in found)
     for path, module, name in found:
         assert hasattr(importlib.import_module(module), name), f"{path.name}: {module}.{name}"
+
+
+def test_formulas_of_the_docs_are_rendered() -> None:
+    told = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+    pages = [page.read_text() for page in (ROOT / "docs").glob("*.md")]
+    assert any(re.search(r"\$\\?[A-Za-z][^$\n]*\$", page) for page in pages)
+    assert "dollarmath" in told["myst_enable_extensions"]
+    assert "sphinx.ext.mathjax" in told["extensions"]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from blocklab.running import run_collection, run_study
     from blocklab.study.collection import StudyCollection
     from blocklab.study.study import Study
+    from blocklab.training.finished import load_run
 
 __all__ = [
     "Cost",
@@ -32,6 +33,7 @@ __all__ = [
     "deploy",
     "list_models",
     "load_plugin",
+    "load_run",
     "load_weights",
     "register_block",
     "run_collection",
@@ -48,6 +50,7 @@ _DEFINED_IN = {
     "deploy": "models.deploy",
     "list_models": "models.names",
     "load_plugin": "blocks.plugins",
+    "load_run": "training.finished",
     "load_weights": "models.weights",
     "register_block": "blocks.registry",
     "run_collection": "running",

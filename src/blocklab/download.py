@@ -21,6 +21,7 @@ from typing import IO
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from blocklab.errors import RunError, error_line
@@ -208,7 +209,7 @@ def _receive(
             *columns, console=console, transient=True, disable=not console.is_terminal
         ) as progress,
     ):
-        task = progress.add_task(f"Downloading {part.stem}", total=min(sizes, default=None))
+        task = progress.add_task(f"Downloading {escape(part.stem)}", total=min(sizes, default=None))
         while True:
             try:
                 # What has arrived: waiting for so many bytes could take for ever.

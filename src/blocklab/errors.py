@@ -6,11 +6,16 @@ traceback.
 """
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 LONGEST_MESSAGE = 300  # characters: some libraries' errors hold a trace, or the whole of a graph
+LONGEST_SHOWN = 100  # of what was given
 
 
 class BlocklabError(Exception):
@@ -45,6 +50,19 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def check_choice(name: str, given: object, legal: Sequence[str]) -> None:
+    """Refuse a value that is none of a few words.
+
+    Raises:
+        InputError: naming them.
+    """
+    if given not in legal:
+        raise InputError(
+            f"{name} is {' or '.join(map(repr, legal))}, not {given!r}"
+            f"{did_you_mean(str(given), legal)}"
+        )
+
+
 def error_line(error: BaseException, kind: bool = True) -> str:
     """Return an exception on one line: its kind and its message, cut where it is very long.
 
@@ -60,22 +78,72 @@ def error_line(error: BaseException, kind: bool = True) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def one_line(error: ValidationError, what: str, fields: Iterable[str] = ()) -> str:
-    """Say the first thing that pydantic found wrong with `what`, in one line.
+def shortened(given: object) -> str:
+    """Return a value as Python writes it, cut where that is long."""
+    shown = repr(given)
+    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[: LONGEST_SHOWN - 1]}…"
 
-    `fields` are the names that would have been right; a misspelt one gets the closest of them.
+
+def one_line(error: ValidationError, what: str, schema: type[BaseModel] | None = None) -> str:
+    """Say what pydantic found wrong with `what`, in one line: a misspelt name before all else.
+
+    A field that is missing is often there under a misspelt name. `schema` is the model that was
+    validated: its fields, or those of the part of it, are the names that would have been right.
     """
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    fields = list(fields)
+    errors = error.errors()
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    where, message = _place_and_message(first, errors)
     if first["type"] == "extra_forbidden":
-        name = str(first["loc"][-1])
+        name, *_ = reversed(first["loc"])
+        fields = list(_fields_at(schema, first["loc"][:-1]))
         known = f" Known: {', '.join(fields)}." if fields else ""
-        return f"{what} has no '{where}'{did_you_mean(name, fields) or '.'}{known}"
-    message = first["msg"].removeprefix("Value error, ")
-    cause = first.get("ctx", {}).get("error")
+        return f"{what} has no '{where}'{did_you_mean(str(name), fields) or '.'}{known}"
+    context = first.get("ctx", {})
+    cause = context.get("error")
     if isinstance(cause, BlocklabError):
         return str(cause)
     given = first.get("input")
-    shown = "" if first["type"] == "missing" or isinstance(given, dict) else f" (got {given!r})"
+    said = first["type"] == "missing" or isinstance(given, dict)
+    shown = "" if said else f" (got {shortened(given)})"
+    if first["type"] == "literal_error":
+        shown += did_you_mean(str(given), re.findall(r"'([^']*)'", context["expected"]))
+    elif first["type"] in ("bool_parsing", "bool_type"):
+        message = "Input should be true or false"
     return f"{what}: {where + ': ' if where else ''}{message}{shown}"
+
+
+def _place_and_message(first: ErrorDetails, errors: Sequence[ErrorDetails]) -> tuple[str, str]:
+    """Return where an error is and what it says; of a union, what each of its types says."""
+    place, message = first["loc"], first["msg"].removeprefix("Value error, ")
+    tried = [one for one in errors if one["loc"][:-1] == place[:-1] and _is_of_union(one)]
+    if first in tried:  # pydantic adds to the place which type it tried
+        place = place[:-1]
+        message = _SHOULD + " or ".join(one["msg"].removeprefix(_SHOULD) for one in tried)
+    return ".".join(map(str, place)), message
+
+
+_SHOULD = "Input should be "
+
+
+def _is_of_union(error: ErrorDetails) -> bool:
+    tag = str(error["loc"][-1]) if error["loc"] else ""
+    return (
+        re.fullmatch(r"(str|int|float|bool|none|(dict|list|tuple|literal)\[.*\])", tag) is not None
+    )
+
+
+def _fields_at(schema: Any, place: Sequence[int | str]) -> Iterable[str]:
+    """Return the names of the fields at a place in a schema; none where it has none of its own."""
+    for part in place:
+        fields = getattr(schema, "model_fields", None)
+        if fields is None:  # a list or a dictionary: of what
+            schema = next(reversed(get_args(schema)), None)
+        else:
+            schema = fields[part].annotation if part in fields else None
+        while get_origin(schema) in (Annotated, Union, UnionType):
+            schema = next(filter(_holds_fields, get_args(schema)), None)
+    return getattr(schema, "model_fields", ())
+
+
+def _holds_fields(annotation: Any) -> bool:
+    return hasattr(annotation, "model_fields") or any(map(_holds_fields, get_args(annotation)))

@@ -8,11 +8,18 @@ import hashlib
 import json
 import math
 import os
+import platform
+import re
+import secrets
+import shutil
 import stat
-import tempfile
+import time
+import zipfile
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from platformdirs import user_cache_path
 
@@ -35,9 +42,9 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(handle)
-        temporary = Path(name)
+        sweep(path.parent)
+        temporary = path.parent / f".{path.name[:80]}.{owner()}.{secrets.token_hex(4)}.tmp"
+        temporary.touch(exist_ok=False)  # with the mode that the process's umask gives
         try:
             if callable(content):
                 content(temporary)
@@ -47,7 +54,6 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
             else:
                 temporary.write_bytes(content)
             _sync(temporary)
-            temporary.chmod(0o644)  # mkstemp makes files that only the owner can read
             temporary.replace(path)
             _sync_folder(path.parent)
         except BaseException:
@@ -64,6 +70,9 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
+
+_MACHINE = re.sub(r"[^A-Za-z0-9-]", "_", platform.node())[:60]
+_TEMPORARY = re.compile(r"^\..*\.(?P<process>\d{1,10})@(?P<machine>[^.@]*)\.[^.]*(\.tmp)?$")
 
 CHECKSUM = "sha256"  # the key under which a JSON object carries its own checksum
 LARGEST_JSON = 100_000_000  # bytes: a study of 10,000 rows has a fifth of it
@@ -112,8 +121,8 @@ def parse_json(content: bytes) -> Any:
     raise ValueError(f"it is nested deeper than {DEEPEST_JSON}")
 
 
-def read_regular(path: Path, most: int) -> bytes:
-    """Read a file of at most so many bytes, never from a device or a pipe.
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """Read a file, of at most so many bytes where that is said, never from a device or a pipe.
 
     Raises:
         OSError: if it cannot be read.
@@ -122,12 +131,27 @@ def read_regular(path: Path, most: int) -> bytes:
     # Without waiting: a pipe that nobody writes to would keep us for ever.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise ValueError("it is no regular file")
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"it has more than {most:,} bytes")
-    return content
+        if most is not None and found.st_size > most:
+            raise ValueError(f"it has more than {most:,} bytes")
+        return file.read(found.st_size)
+
+
+def check_stored(archive: Path | BinaryIO, size: int) -> None:
+    """Refuse a zip archive that unpacks to more than its own bytes, as programs never write it.
+
+    PyTorch stores tensors as they are; a few packed megabytes would take gigabytes of memory.
+
+    Raises:
+        ValueError: if it does.
+    """
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as opened:
+            unpacked = sum(member.file_size for member in opened.infolist())
+        if unpacked > size:
+            raise ValueError(f"it unpacks to {unpacked:,} bytes, more than its own {size:,}")
 
 
 def file_sha256(path: Path) -> str:
@@ -146,6 +170,39 @@ def remove_file(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"cannot remove {path}: {error.strerror}; move it elsewhere") from error
+
+
+def owner() -> str:
+    """Name this process, for temporary files of its own: its number and machine."""
+    return f"{os.getpid()}@{_MACHINE}"
+
+
+@cache
+def sweep(folder: Path) -> None:
+    """Remove temporary files of processes that died, once a folder; those of others stay.
+
+    They are known by their `owner`; on another machine, where that cannot be asked, by a day
+    without a change.
+    """
+    with suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            found = _TEMPORARY.search(entry.name)
+            with suppress(OSError):
+                if found and _is_left(found, entry.stat(follow_symlinks=False).st_mtime):
+                    remove = shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink
+                    remove(entry.path)
+
+
+def _is_left(found: re.Match[str], changed: float) -> bool:
+    if found["machine"] != _MACHINE or os.name == "nt":  # where asking would end it
+        return time.time() - changed > 86_400
+    try:
+        os.kill(int(found["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # another user's, which lives
+        return False
+    return False
 
 
 def remove_leftovers(folder: Path) -> None:

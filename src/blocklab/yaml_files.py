@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import yaml
 from pydantic import BaseModel, model_validator
@@ -15,14 +15,27 @@ DEEPEST_YAML = 20
 
 
 class PlainModel(BaseModel):
-    """What a YAML file may hold, by pydantic; a yes or a no is never taken for a number."""
+    """What a YAML file may hold, by pydantic; a yes or a no is never taken for a number.
+
+    Whole numbers are `largest` at most, and lists `longest`, so that no size is beyond counting.
+    """
+
+    largest: ClassVar[int] = 2**53  # up to which float64 holds every whole number
+    longest: ClassVar[int] = 1_000_000
 
     @model_validator(mode="before")
     @classmethod
     def _numbers_are_numbers(cls, given: Any) -> Any:
         for name, value in given.items() if isinstance(given, dict) else ():
             field = cls.model_fields.get(name)
-            if field is None or not any(isinstance(one, bool) for one in _flat(value)):
+            if field is None:
+                continue
+            if isinstance(value, list | tuple) and len(value) > cls.longest:
+                raise ValueError(f"{name} is a list of {cls.longest:,} at most, not {len(value):,}")
+            flat = list(_flat(value))
+            if any(isinstance(one, int) and abs(one) > cls.largest for one in flat):
+                raise ValueError(f"{name} is too large a number; it is {cls.largest:,} at most")
+            if not any(isinstance(one, bool) for one in flat):
                 continue
             kinds = set(_flat_types(field.annotation))
             if kinds & {int, float} and bool not in kinds:
@@ -73,6 +86,16 @@ class _Loader(yaml.SafeLoader):
             )
         return super().construct_scalar(node)
 
+    def construct_yaml_int(self, node: Any) -> int:
+        value = super().construct_yaml_int(node)
+        if abs(value) > PlainModel.largest:
+            raise yaml.MarkedYAMLError(
+                problem=f"{node.value[:20]}… is too large; a whole number is "
+                f"{PlainModel.largest:,} at most",
+                problem_mark=node.start_mark,
+            )
+        return value
+
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[str] = set()
         for key, _ in node.value:
@@ -89,6 +112,9 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def parse_yaml(text: str, what: str) -> Any:
@@ -116,6 +142,8 @@ def read_yaml(path: Path) -> Any:
         InputError: if it cannot be read, or is not the YAML that blocklab reads.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe that nobody writes to would keep us
+            raise InputError(f"{path} is no file; name a YAML file")
         with path.open("rb") as file:
             content = file.read(LARGEST_YAML + 1)
         return parse_yaml(content.decode("utf-8"), str(path))

@@ -247,6 +247,58 @@ class WidensInSilence(nn.Conv2d):
         self.out_channels = channels
 
 
+class CountsOn64Channels(Simple):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.weight = nn.Parameter(torch.ones(64, 1, 1))
+
+
+class LeavesNoChannel(Simple):
+    """Four channels or more reduce to one; three to none, and the gate is then always a half."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.down = nn.Conv2d(channels, channels // 4, 1, bias=False)
+        self.up = nn.Conv2d(channels // 4, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.up(self.down(x)).sigmoid()
+
+
+class KnowsSmallMapsAlone(Simple):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.place = nn.Parameter(torch.zeros(channels, 16, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.place[:, : x.shape[2], : x.shape[3]]
+
+
+class KnowsOneActivation(Simple):
+    """An FFN mixer."""
+
+    def __init__(self, channels: int, activation: str) -> None:
+        super().__init__(channels)
+        self.act = {"relu": nn.ReLU()}[activation]
+
+
+class KeepsAWordBesideItsTensors(Simple):
+    """Its state_dict holds what no file of weights takes."""
+
+    def get_extra_state(self) -> str:
+        return "a word"
+
+    def set_extra_state(self, state: str) -> None:
+        pass
+
+
+class NotOnSmallMapsOfManyChannels(Simple):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1:] == (100, 4, 4):
+            raise ZeroDivisionError("a fault that only a network meets")
+        return super().forward(x)
+
+
 class SaysThatItMixesSamples(Simple):
     mixes_samples = "a wish"
 
@@ -264,7 +316,7 @@ BROKEN: list[tuple[type[nn.Module], str, str]] = [
     (OverwritesItsInput, "keeps its input", "the input is overwritten"),
     (NeedsMoreThanOnePixel, "shape", "1x1 maps"),
     (WrongShape, "shape", "7x5 maps, .* instead of"),
-    (ViewsItsInput, "channels_last", "RuntimeError: view size"),
+    (ViewsItsInput, "bf16", r"RuntimeError: view size .*\(broken_blocks.py, line \d+\)"),
     (ReadsMemoryInOrder, "channels_last", "the output is another"),
     (DrawsInEvaluation, "deterministic", "two runs on one input differ"),
     (StartsByChance, "deterministic", "weight starts otherwise from the same seed"),
@@ -280,12 +332,18 @@ BROKEN: list[tuple[type[nn.Module], str, str]] = [
     (CannotBeBuilt, "builds", "AttributeError"),
     (IgnoresTheStride, "shape", "stride 2"),
     (WidensInSilence, "shape", "instead of"),
+    (CountsOn64Channels, "shape", r"7x5 maps.*\(3 channels\): RuntimeError"),
+    (LeavesNoChannel, "builds", r"down.weight is empty \(3 channels\)"),
+    (KnowsSmallMapsAlone, "shape", r"32x32 maps.*RuntimeError.*\(broken_blocks.py, line \d+\)"),
+    (KnowsOneActivation, "builds", r"built \(activation gelu, drop_path 0.1\): KeyError"),
+    (KeepsAWordBesideItsTensors, "deterministic", "_extra_state of its state_dict is a str"),
+    (NotOnSmallMapsOfManyChannels, "study", "resnet20 with 3, 16, 64 and 100 channels, counted: "),
 ]
 # What else must fail where one fault breaks two promises.
 ALSO = {
     CutsTheInput: {"finite differences"},
     DrawsInEvaluation: {"cost"},
-    ViewsItsInput: {"bf16"},  # which is tried in both layouts
+    ViewsItsInput: {"channels_last"},  # as bf16 is tried in both layouts
     InfiniteGradient: {"finite differences", "channels_last", "bf16"},
 }
-KINDS = {IgnoresTheStride: "mixer", WidensInSilence: "token_mixer"}
+KINDS = {KnowsOneActivation: "ffn_mixer", IgnoresTheStride: "mixer", WidensInSilence: "token_mixer"}

@@ -159,7 +159,18 @@ HEAD = "import torch\nfrom torch import nn\nfrom blocklab import register_block\
         ("", None, "registers no block"),
         ("x = '\0'\n", None, "null bytes"),
         (PLUGIN.replace("halve", "se"), 6, "'se' is already blocklab.blocks"),
-        (PLUGIN.replace("halve", "a@b"), 6, "name it without '@'"),
+        (PLUGIN.replace("halve", "a@b"), 6, "name it by a word of letters"),
+        *(
+            (PLUGIN.replace("halve", name), 6, f"cannot be called '{name}', which a study's file")
+            for name in ("none", "yes", "1e3", "a b", "a,b", "null", "-a", "a=b", "")
+        ),
+        (PLUGIN.replace('("halve")', ""), 6, r"takes a name; write @register_block\('my_block'\)"),
+        *(
+            (PLUGIN.replace("factor", name), 6, f"cannot have an option '{name}'")
+            for name in ("type", "stages", "copy", "model_fields")
+        ),
+        (PLUGIN.replace("float = 0.5", "set[int] = {1}"), 6, "is a set, which has no order"),
+        (PLUGIN.replace("= 0.5", "= float('inf')"), 6, "factor: Input should be a finite number"),
         (PLUGIN.replace('"halve"', '"halve", kind="attention_"'), 6, "did you mean 'attention'"),
         (PLUGIN.replace("channels: int", "planes: int"), 6, "'planes', which no attention slot"),
         (PLUGIN.replace("factor: float =", "factor="), 6, "'factor' of block 'halve' needs a type"),

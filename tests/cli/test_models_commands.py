@@ -33,6 +33,10 @@ def test_models_with_costs(blocklab: Blocklab) -> None:
     ]
     shown = blocklab("models", "resnet50", "--cost").out
     assert "4.089" in shown and "25.557" in shown and "224\u00d7224" in shown
+    small = blocklab("models", "resnet20*", "--cost")  # by the 3x3 stem, made for 32x32
+    lines = {line.split()[0]: line.split()[1:] for line in small.out.splitlines() if "32" in line}
+    assert lines["resnet20"] == ["32\u00d732", "0.04061", "0.3341"]
+    assert lines["resnet20_se"] == ["32\u00d732", "0.04062", "0.3364"]
     smaller = blocklab("models", "resnet50", "--cost", "--input-size", 32, "--json")
     assert json.loads(smaller.out)[0]["macs"] < 4089184256 / 40
 
@@ -42,7 +46,7 @@ def test_models_with_costs(blocklab: Blocklab) -> None:
     [
         ("resnet50", "4.089", "25.557"),
         ("res2net50", "2.586", "16.360"),
-        ("van_b0", "0.864", "4.106"),
+        ("van_b0", "0.8642", "4.106"),
         ("van_b1", "2.495", "13.862"),
     ],
 )
@@ -71,7 +75,16 @@ def test_height_and_width_differ(blocklab: Blocklab) -> None:
     (counted,) = json.loads(
         blocklab("models", "van_b0", "--cost", "--input-size", "32x64", "--json").out
     )
-    assert counted["macs"] == described["macs"]
+    assert counted["macs"] == described["macs"] and counted["input_size"] == [32, 64]
+    assert "32\u00d764" in blocklab("models", "van_b0", "--cost", "--input-size", "32x64").out
+
+
+def test_a_small_network_is_described_at_its_native_size(blocklab: Blocklab) -> None:
+    described = json.loads(blocklab("describe", "resnet20", "--json").out)
+    assert described["input_size"] == 32 and described["parts"][0]["shape"] == [16, 32, 32]
+    assert "resnet20 at 32\u00d732" in blocklab("describe", "resnet20").out
+    asked = blocklab("describe", "resnet20", "--input-size", 64, "--json")
+    assert json.loads(asked.out)["input_size"] == 64
 
 
 @pytest.mark.parametrize(

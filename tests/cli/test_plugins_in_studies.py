@@ -97,6 +97,11 @@ def test_without_the_plugin_the_block_is_unknown(blocklab: Any, files: tuple[Pat
     [
         ("x * self.weight", "x[:, :2]", "the network does not run: RuntimeError"),
         ("self.weight\n", "self.weight[:: 1 // (not self.training)]\n", "ZeroDivisionError"),
+        (
+            "self.weight =",
+            "self.l = nn.LazyConv2d(3, 1); self.weight =",
+            "the network does not run",
+        ),
         ("x * self.weight", "x.nothing", "AttributeError: 'Tensor' object has no attribute"),
         ("self.weight =", "self.w = self.none or", "'mine' cannot be built with {'channels': 4}"),
         ("import torch\n", "import torch_\n", "mine.py, line 1: ModuleNotFoundError"),
@@ -113,11 +118,40 @@ def test_a_faulty_block_is_refused_before_anything_is_trained(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("1 // (x.is_meta or not self.training)", "trained in float32: ZeroDivisionError"),
+        (
+            "(1 if x.is_meta or not torch.is_autocast_enabled('cpu') else self.none)",
+            "trained in bf16 and channels_last: AttributeError",
+        ),
+        ("(x.is_meta or self.training or len(x) // 0)", "evaluated: ZeroDivisionError"),
+        ("len(self.__dict__.setdefault('kept', [lambda: 0]))", ""),  # which is nobody's fault
+        ("len(self.__dict__.setdefault('kept', (i for i in 'a')) and [0])", "averaged, which cop"),
+    ],
+)
+def test_what_only_a_real_network_meets_is_refused_before_and_by_check_too(
+    blocklab: Any, files: tuple[Path, Path], tmp_path: Path, fault: str, said: str
+) -> None:
+    study, block = files
+    block.write_text(BLOCK.replace("x * self.weight", f"x * self.weight * ({fault})"))
+    answer = blocklab("study", study, "--plugin", block, "--out", tmp_path / "runs")
+    assert answer.status == (2 if said else 0)
+    checked = blocklab("check", block)
+    assert checked.status == (1 if said else 0)
+    if said:
+        assert answer.err.count("\n") == 1
+        assert f"row 'mine': the network cannot be {said}" in answer.err
+        assert "(mine.py, line 14)" in answer.err or "averaged" in said
+        assert not _runs(tmp_path / "runs")
+
+
 def test_a_block_that_fails_in_training_fails_its_row_alone(
     blocklab: Any, files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     study, block = files
-    fails = "1 // (x.is_meta or not self.training)"  # not where it is only counted
+    fails = "1 // (len(x) != 16)"  # as the study's batches are, and no image before them is
     block.write_text(BLOCK.replace("x * self.weight", f"x * self.weight * ({fails})"))
     answer = blocklab("study", study, "--plugin", block, "--out", tmp_path / "runs")
     assert answer.status == 1

@@ -1,15 +1,21 @@
 """``blocklab train`` and what can be done with the run it leaves."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from blocklab import load_run
+from blocklab.errors import InputError, RunError
 from blocklab.models.hub import from_pretrained
+from blocklab.models.model_file import load_model
+from blocklab.training.finished import FinishedRun
 
 Blocklab = Any
 SMALL = ("--set", "epochs=2", "--set", "batch_size=16", "--set", "data.train_images=48")
@@ -60,8 +66,6 @@ def test_evaluate_measures_other_images_whole(
     layout: str, blocklab: Blocklab, run_folder: Path, tmp_path: Path
 ) -> None:
     """The run's own test images, written into folders: the same accuracy, to the image."""
-    from blocklab.training.finished import FinishedRun
-
     test = FinishedRun.open(run_folder).open_data().test
     own = json.loads(blocklab("evaluate", run_folder, "--json").out)
     pixels, labels = test.pixels(slice(None)), test.targets
@@ -88,8 +92,6 @@ def test_evaluate_joins_the_labels_of_a_table_by_name(
 
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-    from blocklab.training.finished import FinishedRun
 
     test = FinishedRun.open(run_folder).open_data().test
     own = json.loads(blocklab("evaluate", run_folder, "--json").out)
@@ -144,12 +146,103 @@ def test_predict_names_classes(blocklab: Blocklab, run_folder: Path, tmp_path: P
         assert all(named["class"] in "0123456789" for named in one["classes"])
 
 
+def test_predict_goes_on_past_a_corrupt_image(
+    blocklab: Blocklab, run_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    names = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "in" / "c.jpg"]
+    for number, path in enumerate(names):
+        Image.fromarray(np.full((9, 9, 3), 99 * number, np.uint8)).save(path)
+    names[1].write_bytes(names[1].read_bytes()[:40])
+    (tmp_path / "notes.txt").write_text("no image")
+    for given in ([tmp_path], names):  # a folder, and its files
+        said = blocklab("predict", run_folder, *given, "--json")
+        assert said.status == 1
+        kept = [str(names[0]), str(names[2])]
+        assert [one["image"] for one in json.loads(said.out)] == kept
+        assert said.err.startswith("error: ") and said.err.count("\n") == 1
+        assert str(names[1]) in said.err
+    shown = blocklab("predict", run_folder, tmp_path)
+    assert shown.status == 1 and "a.png" in shown.out and "c.jpg" in shown.out
+    (tmp_path / "empty").mkdir()
+    empty = blocklab("predict", run_folder, tmp_path / "empty")
+    assert empty.status == 2 and "holds no images" in empty.err
+
+
+def test_a_run_predicts_in_python(run_folder: Path, tmp_path: Path) -> None:
+    """Every way to give an image's 8 bits is one image; a foreign size is resized as a file's."""
+    run = load_run(str(run_folder))
+    rng = np.random.default_rng(0)
+    for shape in ((32, 32, 3), (40, 30, 3)):
+        pixels = rng.integers(0, 256, shape, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        first = torch.from_numpy(pixels).permute(2, 0, 1)
+        (expected,) = run.predict(tmp_path / "a.png", top=10)
+        assert expected.image == str(tmp_path / "a.png")
+        assert {name for name, _ in expected.classes} == set(map(str, range(10)))
+        assert (expected.name, expected.probability) == expected.classes[0]
+        assert sum(share for _, share in expected.classes) == pytest.approx(1, abs=1e-5)
+        ways = [str(tmp_path / "a.png"), Image.open(tmp_path / "a.png"), pixels, pixels / 255]
+        found = run.predict([*ways, first, first[None] / 255, pixels[None]], top=10)
+        assert len(found) == 7
+        for one in found:
+            assert one.classes == expected.classes
+    grey = np.linspace(0, 1, 32 * 32).reshape(32, 32)
+    (flat, deep) = run.predict([grey, np.repeat(grey[..., None], 3, 2)])
+    assert flat.classes == deep.classes and flat.image == "image 0"
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.full((32, 32, 3), 255.0), "values from 255 to 255; floats are from 0 to 1"),
+        (np.full((32, 32, 3), np.nan), "values from nan to nan"),
+        (np.zeros((32, 32, 3), int), "is of int64"),
+        (np.zeros((32, 32, 2), np.uint8), r"shape \(32, 32, 2\)"),
+        (torch.zeros(3, 0, 4), r"shape \(3, 0, 4\)"),
+        ([[1, 2]], "a list is no image"),
+        (3, "a int is no image"),
+        ("absent.png", "cannot read the image absent.png"),
+    ],
+)
+def test_what_is_no_image_is_refused(image: Any, said: str, run_folder: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        load_run(run_folder).predict(image)
+
+
+def test_a_run_is_a_model_file(run_folder: Path, tmp_path: Path) -> None:
+    expected = FinishedRun.open(run_folder).model.state_dict()
+    for path in (run_folder, run_folder / "model.safetensors"):
+        model = load_model(path)
+        assert model.num_classes == 10 and not model.training
+        found = model.state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+    for name in ("model.safetensors", "run.json", "result.json"):
+        copied = tmp_path / name / run_folder.name
+        shutil.copytree(run_folder, copied)
+        content = bytearray((copied / name).read_bytes())
+        content[-100 if name == "model.safetensors" else 60] ^= 1
+        (copied / name).write_bytes(bytes(content))
+        with pytest.raises(RunError, match="damaged"):
+            load_model(copied)
+        with pytest.raises(RunError, match=r"damaged|holds another run"):
+            load_run(copied)
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="let its run end first"):
+        load_model(copied)
+
+
 def test_diagnose_counts_zeros(blocklab: Blocklab, run_folder: Path) -> None:
     said = blocklab("diagnose", run_folder, "--first", 1, "--last", 1, "--json")
     assert said.status == 0, said.err
     assert json.loads(said.out)
-    late = blocklab("diagnose", run_folder)  # batches 30 to 40 of 40 images
+    small = blocklab("diagnose", run_folder, "--json")  # has no batch 30
+    assert small.status == 0, small.err
+    assert json.loads(small.out) == json.loads(said.out)
+    late = blocklab("diagnose", run_folder, "--first", 30)
     assert late.status == 2 and late.err.count("\n") == 1
+    assert "40 test images make 1 batch, and --first is 30; begin at 1" in late.err
 
 
 def test_export_safetensors(blocklab: Blocklab, run_folder: Path, tmp_path: Path) -> None:

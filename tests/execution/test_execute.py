@@ -12,12 +12,13 @@ import pytest
 from blocklab.errors import InputError
 from blocklab.execution.crew import Silent
 from blocklab.execution.plan import PLAN_HEADINGS, make_plan, plan_cells, plan_lines
-from blocklab.execution.sharing import machine_memory, run_memory, share_machine
+from blocklab.execution.sharing import share_machine
 from blocklab.execution.train_studies import train_studies
 from blocklab.execution.verify import untimed, verify_run
+from blocklab.measure.footprint import machine_memory
 from blocklab.study.study import Study
 from blocklab.training.device import available_cores
-from blocklab.training.run import RunDefinition, execute_run
+from blocklab.training.run import RunDefinition, count, execute_run, training_memory
 from blocklab.training.run_folder import write_result
 from blocklab.training.run_reader import RunReader, is_finished
 
@@ -213,7 +214,8 @@ def test_memory_estimates_grow_with_batch_and_width() -> None:
             recipe={"base": "quick", "batch_size": batch},
             rows={"plain": {**TINY, "widths": widths}},
         )
-        return run_memory(made.rows[0].definition(0), 10, 32)
+        _, taken = count(made.rows[0].model, 10, 32)
+        return training_memory(taken, made.rows[0].recipe, 1000)
 
     base = estimate(32, [16, 32, 64])
     assert estimate(256, [16, 32, 64]) > base + 50_000_000
@@ -298,3 +300,15 @@ def test_too_few_test_batches_are_refused_before_training(tmp_path: Path) -> Non
         "begin earlier"
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_long_tmpdir_keeps_no_study_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sockets of the server that forks workers lie there, and their paths are short."""
+    long = tmp_path / ("a" * 120)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (results,) = train_studies((study(seeds=1, rows={"plain": TINY}),), tmp_path / "out", 1)
+    assert not results.rows[0].failed and not results.rows[0].missing_seeds

@@ -62,8 +62,8 @@ def test_memory_of_a_batch_grows_with_it() -> None:
     ("told", "message"),
     [
         ({"input_size": 0}, "positive number of pixels"),
-        ({"batch_size": 1}, "batch_size is 2 or more, not 1"),
-        ({"rounds": 0}, "rounds is 1 or more, not 0"),
+        ({"batch_size": 1}, "batch_size must be a whole number from 2 to"),
+        ({"rounds": 0}, "rounds must be a whole number from 1 to"),
     ],
 )
 def test_what_is_wrong_is_said(told: dict[str, int], message: str) -> None:

@@ -138,6 +138,14 @@ def test_offline_and_unwritable_caches(
         fetch(address)
 
 
+def test_a_wrong_way_to_load_names_the_right_ones() -> None:
+    state = create_model("resnet20", **TEN).state_dict()
+    with pytest.raises(InputError, match="head is 'load' or 'fresh', not 'frsh'; did you mean"):
+        create_model("resnet20", **TEN, pretrained=state, head="frsh")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="first_conv is 'load' or 'adapt', not True"):
+        load_weights(create_model("resnet20"), state, first_conv=True)  # type: ignore[arg-type]
+
+
 def test_a_head_left_fresh(tmp_path: Path) -> None:
     state = create_model("resnet20", num_classes=7).state_dict()
     with pytest.raises(InputError, match=r'head has 7 classes.*head="fresh"'):

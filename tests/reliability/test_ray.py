@@ -1,14 +1,16 @@
 """A study on a Ray cluster; the long form is ``python benchmarks/cluster.py``."""
 
 import json
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from blocklab.errors import InputError
+from blocklab.errors import InputError, RunError
 from blocklab.execution.train_studies import train_studies
 from blocklab.study.study import Study
 
@@ -21,6 +23,31 @@ def test_no_ray_is_said_with_the_remedy(
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match="pip install"):
         train_studies((make_study(),), tmp_path, ray="auto")[0]
+
+
+@pytest.mark.parametrize("how", ["address", "ray://", "RAY_ADDRESS", "left by a machine"])
+def test_where_nobody_listens_there_is_an_answer_soon(
+    how: str,
+    make_study: Callable[..., Study],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("ray", reason="the ray extra is not installed")
+    with socket.socket() as held:  # bound, and not listening
+        held.bind(("127.0.0.1", 0))
+        there = f"127.0.0.1:{held.getsockname()[1]}"
+        address = {"address": there, "ray://": f"ray://{there}"}.get(how, "auto")
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        if how == "RAY_ADDRESS":
+            monkeypatch.setenv("RAY_ADDRESS", there)
+        if how == "left by a machine":
+            monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+            (tmp_path / "ray").mkdir()
+            (tmp_path / "ray" / "ray_current_cluster").write_text(there)
+        began = time.monotonic()
+        with pytest.raises(RunError, match=r"no Ray cluster at .*refused"):
+            train_studies((make_study(),), tmp_path / "out", ray=address)
+        assert time.monotonic() - began < 30
 
 
 @pytest.mark.slow

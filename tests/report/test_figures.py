@@ -1,16 +1,17 @@
 """The figures' files, their data, and labels that must not cover each other."""
 
+import random
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from blocklab.report.curves import MOST_LINES, MOST_POINTS_A_LINE
-from blocklab.report.drawing import COLOURS, spread
-from blocklab.report.figures import MOST_DIFFERENCES, figures, save_figures
+from blocklab.report.drawing import COLOURS, ON_PAPER, spread
+from blocklab.report.figures import MOST_DIFFERENCES, figures, save_figures, svg
 from blocklab.results.study_results import StudyResults
 from blocklab.training.recipe import Recipe
 
@@ -160,16 +161,65 @@ def test_colours_are_used_once_before_dashes_change(make_results: MakeResults) -
     assert len(set(zip(colours, dashes, strict=True))) == 9
 
 
+def test_accuracy_axes_stay_within_what_an_accuracy_can_be(make_results: MakeResults) -> None:
+    made = by_name(make_results({"a": [99.0, 96.0], "b": [1.0, 0.0]}))
+    curves = made["validation_accuracy_over_epochs"]["layer"]
+    costs = made["accuracy_against_macs"]["layer"]
+    for layer in [*curves, *costs]:
+        low, high = layer["encoding"]["y"]["scale"]["domain"]
+        assert 0 <= low < high <= 100
+    ends = [p for p in values_of(made["accuracy_against_macs"]) if "low" in p]
+    assert {(p["row"], p["high"]) for p in ends if p["high"] == 100} == {("a", 100.0)}
+    assert {(p["row"], p["low"]) for p in ends if p["low"] == 0} == {("b", 0.0)}
+    shapes = {layer["mark"].get("shape") for layer in costs}  # marks where an interval was cut
+    assert {"triangle-up", "triangle-down"} <= shapes
+
+
+def test_labels_cover_nothing_with_two_seeds(make_results: MakeResults) -> None:
+    names = ("plain", "se", "coordinate", "global_context", "triplet", "selective_kernel", "cbam")
+    draw = random.Random(1)
+    accuracies = {name: [draw.gauss(90, 3), draw.gauss(90, 3)] for name in names}
+    macs = {name: 41_000_000 + 300_000 * i for i, name in enumerate(names)}
+    made = by_name(make_results(accuracies, macs=macs))["accuracy_against_macs"]
+    low, high = made["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    gap = (high - low) * 14 / made["height"]
+    labelled = {p["row"]: p for p in values_of(made) if "label" in p}
+    assert labelled.keys() == set(names)
+    covered = []
+    for point in labelled.values():
+        left = point["place"] + 10
+        right = left + 6.5 * len(point["row"])
+        if point["align"] == "right":
+            left, right = 2 * point["place"] - right, 2 * point["place"] - left
+        covered.append((left, right, point["label"] - gap / 2.1, point["label"] + gap / 2.1))
+        assert left >= 0 and point["label"] > low
+        for other in labelled.values():  # no label on a point
+            assert not (
+                left < other["place"] < right and abs(other["top1"] - point["label"]) < gap / 2.1
+            )
+    for one, other in combinations(covered, 2):
+        across = one[0] < other[1] and other[0] < one[1]
+        assert not (across and one[2] < other[3] and other[2] < one[3])
+
+
+@pytest.mark.parametrize("name", [r"$\xi$", r"\underline{a}", "${x}", "'\"`", "\\"])
+def test_names_that_are_code_elsewhere_are_drawn(make_results: MakeResults, name: str) -> None:
+    for figure in figures(make_results({name: [46.0, 47.0], "b": [48.0, 48.5]})):
+        shown = "".join(ElementTree.fromstring(svg(figure, ON_PAPER)).itertext())
+        assert name in shown or figure.name.startswith("learning_rate")
+
+
 def test_equal_costs_and_accuracies_keep_labels_apart(make_results: MakeResults) -> None:
     macs = {name: 4_170_000_000 for name in ("first", "second", "third")}
     results = make_results({name: [60.0] for name in macs}, macs=macs)
     specification = by_name(results)["accuracy_against_macs"]
-    points = {p["row"]: p["label"] for p in values_of(specification) if "row" in p}
+    points = {p["row"]: p for p in values_of(specification) if "label" in p}
     low, high = specification["layer"][0]["encoding"]["y"]["scale"]["domain"]
     line = (high - low) * 14 / specification["height"]
-    heights = sorted(points.values())
-    assert len(heights) == 3
-    assert min(b - a for a, b in pairwise(heights)) >= 0.98 * line
+    assert len(points) == 3
+    for side in ("left", "right"):
+        heights = sorted(p["label"] for p in points.values() if p["align"] == side)
+        assert all(b - a >= 0.98 * line for a, b in pairwise(heights))
 
 
 @pytest.mark.parametrize(

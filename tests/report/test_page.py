@@ -134,6 +134,18 @@ def test_names_are_text_everywhere(make_results: MakeResults) -> None:
     assert ATTACK in json.dumps(json.loads(hostile.scripts[0]))
 
 
+def test_no_name_turns_the_figures_beside_it_around(make_results: MakeResults) -> None:
+    results = make_results(
+        {"plain": [46.0, 47.0], "\u05e9\u05dc\u05d5\u05dd 7": [50.0, 51.0]},
+        title="12 \u202e34",
+        description="bell \x07, line\u2028end\nnext",
+    )
+    page = html(results)
+    assert "\u202e" not in page.partition("<script")[0] and "12 \\u202e34" in page
+    assert "bell \\x07, line\\u2028end\nnext" in page
+    assert "\u2068\u05e9\u05dc\u05d5\u05dd\u2069 7: 50.50" in page
+
+
 def test_table_of_the_page_is_the_table(three_seeds: StudyResults) -> None:
     page = plain_page(three_seeds)
     assert '<th scope="row">other</th>' in page

@@ -7,13 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from blocklab.report.cell_text import chance, counted, interval, signed
+from blocklab.measure.amounts import counted
+from blocklab.report.cell_text import chance, interval, signed, signed_interval
 from blocklab.report.columns import Table
+from blocklab.report.figures import figures
+from blocklab.report.page import html
 from blocklab.report.reported_columns import explanation
 from blocklab.report.table_files import csv, csv_text, markdown_of_all
 from blocklab.report.table_files import latex as latex_of
 from blocklab.report.table_files import markdown as markdown_of
-from blocklab.report.tables import columns, tables
+from blocklab.report.tables import columns, main_table, tables
+from blocklab.results.ended_run import EndedRun
 from blocklab.results.study_results import StudyResults
 from blocklab.study.reported import CostAt, Reported
 
@@ -26,6 +30,10 @@ def markdown(results: StudyResults) -> str:
 
 def latex(results: StudyResults) -> str:
     return latex_of(tables(results)[0])
+
+
+def of_five_classes(run: EndedRun) -> EndedRun:
+    return replace(run, run=run.run | {"class_names": [*"abcde"]})
 
 
 def named(results: StudyResults, name: str) -> Table:
@@ -46,7 +54,7 @@ def test_markdown_to_the_letter(make_results: MakeResults) -> None:
         "| res2net50 | 2.500 | 16.360 | 3 | 47.00 \u00b1 1.00 | [44.52, 49.48] "
         "| 72.00 \u00b1 1.00 | baseline | \u2013 |\n"
         "| cCD_ST | 2.650 | 16.371 | 2 of 3 | 60.50 \u00b1 0.71 | [54.15, 66.85] "
-        "| 85.50 \u00b1 0.71 | +14.00 [+14.00, +14.00] | no difference shown |\n"
+        "| 85.50 \u00b1 0.71 | +14.00 (no spread seen) | no difference shown |\n"
     )
 
 
@@ -77,6 +85,14 @@ def test_latex_escapes_every_special_character(make_results: MakeResults) -> Non
     # after \\ a bracket or a star would be an option of it
     assert "\n{}[x] &" in text
     assert "\n{}* &" in text
+
+
+def test_control_characters_are_written_out_in_files(make_results: MakeResults) -> None:
+    results = make_results({"a": [46.0]}, notes=("1 \u202e2\x07",))
+    results = replace(results, rows=(replace(results.rows[0], name="1 \u202e2\x07"),))
+    assert latex(results).count("1 \\textbackslash{}u202e2\\textbackslash{}x07") == 1
+    whole = markdown_of_all(results, tables(results))
+    assert whole.count("1 \\\\u202e2\\\\x07") == 2
 
 
 def test_markdown_keeps_a_cell_a_cell(make_results: MakeResults) -> None:
@@ -310,22 +326,39 @@ def test_csv_text_never_starts_a_formula(start: str) -> None:
 
 
 def test_small_models_do_not_cost_zero() -> None:
-    assert [counted(value) for value in (4.1886, 0.0123, 0.00412, 0.0, None)] == [
-        "4.189",
-        "0.012",
-        "0.0041",
-        "0.000",
-        "\u2013",
-    ]
+    told = {4.1886: "4.189", 25.557032: "25.557", 0.0123: "0.0123", 0.004124: "0.004124"}
+    told |= {0.041223424: "0.04122", 0.041249792: "0.04125", 0.000003: "0.000003", 0.0: "0"}
+    assert [counted(value) for value in told] == list(told.values())
 
 
 def test_signs() -> None:
     assert [signed(value) for value in (1.234, -1.234, -0.001)] == ["+1.23", "\u22121.23", "0.00"]
 
 
-def test_an_interval_below_zero_has_a_minus_sign(make_results: MakeResults) -> None:
-    top1 = make_results({"a": [1.0, 3.0]}).rows[0].top1
-    assert interval(top1) == "[\u221210.71, 14.71]"  # 2 +- 12.706 * sqrt(2) / sqrt(2)
+def test_an_interval_that_was_cut_says_so(make_results: MakeResults) -> None:
+    low, high = make_results({"a": [1.0, 3.0], "b": [99.0, 97.0]}).rows
+    assert interval(low.top1) == "[\u2265 0.00, 14.71]"  # 2 +- 12.706 * sqrt(2) / sqrt(2)
+    assert interval(high.top1) == "[85.29, \u2264 100.00]"
+    gap = make_results({"a": [2.0, 90.0], "b": [90.0, 3.0]}).rows[1].difference
+    assert signed_interval(gap) == "[\u2265 \u2212100.00, \u2264 +100.00]"
+
+
+def test_equal_values_say_that_no_spread_was_seen(make_results: MakeResults) -> None:
+    results = make_results({"a": [50.0, 50.0], "b": [51.0, 51.0]})
+    cells = main_table(results).texts[1]
+    assert cells[main_table(results).headings.index("95 % interval")] == "no spread seen"
+    assert "+1.00 (no spread seen)" in cells
+    assert results.summary_lines[1]["test_top1_percent_low"] is None
+
+
+def test_top5_of_five_classes_is_left_out(make_results: MakeResults) -> None:
+    results = make_results({"a": [50.0, 52.0]})
+    assert "top-5" in main_table(results).headings
+    few = replace(results.rows[0], runs=tuple(map(of_five_classes, results.rows[0].runs)))
+    results = replace(results, rows=(few,))
+    assert "top-5" not in main_table(results).headings
+    assert not [figure for figure in figures(results) if "top5" in figure.name]
+    assert "top-5" not in html(results)
 
 
 def test_sizes_that_differ_get_a_column(make_results: MakeResults) -> None:

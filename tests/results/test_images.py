@@ -21,7 +21,7 @@ def packed(correct: np.ndarray, **changes: np.ndarray) -> bytes:
 
 def test_predictions_are_read() -> None:
     correct = np.array([True, False, True, True])
-    read = read_per_image(packed(correct))
+    read = read_per_image(packed(correct), 100)
     assert read.correct.tolist() == correct.tolist()
     assert [name for name, _, _ in read.bits] == ["labels.npy", "loss.npy", "top5.npy"]
     assert read.figures == {
@@ -34,9 +34,9 @@ def test_predictions_are_read() -> None:
 def test_bits_differ_where_one_bit_differs() -> None:
     correct = np.array([True, False, True, True])
     loss = np.linspace(0, 1, 4, dtype="f4")
-    first, again = read_per_image(packed(correct)), read_per_image(packed(correct))
+    first, again = read_per_image(packed(correct), 100), read_per_image(packed(correct), 100)
     loss[2] = np.nextafter(loss[2], np.float32(2))
-    other = read_per_image(packed(correct, loss=loss))
+    other = read_per_image(packed(correct, loss=loss), 100)
     assert first.bits == again.bits
     assert first.bits != other.bits
     assert first.order == other.order
@@ -48,7 +48,7 @@ def test_damaged_predictions_are_refused() -> None:
     flipped[len(whole) // 3] ^= 0x10
     for content in (whole[:-30], whole[:60], b"", bytes(flipped)):
         with pytest.raises(ValueError):
-            read_per_image(content)
+            read_per_image(content, 100)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_damaged_predictions_are_refused() -> None:
 )
 def test_predictions_that_are_none_are_refused(changes: dict[str, np.ndarray], why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        read_per_image(packed(np.ones(4, dtype=bool), **changes))
+        read_per_image(packed(np.ones(4, dtype=bool), **changes), 100)
 
 
 def test_one_seed_is_the_paired_t_interval_over_images() -> None:
@@ -86,6 +86,7 @@ def test_interval_over_images_agrees_with_a_bootstrap() -> None:
     gaps = np.mean([1.0 * a.correct - b.correct for a, b in zip(ours, theirs, strict=True)], 0)
     drawn = stats.bootstrap((gaps,), np.mean, method="percentile", rng=2).confidence_interval
     width = 100 * (drawn.high - drawn.low)
+    assert found.low is not None and found.high is not None
     assert found.high - found.low == pytest.approx(width, rel=0.06)
     assert (found.low + found.high) / 2 == pytest.approx(found.mean)
 
@@ -121,9 +122,9 @@ def test_both_is_never_narrower_than_either_part() -> None:
             assert found is not None and found.both_low is not None and found.both_high is not None
             gaps = 100 * (ours.mean(1) - theirs.mean(1))
             of_seeds = stats.t.ppf(0.975, seeds - 1) * gaps.std(ddof=1) / np.sqrt(seeds)
-            half = (found.both_high - found.both_low) / 2
-            assert half >= (found.high - found.low) / 2 - 1e-9
-            assert half >= of_seeds - 1e-4
+            assert found.low is not None and found.high is not None
+            assert found.both_low <= min(found.low, max(gaps.mean() - of_seeds, -100) + 1e-4)
+            assert found.both_high >= max(found.high, min(gaps.mean() + of_seeds, 100) - 1e-4)
 
 
 def test_equal_differences_over_seeds_are_no_certainty_about_images() -> None:
@@ -141,11 +142,20 @@ def test_other_images_or_none_have_no_interval() -> None:
     assert over_images([images_of(np.ones(1))]) is None
 
 
-def test_networks_that_never_differ_have_an_interval_of_no_width() -> None:
+def test_intervals_end_at_what_an_accuracy_can_be() -> None:
+    near = [images_of(np.arange(20) != wrong) for wrong in (3, 4)]  # Student's t: up to 100.5 %
+    found = over_images(near)
+    assert found is not None and found.low is not None
+    assert (found.high, found.both_high) == (100.0, 100.0)
+    assert 0 < found.low < 95
+
+
+def test_networks_that_never_differ_show_no_spread() -> None:
     same = [images_of(np.arange(10) % 2), images_of(np.arange(10) % 3 == 0)]
     found = over_images(same, same)
     assert found is not None
-    assert (found.mean, found.low, found.high, found.both_low, found.both_high) == (0,) * 5
+    assert (found.mean, found.low, found.high) == (0, None, None)
+    assert (found.both_low, found.both_high) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +187,7 @@ def test_intervals_over_images_cover_what_they_say(
         over_chance = np.sqrt(between_images**2 + own**2 + chance**2)
         of_these = stats.norm.cdf(skill / over_chance).mean((1, 2))
         of_all = stats.norm.cdf(np.array([shift, 0]) / np.hypot(over_chance, between_seeds))
+        assert found.low is not None and found.high is not None
         held["images"] += found.low <= 100 * (of_these[0] - of_these[1]) <= found.high
         held["both"] += found.both_low <= 100 * (of_all[0] - of_all[1]) <= found.both_high
     for covered in held.values():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from blocklab.results.statistics import paired_difference, summarise
+from blocklab.results.statistics import PERCENT, POINTS, paired_difference, summarise
 
 
 def test_interval_of_three_seeds_by_hand() -> None:
@@ -35,10 +35,19 @@ def test_one_seed_has_no_interval() -> None:
     assert (summary.mean, summary.sd, summary.low, summary.high) == (57.25, None, None, None)
 
 
-def test_equal_values_have_an_interval_of_no_width() -> None:
+def test_equal_values_show_no_spread_and_have_no_interval() -> None:
     summary = summarise([0.1] * 3)
-    assert summary.sd == 0
-    assert summary.low == summary.high == summary.mean == pytest.approx(0.1)
+    assert (summary.sd, summary.low, summary.high) == (0, None, None)
+    assert summary.mean == pytest.approx(0.1)
+
+
+def test_an_interval_is_cut_at_what_cannot_be_passed() -> None:
+    summary = summarise([97.0, 99.0], bounds=PERCENT)
+    assert (summary.high, summary.mean) == (100.0, 98.0)
+    assert summary.low == pytest.approx(98 - 12.7062, abs=1e-3)  # t of one degree, SD 1.4142
+    gap = paired_difference({0: 99.0, 1: 60.0}, {0: 1.0, 1: 2.0}, bounds=POINTS)
+    assert gap is not None and (gap.low, gap.high) == (-100.0, 100.0)
+    assert summarise([97.0, 99.0]).high == pytest.approx(98 + 12.7062, abs=1e-3)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
@@ -77,7 +86,8 @@ def test_equal_differences_have_no_p_and_give_no_warning() -> None:
         gap = paired_difference(ours, theirs)
     assert gap is not None
     assert gap.p is None
-    assert gap.low == gap.high == gap.mean == pytest.approx(0.7)
+    assert (gap.low, gap.high) == (None, None)
+    assert gap.mean == pytest.approx(0.7)
 
 
 def test_no_shared_seed_is_no_difference() -> None:

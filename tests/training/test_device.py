@@ -47,9 +47,16 @@ def test_precision_follows_the_processor(
 
 def test_bf16_on_a_gpu_without_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     _fast(monkeypatch, False)
-    with pytest.raises(InputError, match="no bf16; set precision=fp32"):
+    with pytest.raises(InputError, match="no bf16; set precision=fp16 or fp32"):
         choose_precision(Recipe(precision="bf16"), CUDA)
-    assert choose_precision(Recipe(), CUDA) == "32-true"
+    assert choose_precision(Recipe(), CUDA) == "16-mixed"  # T4, V100, RTX 20
+    assert choose_precision(Recipe(), CPU) == "32-true"
+
+
+def test_fp16_off_cuda_is_refused() -> None:
+    for where in (CPU, torch.device("mps")):
+        with pytest.raises(InputError, match="fp16 needs a CUDA device; set precision=bf16"):
+            choose_precision(Recipe(precision="fp16"), where)
 
 
 def test_bf16_is_found_by_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +87,7 @@ def test_a_resumed_run_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         "precision": "32-true",
         "memory_format": "contiguous",
         "compile": True,
+        "cuda_graph": False,
         "algorithms": {},
         "setup_note": "measured",
         "devices": 1,

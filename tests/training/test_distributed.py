@@ -147,7 +147,7 @@ def test_synchronised_batchnorm_alone_is_batchnorm(
         nn.init.uniform_(plain.weight)
         nn.init.uniform_(plain.bias)
     model[0].load_state_dict(plain.state_dict())
-    synchronise_batchnorm(model)
+    synchronise_batchnorm(model, torch.device("cpu"))
     synced = model[0]
     assert type(synced) is SyncBatchNorm2d
     for _ in range(3):

@@ -174,7 +174,9 @@ def test_constant_stays() -> None:
         ({"clip_grad_norm": 0}, "clip_grad_norm"),
         ({"schedule": "cosin"}, "schedule"),
         ({"memory_format": "channel_last"}, "'contiguous' or 'channels_last'"),
-        ({"precision": "fp16"}, "'fp32' or 'bf16'"),
+        ({"precision": "fp8"}, "'bf16' or 'fp16'"),
+        ({"accumulate": 9, "batch_size": 16}, "set accumulate=8 or less"),
+        ({"cuda_graph": "maybe"}, "'off', 'auto' or 'on'"),
         ({"compile": "maybe"}, "'off', 'auto' or 'on'"),
     ],
 )

@@ -13,18 +13,23 @@ from torch.utils.checkpoint import checkpoint
 
 from blocklab.backbones.config import BackboneConfig
 from blocklab.blocks.protocol import init_itself
-from blocklab.errors import InputError
+from blocklab.errors import InputError, shortened
+
+LARGEST_COUNT = 1_000_000  # of classes or channels
 
 
 def check_count(name: str, value: object, least: int) -> int:
     """Return a count (NumPy's integers are counts, too).
 
     Raises:
-        InputError: if it is no whole number from `least`.
+        InputError: if it is no whole number from `least` to a million.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name} must be a whole number from {least}, not {value!r}")
-    return int(value)
+    count = int(value) if isinstance(value, int | np.integer) else -1
+    if not isinstance(value, bool) and least <= count <= LARGEST_COUNT:
+        return count
+    raise InputError(
+        f"{name} must be a whole number from {least} to {LARGEST_COUNT:,}, not {shortened(value)}"
+    )
 
 
 def check_images(x: Tensor, channels: int) -> None:

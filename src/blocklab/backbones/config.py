@@ -1,21 +1,36 @@
 """A backbone as data: what the configurations of all of them share, and slots limited to stages."""
 
-from typing import Annotated, cast
+from typing import Annotated, Any, ClassVar, Self, cast
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from torch import nn
 
-from blocklab.blocks.registry import BlockSpec, create_block, parse_block
+from blocklab.blocks.registry import (
+    LARGEST_SIZE,
+    LONGEST_LIST,
+    BlockSpec,
+    create_block,
+    parse_block,
+)
 from blocklab.errors import InputError
 from blocklab.yaml_files import PlainModel
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
+MOST_BLOCKS = 1_000  # of all stages; ResNet-1202 has 600
+MOST_PARTS = 10_000  # blocks, times what their slots hold
 
 
-class BackboneConfig(PlainModel):
-    """A backbone as data: its sizes and what fills its slots; all defaults filled in."""
+class Sizes(PlainModel):
+    """Sizes of a network, which have bounds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    largest: ClassVar[int] = LARGEST_SIZE
+    longest: ClassVar[int] = LONGEST_LIST
+
+
+class BackboneConfig(Sizes):
+    """A backbone as data: its sizes and what fills its slots; all defaults filled in."""
 
     drop_rate: Rate = Field(0.0, description="dropout before the classifier")
     drop_path_rate: Rate = Field(0.0, description="stochastic depth of the last block")
@@ -40,6 +55,26 @@ class BackboneConfig(PlainModel):
     def native_size(self) -> int:
         """Return the side of the images that the stem is made for."""
         return 32 if self.stem_stride == 1 else 224
+
+    @model_validator(mode="after")
+    def _few_enough(self) -> Self:
+        blocks = sum(self.blocks_per_stage)
+        if blocks > MOST_BLOCKS:
+            raise ValueError(f"depths are {MOST_BLOCKS:,} blocks in all at most, not {blocks:,}")
+        held = sum(_parts(value) for _, value in self)
+        if blocks * held > MOST_PARTS:
+            raise ValueError(
+                f"{blocks:,} blocks whose slots hold {held} parts are too many; blocks times parts "
+                f"are {MOST_PARTS:,} at most"
+            )
+        return self
+
+
+def _parts(value: Any) -> int:
+    """Count the blocks in a slot, those that they hold included."""
+    if isinstance(value, dict):
+        return ("type" in value) + sum(map(_parts, value.values()))
+    return sum(map(_parts, value)) if isinstance(value, list | tuple) else 0
 
 
 def parse_staged(kinds: str | tuple[str, ...], value: object, stages: int) -> BlockSpec:

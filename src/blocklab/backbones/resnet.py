@@ -7,9 +7,9 @@ convolution, as in torchvision's.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from blocklab.backbones.base import Backbone
 from blocklab.backbones.config import (
     BackboneConfig,
+    Sizes,
     create_staged_chain,
     drop_path_rates,
     in_stage,
@@ -29,20 +30,17 @@ from blocklab.blocks.option_types import Activation
 from blocklab.blocks.protocol import brings_norm_and_activation
 from blocklab.blocks.registry import BlockSpec, create_block, mixer_width
 from blocklab.kernels.small_map import SmallMapConv2d
-from blocklab.yaml_files import PlainModel
 
 _MAX_STAGES = 4
 
 
-class Stem(PlainModel):
+class Stem(Sizes):
     """How the image enters.
 
     ``imagenet`` is a 7x7 convolution and a max pool, each of stride 2; ``deep`` three 3x3
     convolutions for the 7x7 (Bag of Tricks, arXiv:1812.01187, ResNet-C); ``cifar`` one 3x3
     convolution of stride 1.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["imagenet", "deep", "cifar"] = "imagenet"
     widths: tuple[PositiveInt, PositiveInt] | None = Field(
@@ -82,6 +80,14 @@ class ResNetConfig(BackboneConfig):
     attention: Annotated[list[BlockSpec], BeforeValidator(_parse_attention)] = []
     activation: Activation = "relu"
     downsample: Literal["conv", "avgpool", "pad"] = "conv"
+
+    @model_validator(mode="after")
+    def _a_width_a_stage(self) -> Self:
+        if len(self.widths) < len(self.depths):
+            raise ValueError(
+                f"widths need a number for each of the {len(self.depths)} stages that depths name"
+            )
+        return self
 
     @property
     def blocks_per_stage(self) -> tuple[int, ...]:

@@ -1,14 +1,12 @@
 """Hierarchical split. Gao, Cheng, Zhao, Zhang, Yang and Torr, TPAMI 2021, arXiv:1904.01169."""
 
-from typing import Annotated
-
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from blocklab.blocks.activation import create_activation
 from blocklab.blocks.folding import fold
-from blocklab.blocks.option_types import Activation
+from blocklab.blocks.option_types import Activation, Scale
 from blocklab.blocks.registry import (
     AttentionChain,
     create_chain,
@@ -16,8 +14,6 @@ from blocklab.blocks.registry import (
     register_block,
 )
 from blocklab.kernels.small_map import SmallMapConv2d
-
-Scale = Annotated[int, Field(ge=2)]
 
 
 def split_width(planes: int, base_width: int) -> int:

@@ -2,10 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from blocklab.blocks.activation import check_activation
 from blocklab.errors import InputError
+
+LARGEST_KERNEL = 1023
+MOST_GROUPS = 256  # into which a map is split, each with a convolution of its own
 
 
 def check_odd(kernel: int) -> int:
@@ -20,4 +23,5 @@ def check_odd(kernel: int) -> int:
 
 
 Activation = Annotated[str, AfterValidator(check_activation)]  # the name of one
-OddInt = Annotated[int, AfterValidator(check_odd)]
+OddInt = Annotated[int, Field(le=LARGEST_KERNEL), AfterValidator(check_odd)]
+Scale = Annotated[int, Field(ge=2, le=MOST_GROUPS)]

@@ -10,10 +10,11 @@ file is another block.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -28,9 +29,13 @@ from torch import nn
 
 from blocklab.blocks.protocol import inner_width
 from blocklab.errors import BlocklabError, InputError, did_you_mean, error_line, one_line
-from blocklab.yaml_files import PlainModel
+from blocklab.yaml_files import PlainModel, parse_yaml
 
 BlockSpec = dict[str, Any]
+
+# Of what a model says: far beyond any network, and small enough that each can be counted.
+LARGEST_SIZE = 65_536
+LONGEST_LIST = 64
 
 SLOT_PARAMETERS: dict[str, tuple[str, ...]] = {
     # Added to a network: (B, C, H, W) -> (B, C, H, W).
@@ -42,11 +47,17 @@ SLOT_PARAMETERS: dict[str, tuple[str, ...]] = {
     # Between the two 1x1 convolutions of VAN's FFN; may widen it (attribute `out_channels`).
     "ffn_mixer": ("channels", "activation"),
 }
+_OF_A_SLOT = ("type", "stages")  # what a specification says beside a block's options
 _BlockClass = TypeVar("_BlockClass", bound=type[nn.Module])
 
 
 class _Options(PlainModel):
-    model_config = ConfigDict(extra="forbid", strict=False, arbitrary_types_allowed=True)
+    largest: ClassVar[int] = LARGEST_SIZE
+    longest: ClassVar[int] = LONGEST_LIST
+
+    model_config = ConfigDict(
+        extra="forbid", strict=False, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
 
 
 @dataclass(frozen=True)
@@ -77,9 +88,17 @@ def register_block(name: str, kind: str = "attention") -> Callable[[_BlockClass]
         kind: ``attention``, ``mixer``, ``token_mixer`` or ``ffn_mixer``.
 
     Raises:
-        InputError: if the kind is unknown, the name is taken by another class, or the constructor
-            asks for something that slots of this kind do not tell.
+        InputError: if the kind is unknown, the name is taken by another class or no word that a
+            study can write, or the constructor asks for something that slots of this kind do not
+            tell.
     """
+    if not isinstance(name, str):
+        raise InputError("register_block takes a name; write @register_block('my_block')")
+    if not _is_word(name) or name == "none":
+        raise InputError(
+            f"a block cannot be called '{name}', which a study's file would read otherwise; name "
+            "it by a word of letters, digits and _"
+        )
 
     def register(cls: _BlockClass) -> _BlockClass:
         if kind not in SLOT_PARAMETERS:
@@ -87,8 +106,6 @@ def register_block(name: str, kind: str = "attention") -> Callable[[_BlockClass]
                 f"no kind of block '{kind}'{did_you_mean(kind, SLOT_PARAMETERS) or ';'} "
                 f"kinds: {', '.join(SLOT_PARAMETERS)}"
             )
-        if not name or "@" in name:
-            raise InputError(f"a block cannot be called '{name}'; name it without '@'")
         taken = _REGISTRY.get((kind, name))
         if taken is not None and _identity(taken.cls) != _identity(cls):
             raise InputError(
@@ -124,6 +141,11 @@ def registering(digest: str, instead_of: Iterable[BlockInfo] = ()) -> Iterator[l
         raise
 
 
+def _is_word(name: str) -> bool:
+    """Whether YAML, and a model in one line, read a name as that name."""
+    return bool(re.fullmatch(r"[^\W\d][\w.-]*", name)) and parse_yaml(name, name) == name
+
+
 def _identity(cls: type) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__  # a module that is loaded again may register again
 
@@ -145,6 +167,16 @@ def _read_signature(
             if parameter.annotation is parameter.empty or parameter.default is parameter.empty:
                 raise InputError(
                     f"option '{parameter.name}' of block '{name}' needs a type and a default"
+                )
+            if parameter.name in _OF_A_SLOT or hasattr(_Options, parameter.name):
+                raise InputError(
+                    f"block '{name}' cannot have an option '{parameter.name}', which means "
+                    "something else; give it another name"
+                )
+            if isinstance(parameter.default, set | frozenset):
+                raise InputError(
+                    f"option '{parameter.name}' of block '{name}' is a set, which has no order to "
+                    "write down; make it a tuple"
                 )
             options[parameter.name] = (parameter.annotation, parameter.default)
         else:
@@ -221,7 +253,7 @@ def parse_block(kinds: str | tuple[str, ...], value: object) -> BlockSpec:
         options = info.options.model_validate(given)
     except ValidationError as error:
         what = f"{info.kind} '{info.name}'"
-        raise InputError(one_line(error, what, info.options.model_fields)) from None
+        raise InputError(one_line(error, what, info.options)) from None
     return {"type": info.versioned_name, **options.model_dump(mode="json")}
 
 

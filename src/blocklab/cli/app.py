@@ -6,9 +6,13 @@ typed do not wait for PyTorch.
 Exit status 0: done. 1: something failed midway. 2: wrong input. An error is one line on stderr.
 """
 
+import codecs
+import errno
 import importlib
+import io
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -34,6 +38,9 @@ COMMANDS = {
     "studies": "shipped",
     "recipes": "shipped",
 }
+
+
+_UNWRITTEN = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG}
 
 
 class _InOrder(TyperGroup):
@@ -84,11 +91,14 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _say("stopped; what was saved is kept: run the same command again to go on", 130)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()
         return 1
     except MemoryError:
         return _say("out of memory; use a smaller batch_size, fewer --workers or smaller images", 1)
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITTEN:
+            _say_no_more()  # what names a file is told of where it is written
+            return _say(f"cannot write the output: {error.strerror}; free some space", 1)
         if os.environ.get("BLOCKLAB_TRACEBACK"):
             raise
         return _say(
@@ -103,10 +113,49 @@ def _verb(arguments: list[str]) -> str:
 
 
 def _say(message: str, status: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):  # the status tells, where nothing can be written
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return status
+
+
+# What a terminal of few letters gets in place of those that tables and errors use.
+SPELT = {
+    **{0x2212: "-", 0x2013: "-", 0x2011: "-", 0x00B1: "+-", 0x00D7: "x", 0x2026: "..."},
+    **{0x2264: "<=", 0x2265: ">=", 0x2192: "->", 0x00B7: ".", 0x2019: "'"},
+}
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """Write letters that an output's encoding lacks in ones that it has: no figure loses a sign."""
+    assert isinstance(error, UnicodeEncodeError)
+    missing = error.object[error.start : error.end]
+    return "".join(SPELT.get(ord(c)) or ascii(c)[1:-1] for c in missing), error.end
+
+
+def _say_no_more() -> None:
+    """Send what is still to be written to stdout nowhere, so that nothing fails at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_streams() -> None:
+    """Give a process that was started with closed streams (`>&-`) some that lead nowhere.
+
+    Else the first files that it opens would take their place, and be written to.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for all its life
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def main() -> None:
     """Run the command line of this process."""
+    _open_streams()
+    codecs.register_error("blocklab.spell", _spell)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="blocklab.spell")
     sys.exit(run(sys.argv[1:]))

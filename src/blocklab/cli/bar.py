@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from blocklab.errors import printable
+
 
 class TrainingBar:
     """Shows an epoch's steps, and a line for each epoch that has ended."""
@@ -58,4 +60,4 @@ class TrainingBar:
 
     def note(self, text: str) -> None:
         """Say what the run's user should know."""
-        self.console.print(f"[yellow]note[/yellow]  {escape(text)}", highlight=False)
+        self.console.print(f"[yellow]note[/yellow]  {escape(printable(text))}", highlight=False)

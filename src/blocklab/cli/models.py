@@ -5,10 +5,20 @@ from typing import Annotated
 import typer
 
 from blocklab.cli.app import app
-from blocklab.cli.options import InputSize, Json, Plugins, load_plugins, parse_size
+from blocklab.cli.options import Json, Plugins, load_plugins, parse_size
 from blocklab.cli.output import print_json, print_table
 from blocklab.errors import InputError, did_you_mean
 from blocklab.models.names import list_models
+
+NativeSize = Annotated[
+    str | None,
+    typer.Option(
+        "--input-size",
+        metavar="SIZE",
+        help="Pixels a side, or height and width: 64x96 (default: what the stem is made for, 32 or "
+        "224).",
+    ),
+]
 
 
 @app.command()
@@ -17,7 +27,7 @@ def models(
         str, typer.Argument(metavar="[FILTER]", help="A shell pattern, such as 'res2net*'.")
     ] = "*",
     with_cost: Annotated[bool, typer.Option("--cost", help="Count MACs and parameters.")] = False,
-    input_size: InputSize = "224",
+    input_size: NativeSize = None,
     num_classes: Annotated[int, typer.Option(help="Outputs of the head.")] = 1000,
     json: Json = False,
 ) -> None:
@@ -32,43 +42,52 @@ def models(
         else:
             print("\n".join(names))
         return
+    from blocklab.measure.amounts import counted
     from blocklab.measure.cost import cost
     from blocklab.models.probe import plain_size
-    from blocklab.report.cell_text import counted, sides
+    from blocklab.models.spec import model_spec
+    from blocklab.report.cell_text import sides
 
-    size = parse_size(input_size)
-    costs = {name: cost(name, size, num_classes) for name in names}
+    asked = None if input_size is None else plain_size(parse_size(input_size))
+    sizes = {
+        name: model_spec(name).config.native_size if asked is None else asked for name in names
+    }
+    costs = {name: cost(name, sizes[name], num_classes) for name in names}
     if json:
         print_json(
             [
-                {"model": name, "macs": c.macs, "params": c.params, "input_size": plain_size(size)}
+                {"model": name, "macs": c.macs, "params": c.params, "input_size": sizes[name]}
                 for name, c in costs.items()
             ]
         )
         return
     print_table(
-        ("model", f"MACs (G) at {sides(*size)}", "params (M)"),
-        [(name, counted(c.macs / 1e9), counted(c.params / 1e6)) for name, c in costs.items()],
+        ("model", "input", "MACs (G)", "params (M)"),
+        [
+            (name, sides(sizes[name]), counted(c.macs / 1e9), counted(c.params / 1e6))
+            for name, c in costs.items()
+        ],
     )
 
 
 @app.command()
 def describe(
     model: Annotated[str, typer.Argument(help="A named model.")],
-    input_size: InputSize = "224",
+    input_size: NativeSize = None,
     num_classes: Annotated[int, typer.Option(help="Outputs of the head.")] = 1000,
     plugin: Plugins = [],  # noqa: B006 - read only
     json: Json = False,
 ) -> None:
     """Show a model's stages, shapes and costs, and which taps of large kernels can be used."""
+    from blocklab.measure.amounts import counted
     from blocklab.measure.description import describe as describe_model
     from blocklab.measure.receptive_field import live_taps
     from blocklab.models.spec import model_spec
-    from blocklab.report.cell_text import counted, sides
+    from blocklab.report.cell_text import sides
 
     load_plugins(plugin)
-    size = parse_size(input_size)
     spec = model_spec(model)
+    size = spec.config.native_size if input_size is None else parse_size(input_size)
     described = describe_model(spec.build_meta(num_classes), size)
     taps = live_taps(spec.build_meta(num_classes), size)
     if json:
@@ -99,7 +118,7 @@ def describe(
             ),
             ("total", "", counted(described.macs / 1e9), counted(described.params / 1e6)),
         ],
-        f"{model} at {sides(*size)}, {num_classes} classes",
+        f"{model} at {sides(size)}, {num_classes} classes",
     )
     if taps:
         print_table(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blocklab.errors import InputError
+from blocklab.errors import InputError, shortened
 from blocklab.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
@@ -67,15 +67,19 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
 
 
 def parse_names(given: Iterable[str] | None) -> list[str] | None:
-    """Split ``A,B`` into names; one with a comma in it stands in double quotes."""
+    """Split ``A,B`` into names; one with a comma in it stands in double quotes.
+
+    Raises:
+        InputError: if they cannot be told apart.
+    """
     if not given:
         return None
-    return [
-        name.strip()
-        for line in csv.reader(given, skipinitialspace=True)
-        for name in line
-        if name.strip()
-    ]
+    try:
+        lines = list(csv.reader(given, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        shown = shortened(",".join(given))
+        raise InputError(f"--rows takes names, A,B, not {shown} ({error})") from None
+    return [name.strip() for line in lines for name in line if name.strip()]
 
 
 def load_plugins(paths: Iterable[Path]) -> tuple[str, ...]:

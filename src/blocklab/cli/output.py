@@ -1,16 +1,25 @@
 """What commands print: tables for people, JSON for programs."""
 
 import json
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+
+from blocklab.errors import printable
 
 if TYPE_CHECKING:
     from blocklab.results.study_results import StudyResults
+
+
+UNBOUNDED = 100_000  # letters a line, where no terminal breaks them
+MOST_DRAWN = 1000  # lines of a table that rich lays out
 
 
 def print_json(value: Any) -> None:
@@ -24,31 +33,109 @@ def print_table(
     title: str | None = None,
     left: bool = False,
 ) -> None:
-    """Print a table, its first column left and the others right; wide where it is no terminal.
+    """Print a table, its first column left and the others right; whole where it is no terminal.
+
+    A table wider than the terminal is printed in parts, each with the first column: figures are
+    never cut or broken.
 
     Args:
         headings: of the columns.
         rows: the cells of each line.
         title: stands above the table.
-        left: whether every column stands on the left, as words do.
+        left: whether every column stands on the left and breaks between words, as words do.
     """
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    for number, heading in enumerate(headings):
+    console, cells = output_console(), [list(row) for row in rows]
+    if len(cells) > MOST_DRAWN:
+        _print_plain([headings, *cells], title, left)
+        return
+    width, start = console.width, 1
+    while start < max(len(headings), 2):
+        end = len(headings)
+        part = _table(headings, cells, left, start, end)
+        if _least_width(console, part) > width and not left:
+            headings = _broken(headings, cells)
+            part = _table(headings, cells, left, start, end)
+        while end > start + 1 and _least_width(console, part) > width:
+            end -= 1
+            part = _table(headings, cells, left, start, end)
+        part.title = None if title is None or start > 1 else terminal_text(title)
+        # What is too wide by itself runs on into the terminal's next line rather than being cut.
+        console.width = max(width, _least_width(console, part))
+        console.print(part)
+        start = end
+
+
+def _table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], left: bool, start: int, end: int
+) -> Table:
+    """Return the first column, and those from `start` up to `end`."""
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    shown = [0, *range(start, end)]
+    for number in shown:
+        whole = number == 0 or not left
+        lines = [*headings[number].split("\n"), *(row[number] for row in rows)]
+        unbroken = lines if whole else [word for line in lines for word in line.split()]
         table.add_column(
-            escape(heading),
+            "\n".join(map(terminal_text, headings[number].split("\n"))),
             justify="left" if left or number == 0 else "right",
-            no_wrap=number == 0,
+            no_wrap=whole,
+            min_width=max((cell_len(printable(one)) for one in unbroken), default=0),
+            overflow="fold",
         )
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    console = output_console()
-    console.print(table)
+        table.add_row(*(terminal_text(row[number]) for number in shown))
+    return table
+
+
+def _broken(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Break headings between words into lines as long as the figures below them."""
+    widths = [max((cell_len(row[i]) for row in rows), default=0) for i in range(len(headings))]
+    return [
+        "\n".join(textwrap.wrap(one, max(width, 8), break_long_words=False)) or one
+        for one, width in zip(headings, widths, strict=True)
+    ]
+
+
+def _least_width(console: Console, table: Table) -> int:
+    return Measurement.get(console, console.options.update(width=UNBOUNDED), table).minimum
+
+
+def terminal_text(text: str) -> str:
+    """Return text as a terminal may show it: no markup of ours, no control characters of others."""
+    return escape(printable(text))
+
+
+def accuracy_cells(
+    record: Mapping[str, Any], split: str, class_names: Sequence[str]
+) -> dict[str, str]:
+    """Return a split's top-1, and its top-5 where there are more than five classes."""
+    from blocklab.report.cell_text import accuracy_percent
+
+    tops = (1, 5) if len(class_names) > 5 else (1,)
+    return {
+        f"{split} top-{top} (%)": accuracy_percent(record.get(f"{split}_top{top}_percent"))
+        for top in tops
+    }
+
+
+def _print_plain(lines: list[Sequence[str]], title: str | None, left: bool) -> None:
+    """Print columns as they are: a table of 10,000 lines is drawn in half a minute."""
+    lines = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    if title:
+        print(printable(title))
+    for line in lines:
+        cells = []
+        for number, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            pad = " " * (width - cell_len(cell))
+            cells.append(cell + pad if left or number == 0 else pad + cell)
+        print("   ".join(cells).rstrip())
 
 
 def output_console() -> Console:
     """Return the console of stdout, which does not wrap into a file or a pipe."""
     console = Console()
-    return console if console.is_terminal else Console(width=240)
+    return console if console.is_terminal else Console(width=UNBOUNDED)
 
 
 def print_results(results: "StudyResults") -> None:
@@ -64,6 +151,6 @@ def print_results(results: "StudyResults") -> None:
         shown = [line[:-1] for line in judged]  # the sentences are on the page
         print_table(CLAIM_HEADINGS[:-1], shown, "claims", left=True)
     for line in results.identical_lines:
-        print(line)
+        print(printable(line))
     for row, line in results.troubles:
-        print(f"{row}: {line}")
+        print(printable(f"{row}: {line}"))

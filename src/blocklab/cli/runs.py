@@ -1,5 +1,6 @@
 """What can be done with a finished run: evaluate, predict, diagnose, export."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,8 @@ import typer
 
 from blocklab.cli.app import app
 from blocklab.cli.options import Json, Plugins, load_plugins, parse_names, parse_size
-from blocklab.cli.output import print_json, print_table
+from blocklab.cli.output import accuracy_cells, print_json, print_table
+from blocklab.errors import InputError
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 Data = Annotated[str | None, typer.Option(help="Other images than the run's.")]
@@ -39,57 +41,64 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a run's network again, or on other images of the same classes."""
-    from blocklab.report.cell_text import accuracy_percent
     from blocklab.training.finished import FinishedRun
 
     load_plugins(plugin)
-    record = FinishedRun.open(run).evaluate(data, split.value)
+    opened = FinishedRun.open(run)
+    record = opened.evaluate(data, split.value)
     if json:
         print_json({"run": str(run), **record})
         return
-    print_table(
-        ("run", "images", "top-1 (%)", "top-5 (%)", "loss"),
-        [
-            (
-                str(run),
-                f"{record['images']:,}",
-                accuracy_percent(record[f"{split.value}_top1_percent"]),
-                accuracy_percent(record[f"{split.value}_top5_percent"]),
-                f"{record[f'{split.value}_loss']:.4f}",
-            )
-        ],
-    )
+    shown = {"run": str(run), "images": f"{record['images']:,}"}
+    shown |= accuracy_cells(record, split.value, opened.class_names)
+    shown |= {"loss": f"{record[f'{split.value}_loss']:.4f}"}
+    print_table(list(shown), [list(shown.values())])
 
 
 @app.command()
 def predict(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")
+    ],
     top: Annotated[int, typer.Option(help="How many classes to name.")] = 5,
     plugin: Plugins = [],  # noqa: B006 - read only
     json: Json = False,
-) -> None:
-    """Name the classes that a run's network sees in images."""
+) -> int:
+    """Name the classes that a run's network sees in images.
+
+    An image that cannot be read is named, and the others are predicted.
+    """
     from blocklab.training.finished import FinishedRun
 
     load_plugins(plugin)
-    predictions = FinishedRun.open(run).predict(images, top)
-    if json:
+    faults: list[InputError] = []
+    predictions = FinishedRun.open(run).predict(images, top, faults.append)
+    if json and predictions:
         print_json([prediction.to_dict() for prediction in predictions])
-        return
-    for prediction in predictions:
+    for prediction in () if json else predictions:
         print_table(
             ("class", "probability (%)"),
             [(name, f"{100 * share:.2f}") for name, share in prediction.classes],
-            str(prediction.image),
+            prediction.image,
         )
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+    return 0 if not faults else 1 if predictions else 2
 
 
 @app.command()
 def diagnose(
     run: Run,
-    first: Annotated[int, typer.Option(help="First test batch to look at, from 1.")] = 30,
-    last: Annotated[int, typer.Option(help="Last test batch to look at.")] = 40,
+    first: Annotated[
+        int | None,
+        typer.Option(
+            help="First test batch to look at, from 1 (default: 30, if there are so many)."
+        ),
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option(help="Last test batch to look at (default: 40, or the last).")
+    ] = None,
     plugin: Plugins = [],  # noqa: B006 - read only
     json: Json = False,
 ) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from blocklab.cli.app import app
 from blocklab.cli.bar import TrainingBar
 from blocklab.cli.options import Json, Out, Plugins, Settings, load_plugins, parse_settings
-from blocklab.cli.output import print_json, print_table
+from blocklab.cli.output import accuracy_cells, print_json, print_table
 
 
 @app.command()
@@ -29,7 +29,6 @@ def train(
     """Train one model; a rerun goes on where it stopped."""
     from blocklab.data.spec import DataSpec
     from blocklab.models.spec import model_spec
-    from blocklab.report.cell_text import accuracy_percent
     from blocklab.study.rows import split_settings
     from blocklab.training.distributed import launch
     from blocklab.training.recipe import load_recipe
@@ -55,13 +54,15 @@ def train(
             on_step=bar.step,
             on_note=bar.note,
         )
-    result = RunReader(folder).require_result()
+    reader = RunReader(folder)
+    result = reader.require_result()
     if json:
         print_json({"run": str(folder), **result})
     else:
-        names = ("test top-1 (%)", "test top-5 (%)", "seconds", "run")
-        figures = [result.get("test_top1_percent"), result.get("test_top5_percent")]
-        shown = [accuracy_percent(figure) for figure in figures]
-        shown += [f"{result['train_seconds']:.0f}", str(folder)]
-        print_table(("model", *names), [(model, *shown)])
+        shown = {
+            "model": model,
+            **accuracy_cells(result, "test", (reader.run or {})["class_names"]),
+        }
+        shown |= {"seconds": f"{result['train_seconds']:.0f}", "run": str(folder)}
+        print_table(list(shown), [list(shown.values())])
     return 0 if result["status"] == "finished" else 1

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from blocklab.blocks.protocol import mixed_by, smallest_batch, width_of
 from blocklab.blocks.registry import create_block
 from blocklab.contract.deployed_forms import folding, merging
+from blocklab.contract.networks import in_networks
 from blocklab.contract.options import options_change_something
 from blocklab.contract.trial import (
     BATCH,
+    LARGE_SIZE,
+    PLANES,
     SIZES,
     CheckFailed,
     NotApplicable,
@@ -22,33 +25,44 @@ from blocklab.contract.trial import (
     difference,
     forward,
     gradients_of,
+    listed,
     told,
     where,
 )
 from blocklab.measure.cost import cost
+from blocklab.models.meta_device import without_memory
 
+STUDY = "study"  # the check that is tried last, and only on a block that passes the others
 BF16_TOLERANCE = 0.05  # of the norm of the output; bf16 keeps 8 bits: 0.4 % a rounding
 
 
 def builds(subject: Subject) -> str:
     """It can be built in every place of its kind, and says how wide it is where it widens."""
     parameters = set()
-    for place in subject.places():
+    for place in subject.all_places():
         with where(f"built{told(place)}"):
             block = subject.build(place)
+        for name, parameter in block.named_parameters():
+            if not parameter.numel():
+                raise CheckFailed(f"{name} is empty{told(place)}; keep a channel at least")
         parameters.add(sum(p.numel() for p in block.parameters()))
-    return f"{' or '.join(f'{count:,}' for count in sorted(parameters))} parameters"
+    counts = f"{min(parameters):,}"
+    if len(parameters) > 1:
+        counts += f" to {max(parameters):,}"
+    refused = "".join(f"; refuses {width}: {why}" for width, why in subject.refused.items())
+    return f"{counts} parameters, with {listed(subject.widths)} channels{refused}"
 
 
 def shape(subject: Subject) -> str:
     """Its output has the shape that the slot counts on, for maps of several sizes."""
-    for place in subject.places():
+    for place in subject.all_places():
         block = subject.build(place)
         stride = place.get("stride", 1)
         width = place.get("out_channels") or place["channels"]
         if subject.info.kind in ("token_mixer", "ffn_mixer"):
             width = width_of(block, width)
-        for height, breadth in SIZES:
+        sizes = SIZES if channels_of(place) == PLANES else (*SIZES[:1], LARGE_SIZE)
+        for height, breadth in sizes:
             for training, batch in ((True, BATCH), (False, BATCH), (False, smallest_batch(block))):
                 mode = "training" if training else "evaluation"
                 what = f"{height}x{breadth} maps, batch of {batch}, {mode}{told(place)}"
@@ -60,8 +74,8 @@ def shape(subject: Subject) -> str:
                     raise CheckFailed(f"{what}: {tuple(out.shape)} instead of {expected}")
                 if not out.isfinite().all():
                     raise CheckFailed(f"{what}: the output is not finite")
-    sizes = ", ".join(f"{height}x{breadth}" for height, breadth in SIZES)
-    return f"maps of {sizes}; training and evaluation"
+    tried = ", ".join(f"{height}x{breadth}" for height, breadth in (*SIZES, LARGE_SIZE))
+    return f"maps of {tried}; training and evaluation"
 
 
 def keeps_input(subject: Subject) -> str:
@@ -186,6 +200,11 @@ def deterministic(subject: Subject) -> str:
         for (name, value), again in zip(
             one.state_dict().items(), two.state_dict().values(), strict=True
         ):
+            if not isinstance(value, Tensor):
+                raise CheckFailed(
+                    f"{name} of its state_dict is a {type(value).__name__}, and files of weights "
+                    "hold tensors alone; make it a buffer"
+                )
             if not torch.equal(value, again):
                 raise CheckFailed(f"{name} starts otherwise from the same seed; draw with torch")
         block = subject.build(place).eval()
@@ -320,13 +339,12 @@ def compiles(subject: Subject) -> str:
 def countable(subject: Subject) -> str:
     """Its cost can be counted, without memory for its weights."""
     place = subject.places()[0]
-    with where("built on the meta device"), torch.device("meta"):
+    with where("built on the meta device"), without_memory():
         block = create_block(subject.info.kind, subject.spec, **place)
     channels = channels_of(place)
     counted = cost(block, input_size=8, in_chans=channels)
     return (
-        f"{counted.macs / 1e6:.3f} M MACs on an 8x8 map of {channels} channels, "
-        f"{counted.params / 1e3:.2f} k params"
+        f"{counted.macs:,} MACs on an 8x8 map of {channels} channels, {counted.params:,} parameters"
     )
 
 
@@ -346,4 +364,5 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "cost": countable,
     "merge": merging,
     "fold_norms": folding,
+    STUDY: in_networks,
 }

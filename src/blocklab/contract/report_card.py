@@ -4,6 +4,7 @@ A check that passes says what was tried; one that fails says where. The checks t
 `blocklab.contract.checks`.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -11,8 +12,8 @@ from typing import Any, Literal
 import torch
 
 from blocklab.blocks.registry import BlockSpec, block_info, parse_block
-from blocklab.contract.checks import CHECKS
-from blocklab.contract.trial import CheckFailed, NotApplicable, Subject
+from blocklab.contract.checks import CHECKS, STUDY
+from blocklab.contract.trial import CheckFailed, NotApplicable, Subject, place_in_file
 from blocklab.errors import InputError, did_you_mean, error_line
 
 Outcome = Literal["passed", "failed", "not applicable"]
@@ -89,6 +90,7 @@ def check_block(
     spec = parse_block(kind, block)
     subject = Subject(block_info(kind, spec["type"]), spec, compile_backend)
     results: list[CheckResult] = []
+    faults: dict[tuple[str, str], str] = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tiny maps: more threads only wait for one another
     try:
@@ -97,24 +99,40 @@ def check_block(
                 continue
             if results and results[0].outcome == "failed":  # nothing can be tried on no block
                 results.append(CheckResult(name, "not applicable", "it cannot be built"))
+            elif name == STUDY and any(result.outcome == "failed" for result in results):
+                results.append(CheckResult(name, "not applicable", "tried once all else passes"))
             else:
-                results.append(_run(name, check, subject))
+                results.append(_run(name, check, subject, faults))
     finally:
         torch.set_num_threads(threads)
     options = {key: value for key, value in spec.items() if key != "type"}
     return ReportCard(kind, subject.info.name, options, tuple(results))
 
 
-def _run(name: str, check: Any, subject: Subject) -> CheckResult:
+def _run(
+    name: str, check: Any, subject: Subject, faults: dict[tuple[str, str], str]
+) -> CheckResult:
+    """Run a check; `faults` has where errors came from, and which check met them first."""
     try:
         with torch.random.fork_rng(devices=[]):
             return CheckResult(name, "passed", check(subject))
     except NotApplicable as reason:
         return CheckResult(name, "not applicable", str(reason))
-    except CheckFailed as failure:
-        return CheckResult(name, "failed", str(failure))
     except Exception as error:  # whatever a block does wrong is for the card to say
-        return CheckResult(name, "failed", error_line(error))
+        said = str(error) if isinstance(error, CheckFailed) else error_line(error)
+        place = place_in_file(error, inspect.getfile(subject.info.cls))
+        if not place:
+            return CheckResult(name, "failed", said)
+        first = faults.setdefault((place, _kind_of(error)), name)
+        if first != name:
+            return CheckResult(name, "failed", f"the same error as in '{first}'")
+        return CheckResult(name, "failed", f"{said} ({place})")
+
+
+def _kind_of(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return type(error).__name__
 
 
 __all__ = ["CheckResult", "ReportCard", "check_block"]

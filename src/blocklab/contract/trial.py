@@ -4,24 +4,31 @@ Parameters and running statistics are random rather than those that it starts wi
 start would hide what is wrong behind them.
 """
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from blocklab.blocks.plugins import loaded_plugins
 from blocklab.blocks.protocol import init_itself
 from blocklab.blocks.registry import BlockInfo, BlockSpec, create_block, mixer_width
-from blocklab.errors import error_line
+from blocklab.errors import InputError, error_line
 
 PLANES = 64  # channels that most reductions leave something of
+WIDTHS = (3, 16, 64, 100)  # channels that it is built and run with: few, usual, no power of 2
+LARGE_SIZE = (32, 32)  # of a map, at one of the widths
 WIDE_PLANES = 1024  # where a minimum of channels no longer hides a reduction
 SIZES = ((7, 5), (8, 12), (2, 2), (1, 6), (1, 1))
 BATCH = 4
 
 Place = dict[str, Any]  # what a slot tells a block
+_OTHERWISE: Place = {"activation": "gelu", "drop_path": 0.1}
 
 
 class CheckFailed(Exception):
@@ -50,6 +57,31 @@ class Subject:
         places = [{**wide, "stride": s, "first_in_stage": first} for s, first in steps]
         narrow = {**places[2], "in_channels": planes // 2}  # as in a basic block, where maps shrink
         return [*places, narrow]
+
+    @cached_property
+    def refused(self) -> dict[int, str]:
+        """The widths that it refuses in words of its own, an `InputError`, with what it says."""
+        found: dict[int, str] = {}
+        for planes in WIDTHS:
+            try:
+                for place in self.places(planes):
+                    self.build(place)
+            except InputError as error:
+                if error.__cause__ is None and planes != PLANES:
+                    found[planes] = str(error)
+            except Exception:  # which is no refusal: `builds` says what it is
+                continue
+        return found
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The widths that it is tried at."""
+        return tuple(planes for planes in WIDTHS if planes not in self.refused)
+
+    def all_places(self) -> list[Place]:
+        """Return `places` of every width it takes, and what else slots may tell beside those."""
+        places = [place for planes in self.widths for place in self.places(planes)]
+        return [*places, *({**place, **_OTHERWISE} for place in self.places())]
 
     def build(
         self,
@@ -102,12 +134,37 @@ def _randomised(block: nn.Module) -> nn.Module:
 
 
 def told(place: Place) -> str:
-    """Say which of a mixer's places this is."""
-    if "stride" not in place:
-        return ""
-    first = ", first of its stage" if place["first_in_stage"] else ""
-    widths = f"{place['in_channels']} to {place['out_channels']} channels"
-    return f" (stride {place['stride']}{first}, {widths})"
+    """Say which of a block's places this is."""
+    said = []
+    if "stride" in place:
+        said += [f"stride {place['stride']}", *["first of its stage"] * place["first_in_stage"]]
+        said.append(f"{place['in_channels']} to {place['out_channels']} channels")
+    elif place["channels"] != PLANES:
+        said.append(f"{place['channels']} channels")
+    if _OTHERWISE.items() <= place.items():
+        said += [f"{name} {value}" for name, value in _OTHERWISE.items()]
+    return f" ({', '.join(said)})" if said else ""
+
+
+def place_in_file(error: BaseException, *files: str) -> str:
+    """Say where in a user's file, or in one of `files`, an error comes from: ``x.py, line 3``."""
+    files = (*files, *loaded_plugins())
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    for one in reversed(chain):  # what was raised first
+        for frame, line in reversed(list(traceback.walk_tb(one.__traceback__))):
+            if frame.f_code.co_filename in files:
+                return f"{Path(frame.f_code.co_filename).name}, line {line}"
+    return ""
+
+
+def listed(widths: tuple[int, ...]) -> str:
+    """Return numbers as a sentence has them."""
+    *most, last = map(str, widths)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 @contextmanager
@@ -115,8 +172,10 @@ def where(what: str) -> Iterator[None]:
     """Say of an error where it happened."""
     try:
         yield
-    except (CheckFailed, NotApplicable):
+    except NotApplicable:
         raise
+    except CheckFailed as failure:
+        raise CheckFailed(f"{what}, {failure}") from failure
     except Exception as error:
         raise CheckFailed(f"{what}: {error_line(error)}") from error
 

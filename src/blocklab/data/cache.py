@@ -15,8 +15,8 @@ LARGEST_CHECKED bytes would take too long to read through: each is checked when 
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -141,7 +141,8 @@ def _sweep(folder: Path) -> None:
 
 
 def _build(source: Source, image_size: int | None, folder: Path) -> None:
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    temporary = folder.parent / f".{folder.name}.{secrets.token_hex(4)}"
+    temporary.mkdir()  # with the mode that the process's umask gives
     try:
         contents = source.read(image_size)
         size = image_size or natural_size(contents)
@@ -169,7 +170,6 @@ def _build(source: Source, image_size: int | None, folder: Path) -> None:
         _check_brightness(tally, contents)
         facts = {"image_size": size, "crc32": crc32, **tally.facts(contents)}
         write_json(temporary / "meta.json", {"facts": facts, "crc32": _crc_of_json(facts)})
-        temporary.chmod(0o755)  # mkdtemp makes folders that only the owner can read
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     finally:

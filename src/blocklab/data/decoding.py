@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from blocklab.data.faults import Faults
@@ -121,7 +122,9 @@ class DecodingBar:
         console = Console(stderr=True)
         self._progress = Progress(console=console, transient=True, disable=not console.is_terminal)
         total = sum(len(pictures.labels) for pictures in contents.splits().values())
-        self._task = self._progress.add_task(f"Decoding {json.dumps(name)[1:-1]}", total=total)
+        self._task = self._progress.add_task(
+            f"Decoding {escape(json.dumps(name)[1:-1])}", total=total
+        )
 
     def advance(self, images: int) -> None:
         """Say that so many more are decoded."""

@@ -6,6 +6,7 @@ and the epoch, drawn on the CPU: the same on every device, and after a resume.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -215,7 +216,7 @@ def _crop(pixels: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
         (batch, 2 * padding + 1, 2 * padding + 1, height, width * channels),
         (sample, row, column, row, 1),
     )
-    return windows[torch.arange(batch, device=pixels.device), top, left].view(pixels.shape)
+    return windows[_counting(batch, pixels.device), top, left].view(pixels.shape)
 
 
 def _mirror(pixels: Tensor, mirrored: Tensor) -> Tensor:
@@ -235,8 +236,21 @@ def _cut(images: Tensor, side: int, centre_y: Tensor, centre_x: Tensor) -> None:
     What reaches over the border falls on the border's own pixels, which are in the square too.
     """
     batch, height, width, _ = images.shape
-    reach = torch.arange(side, device=images.device) - side // 2
+    reach = _counting(side, images.device) - side // 2
     rows = (centre_y[:, None] + reach).clamp_(0, height - 1)  # (B, side)
     columns = (centre_x[:, None] + reach).clamp_(0, width - 1)
-    samples = torch.arange(batch, device=images.device)
-    images[samples[:, None, None], rows[:, :, None], columns[:, None, :]] = 0
+    samples = _counting(batch, images.device)
+    # By a zero of the images' device: a plain 0 would be copied there, which waits for it.
+    places = (samples[:, None, None], rows[:, :, None], columns[:, None, :])
+    images.index_put_(places, _zero(images.dtype, images.device))
+
+
+@lru_cache(maxsize=16)
+def _counting(count: int, device: torch.device) -> Tensor:
+    """0, 1, ..., count - 1, made once: each time anew is a launch a batch."""
+    return torch.arange(count, device=device)
+
+
+@lru_cache(maxsize=16)
+def _zero(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.zeros((), dtype=dtype, device=device)

@@ -5,6 +5,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,7 +57,7 @@ class Picture(NamedTuple):
     """
 
     origin: str
-    payload: bytes | Path | np.ndarray | None  # an array is uint8 (H, W, 3)
+    payload: bytes | Path | Image.Image | np.ndarray | None  # an array is uint8 (H, W, 3)
     upright: bool = False
 
 
@@ -118,14 +119,12 @@ def decode(picture: Picture, image_size: int | None) -> np.ndarray:
     payload = picture.payload
     if payload is None:
         raise InputError(f"{picture.origin} has no image; remove the row")
-    if isinstance(payload, np.ndarray):
-        if image_size is None or payload.shape[:2] == (image_size, image_size):
-            return payload
-        return np.asarray(_fit(Image.fromarray(payload), image_size))
+    if isinstance(payload, np.ndarray) and (
+        image_size is None or payload.shape[:2] == (image_size, image_size)
+    ):
+        return payload
     try:
-        content = payload if isinstance(payload, bytes) else _read(payload)
-        _check_png(content)
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with _opened(payload) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(_too_large(picture, f"{image.width}x{image.height}"))
             rgb = _to_rgb(image)
@@ -144,6 +143,18 @@ def decode(picture: Picture, image_size: int | None) -> np.ndarray:
         raise InputError(
             f"cannot read the image {picture.origin} ({reason}); replace or remove it"
         ) from error
+
+
+def _opened(
+    payload: bytes | Path | Image.Image | np.ndarray,
+) -> AbstractContextManager[Image.Image]:
+    if isinstance(payload, Image.Image):
+        return nullcontext(payload)  # its owner closes it
+    if isinstance(payload, np.ndarray):
+        return nullcontext(Image.fromarray(payload))
+    content = payload if isinstance(payload, bytes) else _read(payload)
+    _check_png(content)
+    return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
 def natural_size(contents: Contents) -> int:

@@ -82,7 +82,7 @@ class DataSpec(PlainModel):
         try:
             return cls.model_validate(dict(fields))
         except ValidationError as error:
-            raise InputError(one_line(error, "data", cls.model_fields)) from error
+            raise InputError(one_line(error, "data", cls)) from error
 
     @classmethod
     def like(cls, fields: Mapping[str, Any], source: str, image_size: int) -> Self:

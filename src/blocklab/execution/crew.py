@@ -6,7 +6,9 @@ every second: it is taken up should that study end without a result.
 """
 
 import multiprocessing
+import os
 import sys
+import tempfile
 import time
 import types
 from collections import deque
@@ -25,6 +27,7 @@ from blocklab.training.run_folder import forget_failure, note_failure
 from blocklab.training.run_reader import is_busy, is_finished
 
 LOOK_SECONDS = 1.0  # between looks at runs that others train
+_SOCKET = "/pymp-xxxxxxxx/listener-xxxxxxxx"
 RETRIES = 1  # of a run whose worker died
 
 
@@ -142,7 +145,7 @@ class Crew:
         self.ledger = Ledger(out, watcher)
         self.sharing, self.plugins = sharing, tuple(plugins)
         self.workers: dict[int, _Worker] = {}  # by place, which is also the GPU's number
-        method = "forkserver" if sys.platform != "win32" else "spawn"
+        method = "forkserver" if _has_sockets() else "spawn"
         self.context: Any = multiprocessing.get_context(method)  # its types vary by system
         if method == "forkserver":  # PyTorch is imported once, not once a worker
             self.context.set_forkserver_preload([work.__module__])
@@ -222,6 +225,15 @@ class Crew:
                 worker.connection.send(None)
             worker.process.join()
             del self.workers[place]
+
+
+def _has_sockets() -> bool:
+    """Whether the server that forks workers can be spoken to: by a socket in TMPDIR.
+
+    A socket's path is 103 bytes or fewer on every system, its name in TMPDIR among them.
+    """
+    folder = os.fsencode(tempfile.gettempdir())
+    return sys.platform != "win32" and len(folder) + len(_SOCKET) <= 103
 
 
 @contextmanager

@@ -7,20 +7,24 @@ from typing import Any
 
 import torch
 
+from blocklab.blocks.plugins import plugin_errors
+from blocklab.contract.networks import check_network
 from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
 from blocklab.execution.diagnosis import check_batches
-from blocklab.execution.sharing import Sharing, run_memory, share_machine
+from blocklab.execution.sharing import Sharing, share_machine
 from blocklab.execution.study_folder import study_folder, threads_begun_with
 from blocklab.execution.tuning import with_candidates
+from blocklab.files import canonical_json
+from blocklab.measure.amounts import counted
 from blocklab.measure.cost import Cost
+from blocklab.measure.footprint import Footprint, check_memory, fits_machine
 from blocklab.measure.timing import shortest_times
-from blocklab.study.rows import Row
 from blocklab.study.study import Study
 from blocklab.training.autotune import make_step
 from blocklab.training.device import choose_setup
-from blocklab.training.run import RunDefinition, check_fits
+from blocklab.training.run import RunDefinition, check_batches_fill, count, training_memory
 from blocklab.training.run_reader import is_finished
 from blocklab.training.workload import Workload
 
@@ -81,30 +85,35 @@ def make_plan(
     """
     kept = [threads_begun_with(study_folder(study, out)) or 0 for study in studies]
     opened: dict[DataSpec, ImageData] = {}
-    fitted: dict[str, Cost] = {}
-    bytes_a_run: dict[str, int] = {}
+    counts: dict[tuple[str, int, int], tuple[Cost, Footprint]] = {}
     costs: list[Costs] = []
     runs: dict[str, Job] = {}
     memory: dict[str, int] = {}
     for number, study in enumerate(studies):
         of_rows: Costs = {}
+        bytes_of: dict[str, int] = {}
         for row in study.rows:
             data = opened.get(row.data) or opened.setdefault(row.data, open_data(row.data))
             check_batches(study, row, data)
-            key = _key(row)
-            if key not in fitted:
-                fitted[key] = _fit(row, data, study)
-                bytes_a_run[key] = run_memory(
-                    row.definition(0), len(data.class_names), data.image_size
-                )
-            of_rows[row.name] = fitted[key], data.image_size
+            try:
+                check_batches_fill(row.recipe, data)
+                key = canonical_json(row.model.to_dict()), len(data.class_names), data.image_size
+                if key not in counts:  # once for all rows that train it otherwise
+                    with plugin_errors():
+                        counts[key] = count(row.model, *key[1:])
+                        check_network(row.model, *key[1:])
+            except InputError as error:
+                raise InputError(f"study '{study.name}', row '{row.name}': {error}") from None
+            cost_of_one, taken = counts[key]
+            of_rows[row.name] = cost_of_one, data.image_size
+            bytes_of[row.name] = training_memory(taken, row.recipe, len(data.train))
         costs.append(of_rows)
         for run in study.plan():
             row, run_hash = run.row, run.definition.hash
             label = row.name if len(studies) == 1 else f"{study.name}: {row.name}"
             images = len(opened[row.data].train) * row.recipe.epochs
             work = float(of_rows[row.name][0].macs) * images
-            memory[run_hash] = bytes_a_run[_key(row)]
+            memory[run_hash] = bytes_of[row.name]
             runs.setdefault(run_hash, Job(run.definition, run_hash, label, work, kept[number]))
     kept_threads = max((job.threads for job in runs.values()), default=0) or None
     largest = max(memory.values(), default=0)
@@ -121,15 +130,14 @@ def make_plan(
     return Plan(tuple(studies), out, tuple(costs), sharing, pending, done, memory)
 
 
-def _key(row: Row) -> str:
-    return repr((row.model, row.data, row.recipe))
+def check_memory_of(plan: Plan) -> None:
+    """Refuse, before anything is trained, what this machine has not the memory for.
 
-
-def _fit(row: Row, data: ImageData, study: Study) -> Cost:
-    try:
-        return check_fits(row.definition(study.seeds[0]), data)
-    except InputError as error:
-        raise InputError(f"study '{study.name}', row '{row.name}': {error}") from None
+    Raises:
+        InputError: naming the row.
+    """
+    for job in plan.jobs:
+        check_memory(plan.memory[job.hash], f"'{job.label}'")
 
 
 TIMED_MACS = 4e9  # of a forward pass: some of a batch, so that a list of runs takes seconds
@@ -145,11 +153,14 @@ def plan_lines(
     """Say of each row what it costs, and about how long what is left of it will take.
 
     The time is measured on one row's training step and scaled by MACs: a guide, not a promise.
+    There is none for what the machine has not the memory for.
     """
     plan = make_plan(with_candidates(studies), out, workers, threads)
-    rate = _macs_a_second(plan) * plan.sharing.workers if plan.jobs else 1.0
-    left = {job.hash: job.work / rate for job in plan.jobs}
-    unfinished = set(left)
+    jobs = [job for job in plan.jobs if fits_machine(plan.memory[job.hash])]
+    rate = _macs_a_second(jobs) * plan.sharing.workers if jobs else 1.0
+    left = {job.hash: job.work / rate for job in jobs}
+    too_large = {job.hash for job in plan.jobs} - set(left)
+    unfinished = {job.hash for job in plan.jobs}
     lines = []
     for study, costs in zip(plan.studies, plan.costs, strict=True):
         for row in study.rows:
@@ -167,7 +178,9 @@ def plan_lines(
                     "runs": len(hashes),
                     "finished": len(hashes) - len(waiting),
                     # A run that two rows share is counted for the first of them.
-                    "seconds_left": sum(left.pop(run_hash, 0.0) for run_hash in waiting),
+                    "seconds_left": None
+                    if too_large.intersection(waiting)
+                    else sum(left.pop(run_hash, 0.0) for run_hash in waiting),
                 }
             )
     return lines
@@ -186,19 +199,21 @@ def plan_cells(line: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a line of `plan_lines` as cells under `PLAN_HEADINGS`."""
     return (
         line["row"],
-        f"{line['macs'] / 1e9:.3f}",
+        counted(line["macs"] / 1e9),
         f"{line['cost_input_size']}",
-        f"{line['params'] / 1e6:.3f}",
+        counted(line["params"] / 1e6),
         f"{line['memory_bytes'] / 2**20:,.0f}",
         f"{line['runs']}",
         f"{line['finished']}",
-        f"{line['seconds_left']:,.0f}",
+        "too large for this machine"
+        if line["seconds_left"] is None
+        else f"{line['seconds_left']:,.0f}",
     )
 
 
-def _macs_a_second(plan: Plan) -> float:
+def _macs_a_second(jobs: Sequence[Job]) -> float:
     """Time a few training steps of the row of middling cost, on one run's threads."""
-    job = sorted(plan.jobs, key=lambda job: job.work)[len(plan.jobs) // 2]
+    job = sorted(jobs, key=lambda job: job.work)[len(jobs) // 2]
     recipe = job.definition.recipe
     work = Workload.of(job.definition.model, recipe, open_data(job.definition.data), job.threads)
     macs_an_image = job.work / (work.train_images * recipe.epochs)

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from blocklab.errors import printable
 from blocklab.execution.plan import Job
 from blocklab.execution.sharing import Sharing
 
@@ -77,7 +78,7 @@ class Progress:
 
     def note(self, job: Job, text: str) -> None:
         """Say it above the table."""
-        self.console.print(f"[yellow]note[/yellow]  {escape(job.name)}: {escape(text)}")
+        self.console.print(f"[yellow]note[/yellow]  {escape(job.name)}: {escape(printable(text))}")
 
     def ended(self, job: Job, failure: str | None) -> None:
         """Say how the run ended, above the table."""
@@ -86,7 +87,9 @@ class Progress:
         self.work_total -= job.work / job.epochs * (job.epochs - last)  # if it diverged or failed
         if failure is not None:
             self.failed += 1
-            self.console.print(f"[red]failed[/red]  {escape(job.name)}: {escape(failure)}")
+            self.console.print(
+                f"[red]failed[/red]  {escape(job.name)}: {escape(printable(failure))}"
+            )
             return
         self.done += 1
         if ended.records and ended.records[-1].get("train_loss") is None:

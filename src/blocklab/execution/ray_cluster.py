@@ -9,6 +9,7 @@ not even the cluster.
 
 import logging
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from blocklab.training.run_reader import is_finished
 GPU_VARIABLE = "BLOCKLAB_GPUS_PER_RUN"  # a fraction lets runs share a GPU, 0 is none
 POLL_SECONDS, STORAGE_POLL_SECONDS = 0.5, 3.0
 RAY_LOG = "ray.log"
+CONNECT_SECONDS = 10.0
 RETRIES = 5  # by Ray, of a task whose worker or machine died
 
 
@@ -187,13 +189,30 @@ def _connect(address: str) -> Any:
     except ImportError:
         raise InputError("Ray is not installed; run: pip install 'blocklab[ray]'") from None
     try:
+        _look_for_listener(address)
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise RunError(
             f"no Ray cluster at '{address}' ({error_line(error, kind=False)}); start one with "
             "`ray start --head`"
         ) from None
     return ray
+
+
+def _look_for_listener(address: str) -> None:
+    """Look whether anybody listens where Ray would connect to, as it tries for minutes.
+
+    Raises:
+        OSError: if nobody does.
+    """
+    named = os.environ.get("RAY_ADDRESS") or address  # in Ray's own order
+    if named == "auto":
+        with suppress(OSError):  # what `ray start` wrote; a machine that was cut off left it there
+            root = Path(os.environ.get("RAY_TMPDIR") or "/tmp")
+            named = (root / "ray" / "ray_current_cluster").read_text().strip()
+    host, _, port = named.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 
 
 def _gpus_per_run(ray: Any) -> float:

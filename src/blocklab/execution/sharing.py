@@ -6,20 +6,14 @@ function of the machine and the study alone, never of what else the machine does
 study on the same machine has the same threads, and so the same bits.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from blocklab.blocks.plugins import plugin_errors
 from blocklab.errors import InputError
-from blocklab.models.meta_device import QuickShapes
-from blocklab.models.probe import blank_images
+from blocklab.measure.footprint import machine_memory
 from blocklab.training.device import available_cores
-from blocklab.training.run import RunDefinition
 
-PROCESS_BYTES = 600 << 20  # Python, PyTorch and its buffers, before any network
 SHARE_OF_MEMORY = 0.8
 
 
@@ -51,7 +45,7 @@ def share_machine(
         workers: None is decided here.
         threads: of each run; None is decided here.
         kept_threads: that the study's runs began with.
-        run_bytes: memory of the largest run, as `run_memory` estimates it.
+        run_bytes: memory of the largest run, as `blocklab.measure.footprint` estimates it.
 
     Raises:
         InputError: if the machine has fewer cores.
@@ -88,44 +82,3 @@ def share_machine(
             f"machine; set --workers {max(1, cores // threads)} or --threads {cores // workers}"
         )
     return Sharing(workers, threads, devices, reason)
-
-
-def machine_memory() -> int:
-    """Bytes of memory that this process's group may use at most."""
-    found = []
-    with suppress(OSError, ValueError, IndexError):
-        line = Path("/proc/meminfo").read_text().split("MemTotal:")[1]
-        found.append(int(line.split()[0]) * 1024)
-    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # control groups, new and old
-        with suppress(OSError, ValueError):
-            found.append(int((Path("/sys/fs/cgroup") / file).read_text()))
-    return min(found, default=8 << 30)
-
-
-@plugin_errors()
-def run_memory(definition: RunDefinition, classes: int, image_size: int) -> int:
-    """Estimate the bytes of memory that training takes on a CPU.
-
-    The process itself; weights, gradients, the optimizer's two buffers and the average's; what
-    the backward pass needs of a batch, counted without memory on the meta device, and a quarter
-    more for what comes and goes.
-    """
-    model = definition.model.build_meta(classes).train()
-    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with QuickShapes(), hooks:
-        logits = model(blank_images(model, image_size, 2))
-    del logits
-    recipe = definition.recipe
-    copies = 4 + (recipe.ema_decay is not None)
-    weights = copies * sum(4 * parameter.numel() for parameter in model.parameters())
-    activations = sum(kept.values()) // 2 * recipe.batch_size
-    return PROCESS_BYTES + weights + activations * 5 // 4

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from blocklab.errors import InputError, RunError, error_line
+from blocklab.files import owner
 from blocklab.training.run_files import (
     CHECKPOINT,
     LOG,
@@ -56,7 +57,7 @@ class Storage:
         """
         folder.mkdir(parents=True, exist_ok=True)
         for name in END_FILES:
-            there, part = self._there(folder, name), folder / f".{name}.tmp"
+            there, part = self._there(folder, name), folder / f".{name}.{owner()}.0.tmp"
             try:
                 self.files.get_file(there, str(part))
                 part.replace(folder / name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from blocklab.execution.crew import Crew, Silent, Watcher
 from blocklab.execution.diagnosis import diagnose_studies
-from blocklab.execution.plan import make_plan
+from blocklab.execution.plan import check_memory_of, make_plan
 from blocklab.execution.study_folder import write_study_folder
 from blocklab.execution.tuning import candidates, choose
 from blocklab.results.study_folder import read_study_folder
@@ -53,6 +53,8 @@ def train_studies(
         found = iter(train_studies(tried, out, workers, command=command, **rest))
         studies = [choose(study, next(found)) if study.tune else study for study in studies]
     plan = make_plan(studies, out, workers, threads, cluster=ray is not None)
+    if ray is None:
+        check_memory_of(plan)
     folders = [
         write_study_folder(study, out, costs, command, plan.sharing.threads)
         for study, costs in zip(plan.studies, plan.costs, strict=True)

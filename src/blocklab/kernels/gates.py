@@ -12,7 +12,7 @@ from torch import Tensor
 
 from blocklab.kernels.layout import HEIGHT, WIDTH, Piece, laid_out, pieces, widened
 from blocklab.kernels.pooling import sum_over
-from blocklab.kernels.recording import is_recorded
+from blocklab.kernels.recording import is_plain_better
 
 
 def gated_product(x: Tensor, gates: list[Tensor], divisor: int = 1) -> Tensor:
@@ -20,7 +20,7 @@ def gated_product(x: Tensor, gates: list[Tensor], divisor: int = 1) -> Tensor:
 
     Each gate has x's sizes, or 1, on each of their axes.
     """
-    if is_recorded(x):
+    if is_plain_better(x):
         return _plain_product(x, gates, divisor)
     if len(gates) == 1:  # whose plain product saves no more
         return _plain_product(x, [laid_out(gates[0], x)], divisor)
@@ -29,7 +29,7 @@ def gated_product(x: Tensor, gates: list[Tensor], divisor: int = 1) -> Tensor:
 
 def crossed_gates(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return x * rows * columns: (B, C, H, W), (B, C, H, 1), (B, C, 1, W) -> (B, C, H, W)."""
-    if is_recorded(x):
+    if is_plain_better(x):
         return x * rows * columns
     return _CrossedGates.apply(x, rows, columns)  # type: ignore[return-value]
 

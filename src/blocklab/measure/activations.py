@@ -5,6 +5,7 @@ are zeros after each activation, whether it is a module or a function, and after
 block; and channels that are zero at every position of every image looked at.
 """
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -187,7 +188,7 @@ def count_zeros(
         raise InputError(f"batches {first} to {last} are no range; count from 1, first to last")
     watch, images, counted = _Watch(), 0, 0
     with evaluating(model), _hooks(model, watch), torch.inference_mode():
-        for batch in islice(batches, first - 1, last):
+        for batch in islice(batches, min(first - 1, sys.maxsize), min(last, sys.maxsize)):
             pixels = batch if isinstance(batch, Tensor) else batch[0]
             watch.seen.clear()
             with watch:

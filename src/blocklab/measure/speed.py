@@ -16,9 +16,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from blocklab.errors import InputError
+from blocklab.backbones.base import check_count
 from blocklab.measure.cost import Cost, cost
 from blocklab.measure.device import LAYOUTS, PRECISIONS, device_name, probe_device, wait
+from blocklab.measure.footprint import check_memory, footprint
 from blocklab.measure.memory import (
     current_memory,
     keep_freed_memory,
@@ -30,7 +31,9 @@ from blocklab.measure.timing import Step, shortest_times, time_in_turn, training
 from blocklab.models.deploy import deploy
 from blocklab.models.factory import create_model
 from blocklab.models.probe import ImageSize, check_input_size, noise_images, plain_size, size_text
+from blocklab.models.spec import model_spec
 
+BENCH_COPIES = 12  # of the weights: a network a kind of work and layout, with its gradients
 PEAK_SIDE = 2048  # of the square matrices whose product stands for the machine's best
 
 
@@ -122,12 +125,15 @@ def bench(
     """
     input_size = check_input_size(input_size)
     for name, value, least in (("batch_size", batch_size, 2), ("rounds", rounds, 1)):
-        if value < least:
-            raise InputError(f"{name} is {least} or more, not {value}")
+        check_count(name, value, least)
     counted = cost(model_or_name, input_size, num_classes)
     keep_freed_memory()  # as training does
     given = isinstance(model_or_name, nn.Module)
     device = probe_device()
+    if not given:
+        taken = footprint(model_spec(model_or_name).build_meta(num_classes).train(), input_size)
+        needed = taken.training_bytes(batch_size, copies=BENCH_COPIES)
+        check_memory(needed, f"training steps with batches of {batch_size:,}")
     model = model_or_name if given else create_model(model_or_name, num_classes=num_classes)
     networks = {
         "training": copy.deepcopy(model).to(device).train(),

@@ -5,6 +5,7 @@ import hashlib
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from blocklab.download import cached_download, http_address, is_whole, offline
-from blocklab.errors import InputError, RunError
-from blocklab.files import cache_folder, file_sha256, read_checked_json
+from blocklab.errors import InputError, RunError, error_line
+from blocklab.files import cache_folder, check_stored, file_sha256, read_checked_json
 from blocklab.models.containers import Found, find_tensors
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -130,6 +131,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise InputError(f"no file {path}; check the path")
     _check_against_result(path)
+    _check_stored(path)
     try:
         if _is_safetensors(path):
             return load_file(path)
@@ -150,6 +152,16 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds a {type(content).__name__}, not tensors by name")
     return content
+
+
+def _check_stored(path: Path) -> None:
+    try:
+        check_stored(path, path.stat().st_size)
+    except (ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise InputError(
+            f"{path}: {error_line(error, kind=False)}; PyTorch stores tensors unpacked: save it "
+            "again by torch.save"
+        ) from None
 
 
 def _check_against_result(path: Path) -> None:

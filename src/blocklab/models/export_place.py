@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from blocklab.errors import InputError, RunError
+from blocklab.files import owner, sweep
 
 
 def check_place(path: Path, folder: bool) -> None:
@@ -65,7 +66,8 @@ def staged(path: Path, folder: bool) -> Iterator[Path]:
     made = [place for place in (within, *within.parents) if not place.exists()]
     try:
         within.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=within, prefix=".export-") as temporary:
+        sweep(within)
+        with tempfile.TemporaryDirectory(dir=within, prefix=f".export.{owner()}.") as temporary:
             inside = Path(temporary) / path.name if not folder else Path(temporary)
             yield inside
             # A file that names others last: while it is not there, nothing is.

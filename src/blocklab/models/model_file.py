@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
-from blocklab.errors import InputError, error_line
-from blocklab.files import write_atomically
+from blocklab.errors import InputError, RunError, error_line
+from blocklab.files import file_sha256, read_checked_json, write_atomically
 from blocklab.models.probe import ImageSize, check_input_size
 from blocklab.models.random_state import random_state_kept
 from blocklab.models.spec import ModelSpec
@@ -27,6 +27,7 @@ from blocklab.models.weights import load_weights, match_weights
 
 KEY = "blocklab"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+RUN, RESULT = "run.json", "result.json"  # of a run's folder, whose weights say nothing themselves
 
 
 def describe_saved(
@@ -160,12 +161,14 @@ def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_model(path: str | Path) -> Backbone:
     """Rebuild a network, in evaluation mode, from a file of `save_model` or a folder with one.
 
-    Its ``pretrained_cfg`` has the size, mean and SD of images and the names of classes, where the
-    file says them. Random states are as before.
+    A finished run's folder, or its ``model.safetensors``, is such a file too. The network's
+    ``pretrained_cfg`` has the size, mean and SD of images and the names of classes, where they are
+    said. Random states are as before.
 
     Raises:
         InputError: if it is not there, says not what network it holds, or needs a block that is not
             registered.
+        RunError: if a file of a run's folder is damaged.
     """
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
@@ -203,21 +206,24 @@ def set_use(model: Backbone, about: Mapping[str, Any], what: str) -> None:
 
 
 def read_description(file: Path) -> dict[str, Any]:
-    """Read what `save_model` wrote about a network.
+    """Read what `save_model` wrote about a network, or what a run's folder says of its own.
 
     Raises:
         InputError: if the file is not there, is damaged, or was written by something else.
+        RunError: if a file of a run's folder is damaged.
     """
     if not file.is_file():
+        if (file.parent / RUN).is_file():
+            raise InputError(f"{file.parent} has no {file.name} yet; let its run end first")
         raise InputError(f"no file {file}; check the path")
     try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-        about = json.loads(metadata.get(KEY, "null"))
+        about = _metadata(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{file} is damaged or no .safetensors file ({error_line(error)}); copy it again"
         ) from None
+    if about is None and (file.parent / RUN).is_file():
+        return _of_run(file.parent)
     if not isinstance(about, dict):
         raise InputError(
             f"{file} does not say what network it holds; create that with blocklab.create_model("
@@ -227,11 +233,35 @@ def read_description(file: Path) -> dict[str, Any]:
 
 
 def is_described(file: Path) -> bool:
-    """Whether a file is one that `save_model` wrote."""
+    """Whether a file is one that `save_model` wrote; a run's weights are not."""
     try:
-        return bool(read_description(file))
-    except InputError:
+        return file.is_file() and isinstance(_metadata(file), dict)
+    except (SafetensorError, OSError, ValueError):
         return False
+
+
+def _metadata(file: Path) -> Any:
+    """Return what a file says of its network; None where it says nothing."""
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata() or {}
+    return json.loads(metadata.get(KEY, "null"))
+
+
+def _of_run(folder: Path) -> dict[str, Any]:
+    """Say what network a run's folder holds; its weights are checked as they are loaded.
+
+    Raises:
+        RunError: if what it goes by is damaged.
+    """
+    run, result = (read_checked_json(folder / name) or {} for name in (RUN, RESULT))
+    try:
+        whole = result["files"][RUN]["sha256"] == file_sha256(folder / RUN)
+        names, model = list(run["class_names"]), run["definition"]["model"]
+    except (KeyError, TypeError):
+        whole, names, model = False, [], {}
+    if not whole:
+        raise RunError(f"{RUN} or {RESULT} in {folder} is damaged or gone; run it again")
+    return {"model": model, "num_classes": len(names), "in_chans": 3, "class_names": names}
 
 
 __all__ = [

@@ -9,23 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from blocklab.blocks.protocol import smallest_batch
-from blocklab.errors import InputError, error_line
+from blocklab.errors import InputError, error_line, shortened
+
+LARGEST_INPUT = 16_384  # pixels of a side
 
 ImageSize = int | tuple[int, int]  # pixels: the side of a square, or height and width
 
 
 def check_input_size(input_size: Any) -> tuple[int, int]:
-    """Return height and width if they are positive numbers: of one number, of a pair, of a list.
+    """Return height and width if they are positive numbers that an image may have.
+
+    Of one number, the side of a square, of a pair or a list.
 
     Raises:
         InputError: if they are not.
     """
     pair = list(input_size) if isinstance(input_size, tuple | list) else [input_size] * 2
     whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in pair)
-    if len(pair) != 2 or not whole or min(pair) < 1:
+    if len(pair) != 2 or not whole or not 1 <= min(pair) <= max(pair) <= LARGEST_INPUT:
         raise InputError(
-            "input_size must be a positive number of pixels, or a height and a width (64x96), not "
-            f"{input_size!r}"
+            f"input_size must be a positive number of pixels, {LARGEST_INPUT:,} at most, or a "
+            f"height and a width (64x96), not {shortened(input_size)}"
         )
     return int(pair[0]), int(pair[1])
 
@@ -116,24 +120,18 @@ def maps_met(
                     met.append((name, conv, (height, width)))
 
                 stack.callback(module.register_forward_pre_hook(look).remove)
-        run_blank(model, input_size)
+        _run_blank(model, input_size)
     return met
 
 
-def run_blank(
-    model: nn.Module, input_size: ImageSize, count: int | None = None, remedy: str = ""
-) -> None:
-    """Run a network on blank images, to see whether it takes them.
-
-    Raises:
-        InputError: if it does not; the message ends in the remedy.
-    """
+def _run_blank(model: nn.Module, input_size: ImageSize) -> None:
+    """Run a network on blank images; raise an InputError if it does not take them."""
     try:
-        model(blank_images(model, input_size, count))
+        model(blank_images(model, input_size))
     except InputError:
         raise
     except RuntimeError as error:
         raise InputError(
             f"the network cannot take images of {size_text(input_size)} "
-            f"({error_line(error)}); choose another input_size{remedy}"
+            f"({error_line(error)}); choose another input_size"
         ) from None

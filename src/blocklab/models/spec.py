@@ -78,6 +78,9 @@ def _expand(
     changes = dict(value)
     backbone, base = changes.pop("backbone", None), changes.pop("base", None)
     if (backbone is None) == (base is None):
+        for key in changes:
+            if close := did_you_mean(key, ("base", "backbone")):
+                raise InputError(f"{what} has no '{key}'{close}")
         raise InputError(f"{what} needs either a 'backbone' or a 'base'")
     if base is not None:
         family, fields = _expand(base, what, seen)
@@ -123,6 +126,6 @@ def _validate(family: str, fields: dict[str, Any], what: str) -> BackboneConfig:
     try:
         return config_class.model_validate(fields)
     except ValidationError as error:
-        raise InputError(one_line(error, what, config_class.model_fields)) from None
+        raise InputError(one_line(error, what, config_class)) from None
     except InputError as error:
         raise InputError(f"{what}: {error}") from None

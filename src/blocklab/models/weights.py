@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
 from blocklab.blocks.protocol import merge_parts, merges
-from blocklab.errors import InputError
+from blocklab.errors import InputError, check_choice
 from blocklab.models.checkpoint import Source, read_weights
 from blocklab.models.containers import Weights, plain_names, unwrapped
 from blocklab.models.nearest_model import COUNT, best_fit, core_shape
@@ -126,10 +126,13 @@ def match_weights(
         InputError: if the file cannot be read, nothing fits, or (strict) something does not.
         RunError: if a download fails, or a file of a finished run is damaged.
     """
+    check_choice("head", head, ("load", "fresh"))
+    check_choice("first_conv", first_conv, ("load", "adapt"))
     what, found = read_weights(path_or_state_dict)
     state, target = found.tensors, unwrapped(model)
     if not target.state_dict().keys() <= state.keys():
         state = {plain: state[given] for plain, given in plain_names(state).items()}
+    _check_layouts(state, what)
     known, theirs = _names(state, target)
     ours = {name: state[key] for name, key in theirs.items()}
     shapes, to_merge = _expected(target, ours)
@@ -162,6 +165,15 @@ def match_weights(
     if not fitting or (strict and report.problems()):
         raise InputError(f"{what}: {_refusal(report, target, ours, shapes, known, len(state))}")
     return Match(report, target, fitting, to_merge)
+
+
+def _check_layouts(tensors: Weights, what: str) -> None:
+    """Refuse what is no plain array of numbers."""
+    for name, value in tensors.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_nested:
+            raise InputError(
+                f"{what}: {name} is a sparse, packed or nested tensor; save it dense, as floats"
+            )
 
 
 def _check_types(model: nn.Module, tensors: Weights, what: str) -> None:

@@ -1,29 +1,26 @@
 """How a cell says a figure: decimals, signs, intervals, and a dash for what was not measured."""
 
+from collections.abc import Callable
+
 from blocklab.results.image_intervals import ImageInterval
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import Difference, Summary
+from blocklab.results.statistics import PERCENT, POINTS, Difference, Summary
 
 ABSENT = "\u2013"  # an en dash: not measured, which is not zero
 MINUS = "\u2212"
 TIMES = "\u00d7"
+NO_SPREAD = "no spread seen"  # several seeds of one value: nothing follows about the next
 
 
 def square(size: int) -> str:
     """Show a size of square images, a side by a side."""
-    return sides(size, size)
+    return sides(size)
 
 
-def sides(height: int, width: int) -> str:
-    """Show a size of images."""
+def sides(size: int | tuple[int, int]) -> str:
+    """Show a size of images: of squares by their side, else height and width."""
+    height, width = (size, size) if isinstance(size, int) else size
     return f"{height}{TIMES}{width}"
-
-
-def counted(value: float | None) -> str:
-    """Show G or M with 3 decimals; a model too small for them gets 2 significant digits."""
-    if value is None:
-        return ABSENT
-    return f"{value:.3f}" if value >= 0.01 or value == 0 else f"{value:.2g}"
 
 
 def whole(number: float | None) -> str:
@@ -45,10 +42,8 @@ def mean_and_sd(summary: Summary | None) -> str:
 
 
 def interval(summary: Summary | ImageInterval | None) -> str:
-    """Show ``[low, high]``."""
-    if summary is None or summary.low is None or summary.high is None:
-        return ABSENT
-    return f"[{summary.low:.2f}, {summary.high:.2f}]".replace("-", MINUS)
+    """Show ``[low, high]`` of a percentage, or why there is none."""
+    return _between(summary, accuracy_percent, PERCENT)
 
 
 def difference(row: RowResult, baseline: str | None) -> str:
@@ -58,16 +53,41 @@ def difference(row: RowResult, baseline: str | None) -> str:
     gap = row.difference
     if gap is None:
         return ABSENT
-    if gap.low is None or gap.high is None:
+    if gap.n == 1:
         return signed(gap.mean)
-    return f"{signed(gap.mean)} [{signed(gap.low)}, {signed(gap.high)}]"
+    between = signed_interval(gap)
+    return f"{signed(gap.mean)} {f'({between})' if between == NO_SPREAD else between}"
 
 
 def signed_interval(gap: Difference | ImageInterval | None) -> str:
+    """Show ``[low, high]`` of a difference, signed, or why there is none."""
+    return _between(gap, signed, POINTS)
+
+
+def signed_ends(low: float | None, high: float | None) -> str:
     """Show ``[low, high]`` of a difference, signed."""
-    if gap is None or gap.low is None or gap.high is None:
+    return ABSENT if low is None or high is None else _ends(low, high, signed, POINTS)
+
+
+def _between(
+    one: Summary | Difference | ImageInterval | None,
+    shown: Callable[[float], str],
+    bounds: tuple[float, float],
+) -> str:
+    if one is None or (not isinstance(one, ImageInterval) and one.n == 1):
         return ABSENT
-    return f"[{signed(gap.low)}, {signed(gap.high)}]"
+    if one.low is None or one.high is None:
+        return NO_SPREAD
+    return _ends(one.low, one.high, shown, bounds)
+
+
+def _ends(
+    low: float, high: float, shown: Callable[[float], str], bounds: tuple[float, float]
+) -> str:
+    """Show two ends; one that was cut at what an accuracy can be says so."""
+    least = "\u2265 " if low == bounds[0] else ""
+    most = "\u2264 " if high == bounds[1] else ""
+    return f"[{least}{shown(low)}, {most}{shown(high)}]"
 
 
 def chance(p: float | None) -> str:

@@ -19,7 +19,7 @@ from blocklab.report.drawing import (
     spread,
 )
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import summarise
+from blocklab.results.statistics import PERCENT, summarise
 from blocklab.results.study_results import StudyResults
 from blocklab.training.recipe import Recipe
 
@@ -48,14 +48,17 @@ def left_out(results: StudyResults, most: int = MOST_LINES) -> str:
 
 
 def over_epochs(results: StudyResults, split: str, top: int, name: str) -> Figure | None:
-    """Draw an accuracy over epochs; None where no run has recorded it."""
+    """Draw an accuracy over epochs; None where no run has recorded it, or it says nothing."""
+    if top == 5 and not results.shows_top5:
+        return None
     thin, means, ends = _points(shown_rows(results), f"{split}_top{top}_percent")
     if not means:
         return None
     single = all(len(row.runs) <= 1 for row in results.rows)
     blurred = len(thin) > MOST_THIN_POINTS
     height = max(320, LINE_OF_TEXT * (len(ends) + 2))
-    low, high = limits([point["value"] for point in [*([] if blurred else thin), *means]])
+    drawn = [point["value"] for point in [*([] if blurred else thin), *means]]
+    low, high = limits(drawn, bounds=PERCENT)
     last = max(point["epoch"] for point in means)
     gap = (high - low) * LINE_OF_TEXT / height
     for end, place in zip(ends, spread([e["value"] for e in ends], gap, high), strict=True):

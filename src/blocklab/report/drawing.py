@@ -7,9 +7,12 @@ worked out here, since only who knows the limits can keep two labels from coveri
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import altair as alt
+
+from blocklab.results.statistics import UNBOUNDED
 
 # Okabe and Ito's colours for every kind of colour vision, less those too pale to read on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#8a8a8a")
@@ -78,11 +81,96 @@ def spread(places: Sequence[float], gap: float, highest: float = math.inf) -> li
     return moved
 
 
+Box = tuple[float, float, float, float]  # left, right, bottom, top: pixels across, percent up
+
+
+def place_labels(
+    labelled: list[dict[str, Any]], points: list[dict[str, Any]], lowest: float, gap: float
+) -> None:
+    """Give each label the side (`align`) and height (`label`) nearest to its point that is free.
+
+    No label covers a point, another label or the line that leads to one, and the fewest bars that
+    can be. Points have a `place` (pixels across), a `top1` and the ends of a bar, `low` and `high`;
+    `gap` is the height of a line of text, and nothing is put below `lowest`.
+    """
+    bars = [
+        (point["place"] - 1, point["place"] + 1, point["low"], point["high"])
+        for point in points
+        if point["low"] is not None
+    ]
+    dots = [_around(point["place"], point["top1"], 5, 0.4 * gap) for point in points]
+    # Who is placed first has the choice, so of a few orders the one that comes out best.
+    by_height = sorted(labelled, key=lambda point: point["top1"])
+    by_length = sorted(labelled, key=lambda point: -len(point["row"]))
+    orders = [labelled, labelled[::-1], by_height, by_height[::-1], by_length]
+    _, chosen = min(
+        (_placed(order, dots, bars, lowest, gap) for order in orders), key=lambda found: found[0]
+    )
+    for point, height, align in chosen:
+        point |= {"label": height, "align": align}
+
+
+def _placed(
+    labelled: Sequence[dict[str, Any]],
+    dots: list[Box],
+    bars: list[Box],
+    lowest: float,
+    gap: float,
+) -> tuple[float, list[tuple[dict[str, Any], float, str]]]:
+    """Place labels one after the other; return what it cost, and each height and side."""
+    taken, lines, total, chosen = [*dots], list[Box](), 0.0, []
+    steps = range(-16 * len(dots), 16 * len(dots) + 1)
+    for point in labelled:
+        found = []
+        for align, step in product(("left", "right"), steps):
+            height = point["top1"] + gap * step / 4
+            label, line = _boxes(point, align, height, gap)
+            if label[0] < 0 or label[2] < lowest or _meets(label, [*taken, *lines]):
+                continue
+            led_across = _meets(line, taken[len(dots) :])
+            cost = 6 * _meets(label, bars) + 200 * led_across + abs(step) + (align == "right")
+            found.append((cost, height, align, label, line))
+        cost, height, align, label, line = min(found)
+        total += cost
+        taken.append(label)
+        lines.append(line)
+        chosen.append((point, height, align))
+    return total, chosen
+
+
+def _boxes(point: dict[str, Any], align: str, height: float, gap: float) -> tuple[Box, Box]:
+    """Return what a label beside its point and the line that leads to it cover."""
+    near, far = LABEL_OFFSET, LABEL_OFFSET + LETTER * len(point["row"])
+    if align == "right":  # it ends beside the point
+        near, far = -far, -near
+    place, reach = point["place"], 8 if align == "left" else -8
+    label = (place + near, place + far, height - 0.49 * gap, height + 0.49 * gap)
+    left, right = sorted((place, place + reach))
+    bottom, top = sorted((point["top1"], height))
+    return label, (left, right, bottom, top)
+
+
+def _around(x: float, y: float, across: float, up: float) -> Box:
+    return x - across, x + across, y - up, y + up
+
+
+def _meets(one: Box, others: Iterable[Box]) -> int:
+    """Count the boxes that overlap one."""
+    left, right, bottom, top = one
+    return sum(
+        left < other[1] and other[0] < right and bottom < other[3] and other[2] < top
+        for other in others
+    )
+
+
 def specification(layers: list[alt.Chart], height: int | alt.Step) -> dict[str, Any]:
     chart = alt.layer(*layers).properties(width=WIDTH, height=height)
     specification = chart.to_dict()
     for key in ("$schema", "config"):  # an address, and sizes and colours that a theme gives
         specification.pop(key, None)
+    for layer in specification["layer"]:
+        # Without one, Vega composes a description as code, in which a name's \\ or ${ is an error.
+        layer["encoding"].setdefault("description", {"field": "row", "type": "nominal"})
     return specification
 
 
@@ -98,11 +186,15 @@ def look(names: list[str]) -> dict[str, Any]:
     }
 
 
-def limits(values: Iterable[float | None], least: float = 1.0) -> tuple[float, float]:
-    """Return limits that leave air around the values, and are at least `least` apart."""
+def limits(
+    values: Iterable[float | None],
+    least: float = 1.0,
+    bounds: tuple[float, float] = UNBOUNDED,
+) -> tuple[float, float]:
+    """Return limits around the values, at least `least` apart, with air except at `bounds`."""
     known = [value for value in values if value is not None]
     air = max((max(known) - min(known)) * 0.06, least / 2)
-    return min(known) - air, max(known) + air
+    return max(min(known) - air, bounds[0]), min(max(known) + air, bounds[1])
 
 
 def data(points: Iterable[dict[str, Any]]) -> alt.InlineData:

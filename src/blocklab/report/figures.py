@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import vl_convert
@@ -12,7 +12,6 @@ from blocklab.report.cell_text import difference, square
 from blocklab.report.curves import learning_rate, left_out, over_epochs, shown_rows
 from blocklab.report.drawing import (
     LABEL_OFFSET,
-    LETTER,
     LINE_OF_TEXT,
     ON_PAPER,
     WIDTH,
@@ -20,10 +19,11 @@ from blocklab.report.drawing import (
     data,
     limits,
     look,
+    place_labels,
     specification,
 )
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import BETTER, WORSE
+from blocklab.results.statistics import BETTER, PERCENT, POINTS, WORSE
 from blocklab.results.study_results import StudyResults
 
 NAMES = (
@@ -38,6 +38,7 @@ NAMES = (
 )
 MOST_LABELS = 16  # beside points, among their bars; pointing at a point names the others
 MOST_DIFFERENCES = 60  # bars below each other; of more, the largest gains and losses
+CUT_SHAPES = ("triangle-down", "triangle-up")  # of an interval that goes on beyond what can be
 SHOWN, NOT_SHOWN = "#0072b2", "#8a8a8a"
 
 
@@ -104,13 +105,18 @@ def _against_macs(results: StudyResults) -> Figure | None:
         return None
     labelled = [point for point in points if point["row"] in named]
     height = max(360, LINE_OF_TEXT * (len(labelled) + 2))
-    low, high = limits([v for p in points for v in (p["top1"], p["low"], p["high"])])
+    ends = [v for p in points for v in (p["top1"], p["low"], p["high"])]
+    low, high = limits(ends, bounds=PERCENT)
     macs = [point["macs_g"] for point in points]
     wide = min(macs) > 0 and max(macs) / min(macs) > 8  # then equal ratios deserve equal lengths
     left, right = (
         (min(macs) / 1.3, max(macs) * 1.3) if wide else limits(macs, least=max(macs) * 0.1 or 1)
     )
-    _place_labels(labelled, points, (left, right), wide, (high - low) * LINE_OF_TEXT / height)
+    scale = math.log if wide else float
+    for point in points:
+        point["place"] = WIDTH * (scale(point["macs_g"]) - scale(left))
+        point["place"] /= scale(right) - scale(left)
+    place_labels(labelled, points, low, (high - low) * LINE_OF_TEXT / height)
     sizes = {row.input_size for row in results.rows}
     size = f"at {square(*sizes)}" if len(sizes) == 1 else "each at the row's own size"
     x = alt.X(
@@ -121,60 +127,39 @@ def _against_macs(results: StudyResults) -> Figure | None:
     )
     percent = alt.Scale(domain=[low, high], nice=False)
     y = alt.Y("top1:Q", title="Test top-1 accuracy (%)", scale=percent)
-    tooltip = [alt.Tooltip("row:N"), alt.Tooltip("macs_g:Q", title="MACs (G)", format=".3f")]
+    tooltip = [alt.Tooltip("row:N"), alt.Tooltip("macs_g:Q", title="MACs (G)", format=".4~r")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".2f") for name in ("top1", "low", "high")]
     tooltip += [alt.Tooltip("n:Q", title="seeds")]
     base = alt.Chart(data(points))
     colour = {"color": look([row.name for row in results.rows])["color"]}
     layers = [
         alt.Chart(data(point for point in points if point["low"] is not None))
-        .mark_rule(strokeWidth=1.5, opacity=0.7)
+        .mark_rule(strokeWidth=1.5, opacity=0.5)
         .encode(x=x, y=alt.Y("low:Q", scale=percent), y2="high:Q", **colour),
+        *(
+            alt.Chart(data(point for point in points if point[end] == bound))
+            .mark_point(shape=shape, filled=True, size=40, opacity=0.7)
+            .encode(x=x, y=alt.Y(f"{end}:Q", scale=percent), **colour)
+            for end, bound, shape in zip(("low", "high"), PERCENT, CUT_SHAPES, strict=True)
+        ),
         base.mark_point(filled=True, size=80, opacity=1).encode(
             x=x, y=y, tooltip=tooltip, **colour
         ),
     ]
     label_y = alt.Y("label:Q", scale=percent)
-    beside = alt.Chart(data(labelled))
-    leaders = beside.mark_rule(strokeWidth=0.7, opacity=0.6, xOffset=0, x2Offset=LABEL_OFFSET - 2)
-    layers.insert(0, leaders.encode(x=x, x2="macs_g:Q", y=y, y2="label:Q"))
-    labels = beside.mark_text(align="left", dx=LABEL_OFFSET, baseline="middle")
-    layers.append(labels.encode(x=x, y=label_y, text="row:N"))
+    sides: tuple[tuple[Literal["left", "right"], int], ...] = (("left", 1), ("right", -1))
+    for align, sign in sides:
+        beside = alt.Chart(data(point for point in labelled if point["align"] == align))
+        reach = sign * (LABEL_OFFSET - 2)
+        leaders = beside.mark_rule(strokeWidth=0.7, opacity=0.6, xOffset=0, x2Offset=reach)
+        layers.insert(0, leaders.encode(x=x, x2="macs_g:Q", y=y, y2="label:Q"))
+        labels = beside.mark_text(align=align, dx=sign * LABEL_OFFSET, baseline="middle")
+        layers.append(labels.encode(x=x, y=label_y, text="row:N"))
     shows = "Point: mean over finished seeds. Bar: 95 % interval; a row with one seed has none."
+    if any(point["low"] == PERCENT[0] or point["high"] == PERCENT[1] for point in points):
+        shows += " A triangle at its end: cut there, at what an accuracy can be."
     title, shape = "Accuracy against MACs", specification(layers, height)
     return Figure(NAMES[4], title, shows + left_out(results, MOST_LABELS), shape)
-
-
-def _place_labels(
-    labelled: list[dict[str, Any]],
-    points: list[dict[str, Any]],
-    edges: tuple[float, float],
-    wide: bool,
-    gap: float,
-) -> None:
-    """Give each label the nearest height at which it covers no point and no other label."""
-    scale = math.log if wide else float
-    start, end = scale(edges[0]), scale(edges[1])
-    taken = []  # (left, right, height) of what must stay readable, in pixels and percent
-    for point in points:
-        point["left"] = WIDTH * (scale(point["macs_g"]) - start) / (end - start)
-        taken.append((point["left"] - 5, point["left"] + 5, point["top1"]))
-    for point in labelled:
-        left = point["left"] + LABEL_OFFSET
-        right = left + LETTER * len(point["row"])
-        steps = sorted(range(-8 * len(points), 8 * len(points) + 1), key=abs)
-        heights = [point["top1"] + gap * step / 2 for step in steps]
-        point["label"] = next(
-            height
-            for height in heights
-            if not any(
-                left < other[1] and other[0] < right and abs(height - other[2]) < gap * 0.99
-                for other in taken
-            )
-        )
-        taken.append((left, right, point["label"]))
-    for point in points:
-        del point["left"]
 
 
 def _differences(results: StudyResults) -> Figure | None:
@@ -212,6 +197,12 @@ def _differences(results: StudyResults) -> Figure | None:
     if drawn:
         bars = alt.Chart(data(drawn)).mark_rule(strokeWidth=2.5)
         layers.insert(1, bars.encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=colour))
+        for end, bound, shape in zip(
+            ("low", "high"), POINTS, ("triangle-left", "triangle-right"), strict=True
+        ):
+            cut = [point for point in drawn if point[end] == bound]
+            marks = alt.Chart(data(cut)).mark_point(shape=shape, filled=True, size=60, opacity=1)
+            layers.append(marks.encode(x=alt.X(f"{end}:Q"), y=y, color=colour))
         shows += " Blue: better or worse, corrected for all rows; grey: not shown to be either."
     else:
         shows += " One shared seed gives no interval."

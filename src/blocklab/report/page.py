@@ -1,6 +1,7 @@
 """A study's results as a folder: one offline page, its tables and its figures."""
 
 import json
+import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from blocklab.errors import printable
 from blocklab.files import remove_file, write_atomically
 from blocklab.report.cell_text import ABSENT, accuracy_percent, square
 from blocklab.report.columns import Table
@@ -24,6 +26,9 @@ from blocklab.results.statistics import BETTER, FEWEST_FOR_SIGN_FLIPS, TOO_FEW, 
 from blocklab.results.study_results import StudyResults
 
 PAGE = "report.html"
+# A stretch of Hebrew, Arabic and their kin, with what stands between its words.
+_LETTERS = "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
+RIGHT_TO_LEFT = re.compile(f"{_LETTERS}+(?:[^\\w<>&]+{_LETTERS}+)*")
 RUNS_SHOWN_OPEN = 30  # longer lists start folded
 
 
@@ -88,7 +93,8 @@ def html(
             tuned=any(row.tuned for row in results.rows),
             speeds=[_speed(row) for row in results.rows if row.finished],
             setups=_setups(results),
-            runs=[_run_cells(row.name, run) for row, run in results.runs],
+            run_headings=_run_headings(results),
+            runs=[_run_cells(row.name, run, results.shows_top5) for row, run in results.runs],
             runs_open=len(results.runs) <= RUNS_SHOWN_OPEN,
             recipe=_flat(results.recipe),
             data=_flat(results.data),
@@ -102,10 +108,23 @@ def environment() -> Environment:
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=page_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def page_text(value: object) -> object:
+    """Return text as a page may show it, and anything else as it is.
+
+    Control characters are written as escapes; letters that run from right to left are isolated
+    (as by `<bdi>`), so that no name turns the figures beside it around.
+    """
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    shown = "".join(c if c in "\n\t" else printable(c) for c in value)
+    return RIGHT_TO_LEFT.sub("\u2068\\g<0>\u2069", shown)
 
 
 def at_a_glance(results: StudyResults) -> list[tuple[str, str]]:
@@ -206,7 +225,12 @@ def _setups(results: StudyResults) -> list[list[str]]:
     return [[*setup, str(count)] for setup, count in counts.most_common()]
 
 
-def _run_cells(row: str, run: EndedRun) -> list[str]:
+def _run_headings(results: StudyResults) -> list[str]:
+    accuracies = ["top-1 (%)", *(["top-5 (%)"] if results.shows_top5 else [])]
+    return ["row", "seed", "status", "epochs", *accuracies, "training (s)", "started", "folder"]
+
+
+def _run_cells(row: str, run: EndedRun, top5: bool) -> list[str]:
     seconds = run.figure("train_seconds")
     return [
         row,
@@ -214,7 +238,7 @@ def _run_cells(row: str, run: EndedRun) -> list[str]:
         run.result["status"],
         str(run.epochs or ABSENT),
         accuracy_percent(run.figure("test_top1_percent")),
-        accuracy_percent(run.figure("test_top5_percent")),
+        *([accuracy_percent(run.figure("test_top5_percent"))] if top5 else []),
         ABSENT if seconds is None else f"{seconds:,.0f}",
         str(run.run.get("started", ABSENT)),
         f"{run.folder.parent.name}/{run.folder.name}",

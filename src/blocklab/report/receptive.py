@@ -59,7 +59,7 @@ def _chart(field: ReceptiveField) -> alt.Chart:
     title = alt.TitleParams(
         text=field.name,
         subtitle=[
-            f"weights: {field.weights}; input {sides(height, width)}",
+            f"weights: {field.weights}; input {sides((height, width))}",
             f"side (px) of the square holding {reach}",
         ],
         fontSize=13,

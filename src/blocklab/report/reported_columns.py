@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable, Sequence
 
-from blocklab.report.cell_text import ABSENT, MINUS, accuracy_percent, counted, mean_and_sd, whole
+from blocklab.measure.amounts import counted
+from blocklab.report.cell_text import ABSENT, MINUS, accuracy_percent, mean_and_sd, whole
 from blocklab.report.columns import Column
 from blocklab.results.row_result import COST_TOLERANCE_PERCENT, RowResult
 from blocklab.study.reported import Reported
@@ -108,5 +109,9 @@ def _reported(row: RowResult, name: str) -> float | None:
     return getattr(row.reported or Reported(), name)
 
 
-def _reported_cell(name: str, shown: Callable[[float | None], str]) -> Callable[[RowResult], str]:
-    return lambda row: shown(_reported(row, name))
+def _reported_cell(name: str, shown: Callable[[float], str]) -> Callable[[RowResult], str]:
+    def cell(row: RowResult) -> str:
+        value = _reported(row, name)
+        return ABSENT if value is None else shown(value)
+
+    return cell

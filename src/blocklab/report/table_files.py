@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from blocklab.errors import printable
 from blocklab.report.cell_text import ABSENT, MINUS, TIMES
 from blocklab.report.columns import Table
 from blocklab.report.tables import CLAIM_HEADINGS, claim_lines
@@ -80,7 +81,7 @@ def csv_text(lines: Iterable[dict[str, Any]], names: Iterable[str] = ()) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    text = re.sub(r"\s+", " ", text)
+    text = printable(re.sub(r"\s+", " ", text))
     text = re.sub(r"([\\|`*])", r"\\\1", text).replace("](", r"]\(")
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside a word it is only itself
     return re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("<", "&lt;")
@@ -98,12 +99,16 @@ LATEX = {
     TIMES: r"$\times$",
     MINUS: "$-$",
     ABSENT: "--",
+    "\u2264": r"$\leq$",
+    "\u2265": r"$\geq$",
     **{character: rf"\{character}" for character in "&%$#_{}"},
 }
 
 
 def _escape_latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in re.sub(r"\s+", " ", text))
+    return "".join(
+        LATEX.get(character, character) for character in printable(re.sub(r"\s+", " ", text))
+    )
 
 
 def _rounded(name: str, cell: Any) -> Any:

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
+from blocklab.measure.amounts import counted
 from blocklab.report.cell_text import (
     ABSENT,
     chance,
-    counted,
     difference,
     interval,
     mean_and_sd,
-    signed,
+    signed_ends,
     signed_interval,
     square,
     whole,
@@ -70,6 +70,8 @@ def columns(results: StudyResults) -> tuple[Column, ...]:
         Column("95 % interval", lambda row: interval(row.top1), ACCURACY),
         Column("top-5", lambda row: mean_and_sd(row.top5), ACCURACY),
     ]
+    if not results.shows_top5:
+        found.pop()
     if not at:
         found.insert(2, Column("counted at", lambda row: square(row.input_size), COST))
     if any(row.tuned and "lr" in row.tuned for row in results.rows):
@@ -169,6 +171,4 @@ def _flips(one: Comparison) -> str:
 
 def _both(row: RowResult) -> str:
     gap = row.difference_over_images
-    if gap is None or gap.both_low is None or gap.both_high is None:
-        return ABSENT
-    return f"[{signed(gap.both_low)}, {signed(gap.both_high)}]"
+    return ABSENT if gap is None else signed_ends(gap.both_low, gap.both_high)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from blocklab.results.statistics import PERCENT, POINTS, SPREAD_OF_ROUNDING
 from blocklab.training.predictions import PerImage
 
 
@@ -21,12 +22,13 @@ class ImageInterval:
 
     `low` to `high` is the 95 % interval over test images like these, of these trained networks.
     `both_low` to `both_high` is the one over other images and other seeds together; None of one
-    seed. `images` says how many.
+    seed. All are None where nothing varies, and cut at what an accuracy can be. `images` says how
+    many.
     """
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     images: int
     both_low: float | None = None
     both_high: float | None = None
@@ -62,7 +64,8 @@ def over_images(
     mean = float(by_image.mean())
     square_images = seeds * float(by_image.var(ddof=1))  # the mean square between images
     half = _half(math.sqrt(square_images / (seeds * images)), images - 1)
-    low, high = 100 * (mean - half), 100 * (mean + half)
+    bounds = PERCENT if theirs is None else POINTS
+    low, high = _around(mean, half, bounds)
     if seeds == 1:
         return ImageInterval(100 * mean, low, high, images)
     square_seeds = images * float(table.mean(1, dtype=np.float64).var(ddof=1))
@@ -73,9 +76,17 @@ def over_images(
     added = max(0.0, square_images - square_rest)
     half_images = _half(math.sqrt(added / (seeds * images)), images - 1)
     # Never narrower than either part: the estimate of what images add may come out at zero.
-    half = max(half, math.hypot(half_seeds, half_images))
-    both_low, both_high = 100 * (mean - half), 100 * (mean + half)
-    return ImageInterval(100 * mean, low, high, images, both_low, both_high)
+    both = _around(mean, max(half, math.hypot(half_seeds, half_images)), bounds)
+    return ImageInterval(100 * mean, low, high, images, *both)
+
+
+def _around(
+    mean: float, half: float, bounds: tuple[float, float]
+) -> tuple[float, float] | tuple[None, None]:
+    """Return the ends of an interval in percent, cut at `bounds`; none where nothing varies."""
+    if 100 * half <= SPREAD_OF_ROUNDING:
+        return None, None
+    return max(100 * (mean - half), bounds[0]), min(100 * (mean + half), bounds[1])
 
 
 def _half(standard_error: float, df: float) -> float:

@@ -16,6 +16,7 @@ from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
 from blocklab.errors import InputError
+from blocklab.measure.amounts import counted
 from blocklab.results.row_result import RowResult, identical_seeds
 from blocklab.results.statistics import (
     ALPHA,
@@ -131,7 +132,7 @@ def _judge(claim: AnyClaim, rows: Mapping[str, RowResult]) -> Judgement | _Test:
         which = "two rows" if len(claim.weights) == 2 else "rows"
         return Judgement(claim.text, UNDECIDED, f"the {which} share no finished seed")
     numbers = _numbers(gap, claim.metric)
-    if gap.n < FEWEST_SEEDS or gap.low is None:
+    if gap.n < FEWEST_SEEDS:
         return Judgement(claim.text, UNDECIDED, f"{numbers}; one shared seed shows no spread")
     if claim.operator == "==":
         return _test_equal(claim, gap, numbers)
@@ -230,7 +231,9 @@ def _judge_best_count(claim: BestClaim, rows: Mapping[str, RowResult]) -> Judgem
     ours = getattr(rows[claim.row], name)
     theirs = {other: getattr(rows[other], name) for other in claim.others}
     nearest = max(theirs, key=lambda other: claim.sign * theirs[other])
-    numbers = f"{ours / unit:.3f} against {theirs[nearest] / unit:.3f} {letter}, of {nearest}"
+    numbers = (
+        f"{counted(ours / unit)} against {counted(theirs[nearest] / unit)} {letter}, of {nearest}"
+    )
     if _sizes_differ(claim, rows):
         return Judgement(claim.text, UNDECIDED, f"{numbers}, at different input sizes")
     ahead = claim.sign * (ours - theirs[nearest]) > 0
@@ -245,7 +248,7 @@ def _numbers(gap: Difference, metric: str) -> str:
     seeds = f"{gap.n} seed{'' if gap.n == 1 else 's'}"
     form = {"loss": "+.4f", ZEROS: "+,.0f"}.get(metric, "+.2f")
     unit = {"loss": "", ZEROS: " zeros"}.get(metric, " points")
-    between = ""
+    between = " (no spread seen)" if gap.n > 1 else ""
     if gap.low is not None and gap.high is not None:
         between = f" [{gap.low:{form}}, {gap.high:{form}}]"
     return f"{gap.mean:{form}}{between}{unit}, {seeds}".replace("-", "\u2212")

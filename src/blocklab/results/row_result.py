@@ -7,7 +7,15 @@ from typing import Any
 from blocklab.errors import InputError
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.image_intervals import ImageInterval, over_images
-from blocklab.results.statistics import Difference, Summary, paired_difference, summarise
+from blocklab.results.statistics import (
+    PERCENT,
+    POINTS,
+    UNBOUNDED,
+    Difference,
+    Summary,
+    paired_difference,
+    summarise,
+)
 from blocklab.study.reported import CostAt, Reported
 from blocklab.training.recipe import Recipe
 
@@ -67,7 +75,10 @@ class RowResult:
     def over_seeds(self, name: str) -> Summary | None:
         """Summarise a number of result.json over finished seeds; None where none has it."""
         values = self.by_seed(name)
-        return summarise(tuple(values.values())) if values else None
+        if not values:
+            return None
+        bounds = PERCENT if name.endswith("_percent") else UNBOUNDED
+        return summarise(tuple(values.values()), bounds=bounds)
 
     @cached_property
     def top1(self) -> Summary | None:
@@ -95,7 +106,9 @@ class RowResult:
         if self.baseline is None:
             return None
         return paired_difference(
-            self.by_seed("test_top1_percent"), self.baseline.by_seed("test_top1_percent")
+            self.by_seed("test_top1_percent"),
+            self.baseline.by_seed("test_top1_percent"),
+            bounds=POINTS,
         )
 
     @cached_property
@@ -117,7 +130,7 @@ class RowResult:
     def zeros_percent(self) -> Summary | None:
         """Zeros after the last block, in % of its outputs, over the runs that were diagnosed."""
         shares = [run.zeros_percent for run in self.finished if run.zeros_percent is not None]
-        return summarise(shares) if shares else None
+        return summarise(shares, bounds=PERCENT) if shares else None
 
     @cached_property
     def cost_gaps_percent(self) -> dict[str, float]:

@@ -30,11 +30,17 @@ SAME = "identical function"  # not of a test: see `StudyResults.identical`
 
 # Accuracies are percentages of counted images, so a spread below this is rounding, not variation.
 SPREAD_OF_ROUNDING = 1e-9
+PERCENT, POINTS = (0.0, 100.0), (-100.0, 100.0)  # what an accuracy, or a difference of two, can be
+UNBOUNDED = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One figure over seeds. `sd`, `low` and `high` are None where there is one seed."""
+    """One figure over seeds. `sd` is None where there is one seed.
+
+    `low` and `high` are None there too, and where all values are one: they show no spread, from
+    which nothing follows about the next. An end at what the figure cannot pass was cut there.
+    """
 
     values: tuple[float, ...]
     mean: float
@@ -52,8 +58,8 @@ class Summary:
 class Difference:
     """A row minus its baseline over the seeds that both have.
 
-    `low` and `high` are None where they share one seed; `p` (of the paired t test, not corrected
-    for the number of rows) also where every seed shows the same difference.
+    `low`, `high` and `p` (of the paired t test, not corrected for the number of rows) are None
+    where they share one seed, and where every seed shows the same difference.
     """
 
     values: tuple[float, ...]
@@ -128,8 +134,15 @@ class Planning:
     seeds_among_all: int | None
 
 
-def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
-    """Return the mean, the sample SD and Student's t interval of `values`.
+def summarise(
+    values: Sequence[float],
+    confidence: float = 0.95,
+    bounds: tuple[float, float] = UNBOUNDED,
+) -> Summary:
+    """Return the mean, the sample SD and Student's t interval of `values`, cut at `bounds`.
+
+    Student's t knows no bounds, and of few seeds reaches past 100 %, where no mean can lie: what
+    is cut there costs the interval no coverage.
 
     Raises:
         ValueError: if there are no values, or one of them is not a finite number.
@@ -139,18 +152,21 @@ def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
     if len(values) == 1:
         return Summary(values, mean)
     if _all_equal(values):
-        return Summary(values, mean, sd=0.0, low=mean, high=mean)
+        return Summary(values, mean, sd=0.0)
     sd = float(np.std(values, ddof=1))
     half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * sd / math.sqrt(len(values))
-    return Summary(values, mean, sd, mean - half, mean + half)
+    return Summary(values, mean, sd, max(mean - half, bounds[0]), min(mean + half, bounds[1]))
 
 
 def paired_difference(
     values_by_seed: Mapping[int, float],
     baseline_by_seed: Mapping[int, float],
     confidence: float = 0.95,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> Difference | None:
     """Return the mean difference over the seeds that both have; None if they share none.
+
+    Its interval is cut at `bounds`.
 
     Raises:
         ValueError: if a value is not a finite number.
@@ -161,9 +177,9 @@ def paired_difference(
     ours = _finite([values_by_seed[seed] for seed in seeds])
     theirs = _finite([baseline_by_seed[seed] for seed in seeds])
     gaps = tuple(mine - other for mine, other in zip(ours, theirs, strict=True))
-    over_seeds = summarise(gaps, confidence)
+    over_seeds = summarise(gaps, confidence, bounds)
     if over_seeds.sd is None or over_seeds.sd == 0:  # one seed, or nothing for a test to divide by
-        return Difference(gaps, over_seeds.mean, over_seeds.low, over_seeds.high)
+        return Difference(gaps, over_seeds.mean)
     p = float(np.asarray(stats.ttest_rel(ours, theirs))[1])
     return Difference(gaps, over_seeds.mean, over_seeds.low, over_seeds.high, p)
 

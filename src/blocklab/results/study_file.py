@@ -8,15 +8,23 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from blocklab.errors import InputError, RunError, one_line
 from blocklab.files import LARGEST_JSON, parse_checked_json, read_regular
+from blocklab.study.schema import is_row_name
 from blocklab.training.run_files import Cost, Count, Number
 
 STUDY = "study.json"
 
-Name = Annotated[str, Field(min_length=1)]
+
+def _row_name(name: str) -> str:
+    if not is_row_name(name):
+        raise ValueError("it names no row")
+    return name
+
+
+RowName = Annotated[str, AfterValidator(_row_name)]
 Seed = Annotated[str, Field(pattern=r"^\d{1,10}$")]
 RunHash = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]  # names a folder, so nothing else will do
 
@@ -50,7 +58,7 @@ class TunedJson(_Strict):
 class RowJson(_Strict):
     """A row: its model, its runs by seed, and its cost."""
 
-    name: Name
+    name: RowName
     model: dict[str, Any]
     runs: dict[Seed, RunHash]
     cost: Cost

@@ -48,6 +48,11 @@ class StudyResults:
         return tuple((row, run) for row in self.rows for run in row.runs)
 
     @cached_property
+    def shows_top5(self) -> bool:
+        """Whether top-5 says anything: of five classes or fewer it is always 100 %."""
+        return not self.runs or any(len(run.run.get("class_names", ())) > 5 for _, run in self.runs)
+
+    @cached_property
     def comparisons(self) -> dict[str, Comparison]:
         """A verdict for each row but the baseline; empty where no baseline is among the rows."""
         compared = {row.name: row for row in self.rows if row.baseline is not None}

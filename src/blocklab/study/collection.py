@@ -75,8 +75,7 @@ def _read(value: object, name: str) -> CollectionFile:
     try:
         return CollectionFile.model_validate(value)
     except ValidationError as error:
-        fields = CollectionFile.model_fields
-        raise InputError(one_line(error, f"collection '{name}'", fields)) from None
+        raise InputError(one_line(error, f"collection '{name}'", CollectionFile)) from None
 
 
 def _chosen(

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from blocklab.data.spec import DataSpec
-from blocklab.errors import InputError, one_line
+from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.measure.cost import cost
 from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.study.reported import CostAt, Reported
@@ -66,14 +66,14 @@ def read_row(
     data: tuple[Mapping[str, Any], Mapping[str, Any]],
     recipe: tuple[Mapping[str, Any], Mapping[str, Any]],
 ) -> Row:
-    if isinstance(value, str) or (isinstance(value, Mapping) and "model" not in value):
+    if isinstance(value, str) or (isinstance(value, Mapping) and not _has_model(value)):
         value = {"model": value}
     if not isinstance(value, Mapping):
         raise InputError(f"a row is a model's name or slots, such as resnet20_se, not {value!r}")
     try:
         file = RowFile.model_validate(value)
     except ValidationError as error:
-        raise InputError(one_line(error, "it", RowFile.model_fields)) from None
+        raise InputError(one_line(error, "it", RowFile)) from None
     if file.reported and name in study.reported:
         raise InputError("its figures are reported twice, here and under the study's reported")
     base_recipe, recipe_changes = recipe
@@ -90,6 +90,13 @@ def read_row(
         note=file.note,
         counted_as=_counted_as(reported, file.model, study) if reported else None,
     )
+
+
+def _has_model(value: Mapping[str, Any]) -> bool:
+    """Whether a row has its model as a field, perhaps misspelt, and is not a model itself."""
+    if "base" in value or "backbone" in value:
+        return "model" in value
+    return any(did_you_mean(key, ["model"]) for key in value)
 
 
 def filled_model(model: str | dict[str, Any], common: Mapping[str, Any]) -> ModelSpec:

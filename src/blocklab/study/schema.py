@@ -56,7 +56,7 @@ class ReportedCostFile(_Strict):
     """At which size a publication counted costs, and in which form of its models."""
 
     input_size: Annotated[StrictInt, Field(gt=0, le=4096)] = 224
-    num_classes: Annotated[StrictInt, Field(gt=0)] = 1000
+    num_classes: Annotated[StrictInt, Field(gt=0, le=1_000_000)] = 1000
     model: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -158,23 +158,7 @@ def read_study_file(value: object, name: str) -> StudyFile:
     try:
         return StudyFile.model_validate(value)
     except ValidationError as error:
-        raise InputError(_refusal(error, name)) from None
-
-
-def _refusal(error: ValidationError, name: str) -> str:
-    """Say what is wrong, with the names that would be right at that place."""
-    first = error.errors()[0]
-    nested = {
-        "reported": ReportedFile,
-        "reported_cost": ReportedCostFile,
-        "claims": ClaimFile,
-        "tune": TuneFile,
-        "diagnose": DiagnoseFile,
-        "ablate": AblateFile,
-    }
-    place = str(first["loc"][0]) if first["loc"] else ""
-    fields = nested[place] if place in nested and len(first["loc"]) > 1 else StudyFile
-    return one_line(error, f"study '{name}'", fields.model_fields)
+        raise InputError(one_line(error, f"study '{name}'", StudyFile)) from None
 
 
 def read_rows(given: object, name: str) -> dict[str, Any]:
@@ -189,10 +173,11 @@ def read_rows(given: object, name: str) -> dict[str, Any]:
             "such as rows: [resnet20, resnet20_se]"
         )
     for row in given:
-        if not isinstance(row, str) or not row.strip() or "\n" in row or len(row) > LONGEST_NAME:
+        if not is_row_name(row):
             raise InputError(
-                f"study '{name}': {row!r} names no row; a row's name is a line of text of "
-                f"{LONGEST_NAME} letters or fewer"
+                f"study '{name}': {row!r} names no row; a row's name is a line of at most "
+                f"{LONGEST_NAME} letters that can be seen: no control characters, and none that "
+                "turn the direction of writing"
             )
     rows = dict(given) if isinstance(given, Mapping) else dict(zip(given, given, strict=True))
     if len(rows) != len(given):
@@ -200,6 +185,13 @@ def read_rows(given: object, name: str) -> dict[str, Any]:
     if not rows:
         raise InputError(f"study '{name}' has no rows; add one, such as rows: [resnet20]")
     return rows
+
+
+def is_row_name(name: object) -> bool:
+    """Whether tables, figures and terminals can show it: some text on one line."""
+    if not isinstance(name, str) or len(name) > LONGEST_NAME:
+        return False
+    return name.isprintable() and bool(name.strip())
 
 
 def read_seeds(given: object, name: str) -> tuple[int, ...]:

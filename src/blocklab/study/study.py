@@ -214,15 +214,19 @@ class Study:
                 yield PlannedRun(row, row.definition(seed))
 
     def _check_rows(self) -> None:
-        known = {"model", RECIPE_PREFIX, DATA_PREFIX, "family"}
-        slots = {slot for row in self.rows for slot in FAMILIES[row.model.family][1].model_fields}
+        known = dict.fromkeys(["model", RECIPE_PREFIX, DATA_PREFIX])
+        for row in self.rows:
+            known |= dict.fromkeys(FAMILIES[row.model.family][1].model_fields)
+            known |= dict.fromkeys(flat_row(row))
+        # These are left out of a row where they do nothing.
+        for prefix, schema in ((RECIPE_PREFIX, Recipe), (DATA_PREFIX, DataSpec)):
+            known |= dict.fromkeys(f"{prefix}.{field}" for field in schema.model_fields)
         for varied in self.varies:
-            first = varied.partition(".")[0]
-            if first not in known | slots:
+            if not any(f"{path}.".startswith(f"{varied}.") for path in known):
                 raise InputError(
                     f"study '{self.name}' varies '{varied}', which no row has"
-                    f"{did_you_mean(first, known | slots) or '.'} "
-                    "Name slots, model, recipe or data"
+                    f"{did_you_mean(varied, known) or '.'} "
+                    "Name slots, model, recipe or data, or such as recipe.lr"
                 )
         reference = self.rows[0]
         seen: dict[str, str] = {}

@@ -1,6 +1,6 @@
 """`auto`: what a row computes with, chosen by a short measurement before its first seed.
 
-Layout, compile, and the algorithms of large depth-wise kernels.
+Layout, compile, CUDA graphs, and the algorithms of large depth-wise kernels.
 
 What is measured is remembered per machine and model, below BLOCKLAB_CACHE. What is chosen is
 written beside the runs, in `OUT/.setups`: once for a row, whose seeds then all have it, and the
@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from blocklab.errors import error_line
 from blocklab.measure.device import LAYOUTS, probe_device
 from blocklab.measure.timing import (
     CLEAR_GAIN,
@@ -40,8 +41,10 @@ from blocklab.training.device import (
     missing_compiler,
     usual_layout,
 )
+from blocklab.training.graph import WARM_UP_STEPS, GraphedStep
 from blocklab.training.loop import prepare
 from blocklab.training.remembered import Seconds, read_or_make, remembered
+from blocklab.training.step import TrainingStep
 from blocklab.training.workload import Workload
 
 SETUPS = ".setups"  # in the folder of run folders
@@ -59,6 +62,7 @@ class MeasuredSetup:
     compiled: bool
     note: str = ""
     algorithms: dict[str, str] = field(default_factory=dict)
+    graph: bool = False
 
 
 def row_setup(work: Workload, out: Path, row: str, devices: int = 1, nodes: int = 1) -> Setup:
@@ -91,6 +95,8 @@ def row_setup(work: Workload, out: Path, row: str, devices: int = 1, nodes: int 
         nodes=nodes,
         note="; ".join(notes),
         algorithms=choice.algorithms,
+        graph=choice.graph and devices * nodes == 1,
+        deterministic=recipe.deterministic,
     )
 
 
@@ -119,7 +125,74 @@ def choose(work: Workload, precision: str) -> MeasuredSetup:
         counts = Counter(algorithms.values())
         each = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         notes.append(f"large kernels by measurement: {each}")
-    return MeasuredSetup(precision, layout, compiled, "; ".join(notes), algorithms)
+    graph, why = _choose_graph(work, precision, layout, compiled)
+    if why:
+        notes.append(f"CUDA graph: {'on' if graph else 'off'} ({why})")
+    return MeasuredSetup(precision, layout, compiled, "; ".join(notes), algorithms, graph)
+
+
+def _choose_graph(work: Workload, precision: str, layout: str, compiled: bool) -> tuple[bool, str]:
+    """Say whether to replay whole steps as a graph, and why; without a word where none can be."""
+    wanted = work.recipe.cuda_graph
+    if wanted == "off" or (wanted == "auto" and probe_device().type != "cuda"):
+        return False, ""
+    if probe_device().type != "cuda":
+        return False, "only a CUDA device has them"
+    if wanted == "auto" and work.steps < FEWEST_STEPS:
+        return False, f"{work.steps} steps are too few"
+    try:
+        found = measured_graph(work, precision, layout, compiled)
+    except Exception as error:  # a block that reads a number, say, or asks for memory of its own
+        return False, f"the step cannot be captured: {error_line(error)}"
+    faster = found["graph"] < (1 - CLEAR_GAIN) * found["step"]
+    times = f"{1000 * found['graph']:.3g} ms a step against {1000 * found['step']:.3g}"
+    return wanted == "on" or faster, times
+
+
+def measured_graph(work: Workload, precision: str, layout: str, compiled: bool) -> Seconds:
+    """Return the seconds of a training ``step`` and of one as a ``graph``; measured here once.
+
+    Raises:
+        Exception: whatever the step does that cannot be captured.
+    """
+
+    def measure() -> Seconds:
+        plain, whole = (
+            whole_step(work, make_setup(precision, layout, compiled, graph=graph))
+            for graph in (False, True)
+        )
+        return shortest_times({"step": plain, "graph": whole}, rounds=WARM_UP_STEPS + 4)
+
+    key = work.key(precision) | {"memory_format": layout, "compile": compiled, "graph": True}
+    return remembered(key, ("step", "graph"), measure)
+
+
+def whole_step(work: Workload, setup: Setup) -> Step:
+    """Return a function that does one step of the loop, as a graph where the setup says so.
+
+    It raises what kept the step from being captured.
+    """
+    recipe = work.recipe
+    state = prepare(work.spec.build(work.num_classes), recipe, setup)
+    compiled = torch.compile(state.model, dynamic=False, disable=not setup.compiled)
+    network, optimizer = setup.fabric.setup(cast(nn.Module, compiled), state.optimizer)
+    network.train()
+    step = TrainingStep(state.model, network, optimizer, state.average, recipe, setup)
+    graphed = GraphedStep(step, recipe.batch_size)
+    images = noise_images(state.model, work.image_size, recipe.batch_size)
+    images = images.contiguous(memory_format=setup.memory_format)
+    labels = torch.randint(work.num_classes, images.shape[:1]).to(setup.device)
+
+    def run() -> None:
+        step.set_rates(recipe.lr, 0)
+        if not setup.graph:
+            step(images, labels, labels, recipe.batch_size)
+            return
+        graphed(images, labels, labels, recipe.batch_size)
+        if graphed.why_not:
+            raise RuntimeError(graphed.why_not)
+
+    return run
 
 
 def _choose_compile(work: Workload, precision: str, layout: str) -> tuple[bool, str]:

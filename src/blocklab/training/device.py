@@ -15,24 +15,29 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, distributed, nn
 
 from blocklab.data.split import Split
-from blocklab.errors import InputError, RunError, did_you_mean
+from blocklab.errors import InputError, RunError, did_you_mean, shortened
 from blocklab.measure.device import LAYOUTS, probe_device
+from blocklab.training.numerics import settings
 from blocklab.training.recipe import Recipe
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each AMP
 
-FABRIC_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}  # a recipe's -> run.json's
+# A recipe's names of precisions -> run.json's, which are Fabric's.
+FABRIC_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass(frozen=True)
 class Setup:
     """What a run computes with; recorded in its folder.
 
-    `note` says in a few words how `auto` chose, or is empty. `algorithms` are those of depth-wise
-    convolutions that do not compute in their usual way, by name.
+    `graph` says whether whole steps are replayed as CUDA graphs, `deterministic` whether the device
+    must give the same bits again. `note` says in a few words how `auto` chose, or is empty.
+    `algorithms` are those of depth-wise convolutions that do not compute in their usual way, by
+    name.
     """
 
     fabric: Fabric
@@ -41,11 +46,18 @@ class Setup:
     compiled: bool = False
     note: str = ""
     algorithms: Mapping[str, str] = field(default_factory=dict)
+    graph: bool = False
+    deterministic: bool = False
 
     @property
     def device(self) -> torch.device:
         """The device itself."""
         return self.fabric.device
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What scales the loss, to keep fp16's gradients in range; None in other precisions."""
+        return getattr(self.fabric._precision, "scaler", None)
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -68,6 +80,8 @@ class Setup:
             "precision": self.precision,
             "memory_format": self.layout,
             "compile": self.compiled,
+            "cuda_graph": self.graph,
+            **settings(self.device, self.deterministic),
             "algorithms": dict(self.algorithms),
             "setup_note": self.note,
             "devices": self.world_size,
@@ -99,8 +113,15 @@ class Setup:
     def agree(self, model: nn.Module) -> None:
         """Give every process the first one's running statistics: each has those of its images."""
         if self.world_size > 1:
+            by_type: dict[torch.dtype, list[Tensor]] = {}
             for buffer in model.buffers():
-                distributed.broadcast(buffer, 0)
+                by_type.setdefault(buffer.dtype, []).append(buffer)
+            for buffers in by_type.values():  # one message a type, not one a layer
+                joined = torch.cat([buffer.flatten() for buffer in buffers])
+                distributed.broadcast(joined, 0)
+                parts = joined.split([buffer.numel() for buffer in buffers])
+                for buffer, part in zip(buffers, parts, strict=True):
+                    buffer.copy_(part.view_as(buffer))
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -114,21 +135,27 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def choose_precision(recipe: Recipe, device: torch.device) -> str:
-    """Return Fabric's name of the recipe's precision; `auto` is bf16 where that is fast.
+    """Return Fabric's name of the recipe's precision.
+
+    `auto` is bf16 where that is fast, fp16 on a CUDA device without it (T4, V100, RTX 20), where
+    fp16 is, and fp32 elsewhere.
 
     Raises:
-        InputError: if the recipe asks for bf16 on a CUDA device that has none.
+        InputError: if the recipe asks for what the device has not.
     """
-    fast = has_fast_bf16(device)
-    if recipe.precision == "bf16" and device.type == "cuda" and not fast:
-        raise InputError("this GPU has no bf16; set precision=fp32")
-    wanted = recipe.precision == "bf16" or (recipe.precision == "auto" and fast)
-    return FABRIC_PRECISIONS["bf16" if wanted else "fp32"]
+    fast, cuda = has_fast_bf16(device), device.type == "cuda"
+    if recipe.precision == "bf16" and cuda and not fast:
+        raise InputError("this GPU has no bf16; set precision=fp16 or fp32")
+    if recipe.precision == "fp16" and not cuda:
+        raise InputError("fp16 needs a CUDA device; set precision=bf16 or fp32")
+    if recipe.precision != "auto":
+        return FABRIC_PRECISIONS[recipe.precision]
+    return FABRIC_PRECISIONS["bf16" if fast else "fp16" if cuda else "fp32"]
 
 
 def usual_layout(precision: str) -> str:
     """Return the layout that is mostly the faster one, for where nothing is measured."""
-    return "channels_last" if precision == FABRIC_PRECISIONS["bf16"] else "contiguous"
+    return "contiguous" if precision == FABRIC_PRECISIONS["fp32"] else "channels_last"
 
 
 def choose_setup(recipe: Recipe) -> Setup:
@@ -139,7 +166,13 @@ def choose_setup(recipe: Recipe) -> Setup:
     """
     precision, layout = choose_precision(recipe, probe_device()), recipe.memory_format
     layout = usual_layout(precision) if layout == "auto" else layout
-    return make_setup(precision, layout, recipe.compile == "on")
+    return make_setup(
+        precision,
+        layout,
+        recipe.compile == "on",
+        graph=recipe.cuda_graph == "on",
+        deterministic=recipe.deterministic,
+    )
 
 
 def resumed_setup(
@@ -167,6 +200,8 @@ def resumed_setup(
         nodes=nodes,
         note=run.get("setup_note", ""),
         algorithms=run.get("algorithms", {}),
+        graph=run.get("cuda_graph", False),
+        deterministic=run.get("deterministic", False),
         fabric=fabric,
     )
 
@@ -180,11 +215,14 @@ def make_setup(
     nodes: int = 1,
     note: str = "",
     algorithms: Mapping[str, str] | None = None,
+    graph: bool = False,
+    deterministic: bool = False,
     fabric: Fabric | None = None,
 ) -> Setup:
     """Make a setup of what is chosen, all by the names in run.json.
 
     `devices` are processes a node. With more than one in all, `setup.fabric.launch` starts them.
+    A `graph` is of one CUDA device; elsewhere steps run as they are.
 
     Raises:
         InputError: if it compiles and the machine has no compiler.
@@ -202,10 +240,15 @@ def make_setup(
     if compiled and (missing := missing_compiler(device)):
         raise InputError(f"compile=on needs {missing}; install it, or set compile=off")
     if fabric is None:
-        strategy = "auto"
+        strategy: str | DDPStrategy = "auto"
         if devices * nodes > 1:
             # Processes that torchrun or SLURM has started are ours to join; else we start them.
-            strategy = "ddp" if started_elsewhere() else "ddp_spawn"
+            # Running statistics need no broadcast a step: `Setup.agree` does so once an epoch.
+            strategy = DDPStrategy(
+                start_method="popen" if started_elsewhere() else "spawn",
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
         fabric = Fabric(
             accelerator=device.type,
             devices=devices,
@@ -213,14 +256,30 @@ def make_setup(
             strategy=strategy,
             precision=precision,  # type: ignore[arg-type]
         )
-    return Setup(fabric, precision, layout, compiled, note, algorithms or {})
+    graph = graph and device.type == "cuda" and fabric.world_size == 1
+    return Setup(fabric, precision, layout, compiled, note, algorithms or {}, graph, deterministic)
 
 
 def started_elsewhere() -> bool:
     """Whether torchrun or a SLURM job step of several tasks has started this process."""
-    torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-    slurm = "SLURM_JOB_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
-    return torchrun or slurm
+    return "TORCHELASTIC_RUN_ID" in os.environ or (
+        "SLURM_JOB_ID" in os.environ and launcher_number("SLURM_NTASKS", 1) > 1
+    )
+
+
+def launcher_number(name: str, otherwise: int) -> int:
+    """Read a number that torchrun or SLURM tells its processes; `otherwise` where it is not set.
+
+    Raises:
+        InputError: if it is none.
+    """
+    given = os.environ.get(name) or str(otherwise)
+    if not given.isdecimal() or len(given) > 9:
+        raise InputError(
+            f"{name} is {shortened(given)} and should be a number, as torchrun and SLURM set it; "
+            "unset it"
+        )
+    return int(given)
 
 
 def missing_compiler(device: torch.device) -> str | None:

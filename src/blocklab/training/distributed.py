@@ -35,7 +35,13 @@ from blocklab.blocks.plugins import load_plugin
 from blocklab.data.image_data import open_data
 from blocklab.errors import BlocklabError, InputError, RunError, error_line
 from blocklab.training.autotune import row_setup
-from blocklab.training.device import Setup, available_cores, resumed_setup, started_elsewhere
+from blocklab.training.device import (
+    Setup,
+    available_cores,
+    launcher_number,
+    resumed_setup,
+    started_elsewhere,
+)
 from blocklab.training.loop import OnStep, Record
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import (
@@ -142,7 +148,7 @@ def _check_processes(devices: int, nodes: int) -> None:
     if devices < 1 or nodes < 1:
         raise InputError("--devices and --nodes are 1 or more")
     if started_elsewhere():
-        started = int(os.environ.get("WORLD_SIZE") or os.environ["SLURM_NTASKS"])
+        started = launcher_number("WORLD_SIZE", launcher_number("SLURM_NTASKS", 1))
         if started != devices * nodes:
             raise InputError(
                 f"{started} processes were started for {nodes} nodes of {devices} devices; start "
@@ -278,7 +284,7 @@ def _end_with_parent() -> None:
 
 
 def _outer_rank() -> int:
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+    return launcher_number("RANK", launcher_number("SLURM_PROCID", 0))
 
 
 class _Silent(RunFolder):

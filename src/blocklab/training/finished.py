@@ -1,19 +1,20 @@
 """A finished run, opened again: its network with its weights, to evaluate, predict or export."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
+from blocklab.data.given_images import Given, as_tensor, each_image
 from blocklab.data.image_data import ImageData, open_data
-from blocklab.data.pictures import Picture, decode
 from blocklab.data.spec import DataSpec
-from blocklab.errors import InputError
+from blocklab.errors import InputError, check_choice
 from blocklab.files import write_json
 from blocklab.measure.activations import Diagnosis, count_zeros
 from blocklab.models.export import ENDINGS, Exported, export_model
@@ -30,19 +31,30 @@ from blocklab.training.run_files import DIAGNOSIS, RUN, RUN_HASH, definition_has
 from blocklab.training.run_reader import RunReader
 
 MOST_PREDICTED_AT_ONCE = 64
+FIRST_DIAGNOSED, LAST_DIAGNOSED = 30, 40  # test batches, from 1
 
 
 @dataclass(frozen=True)
 class Prediction:
     """The likeliest classes of one image, best first, with their probabilities (0 to 1)."""
 
-    image: Path
+    image: str  # its path, or its number among those that were given
     classes: tuple[tuple[str, float], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
         classes = [{"class": name, "probability": share} for name, share in self.classes]
-        return {"image": str(self.image), "classes": classes}
+        return {"image": self.image, "classes": classes}
+
+    @property
+    def name(self) -> str:
+        """The likeliest class."""
+        return self.classes[0][0]
+
+    @property
+    def probability(self) -> float:
+        """The likeliest class's probability."""
+        return self.classes[0][1]
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,7 @@ class FinishedRun:
         Raises:
             InputError: as `open_data`, or if the split has no images.
         """
+        check_choice("split", split, ("validation", "test"))
         data, setup = self.open_data(address), self.setup()
         images = len(getattr(data, split))
         model = self.placed(setup)
@@ -123,42 +136,83 @@ class FinishedRun:
         return {"split": split, "images": images, **record}
 
     @torch.inference_mode()
-    def predict(self, images: Sequence[Path], top: int = 5) -> list[Prediction]:
-        """Name the likeliest classes of image files.
+    def predict(
+        self,
+        images: Given | Iterable[Given],
+        top: int = 5,
+        on_fault: Callable[[InputError], None] | None = None,
+    ) -> list[Prediction]:
+        """Name the likeliest classes of images, which are prepared as the run's own were.
+
+        Args:
+            images: one or several: paths of files or folders, Pillow's images, arrays (H, W, 3) or
+                (H, W), tensors (3, H, W), or batches of either; uint8, or floats from 0 to 1. The
+                run resizes, crops and normalises them.
+            top: how many classes to name, at most.
+            on_fault: is handed what is wrong with an image, and the rest are predicted; without
+                it, the first that cannot be read ends it.
+
+        Returns:
+            For each image its classes, best first, with their probabilities (0 to 1).
 
         Raises:
-            InputError: for a file that is no image, or a number of classes that is not positive.
+            InputError: for what is no image, or a number of classes that is not positive.
         """
-        if top < 1:
-            raise InputError(f"top is 1 class or more, not {top}")
+        if not isinstance(top, int) or isinstance(top, bool) or top < 1:
+            raise InputError(f"top is 1 class or more, not {top!r}")
         setup = self.setup()
         model = self.placed(setup)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in self.normalisation)
+        readable = self._tensors(each_image(images), on_fault)
         found: list[Prediction] = []
-        for start in range(0, len(images), MOST_PREDICTED_AT_ONCE):
-            paths = images[start : start + MOST_PREDICTED_AT_ONCE]
-            upright = self.run["definition"]["data"].get("exif", False)
-            pictures = [Picture(str(path), path, upright) for path in paths]
-            pixels = [decode(picture, self.run["image_size"]) for picture in pictures]
-            batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
+        while some := list(islice(readable, MOST_PREDICTED_AT_ONCE)):
+            batch = torch.stack([pixels for _, pixels in some])
             batch = ((batch - mean) / std).to(setup.device, memory_format=setup.memory_format)
             with setup.fabric.autocast():
                 shares: Tensor = model(batch).float().softmax(1).cpu()
             best = shares.topk(min(top, shares.shape[1]))
-            for path, values, numbers in zip(paths, best.values, best.indices, strict=True):
+            for (image, _), values, numbers in zip(some, best.values, best.indices, strict=True):
                 named = [self.class_names[int(number)] for number in numbers]
-                found.append(Prediction(path, tuple(zip(named, values.tolist(), strict=True))))
+                found.append(Prediction(image, tuple(zip(named, values.tolist(), strict=True))))
         return found
+
+    def _tensors(
+        self, images: Iterable[tuple[str, Given]], on_fault: Callable[[InputError], None] | None
+    ) -> Iterator[tuple[str, Tensor]]:
+        upright = self.run["definition"]["data"].get("exif", False)
+        for name, image in images:
+            try:
+                yield name, as_tensor(name, image, self.run["image_size"], upright)
+            except InputError as fault:
+                if on_fault is None:
+                    raise
+                on_fault(fault)
 
     def placed(self, setup: Setup) -> nn.Module:
         """Move the network to the device and layout of a setup."""
         return self.model.to(device=setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
 
 
-def diagnose_run(finished: FinishedRun, first: int = 30, last: int = 40) -> Diagnosis:
-    """Count zero activations of a run's network over test batches `first` to `last`.
+def load_run(folder: str | os.PathLike[str]) -> FinishedRun:
+    """Open the folder of a finished run: its network with its weights, and what its images need.
 
-    The run's folder keeps the counts, for the pages of its studies.
+    ``load_run("runs/0f3a...").predict("cat.jpg")`` names the classes of an image.
+
+    Raises:
+        InputError: if the folder is not that of a finished run, or a block it needs is not
+            registered.
+        RunError: if a file in it is damaged.
+    """
+    return FinishedRun.open(Path(folder))
+
+
+def diagnose_run(
+    finished: FinishedRun, first: int | None = None, last: int | None = None
+) -> Diagnosis:
+    """Count zero activations of a run's network over test batches `first` to `last`, from 1.
+
+    By default batches 30 to 40, or all of a test split that has no 30. The run's folder keeps the
+    counts, for the pages of its studies.
 
     Raises:
         InputError: if the test images make no such batches.
@@ -166,6 +220,15 @@ def diagnose_run(finished: FinishedRun, first: int = 30, last: int = 40) -> Diag
     """
     data, setup = finished.open_data(), finished.setup()
     batches = make_batches(data.test, data, finished.recipe, setup, 0, train=False)
+    if first is None:
+        first = FIRST_DIAGNOSED if min(len(batches), last or len(batches)) >= FIRST_DIAGNOSED else 1
+    elif first > len(batches):
+        count = f"{len(batches)} batch{'' if len(batches) == 1 else 'es'}"
+        raise InputError(
+            f"the {len(data.test):,} test images make {count}, and --first is {first}; begin at 1, "
+            "or leave it out"
+        )
+    last = max(first, LAST_DIAGNOSED) if last is None else last
     diagnosis = count_zeros(finished.placed(setup), batches.epoch(0), first, last)
     own = {RUN_HASH: definition_hash(finished.run["definition"])}
     write_json(finished.folder / DIAGNOSIS, own | diagnosis.to_dict())

@@ -18,7 +18,6 @@ import torch
 from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from blocklab.data.image_data import ImageData
 from blocklab.kernels.depthwise import apply_algorithms
@@ -27,11 +26,14 @@ from blocklab.measure.memory import keep_freed_memory
 from blocklab.training.batches import make_batches
 from blocklab.training.device import Setup
 from blocklab.training.evaluation import evaluate
+from blocklab.training.graph import GraphedStep
 from blocklab.training.optimizer import make_optimizer
 from blocklab.training.recipe import Recipe
+from blocklab.training.step import BatchCounters, TrainingStep
 from blocklab.training.sync_norm import synchronise_batchnorm
 
 Record = dict[str, Any]
+COLLAPSED = 2.0**-10  # a scale of fp16's loss below this: overflow upon overflow, from 2 ** 16 down
 OnStep = Callable[[int, int], None]  # gets (steps done, steps of the epoch); it must be quick
 
 
@@ -44,6 +46,7 @@ class State:
     average: ModelEmaV3 | None
     epochs_done: int
     log: list[Record]
+    scaler: torch.amp.GradScaler | None = None
     diverged: bool = False
 
     @property
@@ -57,6 +60,7 @@ class State:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "epochs_done": self.epochs_done,
             "log": self.log,
             "diverged": self.diverged,
@@ -68,6 +72,8 @@ class State:
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(checkpoint["average"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(checkpoint["scaler"])
         self.epochs_done, self.log = checkpoint["epochs_done"], checkpoint["log"]
         self.diverged = checkpoint["diverged"]
 
@@ -82,12 +88,13 @@ def prepare(model: nn.Module, recipe: Recipe, setup: Setup) -> State:
         keep_freed_memory()
     apply_algorithms(model, setup.algorithms)
     if recipe.sync_batchnorm and setup.world_size > 1:
-        synchronise_batchnorm(model)
+        synchronise_batchnorm(model, setup.device)
     model = model.to(device=setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
     average = None
     if recipe.ema_decay is not None:
         average = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=recipe.ema_warmup)
-    return State(model, make_optimizer(model, recipe, setup.device), average, 0, [])
+    optimizer = make_optimizer(model, recipe, setup.device)
+    return State(model, optimizer, average, 0, [], setup.scaler)
 
 
 def train(
@@ -106,55 +113,45 @@ def train(
     network = cast(nn.Module, torch.compile(state.model, dynamic=False, disable=not setup.compiled))
     network, optimizer = setup.fabric.setup(network, state.optimizer)
     mix = _mixing(recipe, len(data.class_names))
-    smoothing = 0.0 if mix else recipe.label_smoothing  # Mixup smooths its targets itself
+    step = TrainingStep(state.model, network, optimizer, state.average, recipe, setup)
+    train_on = GraphedStep(step, recipe.batch_size) if setup.graph else step
+    average = None if state.average is None else state.average.module
+    counters = BatchCounters(state.model, average)
     warm = False
     while state.epochs_done < recipe.epochs and not state.diverged:
         epoch = state.epochs_done
         _seed_globally(seed, epoch, setup.rank)
         network.train()
-        loss_sum = torch.zeros((), dtype=torch.float64, device=setup.device)
-        correct = torch.zeros((), dtype=torch.int64, device=setup.device)
+        step.start_epoch()
         images_seen, computing, rate = 0, 0.0, recipe.lr
         images_timed, began = 0, time.perf_counter()
         timed_from = began
-        for step, (images, labels) in enumerate(batches.epoch(epoch)):
-            in_batch = min(recipe.batch_size, len(data.train) - step * recipe.batch_size)
-            rate = recipe.learning_rate(epoch + step / len(batches))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            targets: Tensor = labels
-            if mix is not None:
-                images, targets = mix(images, labels)
-            started = time.perf_counter()
-            logits = network(images)
-            loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-            if setup.world_size > 1:  # DDP takes the mean over processes, whatever their parts
-                loss = loss * (len(labels) * setup.world_size / in_batch)
-            setup.fabric.backward(loss)
-            if recipe.clip_grad_norm is not None:
-                setup.fabric.clip_gradients(
-                    network, optimizer, max_norm=recipe.clip_grad_norm, error_if_nonfinite=False
-                )
-            optimizer.step()
-            optimizer.zero_grad()
-            computing += time.perf_counter() - started
-            if state.average is not None:
-                state.average.update(state.model, step=epoch * len(batches) + step + 1)
-            loss_sum += loss.detach().double() * (in_batch / setup.world_size)
-            correct += (logits.detach().argmax(1) == labels).sum()
-            images_seen += in_batch
-            if warm:
-                images_timed += in_batch
-            elif len(batches) > 1:  # a process's first step also compiles and finds algorithms
-                wait(setup.device)
-                warm, timed_from = True, time.perf_counter()
-            if on_step is not None:
-                on_step(step + 1, len(batches))
-        loss_sum, correct = setup.sum(loss_sum), setup.sum(correct)
+        with counters.aside(len(batches) * recipe.accumulate):
+            for number, (images, labels) in enumerate(batches.epoch(epoch)):
+                in_batch = min(recipe.batch_size, len(data.train) - number * recipe.batch_size)
+                rate = recipe.learning_rate(epoch + number / len(batches))
+                step.set_rates(rate, epoch * len(batches) + number)
+                targets: Tensor = labels
+                if mix is not None:
+                    images, targets = mix(images, labels)
+                started = time.perf_counter()
+                train_on(images, labels, targets, in_batch)
+                computing += time.perf_counter() - started
+                images_seen += in_batch
+                if warm:
+                    images_timed += in_batch
+                elif len(batches) > 1:  # a process's first step compiles and finds algorithms
+                    wait(setup.device)
+                    warm, timed_from = True, time.perf_counter()
+                if on_step is not None:
+                    on_step(number + 1, len(batches))
+        loss_sum, correct = setup.sum(step.loss_sum), setup.sum(step.correct)
         setup.agree(state.evaluated)
         train_loss = float(loss_sum) / images_seen  # the epoch's one wait for the device
+        skipped = int(step.skipped)
         ended = time.perf_counter()
         state.diverged = not (np.isfinite(train_loss) and _is_finite(state.evaluated))
+        state.diverged |= setup.scaler is not None and setup.scaler.get_scale() < COLLAPSED
         record: Record = {
             "epoch": epoch + 1,
             "lr": rate,
@@ -166,6 +163,8 @@ def train(
             if setup.device.type == "cpu"
             else None,
         }
+        if setup.scaler is not None:
+            record |= {"skipped_steps": skipped, "loss_scale": setup.scaler.get_scale()}
         if not state.diverged:
             if len(data.validation):
                 record |= evaluate(state.evaluated, data, "validation", recipe, setup)[0]

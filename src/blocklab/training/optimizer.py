@@ -78,7 +78,4 @@ def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
 def _unknown(name: str) -> str:
     names = [str(known) for known in list_optimizers()]
-    return (
-        f"no optimizer '{name}'{did_you_mean(name, names) or ';'} "
-        "timm.optim.list_optimizers() lists them"
-    )
+    return f"no optimizer '{name}'{did_you_mean(name, names) or '.'} Known: {', '.join(names)}"

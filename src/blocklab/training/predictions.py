@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST_ARRAY = 1 << 30  # bytes of one that is read: classes of 20 million images
+# What an archive may unpack to: labels in order pack well, so it is bytes an image that count.
+BYTES_AN_IMAGE, BYTES_OF_NAMES = 64, 1 << 20
 
 Bits = tuple[tuple[str, int, int], ...]
 
@@ -36,28 +37,29 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(content: bytes) -> dict[str, np.ndarray]:
-    """Read the arrays of predictions.npz.
+def unpack(content: bytes, images: int) -> dict[str, np.ndarray]:
+    """Read the arrays of predictions.npz, which are of so many test images.
 
     Raises:
-        ValueError: if it is damaged.
+        ValueError: if it is damaged, or unpacks to more than that.
     """
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            if any(one.file_size > LARGEST_ARRAY for one in archive.zip.infolist()):
-                raise ValueError("an array in it is too large")
+            unpacked = sum(member.file_size for member in archive.zip.infolist())
+            if unpacked > BYTES_OF_NAMES + BYTES_AN_IMAGE * images:
+                raise ValueError(f"it unpacks to {unpacked:,} bytes for {images:,} images")
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # a damaged archive fails in many ways
         raise ValueError(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
 
 
-def read_per_image(content: bytes) -> PerImage:
-    """Read predictions.npz as far as results go by it.
+def read_per_image(content: bytes, images: int) -> PerImage:
+    """Read predictions.npz, of so many test images, as far as results go by it.
 
     Raises:
         ValueError: if it is damaged, or its arrays do not belong together.
     """
-    arrays = unpack(content)
+    arrays = unpack(content, images)
     if missing := {"labels", "top5", "loss"} - arrays.keys():
         raise ValueError(f"it has no {min(missing)}")
     labels, top, loss = arrays["labels"], arrays["top5"], arrays["loss"]

@@ -54,10 +54,18 @@ class Recipe(PlainModel):
             scripts for CIFAR hand on, whatever the data; see `blocklab.training.batches`).
         test_every_epoch: read the test set after each epoch and record the best of them beside the
             last, as optimistic. Off, the test set is read once, after the last epoch.
-        precision: ``auto`` takes bf16 where the device computes it fast, else ``fp32``.
+        precision: ``auto`` takes bf16 where the device computes it fast, ``fp16`` (with a scaled
+            loss) on a GPU that has no bf16, else ``fp32``.
         memory_format: ``auto`` measures which layout trains the model faster.
         compile: ``on`` trains through `torch.compile`; ``auto`` tries it where the run is long
             enough to win back the time of compiling, and keeps it where it is faster.
+        cuda_graph: ``on`` and ``auto`` replay a whole step as one CUDA graph, where it can be
+            captured; ``auto`` only where that is faster.
+        accumulate: in how many parts a step takes its batch, one after the other, so that a large
+            batch fits a small memory. The gradient is the whole batch's; BatchNorm's statistics
+            are those of each part.
+        deterministic: take deterministic algorithms alone, at whatever cost in time: a GPU then
+            gives the same bits again. A CPU does so anyway.
         sync_batchnorm: where several devices train one run, take BatchNorm's statistics over the
             images of all of them.
     """
@@ -89,12 +97,15 @@ class Recipe(PlainModel):
     clip_grad_norm: float | None = Field(default=None, gt=0)
     normalize: Literal["dataset", "half", "cifar10"] = "dataset"
     test_every_epoch: bool = False
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     compile: Literal["off", "auto", "on"] = "off"
+    cuda_graph: Literal["off", "auto", "on"] = "auto"
+    accumulate: int = Field(default=1, gt=0)
+    deterministic: bool = False
     sync_batchnorm: bool = False
 
-    @field_validator("compile", mode="before")
+    @field_validator("compile", "cuda_graph", mode="before")
     @classmethod
     def _switch(cls, value: object) -> object:
         """Take YAML's `on` and `off`, which it reads as true and false."""
@@ -111,6 +122,11 @@ class Recipe(PlainModel):
             raise InputError("mixup and cutmix pair images; set an even batch_size")
         if (self.mixup or self.cutmix) and not self.drop_last:
             raise InputError("mixup and cutmix need full batches; set drop_last=true")
+        if self.accumulate > 1 and self.batch_size // self.accumulate < 2:
+            raise InputError(
+                f"a batch of {self.batch_size} cannot be taken in {self.accumulate} parts of two "
+                f"images or more; set accumulate={self.batch_size // 2} or less"
+            )
         if self.warmup_epochs > self.epochs:
             raise InputError(
                 f"warmup_epochs {self.warmup_epochs:g} is longer than the {self.epochs} epochs; "
@@ -122,10 +138,13 @@ class Recipe(PlainModel):
 
     @model_serializer(mode="wrap")
     def _without_what_does_nothing(self, serialise: SerializerFunctionWrapHandler) -> Any:
-        """Leave `ema_warmup` out where nothing is averaged: it is no part of such a run."""
+        """Leave out what is no part of such a run: it is the run that it was without the field."""
         fields = serialise(self)
         if self.ema_decay is None:
             del fields["ema_warmup"]
+        for name in ("cuda_graph", "accumulate", "deterministic"):
+            if fields[name] == type(self).model_fields[name].default:
+                del fields[name]
         return fields
 
     @classmethod
@@ -138,7 +157,7 @@ class Recipe(PlainModel):
         try:
             return cls.model_validate(dict(fields))
         except ValidationError as error:
-            raise InputError(one_line(error, what, cls.model_fields)) from None
+            raise InputError(one_line(error, what, cls)) from None
 
     def steps(self, train_images: int) -> int:
         """Return how many steps training takes with so many images."""

@@ -12,12 +12,14 @@ from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.spec import DataSpec
 from blocklab.errors import BlocklabError, InputError, RunError, error_line
 from blocklab.measure.cost import Cost, cost
+from blocklab.measure.footprint import Footprint, check_memory, footprint
 from blocklab.measure.memory import peak_memory, reset_peak_memory
 from blocklab.models.spec import ModelSpec
 from blocklab.training.autotune import row_setup
 from blocklab.training.device import Setup, available_cores, resumed_setup
 from blocklab.training.evaluation import evaluate, is_at_chance
 from blocklab.training.loop import OnStep, Record, State, prepare, train
+from blocklab.training.numerics import arithmetic
 from blocklab.training.provenance import describe_run
 from blocklab.training.recipe import LARGEST_SEED, Recipe
 from blocklab.training.run_files import RUN, RUN_HASH, definition_hash
@@ -82,13 +84,12 @@ def row_hash(definition: RunDefinition) -> str:
     return replace(definition, seed=0).hash
 
 
-def check_fits(definition: RunDefinition, data: ImageData) -> Cost:
-    """Check that a run can train on its data, before anything is trained; return its cost.
+def check_batches_fill(recipe: Recipe, data: ImageData) -> None:
+    """Check that images make whole batches, before anything is trained.
 
     Raises:
-        InputError: if the network cannot take the images, or they do not fill a batch.
+        InputError: if they do not.
     """
-    recipe = definition.recipe
     if recipe.drop_last and len(data.train) < recipe.batch_size:
         raise InputError(
             f"{len(data.train)} training images do not fill one batch of {recipe.batch_size}; "
@@ -99,7 +100,23 @@ def check_fits(definition: RunDefinition, data: ImageData) -> Cost:
             f"{len(data.train)} images leave a last batch of one, which BatchNorm cannot train on; "
             "set drop_last=true or another batch_size"
         )
-    return cost(definition.model.build_meta(len(data.class_names)), data.image_size)
+
+
+def count(model: ModelSpec, classes: int, image_size: int) -> tuple[Cost, Footprint]:
+    """Count what a model costs and what it takes of memory; nothing is computed.
+
+    Raises:
+        InputError: if the network cannot take images of that size.
+    """
+    network = model.build_meta(classes)
+    return cost(network, image_size), footprint(network.train(), image_size)
+
+
+def training_memory(taken: Footprint, recipe: Recipe, train_images: int) -> int:
+    """Estimate the bytes of memory that training takes on a CPU."""
+    copies = 4 + (recipe.ema_decay is not None)
+    at_once = -(-min(recipe.batch_size, train_images) // recipe.accumulate)
+    return taken.training_bytes(at_once, copies)
 
 
 def check_threads(threads: int | None) -> None:
@@ -168,7 +185,10 @@ def train_to_the_end(
     recipe, seed = definition.recipe, definition.seed
     reset_peak_memory()
     data = open_data(definition.data)
-    counted = check_fits(definition, data)
+    check_batches_fill(recipe, data)
+    counted, taken = count(definition.model, len(data.class_names), data.image_size)
+    if setup is None:
+        check_memory(training_memory(taken, recipe, len(data.train)), "training")
     checkpoint, notes = folder.load_checkpoint(definition.hash)
     if (begun := folder.reader.run) is None and (begun := (checkpoint or {}).get("run")):
         notes.append(f"{RUN} is damaged or gone; written again from the checkpoint")
@@ -193,29 +213,30 @@ def train_to_the_end(
             work = Workload.of(definition.model, recipe, data, threads)
             setup = row_setup(work, folder.path.parent, row_hash(definition))
             reset_peak_memory()
-    torch.manual_seed(seed)
-    state = prepare(definition.model.build(len(data.class_names)), recipe, setup)
-    if checkpoint is not None:
-        _resume(state, checkpoint, folder)
-    if begun is None:
-        begun = describe_run(
-            definition.to_dict(), definition.data.source, label, data, counted, setup, threads
-        )
-        folder.write_run(begun)
-    try:
-        for record in train(state, data, recipe, setup, seed, on_step):
-            if not state.diverged:  # else the last good checkpoint stays
-                extra = {RUN_HASH: definition.hash, "run": begun}
-                folder.save_checkpoint(state.to_dict() | extra)
+    with arithmetic(setup.device, setup.deterministic):
+        torch.manual_seed(seed)
+        state = prepare(definition.model.build(len(data.class_names)), recipe, setup)
+        if checkpoint is not None:
+            _resume(state, checkpoint, folder)
+        if begun is None:
+            begun = describe_run(
+                definition.to_dict(), definition.data.source, label, data, counted, setup, threads
+            )
+            folder.write_run(begun)
+        try:
+            for record in train(state, data, recipe, setup, seed, on_step):
+                if not state.diverged:  # else the last good checkpoint stays
+                    extra = {RUN_HASH: definition.hash, "run": begun}
+                    folder.save_checkpoint(state.to_dict() | extra)
+                folder.write_log(state.log)
+                if on_epoch is not None:
+                    on_epoch(record)
             folder.write_log(state.log)
-            if on_epoch is not None:
-                on_epoch(record)
-        folder.write_log(state.log)
-        _finish(state, data, recipe, setup, folder)
-    except (BlocklabError, BrokenPipeError, ConnectionResetError):
-        raise
-    except Exception as error:
-        raise RunError(f"epoch {state.epochs_done + 1}: {_failure(error)}") from error
+            _finish(state, data, recipe, setup, folder)
+        except (BlocklabError, BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception as error:
+            raise RunError(f"epoch {state.epochs_done + 1}: {_failure(error)}") from error
 
 
 def _resume(state: State, checkpoint: dict[str, Any], folder: RunFolder) -> None:

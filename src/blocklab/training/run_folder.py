@@ -24,7 +24,15 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from blocklab.errors import RunError
-from blocklab.files import file_sha256, remove_leftovers, write_atomically, write_checked_json
+from blocklab.files import (
+    check_stored,
+    file_sha256,
+    owner,
+    read_regular,
+    remove_leftovers,
+    write_atomically,
+    write_checked_json,
+)
 from blocklab.training.predictions import pack
 from blocklab.training.run_files import (
     CHECKPOINT,
@@ -129,7 +137,7 @@ class RunFolder:
         write_atomically(self.path / CHECKPOINT, _sealed(buffer.getvalue()))
 
     def _keep_previous(self) -> None:
-        last, spare = self.path / CHECKPOINT, self.path / f".{PREVIOUS}.tmp"
+        last, spare = self.path / CHECKPOINT, self.path / f".{PREVIOUS}.{owner()}.0.tmp"
         try:
             spare.unlink(missing_ok=True)
             if last.exists():
@@ -229,10 +237,11 @@ def _sealed(archive: bytes) -> bytes:
 
 def _load_sealed(path: Path) -> dict[str, Any] | None:
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
         body, seal = content[:-_SEAL_BYTES], content[-_SEAL_BYTES:]
         if seal != _SEAL + hashlib.sha256(body).hexdigest().encode():
             return None
+        check_stored(io.BytesIO(content), len(content))
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # a damaged file fails in many ways
         return None

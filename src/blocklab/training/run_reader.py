@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -144,7 +144,7 @@ class RunReader:
         files = self.require_result()["files"]
         if PREDICTIONS not in files:
             raise RunError(f"the run {self.folder} has no predictions")
-        return self._read(PREDICTIONS, unpack, files)
+        return self._read(PREDICTIONS, partial(unpack, images=self._test_images), files)
 
     def weights(self) -> dict[str, Tensor]:
         """Read the trained weights.
@@ -196,6 +196,10 @@ class RunReader:
         except (OSError, ValueError):
             return None, b""
 
+    @property
+    def _test_images(self) -> int:
+        return self.run["test_images"] if self.run else 0
+
     @cached_property
     def _ended(self) -> _Ended:
         try:
@@ -222,7 +226,10 @@ class RunReader:
         if WEIGHTS in files and not self._has_size(WEIGHTS, files[WEIGHTS]["bytes"]):
             raise DamageError(f"{WEIGHTS} is damaged")
         log = self._read(LOG, parse_log, files)
-        per_image = self._read(PREDICTIONS, read_per_image, files) if PREDICTIONS in files else None
+        per_image = None
+        if PREDICTIONS in files:
+            read = partial(read_per_image, images=self._test_images)
+            per_image = self._read(PREDICTIONS, read, files)
         if result["status"] != FINISHED:
             return _Ended(result, tuple(log))
         if result.get("test_top1_percent") is None:

@@ -1,7 +1,8 @@
 """BatchNorm over the images of all processes, on any device.
 
-PyTorch's own needs a GPU. This one is written from the definition with differentiable sums over
-processes, so that it also runs on CPUs and can be tested against one process with all images.
+PyTorch's own needs a GPU, and is taken there. The one here is written from the definition with
+differentiable sums over processes, so that it also runs on CPUs and can be tested against one
+process with all images.
 """
 
 import torch
@@ -38,7 +39,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         x = input.float()
         channels = x.shape[1]
-        count = x.new_tensor([x.numel() / channels])
+        count = x.new_full((1,), x.numel() / channels)  # filled where x lies, not copied there
         sums = _SumOverProcesses.apply(torch.cat([x.sum((0, 2, 3)), count]))  # (C + 1,)
         total = sums[-1].detach()
         mean = sums[:-1] / total
@@ -58,21 +59,23 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     def _track(self, mean: Tensor, variance: Tensor, total: Tensor) -> None:
         if self.running_mean is None or self.running_var is None:
             return
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
         weight = self.momentum
         if weight is None:
+            assert self.num_batches_tracked is not None
             weight = 1 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean, weight)
         self.running_var.lerp_(variance * (total / (total - 1)), weight)
 
 
-def synchronise_batchnorm(model: nn.Module) -> None:
+def synchronise_batchnorm(model: nn.Module, device: torch.device) -> None:
     """Make every BatchNorm2d of a model one over all processes, in place; names stay."""
+    kind = nn.SyncBatchNorm if device.type == "cuda" else SyncBatchNorm2d
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d:
-                synced = SyncBatchNorm2d(
+                synced = kind(
                     child.num_features,
                     child.eps,
                     child.momentum,

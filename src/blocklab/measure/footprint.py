@@ -1,0 +1,83 @@
+"""What training takes of memory, estimated before any is taken; and what the machine has."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from blocklab.blocks.plugins import plugin_errors
+from blocklab.errors import InputError
+from blocklab.models.meta_device import QuickShapes
+from blocklab.models.probe import ImageSize, blank_images
+
+PROCESS_BYTES = 600 << 20  # Python, PyTorch and its buffers, before any network
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of a network's parameters, and of what a training step keeps of each image."""
+
+    weights: int
+    activations: int
+
+    def training_bytes(self, batch_size: int, copies: int = 4) -> int:
+        """Estimate the bytes that training takes on a CPU.
+
+        The process itself; `copies` of the weights (themselves, gradients, the optimizer's two
+        buffers); what the backward pass needs of a batch, and a quarter more for what comes and
+        goes.
+        """
+        activations = self.activations * batch_size
+        return PROCESS_BYTES + copies * self.weights + activations * 5 // 4
+
+
+@plugin_errors()
+def footprint(model: nn.Module, image_size: ImageSize) -> Footprint:
+    """Count what a network on the meta device, in training mode, would keep; takes no memory."""
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with QuickShapes(), hooks:
+        logits = model(blank_images(model, image_size, 2))
+    del logits
+    weights = sum(4 * parameter.numel() for parameter in model.parameters())
+    return Footprint(weights, sum(kept.values()) // 2)
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this process's group may use at most."""
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        line = Path("/proc/meminfo").read_text().split("MemTotal:")[1]
+        found.append(int(line.split()[0]) * 1024)
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # control groups, new and old
+        with suppress(OSError, ValueError):
+            found.append(int((Path("/sys/fs/cgroup") / file).read_text()))
+    return min(found, default=8 << 30)
+
+
+def fits_machine(needed: int) -> bool:
+    """Whether so many bytes are there; on a GPU it is its allocator that says so."""
+    return torch.cuda.is_available() or needed <= machine_memory()
+
+
+def check_memory(needed: int, what: str) -> None:
+    """Refuse what would need more memory than the machine has, before it takes any.
+
+    Raises:
+        InputError: if it would; `what` begins the message.
+    """
+    if not fits_machine(needed):
+        raise InputError(
+            f"{what} would take about {needed >> 20:,} MB and this machine has "
+            f"{machine_memory() >> 20:,} MB; use a smaller batch_size, network or image_size"
+        )

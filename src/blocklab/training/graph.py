@@ -1,0 +1,72 @@
+"""A whole training step as one CUDA graph: one launch in place of hundreds or thousands."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from blocklab.training.step import TrainingStep
+
+WARM_UP_STEPS = (
+    3  # as they are, on a stream aside: libraries set themselves up in their first calls
+)
+
+
+class GraphedStep:
+    """Replays a step on full batches; others, and the first few, run as they are.
+
+    The graph reads its batch, its learning rate and its decay from where they lay when it was
+    captured, so each is copied there before a replay. A step that cannot be captured runs as it
+    is from then on; `why_not` then says why.
+    """
+
+    def __init__(self, step: TrainingStep, batch_size: int) -> None:
+        self.step, self.batch_size = step, batch_size
+        self.why_not = ""
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._inputs: tuple[Tensor, Tensor, Tensor] | None = None
+        self._warmed = 0
+
+    def __call__(self, images: Tensor, labels: Tensor, targets: Tensor, in_batch: int) -> None:
+        """Do the step; see `TrainingStep`."""
+        if self.why_not or in_batch != self.batch_size:
+            self.step(images, labels, targets, in_batch)
+        elif self._warmed < WARM_UP_STEPS:
+            self._warmed += 1
+            with _aside():
+                self.step(images, labels, targets, in_batch)
+        else:
+            self._replay((images, labels, targets))
+
+    def _replay(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+        if self._inputs is None:
+            self._inputs = (batch[0].clone(), batch[1].clone(), batch[2].clone())
+        torch._foreach_copy_(list(self._inputs), list(batch))
+        if self._graph is None:
+            try:
+                self._graph = self._captured(*self._inputs)
+            except Exception as error:  # whatever a block does that no graph may
+                self.why_not = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+                self._inputs = None
+                self.step.optimizer.zero_grad()
+                self.step(*batch, self.batch_size)
+                return
+        self._graph.replay()
+
+    def _captured(self, images: Tensor, labels: Tensor, targets: Tensor) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            self.step(images, labels, targets, self.batch_size)
+        return graph
+
+
+@contextmanager
+def _aside() -> Iterator[None]:
+    """Work on another stream than the usual one, as what is to be captured must before."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)

@@ -1,0 +1,62 @@
+"""The weights that half precision multiplies by, cast together.
+
+Autocast casts each weight by itself, and each weight's gradient back: two launches a layer a step.
+Here all are cast by one, to the same bits.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MULTIPLYING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+class WeightCasts:
+    """Weights and biases of a model's convolutions and linear layers, in half precision."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        self._places = [
+            (module, name, parameter)
+            for module in model.modules()
+            if isinstance(module, MULTIPLYING)
+            for name, parameter in module.named_parameters(recurse=False)
+            if parameter.dtype == torch.float32
+        ]
+        # One parameter may stand in several places, and is cast once.
+        self._weights = list(dict.fromkeys(parameter for *_, parameter in self._places))
+        self._halves = [torch.empty_like(weight, dtype=dtype) for weight in self._weights]
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within it the layers have the cast weights, whose gradients reach their own."""
+        if not self._weights:
+            yield
+            return
+        cast = _CastTogether.apply(self._halves, *self._weights)
+        by_weight = dict(zip(self._weights, cast, strict=True))  # type: ignore[arg-type]
+        for module, name, parameter in self._places:
+            module._parameters[name] = by_weight[parameter]  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            for module, name, parameter in self._places:
+                module._parameters[name] = parameter
+
+
+class _CastTogether(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, halves: Sequence[Tensor], *weights: Tensor) -> tuple[Tensor, ...]:
+        torch._foreach_copy_(list(halves), list(weights))
+        ctx.set_materialize_grads(False)
+        return tuple(half.detach() for half in halves)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        found = [grad for grad in grads if grad is not None]
+        wide = [torch.empty_like(grad, dtype=torch.float32) for grad in found]
+        torch._foreach_copy_(wide, found)
+        whole = iter(wide)
+        return None, *(None if grad is None else next(whole) for grad in grads)

@@ -1,0 +1,79 @@
+"""What a step asks of a GPU, counted on a device that does nothing: no waits, few launches.
+
+Where PyTorch has no CUDA, or there is no compiler, these are skipped, with the reason.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocklab.models.names import list_models
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS / "null_cuda")]
+import launches  # noqa: E402
+import null_device  # noqa: E402
+
+REASON = null_device.missing()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=f"nothing to count with: {REASON}")
+
+Count = Callable[..., list[dict[str, Any]]]
+MOST = {"resnet18": 330, "resnet50_triplet": 2000, "res2net50_celu_cd_st": 3600}
+
+
+@pytest.fixture(scope="module")
+def count(tmp_path_factory: pytest.TempPathFactory) -> Count:
+    built = tmp_path_factory.mktemp("null_cuda")
+    null_device.build(built)
+
+    def counts(models: list[str], batch: int = 128, **recipe: object) -> list[dict[str, Any]]:
+        return launches.counted(models, recipe, batch, 32, built)
+
+    return counts
+
+
+def asked(found: dict[str, Any]) -> int:
+    """Return the waits and the copies between devices of a step."""
+    assert found["device"] == "cuda" and found["counts"]["kernel"] > 0, found
+    return launches.total(found["counts"], "sync", "memcpy:H2D", "memcpy:D2H", "memcpy:any")
+
+
+def test_no_step_waits_or_mixes_devices(count: Count) -> None:
+    names = list_models()
+    found = count(names, batch=8)
+    assert [one["model"] for one in found] == names
+    assert {one["model"]: asked(one) for one in found if asked(one)} == {}
+
+
+def test_a_step_has_few_launches(count: Count) -> None:
+    for one in count(list(MOST)):
+        assert asked(one) == 0
+        assert one["counts"]["kernel"] <= MOST[one["model"]], one["model"]
+
+
+def test_a_step_is_one_launch_of_a_graph(count: Count) -> None:
+    steps = count(list(MOST), cuda_graph="on")
+    assert {one["counts"].get("GraphLaunch") for one in steps} == {1}
+    for one in steps:  # what is left are the batch's: cropped, mixed, and copied to its place
+        assert asked(one) == 0
+        assert one["counts"]["kernel"] <= 40
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"precision": "fp16"}, {"precision": "fp16", "cuda_graph": "on"}, {"accumulate": 4}],
+    ids=str,
+)
+def test_nor_does_one_in_fp16_or_in_parts(count: Count, changes: dict[str, object]) -> None:
+    (one,) = count(["resnet20_se"], batch=16, **changes)
+    assert asked(one) == 0
+    assert one["counts"].get("GraphLaunch", 0) == ("cuda_graph" in changes)
+
+
+def test_an_optimizer_that_reads_its_own_numbers_keeps_the_step_as_it_is(count: Count) -> None:
+    (one,) = count(["resnet20"], batch=16, optimizer="adamp", cuda_graph="on")
+    assert one["counts"].get("GraphLaunch", 0) == 0
+    assert one["counts"]["kernel"] > 100
