@@ -41,8 +41,17 @@ def asked(found: dict[str, Any]) -> int:
     return launches.total(found["counts"], "sync", "memcpy:H2D", "memcpy:D2H", "memcpy:any")
 
 
-def test_no_step_waits_or_mixes_devices(count: Count) -> None:
-    names = list_models()
+FAMILIES = ["resnet20_se", "res2net50_celu_cd_st", "skresnet18", "van_b0", "van_b0_replk"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(FAMILIES, id="a row a family"),
+        pytest.param(list_models(), id="every named row", marks=pytest.mark.slow),
+    ],
+)
+def test_no_step_waits_or_mixes_devices(count: Count, names: list[str]) -> None:
     found = count(names, batch=8)
     assert [one["model"] for one in found] == names
     assert {one["model"]: asked(one) for one in found if asked(one)} == {}
@@ -71,9 +80,3 @@ def test_nor_does_one_in_fp16_or_in_parts(count: Count, changes: dict[str, objec
     (one,) = count(["resnet20_se"], batch=16, **changes)
     assert asked(one) == 0
     assert one["counts"].get("GraphLaunch", 0) == ("cuda_graph" in changes)
-
-
-def test_an_optimizer_that_reads_its_own_numbers_keeps_the_step_as_it_is(count: Count) -> None:
-    (one,) = count(["resnet20"], batch=16, optimizer="adamp", cuda_graph="on")
-    assert one["counts"].get("GraphLaunch", 0) == 0
-    assert one["counts"]["kernel"] > 100
