@@ -174,7 +174,7 @@ def test_a_result_in_another_encoding_is_mended(
     path = out / next(Study.load(study_file).plan()).definition.hash / "result.json"
     whole = path.read_bytes()
     path.write_bytes(whole.decode().encode(encoding))
-    said = blocklab("report", out / "tiny")
+    said = blocklab("report", out / "tiny+rows=plain")
     assert said.status == 0 and "seed 0: result.json is damaged" in said.out
     assert blocklab("study", study_file, "--out", out, "--rows", "plain").status == 0
     assert json.loads(path.read_bytes())["files"] == json.loads(whole)["files"]

@@ -94,6 +94,11 @@ def study(
         for one, result in zip(studies, results, strict=True):
             print_results(result)
             print(f"page: {study_folder(one, out) / 'report.html'}")
+    if len(studies) > 1:
+        from blocklab.running import index_page
+
+        index = f"page of all: {index_page(collection, out)}"
+        print(index, file=sys.stderr if json else sys.stdout)
     # Every run was tried: one without a result has failed, whatever could be written of it.
     tried = [row for result in results for row in result.rows]
     return 1 if any(row.failed or row.missing_seeds for row in tried) else 0
@@ -127,12 +132,11 @@ def run_and_report(
 ) -> "tuple[StudyResults, ...]":
     """Run studies under a live table on stderr and write their pages."""
     from blocklab.execution.progress import Progress
-    from blocklab.report.index import INDEX
     from blocklab.running import run_collection
 
     command = shlex.join(["blocklab", *sys.argv[1:]])
     with Progress(Console(stderr=True)) as progress:
-        results = run_collection(
+        return run_collection(
             collection,
             out,
             _worker_count(workers),
@@ -142,9 +146,6 @@ def run_and_report(
             ray=ray,
             command=command,
         )
-    if len(results) > 1:
-        print(f"index: {out / INDEX}", file=sys.stderr)
-    return results
 
 
 def _worker_count(given: str | int) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from blocklab.execution.crew import Crew, Silent, Watcher
 from blocklab.execution.diagnosis import diagnose_studies
 from blocklab.execution.plan import make_plan
-from blocklab.execution.study_folder import write_study_folder
+from blocklab.execution.study_folder import check_folders, write_study_folder
 from blocklab.execution.tuning import candidates, choose
 from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
@@ -42,13 +42,15 @@ def train_studies(
         command: how this was called, for the page.
 
     Raises:
-        InputError: if a row does not fit its data, or the machine has fewer cores.
+        InputError: if a row does not fit its data, the machine has fewer cores, or a study's folder
+            is another one's.
         RunError: if a study's own folder cannot be written. A run that fails does not raise: its
             row says so.
     """
     watcher = watcher or Silent()
     tried = [one for study in studies if (one := candidates(study)) is not None]
     if tried:  # first what chooses the learning rates, then what they are chosen for
+        check_folders(studies, out)
         rest = {"threads": threads, "watcher": watcher, "plugins": plugins, "ray": ray}
         found = iter(train_studies(tried, out, workers, command=command, **rest))
         studies = [choose(study, next(found)) if study.tune else study for study in studies]
