@@ -21,7 +21,7 @@ from blocklab.cli.options import (
     parse_settings,
 )
 from blocklab.cli.output import print_json, print_results, print_table
-from blocklab.errors import InputError
+from blocklab.errors import InputError, Stopped
 
 if TYPE_CHECKING:
     from blocklab.results.judgements import Judgement
@@ -135,17 +135,21 @@ def run_and_report(
     from blocklab.running import run_collection
 
     command = shlex.join(["blocklab", *sys.argv[1:]])
-    with Progress(Console(stderr=True)) as progress:
-        return run_collection(
-            collection,
-            out,
-            _worker_count(workers),
-            threads=threads,
-            watcher=progress,
-            plugins=plugins,
-            ray=ray,
-            command=command,
-        )
+    progress = Progress(Console(stderr=True))
+    try:
+        with progress:
+            return run_collection(
+                collection,
+                out,
+                _worker_count(workers),
+                threads=threads,
+                watcher=progress,
+                plugins=plugins,
+                ray=ray,
+                command=command,
+            )
+    except KeyboardInterrupt:
+        raise Stopped(progress.kept(out)) from None
 
 
 def _worker_count(given: str | int) -> int | None:

@@ -10,6 +10,7 @@ from blocklab.cli.app import app
 from blocklab.cli.bar import TrainingBar
 from blocklab.cli.options import Json, Out, Plugins, Settings, load_plugins, parse_settings
 from blocklab.cli.output import print_json, print_table
+from blocklab.errors import Stopped
 
 
 @app.command()
@@ -34,7 +35,7 @@ def train(
     from blocklab.training.distributed import launch
     from blocklab.training.recipe import load_recipe
     from blocklab.training.run import RunDefinition
-    from blocklab.training.run_reader import RunReader
+    from blocklab.training.run_reader import RunReader, logged
 
     plugins = load_plugins(plugin)
     recipe_changes, data_changes = split_settings(parse_settings(settings))
@@ -42,19 +43,27 @@ def train(
     definition = RunDefinition(
         model_spec(model), DataSpec.parse({"source": data, **data_changes}), loaded, seed
     )
-    with TrainingBar(Console(stderr=True), model, loaded.epochs) as bar:
-        folder = launch(
-            definition,
-            out,
-            label=model,
-            devices=devices,
-            nodes=nodes,
-            threads=threads,
-            plugins=plugins,
-            on_epoch=bar.epoch,
-            on_step=bar.step,
-            on_note=bar.note,
-        )
+    try:
+        with TrainingBar(Console(stderr=True), model, loaded.epochs) as bar:
+            folder = launch(
+                definition,
+                out,
+                label=model,
+                devices=devices,
+                nodes=nodes,
+                threads=threads,
+                plugins=plugins,
+                on_epoch=bar.epoch,
+                on_step=bar.step,
+                on_note=bar.note,
+            )
+    except KeyboardInterrupt:
+        kept, folder = len(logged(out / definition.hash)), out / definition.hash
+        raise Stopped(
+            f"{kept} of {loaded.epochs} epochs are kept in {folder}; the same command goes on there"
+            if kept
+            else "no epoch had ended; the same command starts again"
+        ) from None
     result = RunReader(folder).require_result()
     if json:
         print_json({"run": str(folder), **result})

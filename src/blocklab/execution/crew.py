@@ -6,6 +6,7 @@ every second: it is taken up should that study end without a result.
 """
 
 import multiprocessing
+import signal
 import sys
 import time
 import types
@@ -13,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -146,6 +148,7 @@ class Crew:
         self.context: Any = multiprocessing.get_context(method)  # its types vary by system
         if method == "forkserver":  # PyTorch is imported once, not once a worker
             self.context.set_forkserver_preload([work.__module__])
+            _start_forkserver()
 
     def train(self, jobs: Sequence[Job]) -> Mapping[str, str]:
         """Train them all; return why those failed that did, by hash.
@@ -222,6 +225,19 @@ class Crew:
                 worker.connection.send(None)
             worker.process.join()
             del self.workers[place]
+
+
+def _start_forkserver() -> None:
+    """Start the process that workers come from, deaf to Ctrl-C as they will be.
+
+    A terminal sends it to all processes; the study alone is to answer, and ends the others.
+    """
+    resource_tracker.ensure_running()  # started below, it would let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
