@@ -9,6 +9,7 @@ from PIL import Image
 
 from blocklab.execution.study_folder import check_folders, study_folder, write_study_folder
 from blocklab.files import parse_checked_json, write_checked_json
+from blocklab.results.named_run import find_run
 from blocklab.study.collection import StudyCollection
 from blocklab.study.study import Study
 
@@ -138,6 +139,36 @@ def test_a_folder_of_before_is_taken_over(study_file: Path, tmp_path: Path) -> N
     asked(study, tmp_path)
 
 
+def test_a_run_is_named_by_its_row_and_seed(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_file.write_text(study_file.read_text() + '  "SE/2: x": resnet20_ca\n')
+    out = tmp_path / "runs"
+    study = asked(Study.load(study_file), out)
+    named = {"plain:1": (0, 1), "se:0": (1, 0), "SE/2: x:1": (2, 1)}
+    folders = {name: study.rows[row].definition(seed).hash for name, (row, seed) in named.items()}
+    for name, run_hash in folders.items():
+        assert find_run(out / "tiny" / name) == out / run_hash
+    monkeypatch.chdir(tmp_path)
+    assert find_run("runs/tiny/se:0") == out / folders["se:0"]
+    assert find_run("runs/0123") == Path("runs/0123")  # a folder, there or not
+    monkeypatch.chdir(out / "tiny")
+    for name, run_hash in folders.items():
+        assert find_run(name) == out / run_hash
+        assert find_run(f"../tiny/{name}") == out / run_hash
+    for wrong, says in (
+        ("see:0", "has no row 'see'; did you mean 'se'"),
+        ("se:2", "has no seed 2; its seeds: 0, 1"),
+        ("se:", "has no seed "),
+        ("../other/se:0", "there is no run '../other/se:0', and no study's folder is before it"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            find_run(wrong)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="and this is no study's folder; name a run's folder, or"):
+        find_run("se:0")
+
+
 def test_a_study_narrowed_leaves_the_whole_ones_page(
     blocklab: Blocklab, study_file: Path, tmp_path: Path
 ) -> None:
@@ -149,6 +180,22 @@ def test_a_study_narrowed_leaves_the_whole_ones_page(
     assert f"page: {out / 'tiny+seeds=1' / 'report.html'}" in said.out
     assert (out / "tiny" / "report.html").read_bytes() == page
     assert len(list(out.glob("*/result.json"))) == 4
+    folder = out / Study.load(study_file).rows[1].definition(1).hash
+    image = tmp_path / "black.png"
+    Image.new("RGB", (32, 32)).save(image)
+    for command, *more in (
+        ("evaluate", "--json"),
+        ("predict", image),
+        ("diagnose", "--first", 1, "--last", 1),
+        ("export", "--format", "safetensors"),
+        ("study", "--verify"),
+    ):
+        run = out / "tiny" / "se:1"
+        said = blocklab(command, *((*more, run) if command == "study" else (run, *more)))
+        assert said.status == 0, said.err
+        if command == "evaluate":
+            top1 = json.loads((folder / "result.json").read_text())["test_top1_percent"]
+            assert json.loads(said.out)["test_top1_percent"] == top1
 
 
 def test_a_collection_has_its_own_page_and_names_it(

@@ -10,7 +10,12 @@ from blocklab.cli.app import app
 from blocklab.cli.options import Json, Plugins, load_plugins
 from blocklab.cli.output import print_json, print_table
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+Run = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A finished run: its folder, or ROW:SEED after its study's folder."
+    ),
+]
 Data = Annotated[str | None, typer.Option(help="Other images than the run's.")]
 
 
@@ -40,10 +45,11 @@ def evaluate(
 ) -> None:
     """Measure a run's network again, or on other images of the same classes."""
     from blocklab.report.cell_text import accuracy_percent
+    from blocklab.results.named_run import find_run
     from blocklab.training.finished import FinishedRun
 
     load_plugins(plugin)
-    record = FinishedRun.open(run).evaluate(data, split.value)
+    record = FinishedRun.open(find_run(run)).evaluate(data, split.value)
     if json:
         print_json({"run": str(run), **record})
         return
@@ -70,10 +76,11 @@ def predict(
     json: Json = False,
 ) -> None:
     """Name the classes that a run's network sees in images."""
+    from blocklab.results.named_run import find_run
     from blocklab.training.finished import FinishedRun
 
     load_plugins(plugin)
-    predictions = FinishedRun.open(run).predict(images, top)
+    predictions = FinishedRun.open(find_run(run)).predict(images, top)
     if json:
         print_json([prediction.to_dict() for prediction in predictions])
         return
@@ -94,10 +101,11 @@ def diagnose(
     json: Json = False,
 ) -> None:
     """Count dead neurons: outputs of each activation that are zero over test batches."""
+    from blocklab.results.named_run import find_run
     from blocklab.training.finished import FinishedRun, diagnose_run
 
     load_plugins(plugin)
-    diagnosis = diagnose_run(FinishedRun.open(run), first, last)
+    diagnosis = diagnose_run(FinishedRun.open(find_run(run)), first, last)
     if json:
         print_json(diagnosis.to_dict())
         return
@@ -117,7 +125,8 @@ def export(
     plugin: Plugins = [],  # noqa: B006 - read only
 ) -> None:
     """Write a run's network for other programs, and check what was written."""
+    from blocklab.results.named_run import find_run
     from blocklab.training.finished import FinishedRun, export_run
 
     load_plugins(plugin)
-    print(export_run(FinishedRun.open(run), format.value, to, deploy))
+    print(export_run(FinishedRun.open(find_run(run)), format.value, to, deploy))

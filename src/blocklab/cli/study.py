@@ -164,8 +164,9 @@ def _worker_count(given: str | int) -> int | None:
 
 def _verify(run: Path, json: bool) -> int:
     from blocklab.execution.verify import verify_run
+    from blocklab.results.named_run import find_run
 
-    verification = verify_run(run)
+    verification = verify_run(find_run(run))
     if json:
         print_json(verification.to_dict())
     else:
