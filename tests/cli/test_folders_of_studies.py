@@ -157,16 +157,18 @@ def test_a_run_is_named_by_its_row_and_seed(
         assert find_run(name) == out / run_hash
         assert find_run(f"../tiny/{name}") == out / run_hash
     for wrong, says in (
-        ("see:0", "has no row 'see'; did you mean 'se'"),
+        ("see:0", "study 'tiny' has no row 'see'; did you mean 'se'"),
         ("se:2", "has no seed 2; its seeds: 0, 1"),
         ("se:", "has no seed "),
-        ("../other/se:0", "there is no run '../other/se:0', and no study's folder is before it"),
+        ("../other/se:0", "study 'tiny' has no row '../other/se'"),
     ):
         with pytest.raises(ValueError, match=says):
             find_run(wrong)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="and this is no study's folder; name a run's folder, or"):
         find_run("se:0")
+    with pytest.raises(ValueError, match="no run 'runs/se:0', and no study's folder is before it"):
+        find_run("runs/se:0")
 
 
 def test_a_study_narrowed_leaves_the_whole_ones_page(

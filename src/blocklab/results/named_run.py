@@ -40,13 +40,14 @@ def _parted(text: str) -> tuple[str, str]:
 
 
 def _run_of(folder: Path, row: str, seed: str) -> Path:
+    folder = Path(os.path.abspath(folder))
     rows = {one.name: one.runs for one in read_study_file(folder).rows}
     if row not in rows:
         raise InputError(
-            f"{folder} has no row '{row}'{did_you_mean(row, rows) or '.'} Rows: {', '.join(rows)}"
+            f"study '{folder.name}' has no row '{row}'{did_you_mean(row, rows) or '.'} Rows: {', '.join(rows)}"
         )
     if seed not in rows[row]:
         raise InputError(
-            f"row '{row}' of {folder} has no seed {seed}; its seeds: {', '.join(rows[row])}"
+            f"row '{row}' of study '{folder.name}' has no seed {seed}; its seeds: {', '.join(rows[row])}"
         )
-    return Path(os.path.abspath(folder)).parent / rows[row][seed]
+    return folder.parent / rows[row][seed]
