@@ -36,6 +36,7 @@ def train(
     from blocklab.training.recipe import load_recipe
     from blocklab.training.run import RunDefinition
     from blocklab.training.run_reader import RunReader, logged
+    from blocklab.training.shorter_run import why_anew
 
     plugins = load_plugins(plugin)
     recipe_changes, data_changes = split_settings(parse_settings(settings))
@@ -45,6 +46,8 @@ def train(
     )
     try:
         with TrainingBar(Console(stderr=True), model, loaded.epochs) as bar:
+            if anew := why_anew(definition.to_dict(), out, devices * nodes):
+                bar.note(f"it {anew}")
             folder = launch(
                 definition,
                 out,

@@ -15,6 +15,7 @@ from blocklab.execution.tuning import candidates, choose
 from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
 from blocklab.study.study import Study
+from blocklab.training.shorter_run import why_anew
 
 
 def train_studies(
@@ -60,6 +61,10 @@ def train_studies(
         for study, costs in zip(plan.studies, plan.costs, strict=True)
     ]
     watcher.planned(plan.jobs, plan.finished, plan.sharing)
+    for job in plan.jobs:
+        if why := why_anew(job.definition.to_dict(), out):
+            watcher.note(job, f"{why} (and so for all of the kind)")
+            break
     failures: Mapping[str, str] = {}
     if plan.jobs and ray is not None:
         from blocklab.execution.ray_cluster import RayCrew  # an extra, and slow to import

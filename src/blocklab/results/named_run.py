@@ -44,10 +44,12 @@ def _run_of(folder: Path, row: str, seed: str) -> Path:
     rows = {one.name: one.runs for one in read_study_file(folder).rows}
     if row not in rows:
         raise InputError(
-            f"study '{folder.name}' has no row '{row}'{did_you_mean(row, rows) or '.'} Rows: {', '.join(rows)}"
+            f"study '{folder.name}' has no row '{row}'{did_you_mean(row, rows) or '.'} "
+            f"Rows: {', '.join(rows)}"
         )
     if seed not in rows[row]:
         raise InputError(
-            f"row '{row}' of study '{folder.name}' has no seed {seed}; its seeds: {', '.join(rows[row])}"
+            f"row '{row}' of study '{folder.name}' has no seed {seed}; "
+            f"its seeds: {', '.join(rows[row])}"
         )
     return folder.parent / rows[row][seed]
