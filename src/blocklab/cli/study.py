@@ -18,6 +18,7 @@ from blocklab.cli.options import (
     Settings,
     load_plugins,
     parse_names,
+    parse_seeds,
     parse_settings,
 )
 from blocklab.cli.output import print_json, print_results, print_table
@@ -37,7 +38,9 @@ def study(
     file: Annotated[str, typer.Argument(metavar="FILE_OR_NAME", help=STUDY)] = "",
     data: Annotated[str | None, typer.Option(help="Images to use in place of the study's.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe in place of the study's.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N", help="How many seeds, or which: 0,1,5.")
+    ] = None,
     rows: Annotated[
         list[str] | None, typer.Option(help="Rows to keep, A,B (and baseline).")
     ] = None,
@@ -71,7 +74,7 @@ def study(
         file,
         data=data,
         recipe=recipe,
-        seeds=seeds,
+        seeds=parse_seeds(seeds),
         rows=parse_names(rows),
         settings=parse_settings(settings),
     )

@@ -8,7 +8,15 @@ from rich.console import Console
 
 from blocklab.cli.app import app
 from blocklab.cli.bar import TrainingBar
-from blocklab.cli.options import Json, Out, Plugins, Settings, load_plugins, parse_settings
+from blocklab.cli.options import (
+    Json,
+    Out,
+    Plugins,
+    Settings,
+    load_plugins,
+    parse_seed,
+    parse_settings,
+)
 from blocklab.cli.output import print_json, print_table
 from blocklab.errors import Stopped
 
@@ -18,7 +26,9 @@ def train(
     model: Annotated[str, typer.Argument(help="A named model.")],
     data: Annotated[str, typer.Option(help="Images: digits, cifar100, folder:PATH, …")],
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file of one.")] = "quick",
-    seed: Annotated[int, typer.Option(help="Decides initial weights, order and draws.")] = 0,
+    seed: Annotated[
+        str, typer.Option(metavar="S", help="Decides initial weights, order and draws.")
+    ] = "0",
     out: Out = Path("runs"),
     settings: Settings = [],  # noqa: B006 - read only
     threads: Annotated[int | None, typer.Option(help="Threads of the run.")] = None,
@@ -42,7 +52,10 @@ def train(
     recipe_changes, data_changes = split_settings(parse_settings(settings))
     loaded = load_recipe(recipe, recipe_changes)
     definition = RunDefinition(
-        model_spec(model), DataSpec.parse({"source": data, **data_changes}), loaded, seed
+        model_spec(model),
+        DataSpec.parse({"source": data, **data_changes}),
+        loaded,
+        parse_seed(seed),
     )
     try:
         with TrainingBar(Console(stderr=True), model, loaded.epochs) as bar:
