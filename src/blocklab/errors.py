@@ -39,6 +39,12 @@ class RunError(BlocklabError, RuntimeError):
     exit_status = 1
 
 
+class Stopped(BlocklabError):
+    """A user stopped it (Ctrl-C); says what is kept and how to go on."""
+
+    exit_status = 130  # as shells have it: 128 and the signal's number
+
+
 def printable(message: str) -> str:
     """Write line breaks, control and undecodable characters (of file names, say) as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)

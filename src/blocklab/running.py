@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from blocklab.errors import InputError
 from blocklab.execution.crew import Watcher
 from blocklab.execution.study_folder import study_folder
 from blocklab.execution.train_studies import train_studies
-from blocklab.report.index import write_index
+from blocklab.files import read_checked_json, write_checked_json
+from blocklab.report.index import INDEX, write_index
 from blocklab.report.page import write_report
 from blocklab.results.study_results import StudyResults
 from blocklab.study.collection import StudyCollection
 from blocklab.study.study import Study
+
+COLLECTION = "collection.json"  # beside its page: the folders of its studies
 
 
 def run_study(
@@ -42,7 +46,7 @@ def run_study(
         RunError: if a folder cannot be written. A run that fails does not raise: see
             `StudyResults.troubles`.
     """
-    collection = StudyCollection(study.name, study.title, study.description, (study,))
+    collection = StudyCollection.of(study)
     (results,) = run_collection(
         collection,
         out,
@@ -69,9 +73,11 @@ def run_collection(
 ) -> tuple[StudyResults, ...]:
     """Run the studies of a collection, each distinct run once; see `run_study`.
 
-    Of several studies a page of all is written too, ``OUT/index.html``.
+    Of several studies a page of all is written too: see `index_page`.
     """
     out, studies = Path(out), collection.studies
+    if len(studies) > 1:
+        _check_collection(collection, out)
     results = train_studies(
         studies,
         out,
@@ -85,6 +91,23 @@ def run_collection(
     for study, result in zip(studies, results, strict=True):
         write_report(result, study_folder(study, out))
     if len(studies) > 1:
-        names = [study.name for study in studies]
-        write_index(out, list(zip(names, results, strict=True)), collection.title)
+        names = [study.folder_name for study in studies]
+        index = index_page(collection, out)
+        write_index(index.parent, list(zip(names, results, strict=True)), collection.title)
+        write_checked_json(index.parent / COLLECTION, {"studies": names})
     return results
+
+
+def index_page(collection: StudyCollection, out: Path) -> Path:
+    """Return where the page of all studies of a collection is: in a folder of its own name."""
+    return out / collection.folder_name / INDEX
+
+
+def _check_collection(collection: StudyCollection, out: Path) -> None:
+    folder = index_page(collection, out).parent
+    there = (read_checked_json(folder / COLLECTION) or {}).get("studies", [])
+    if missing := set(there) - {study.folder_name for study in collection.studies}:
+        raise InputError(
+            f"{folder} is another collection's: it has '{min(missing)}'; rename the file of one of "
+            f"them, give another --out, or remove {folder / COLLECTION} to replace its page"
+        )

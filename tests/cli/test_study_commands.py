@@ -116,6 +116,35 @@ def test_wrong_options_are_one_line(
     assert says in said.err
 
 
+@pytest.mark.parametrize(
+    ("seed", "says"),
+    [
+        ("99999999999999999999", "a seed is from 0 to 4294967295"),
+        ("4294967296", "a seed is from 0 to 4294967295"),
+        ("-1", "a seed is from 0 to 4294967295"),
+        ("9" * 5000, "--seed"),
+        ("007", "--seed"),
+        ("1.0", ""),
+        ("true", ""),
+        ("0x", ""),
+        ("", ""),
+    ],
+)
+def test_seeds_are_read_alike_in_train_and_study(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path, seed: str, says: str
+) -> None:
+    train = ("train", "resnet20", "--data", "digits", "--out", tmp_path / "runs", "--seed")
+    for said in (
+        blocklab(*train, seed),
+        blocklab("study", study_file, "--dry-run", "--seeds", f"0,{seed}" if seed else ""),
+    ):
+        assert (said.status, said.err.count("\n")) == (2, 1), said
+        assert says in said.err and "seed" in said.err
+        assert len(said.err) < 500
+    listed = blocklab("study", study_file, "--dry-run", "--json", "--seeds", "5,4294967295")
+    assert [line["runs"] for line in json.loads(listed.out)["rows"]] == [2, 2]
+
+
 def test_a_run_that_cannot_even_say_that_it_failed_is_exit_status_1(
     blocklab: Blocklab, study_file: Path, tmp_path: Path
 ) -> None:
@@ -174,7 +203,7 @@ def test_a_result_in_another_encoding_is_mended(
     path = out / next(Study.load(study_file).plan()).definition.hash / "result.json"
     whole = path.read_bytes()
     path.write_bytes(whole.decode().encode(encoding))
-    said = blocklab("report", out / "tiny")
+    said = blocklab("report", out / "tiny+rows=plain")
     assert said.status == 0 and "seed 0: result.json is damaged" in said.out
     assert blocklab("study", study_file, "--out", out, "--rows", "plain").status == 0
     assert json.loads(path.read_bytes())["files"] == json.loads(whole)["files"]

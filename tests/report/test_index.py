@@ -23,7 +23,7 @@ def test_each_study_has_a_line_with_its_link(make_results: MakeResults, tmp_path
     lines = re.findall(r"<tr><th.*?</tr>", page.read_text().split("<h2>")[0])[1:]
     cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", line) for line in lines]
     assert [line[0] for line in cells] == [
-        f'<a href="{name}/report.html">{name}</a>' for name in ("one", "two", "three")
+        f'<a href="../{name}/report.html">{name}</a>' for name in ("one", "two", "three")
     ]
     assert cells[0][1:] == [
         "Whole",
@@ -73,6 +73,6 @@ def test_names_are_text_and_nothing_is_fetched(make_results: MakeResults, tmp_pa
     page = write_index(tmp_path, [(attack, results)], attack).read_text()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
-    assert 'href="%3Cscript%3Ealert%281%29%3C/script%3E/report.html"' in page
+    assert 'href="../%3Cscript%3Ealert%281%29%3C/script%3E/report.html"' in page
     assert "http" not in page.replace("http-equiv", "")
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page

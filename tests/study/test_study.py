@@ -114,7 +114,7 @@ def test_a_study_is_found_by_path(tmp_path: Path) -> None:
         "rows: {plain: resnet20, se: resnet20_se}\n"
     )
     study = Study.load(path)
-    assert study.name == "my_study"
+    assert study.name == "my study"
     assert study.seeds == (0,)
 
 

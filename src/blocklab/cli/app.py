@@ -3,7 +3,8 @@
 A command imports what it computes with when it runs, so that help, names and refusals of what was
 typed do not wait for PyTorch.
 
-Exit status 0: done. 1: something failed midway. 2: wrong input. An error is one line on stderr.
+Exit status 0: done. 1: something failed midway. 2: wrong input. 130: stopped by Ctrl-C. An error is
+one line on stderr, and so is what a stop leaves.
 """
 
 import codecs
@@ -19,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from blocklab.errors import BlocklabError, error_line
+from blocklab.errors import BlocklabError, Stopped, error_line
 
 # The module of each command, which adds it to `app`; in the order in which help lists them.
 COMMANDS = {
@@ -38,6 +39,8 @@ COMMANDS = {
     "studies": "shipped",
     "recipes": "shipped",
 }
+
+STOPPED = "what had ended before is kept; the same command goes on from there"
 
 
 _UNWRITTEN = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG}
@@ -81,15 +84,19 @@ def run(arguments: list[str]) -> int:
             args=arguments, prog_name="blocklab", standalone_mode=False
         )
         sys.stdout.flush()
+        if status == Stopped.exit_status:  # Typer's answer to Ctrl-C
+            raise Stopped(STOPPED)
         return status if isinstance(status, int) else 0
     except TyperException as error:
         in_full = getattr(error, "format_message", error.__str__)  # names the option at fault
         said = in_full().rstrip(".")
         return _say(f"{said}; `blocklab {_verb(arguments)}--help` shows what it takes", 2)
+    except Stopped as stop:
+        return _say(str(stop), stop.exit_status, "stopped")
     except BlocklabError as error:
         return _say(str(error), error.exit_status)
-    except (KeyboardInterrupt, typer.Abort):
-        return _say("stopped; what was saved is kept: run the same command again to go on", 130)
+    except (KeyboardInterrupt, typer.Abort):  # before a command began, or after it ended
+        return _say(STOPPED, Stopped.exit_status, "stopped")
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         _say_no_more()
         return 1
@@ -112,9 +119,9 @@ def _verb(arguments: list[str]) -> str:
     return f"{arguments[0]} " if arguments and arguments[0] in COMMANDS else ""
 
 
-def _say(message: str, status: int) -> int:
+def _say(message: str, status: int, what: str = "error") -> int:
     with suppress(OSError):  # the status tells, where nothing can be written
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{what}: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 

@@ -66,6 +66,27 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     return found
 
 
+def parse_seed(text: str) -> int:
+    """Read a seed as a study's file has it: 0100, 1.0 and true are none.
+
+    Raises:
+        InputError: if it is no whole number.
+    """
+    seed = parse_yaml(text, "--seed")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise InputError(f"--seed is a whole number, not '{text[:40]}'")
+    return seed
+
+
+def parse_seeds(text: str | None) -> Any:
+    """Read how many seeds, or which (``0,1,5``), as a study's file has them; not yet checked."""
+    if text is None:
+        return None
+    listed = "," in text and not text.lstrip().startswith("[")
+    seeds = parse_yaml(f"[{text}]" if listed else text, "--seeds")
+    return text if seeds is None else seeds
+
+
 def parse_names(given: Iterable[str] | None) -> list[str] | None:
     """Split ``A,B`` into names; one with a comma in it stands in double quotes.
 

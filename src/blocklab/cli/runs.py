@@ -12,7 +12,12 @@ from blocklab.cli.options import Json, Plugins, load_plugins, parse_names, parse
 from blocklab.cli.output import accuracy_cells, print_json, print_table
 from blocklab.errors import InputError
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+Run = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A finished run: its folder, or ROW:SEED after its study's folder."
+    ),
+]
 Data = Annotated[str | None, typer.Option(help="Other images than the run's.")]
 
 
@@ -41,10 +46,11 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a run's network again, or on other images of the same classes."""
+    from blocklab.results.named_run import find_run
     from blocklab.training.finished import FinishedRun
 
     load_plugins(plugin)
-    opened = FinishedRun.open(run)
+    opened = FinishedRun.open(find_run(run))
     record = opened.evaluate(data, split.value)
     if json:
         print_json({"run": str(run), **record})
@@ -69,11 +75,12 @@ def predict(
 
     An image that cannot be read is named, and the others are predicted.
     """
+    from blocklab.results.named_run import find_run
     from blocklab.training.finished import FinishedRun
 
     load_plugins(plugin)
     faults: list[InputError] = []
-    predictions = FinishedRun.open(run).predict(images, top, faults.append)
+    predictions = FinishedRun.open(find_run(run)).predict(images, top, faults.append)
     if json and predictions:
         print_json([prediction.to_dict() for prediction in predictions])
     for prediction in () if json else predictions:
@@ -103,10 +110,11 @@ def diagnose(
     json: Json = False,
 ) -> None:
     """Count dead neurons: outputs of each activation that are zero over test batches."""
+    from blocklab.results.named_run import find_run
     from blocklab.training.finished import FinishedRun, diagnose_run
 
     load_plugins(plugin)
-    diagnosis = diagnose_run(FinishedRun.open(run), first, last)
+    diagnosis = diagnose_run(FinishedRun.open(find_run(run)), first, last)
     if json:
         print_json(diagnosis.to_dict())
         return
@@ -149,11 +157,12 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a run's network for other programs, and check what was written."""
+    from blocklab.results.named_run import find_run
     from blocklab.training.finished import FinishedRun, export_run
 
     load_plugins(plugin)
     exported = export_run(
-        FinishedRun.open(run),
+        FinishedRun.open(find_run(run)),
         format.value,
         to,
         deploy,

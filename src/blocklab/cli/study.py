@@ -18,10 +18,11 @@ from blocklab.cli.options import (
     Settings,
     load_plugins,
     parse_names,
+    parse_seeds,
     parse_settings,
 )
 from blocklab.cli.output import print_json, print_results, print_table
-from blocklab.errors import InputError
+from blocklab.errors import InputError, Stopped
 
 if TYPE_CHECKING:
     from blocklab.results.judgements import Judgement
@@ -37,7 +38,9 @@ def study(
     file: Annotated[str, typer.Argument(metavar="FILE_OR_NAME", help=STUDY)] = "",
     data: Annotated[str | None, typer.Option(help="Images to use in place of the study's.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe in place of the study's.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N", help="How many seeds, or which: 0,1,5.")
+    ] = None,
     rows: Annotated[
         list[str] | None, typer.Option(help="Rows to keep, A,B (and baseline).")
     ] = None,
@@ -71,7 +74,7 @@ def study(
         file,
         data=data,
         recipe=recipe,
-        seeds=seeds,
+        seeds=parse_seeds(seeds),
         rows=parse_names(rows),
         settings=parse_settings(settings),
     )
@@ -94,6 +97,11 @@ def study(
         for one, result in zip(studies, results, strict=True):
             print_results(result)
             print(f"page: {study_folder(one, out) / 'report.html'}")
+    if len(studies) > 1:
+        from blocklab.running import index_page
+
+        index = f"page of all: {index_page(collection, out)}"
+        print(index, file=sys.stderr if json else sys.stdout)
     # Every run was tried: one without a result has failed, whatever could be written of it.
     tried = [row for result in results for row in result.rows]
     return 1 if any(row.failed or row.missing_seeds for row in tried) else 0
@@ -127,24 +135,24 @@ def run_and_report(
 ) -> "tuple[StudyResults, ...]":
     """Run studies under a live table on stderr and write their pages."""
     from blocklab.execution.progress import Progress
-    from blocklab.report.index import INDEX
     from blocklab.running import run_collection
 
     command = shlex.join(["blocklab", *sys.argv[1:]])
-    with Progress(Console(stderr=True)) as progress:
-        results = run_collection(
-            collection,
-            out,
-            _worker_count(workers),
-            threads=threads,
-            watcher=progress,
-            plugins=plugins,
-            ray=ray,
-            command=command,
-        )
-    if len(results) > 1:
-        print(f"index: {out / INDEX}", file=sys.stderr)
-    return results
+    progress = Progress(Console(stderr=True))
+    try:
+        with progress:
+            return run_collection(
+                collection,
+                out,
+                _worker_count(workers),
+                threads=threads,
+                watcher=progress,
+                plugins=plugins,
+                ray=ray,
+                command=command,
+            )
+    except KeyboardInterrupt:
+        raise Stopped(progress.kept(out)) from None
 
 
 def _worker_count(given: str | int) -> int | None:
@@ -159,8 +167,9 @@ def _worker_count(given: str | int) -> int | None:
 
 def _verify(run: Path, json: bool) -> int:
     from blocklab.execution.verify import verify_run
+    from blocklab.results.named_run import find_run
 
-    verification = verify_run(run)
+    verification = verify_run(find_run(run))
     if json:
         print_json(verification.to_dict())
     else:

@@ -8,8 +8,17 @@ from rich.console import Console
 
 from blocklab.cli.app import app
 from blocklab.cli.bar import TrainingBar
-from blocklab.cli.options import Json, Out, Plugins, Settings, load_plugins, parse_settings
+from blocklab.cli.options import (
+    Json,
+    Out,
+    Plugins,
+    Settings,
+    load_plugins,
+    parse_seed,
+    parse_settings,
+)
 from blocklab.cli.output import accuracy_cells, print_json, print_table
+from blocklab.errors import Stopped
 
 
 @app.command()
@@ -17,7 +26,9 @@ def train(
     model: Annotated[str, typer.Argument(help="A named model.")],
     data: Annotated[str, typer.Option(help="Images: digits, cifar100, folder:PATH, …")],
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file of one.")] = "quick",
-    seed: Annotated[int, typer.Option(help="Decides initial weights, order and draws.")] = 0,
+    seed: Annotated[
+        str, typer.Option(metavar="S", help="Decides initial weights, order and draws.")
+    ] = "0",
     out: Out = Path("runs"),
     settings: Settings = [],  # noqa: B006 - read only
     threads: Annotated[int | None, typer.Option(help="Threads of the run.")] = None,
@@ -33,27 +44,41 @@ def train(
     from blocklab.training.distributed import launch
     from blocklab.training.recipe import load_recipe
     from blocklab.training.run import RunDefinition
-    from blocklab.training.run_reader import RunReader
+    from blocklab.training.run_reader import RunReader, logged
+    from blocklab.training.shorter_run import why_anew
 
     plugins = load_plugins(plugin)
     recipe_changes, data_changes = split_settings(parse_settings(settings))
     loaded = load_recipe(recipe, recipe_changes)
     definition = RunDefinition(
-        model_spec(model), DataSpec.parse({"source": data, **data_changes}), loaded, seed
+        model_spec(model),
+        DataSpec.parse({"source": data, **data_changes}),
+        loaded,
+        parse_seed(seed),
     )
-    with TrainingBar(Console(stderr=True), model, loaded.epochs) as bar:
-        folder = launch(
-            definition,
-            out,
-            label=model,
-            devices=devices,
-            nodes=nodes,
-            threads=threads,
-            plugins=plugins,
-            on_epoch=bar.epoch,
-            on_step=bar.step,
-            on_note=bar.note,
-        )
+    try:
+        with TrainingBar(Console(stderr=True), model, loaded.epochs) as bar:
+            if anew := why_anew(definition.to_dict(), out, devices * nodes):
+                bar.note(f"it {anew}")
+            folder = launch(
+                definition,
+                out,
+                label=model,
+                devices=devices,
+                nodes=nodes,
+                threads=threads,
+                plugins=plugins,
+                on_epoch=bar.epoch,
+                on_step=bar.step,
+                on_note=bar.note,
+            )
+    except KeyboardInterrupt:
+        kept, folder = len(logged(out / definition.hash)), out / definition.hash
+        raise Stopped(
+            f"{kept} of {loaded.epochs} epochs are kept in {folder}; the same command goes on there"
+            if kept
+            else "no epoch had ended; the same command starts again"
+        ) from None
     reader = RunReader(folder)
     result = reader.require_result()
     if json:

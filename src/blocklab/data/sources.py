@@ -23,6 +23,7 @@ from blocklab.errors import InputError, RunError, did_you_mean
 
 NAMES = ("digits", *CIFARS)
 KINDS = {"folder": "PATH", "parquet": "PATH", "hf": "USER/NAME"}
+PATH_KINDS = tuple(kind for kind, what in KINDS.items() if what == "PATH")
 DIGITS_TEST_IMAGES = 500
 DIGITS_SIZE = 32
 SAMPLED_FILES = 64

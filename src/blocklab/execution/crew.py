@@ -7,6 +7,7 @@ every second: it is taken up should that study end without a result.
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -149,6 +151,7 @@ class Crew:
         self.context: Any = multiprocessing.get_context(method)  # its types vary by system
         if method == "forkserver":  # PyTorch is imported once, not once a worker
             self.context.set_forkserver_preload([work.__module__])
+            _start_forkserver()
 
     def train(self, jobs: Sequence[Job]) -> Mapping[str, str]:
         """Train them all; return why those failed that did, by hash.
@@ -234,6 +237,19 @@ def _has_sockets() -> bool:
     """
     folder = os.fsencode(tempfile.gettempdir())
     return sys.platform != "win32" and len(folder) + len(_SOCKET) <= 103
+
+
+def _start_forkserver() -> None:
+    """Start the process that workers come from, deaf to Ctrl-C as they will be.
+
+    A terminal sends it to all processes; the study alone is to answer, and ends the others.
+    """
+    resource_tracker.ensure_running()  # started below, it would let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

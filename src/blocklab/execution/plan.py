@@ -14,7 +14,7 @@ from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
 from blocklab.execution.diagnosis import check_batches
 from blocklab.execution.sharing import Sharing, share_machine
-from blocklab.execution.study_folder import study_folder, threads_begun_with
+from blocklab.execution.study_folder import check_folders, study_folder, threads_begun_with
 from blocklab.execution.tuning import with_candidates
 from blocklab.files import canonical_json
 from blocklab.measure.amounts import counted
@@ -81,8 +81,10 @@ def make_plan(
     this one, runs have the threads that are asked for, or one.
 
     Raises:
-        InputError: naming the row that does not fit, or if the machine has fewer cores.
+        InputError: naming the row that does not fit, or if the machine has fewer cores, or a
+            study's folder is another one's.
     """
+    check_folders(studies, out)
     kept = [threads_begun_with(study_folder(study, out)) or 0 for study in studies]
     opened: dict[DataSpec, ImageData] = {}
     counts: dict[tuple[str, int, int], tuple[Cost, Footprint]] = {}

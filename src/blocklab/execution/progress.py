@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.table import Table
 from blocklab.errors import printable
 from blocklab.execution.plan import Job
 from blocklab.execution.sharing import Sharing
+from blocklab.training.run_reader import logged
 
 ABSENT = "\u2013"  # an en dash: not measured
 
@@ -98,6 +100,17 @@ class Progress:
         seconds = sum(record["train_seconds"] for record in ended.records)
         self.console.print(
             f"[green]done[/green]  {escape(job.name)}{_figures(ended)}  {_clock(seconds)}"
+        )
+
+    def kept(self, out: Path) -> str:
+        """Say what is there, in `out`, should this be the end of it, and how to go on."""
+        if not self.total:
+            return "no run had begun; the same command starts again"
+        begun = sum(bool(logged(out / run_hash)) for run_hash in self.running)
+        unfinished = f", {begun} more keep their whole epochs" if begun else ""
+        return (
+            f"{self.done} of {self.total} runs are finished{unfinished}, in {out}; "
+            "the same command goes on from there"
         )
 
     def _draw(self) -> RenderableType:

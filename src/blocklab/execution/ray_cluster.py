@@ -23,9 +23,8 @@ from blocklab.execution.crew import Ledger, Watcher
 from blocklab.execution.plan import Job
 from blocklab.execution.storage import EPOCH_FILES, Storage
 from blocklab.execution.worker import Message, Task, train_task
-from blocklab.files import LARGEST_JSON, read_regular
-from blocklab.training.run_files import LOCK, LOG, parse_log
-from blocklab.training.run_reader import is_finished
+from blocklab.training.run_files import LOCK
+from blocklab.training.run_reader import is_finished, logged
 
 GPU_VARIABLE = "BLOCKLAB_GPUS_PER_RUN"  # a fraction lets runs share a GPU, 0 is none
 POLL_SECONDS, STORAGE_POLL_SECONDS = 0.5, 3.0
@@ -127,10 +126,7 @@ class RayCrew:
     def _log(self, job: Job) -> list[dict[str, Any]]:
         if self.storage is not None:
             return self.storage.log(job.hash)
-        try:
-            return parse_log(read_regular(self.ledger.out / job.hash / LOG, LARGEST_JSON))
-        except (OSError, ValueError):
-            return []
+        return logged(self.ledger.out / job.hash)
 
     def _answered(self, reference: Any) -> None:
         running = self.running.pop(reference)

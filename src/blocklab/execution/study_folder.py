@@ -1,19 +1,105 @@
-"""A study's folder, beside the folders of its runs: where it is, and writing what was asked."""
+"""A study's folder, beside the folders of its runs: where it is, and writing what was asked.
 
-from collections.abc import Mapping
+A folder is one study's, which may grow by rows, seeds and words. Another study of the same name,
+which would take its page, is refused.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from blocklab.errors import BlocklabError
+from blocklab.errors import BlocklabError, InputError
 from blocklab.files import write_checked_json
 from blocklab.measure.cost import Cost
-from blocklab.results.study_file import STUDY, read_study_file
+from blocklab.results.study_file import STUDY, StudyJson, read_study_file
+from blocklab.study.rows import differing_paths, flat_definition
 from blocklab.study.study import Study
+from blocklab.training.run_reader import RunReader
+
+_DIGEST = re.compile(r"@[0-9a-f]{12}(?=\")")  # of a block's file, after the block's name
 
 
 def study_folder(study: Study, out: Path) -> Path:
     """Return where a study's page and tables are."""
-    return out / study.name
+    return out / study.folder_name
+
+
+def check_folders(studies: Sequence[Study], out: Path) -> None:
+    """Check that each study's folder is its own: not there, or what it holds is in the study.
+
+    Raises:
+        InputError: if a page of another study would be lost.
+    """
+    names: set[str] = set()
+    for study in studies:
+        if study.folder_name.casefold() in names:
+            raise InputError(
+                f"two studies are called '{study.folder_name}' and would share a page; rename one"
+            )
+        names.add(study.folder_name.casefold())
+        folder = study_folder(study, out)
+        there = _read(folder)
+        if there is not None and (difference := _difference(there, study, out)):
+            raise InputError(
+                f"{folder} is another study's: {difference}; rename the file of one of them, give "
+                f"another --out, or remove {folder / STUDY} to replace its page (runs are kept)"
+            )
+
+
+def _difference(there: StudyJson, study: Study, out: Path) -> str | None:
+    """Return what of a study that is there is not in this one, in words.
+
+    One file's study may grow and be worded otherwise; another file's study is the same or another.
+    """
+    if (there.file is None or there.file != study.file) and (
+        there.title != study.title or there.baseline != study.baseline
+    ):
+        return f"its title is '{there.title}', its baseline '{there.baseline}'"
+    if None not in (there.file, study.file) and there.file != study.file:
+        have = {row.name for row in there.rows}
+        for row in study.rows:
+            if row.name not in have:
+                return f"it has no row '{row.name}'"
+        if more := set(study.seeds) - set(there.seeds):
+            return f"it has no seed {min(more)}"
+    rows = {row.name: row for row in study.rows}
+    for row in there.rows:
+        if row.name not in rows:
+            return f"it has a row '{row.name}', which this one has not"
+        if missing := set(map(int, row.runs)) - set(study.seeds):
+            return f"it has seed {min(missing)}, which this one has not"
+        seed, run_hash = next(iter(row.runs.items()))
+        now = rows[row.name].definition(int(seed))
+        if run_hash == now.hash:
+            continue
+        new = now.to_dict()
+        if (run := RunReader(out / run_hash).run) is not None:
+            old = run["definition"]
+        else:  # nothing but what all rows have in common is known
+            old = {"model": row.model, "data": there.data, "recipe": there.recipe}
+            new |= {"data": study.data.definition(), "recipe": study.recipe.model_dump(mode="json")}
+        before, after = _flat(old), _flat(new)
+        for path in differing_paths(before, after):
+            # A field that only ours has is of a later version; a rate that is tuned is no choice.
+            tuned = path == "recipe.lr" and (row.tuned or study.tune)
+            if path in before and not tuned:
+                value = after.get(path, "not set")
+                return f"its row '{row.name}' has {path} {before[path]}, and this one's {value}"
+    return None
+
+
+def _flat(definition: Mapping[str, Any]) -> dict[str, str]:
+    """Return a definition by dotted paths, the same while the file of a user's block changes."""
+    return {path: _DIGEST.sub("", text) for path, text in flat_definition(definition).items()}
+
+
+def _read(folder: Path) -> StudyJson | None:
+    try:
+        return read_study_file(folder)
+    except BlocklabError:  # there is none yet, or it is damaged, and is written anew
+        return None
 
 
 def write_study_folder(
@@ -47,6 +133,7 @@ def write_study_folder(
     write_checked_json(
         folder / STUDY,
         {
+            "file": study.file,
             "title": study.title,
             "description": study.description,
             "data": study.data.definition(),
@@ -68,7 +155,5 @@ def write_study_folder(
 
 def threads_begun_with(folder: Path) -> int | None:
     """Return the threads that a study's runs began with; None if that is not known."""
-    try:
-        return read_study_file(folder).threads
-    except BlocklabError:  # there is none yet, or it is damaged, and is written anew
-        return None
+    there = _read(folder)
+    return there.threads if there is not None else None

@@ -10,11 +10,12 @@ from pathlib import Path
 from blocklab.execution.crew import Crew, Silent, Watcher
 from blocklab.execution.diagnosis import diagnose_studies
 from blocklab.execution.plan import check_memory_of, make_plan
-from blocklab.execution.study_folder import write_study_folder
+from blocklab.execution.study_folder import check_folders, write_study_folder
 from blocklab.execution.tuning import candidates, choose
 from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
 from blocklab.study.study import Study
+from blocklab.training.shorter_run import why_anew
 
 
 def train_studies(
@@ -42,13 +43,15 @@ def train_studies(
         command: how this was called, for the page.
 
     Raises:
-        InputError: if a row does not fit its data, or the machine has fewer cores.
+        InputError: if a row does not fit its data, the machine has fewer cores, or a study's folder
+            is another one's.
         RunError: if a study's own folder cannot be written. A run that fails does not raise: its
             row says so.
     """
     watcher = watcher or Silent()
     tried = [one for study in studies if (one := candidates(study)) is not None]
     if tried:  # first what chooses the learning rates, then what they are chosen for
+        check_folders(studies, out)
         rest = {"threads": threads, "watcher": watcher, "plugins": plugins, "ray": ray}
         found = iter(train_studies(tried, out, workers, command=command, **rest))
         studies = [choose(study, next(found)) if study.tune else study for study in studies]
@@ -60,6 +63,10 @@ def train_studies(
         for study, costs in zip(plan.studies, plan.costs, strict=True)
     ]
     watcher.planned(plan.jobs, plan.finished, plan.sharing)
+    for job in plan.jobs:
+        if why := why_anew(job.definition.to_dict(), out):
+            watcher.note(job, f"{why} (and so for all of the kind)")
+            break
     failures: Mapping[str, str] = {}
     if plan.jobs and ray is not None:
         from blocklab.execution.ray_cluster import RayCrew  # an extra, and slow to import

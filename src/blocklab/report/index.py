@@ -32,7 +32,7 @@ def write_index(
     """Write index.html to `folder`, with a link to each study's page; return its path.
 
     Args:
-        folder: the one that holds the studies' folders.
+        folder: one beside the studies' folders.
         entries: each study's name, which is its folder's, and its results.
         title: what the studies are, together.
 
@@ -61,7 +61,7 @@ def _entry(name: str, results: StudyResults) -> _Entry:
     judged = Counter(one.word for one in results.judgements)
     return _Entry(
         name=name,
-        link=f"{quote(name)}/{PAGE}",
+        link=f"../{quote(name)}/{PAGE}",
         title=results.title,
         state=_state(results),
         best=f"{best.name}: {mean_and_sd(best.top1)}" if best else ABSENT,

@@ -71,6 +71,7 @@ class RowJson(_Strict):
 class StudyJson(_Strict):
     """The whole file."""
 
+    file: str | None = None  # a digest of the path of the study's own file
     title: str
     description: str
     data: dict[str, Any]

@@ -15,8 +15,18 @@ from pydantic import ValidationError
 
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.study.ablation import ablated_names
-from blocklab.study.schema import CollectionFile, find_study, is_collection, study_names
+from blocklab.study.folder_name import joined_name, safe_name, worded_changes
+from blocklab.study.relative_paths import path_from
+from blocklab.study.schema import (
+    CollectionFile,
+    FoundStudy,
+    find_study,
+    is_collection,
+    study_names,
+)
 from blocklab.study.study import PlannedRun, Study
+
+OPTIONS = ("seeds", "recipe", "data")  # of a command that changes every study
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,12 @@ class StudyCollection:
     title: str
     description: str
     studies: tuple[Study, ...]
+    changes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, study: Study) -> Self:
+        """Return the collection of one study."""
+        return cls(study.name, study.title, study.description, (study,), study.changes)
 
     @classmethod
     def load(cls, path_or_name: str | Path, **changes: Any) -> Self:
@@ -40,25 +56,36 @@ class StudyCollection:
         Raises:
             InputError: if there is no such file, or something in it or in a study is wrong.
         """
-        value, name = find_study(path_or_name)
+        value, name, path = find_study(path_or_name)
         if not is_collection(value):
-            study = Study.parse(value, name, **changes)
-            return cls(study.name, study.title, study.description, (study,))
+            return cls.of(Study.parse(value, name, path=path, **changes))
         file = _read(value, name)
-        shipped = str(path_or_name) in study_names()
-        folder = Path() if shipped else Path(path_or_name).parent
+        folder = Path() if path is None else path.parent
         rows = changes.pop("rows", None)
-        found = {}
+        found: dict[str, FoundStudy] = {}
         for given in file.studies:
-            content, own_name = find_study(given if given in study_names() else folder / given)
-            if own_name in found:
-                raise InputError(f"collection '{name}' names study '{own_name}' twice; remove one")
-            found[own_name] = content
+            one = find_study(given if given in study_names() else path_from(folder, given))
+            if one.name in found:
+                raise InputError(
+                    f"collection '{name}' names study '{one.name}' twice; remove or rename one"
+                )
+            found[one.name] = one
         chosen = {study: None for study in found} if rows is None else _chosen(found, rows, name)
         studies = tuple(
-            Study.parse(found[study], study, **changes, rows=kept) for study, kept in chosen.items()
+            Study.parse(found[study].value, study, path=found[study].path, **changes, rows=kept)
+            for study, kept in chosen.items()
         )
-        return cls(name, file.title, file.description, studies)
+        made = {change.partition("=")[0] for study in studies for change in study.changes}
+        narrowed = "rows" in made or len(studies) < len(found)
+        settings = changes.get("settings") or {}
+        options = {what: changes.get(what) if what in made else None for what in OPTIONS}
+        all_changes = worded_changes(settings, rows=rows if narrowed else None, **options)
+        return cls(safe_name(name), file.title, file.description, studies, all_changes)
+
+    @property
+    def folder_name(self) -> str:
+        """What the folder of the page of all its studies is called."""
+        return joined_name(self.name, self.changes)
 
     def plan(self) -> Iterator[PlannedRun]:
         """Every run once, though several studies or rows may need it."""
@@ -79,10 +106,10 @@ def _read(value: object, name: str) -> CollectionFile:
 
 
 def _chosen(
-    found: Mapping[str, object], rows: Sequence[str], name: str
+    found: Mapping[str, FoundStudy], rows: Sequence[str], name: str
 ) -> dict[str, list[str] | None]:
     """Return the studies that have some of the rows, with those that they have."""
-    given = {study: _row_names(content) for study, content in found.items()}
+    given = {study: _row_names(one.value) for study, one in found.items()}
     known = dict.fromkeys(row for names in given.values() for row in names)
     for row in rows:
         if row not in known:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     BeforeValidator,
@@ -236,8 +236,16 @@ def study_titles() -> dict[str, str]:
     return {name: content["title"] for name, content in contents.items()}
 
 
-def find_study(path_or_name: str | Path) -> tuple[object, str]:
-    """Return the content and the name of a study file, or of one shipped with the package.
+class FoundStudy(NamedTuple):
+    """A study file's content, not yet checked; a shipped one has no path."""
+
+    value: object
+    name: str
+    path: Path | None
+
+
+def find_study(path_or_name: str | Path) -> FoundStudy:
+    """Find a study file, or one shipped with the package.
 
     Raises:
         InputError: if there is no such study, or its file is not YAML.
@@ -245,14 +253,15 @@ def find_study(path_or_name: str | Path) -> tuple[object, str]:
     text = str(path_or_name)
     if text in study_names():
         file = resources.files("blocklab") / _FOLDER / f"{text}.yaml"
-        return parse_yaml(file.read_text(encoding="utf-8"), f"study '{text}'"), text
+        value = parse_yaml(file.read_text(encoding="utf-8"), f"study '{text}'")
+        return FoundStudy(value, text, None)
     path = Path(text)
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(
             f"no study '{text}'{did_you_mean(text, study_names()) or ';'} "
             f"studies: {', '.join(study_names())}, or the path of a YAML file"
         )
-    return read_yaml(path), path.stem
+    return FoundStudy(read_yaml(path), path.stem, path)
 
 
 def read_errata(given: str | Mapping[str, str], name: str) -> dict[str, str]:

@@ -22,7 +22,6 @@ A study file::
 In place of rows, ``ablate`` names changes; see `blocklab.study.ablation`.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,8 @@ from blocklab.backbones.registry import FAMILIES
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, did_you_mean
 from blocklab.study.ablation import BASE, ablated_rows
+from blocklab.study.folder_name import joined_name, path_digest, safe_name, worded_changes
+from blocklab.study.relative_paths import seen_from
 from blocklab.study.rows import (
     CHANGED,
     DATA_PREFIX,
@@ -86,7 +87,9 @@ class PlannedRun:
 class Study:
     """Rows x seeds, checked: rows differ only in what `varies` says.
 
-    `claim_notes` says of a claim what it stands for and which errata a reader should know.
+    `claim_notes` says of a claim what it stands for and which errata a reader should know;
+    `changes` what is not as the file of that name has it, such as ``seeds=1``; `file` which one
+    that is, as a digest of its path.
     """
 
     name: str
@@ -104,6 +107,13 @@ class Study:
     claim_notes: Mapping[str, str] = field(default_factory=dict, hash=False)
     tune: Tune | None = None
     diagnose: Batches | None = None
+    changes: tuple[str, ...] = ()
+    file: str | None = None
+
+    @property
+    def folder_name(self) -> str:
+        """What the folder of its page and tables is called."""
+        return joined_name(self.name, self.changes)
 
     @classmethod
     def load(cls, path_or_name: str | Path, **changes: Any) -> Self:
@@ -114,8 +124,8 @@ class Study:
         Raises:
             InputError: if there is no such study, or something in it is wrong.
         """
-        value, name = find_study(path_or_name)
-        return cls.parse(value, name, **changes)
+        value, name, path = find_study(path_or_name)
+        return cls.parse(value, name, path=path, **changes)
 
     @classmethod
     def parse(
@@ -123,6 +133,7 @@ class Study:
         value: object,
         name: str,
         *,
+        path: Path | None = None,
         data: str | Mapping[str, Any] | None = None,
         recipe: str | None = None,
         seeds: int | Sequence[int] | None = None,
@@ -133,7 +144,9 @@ class Study:
 
         Args:
             value: the study file's content.
-            name: what its folder of tables is called.
+            name: what its folder of tables is called, with the changes below after it.
+            path: the file that it is from, from whose folder its relative paths are seen; without
+                one they are seen from here.
             data: images to use in place of the study's.
             recipe: recipe to use in place of the study's; what rows change in it still holds.
             seeds: how many seeds, or which.
@@ -143,7 +156,7 @@ class Study:
         Raises:
             InputError: in one line, naming the row and the remedy.
         """
-        file = read_study_file(value, name)
+        file = read_study_file(value if path is None else seen_from(path.parent, value), name)
         recipe_changes, data_changes = split_settings(settings or {})
         base_data = merged_data(file.data if data is None else data, data_changes)
         recipe_name, base_recipe = recipe_fields(file.recipe if recipe is None else recipe)
@@ -166,6 +179,7 @@ class Study:
         errata = read_errata(file.errata, name)
         claims = read_claims(file, list(given), baseline, name)
         chosen = _chosen(given, rows, baseline, name)
+        chosen_seeds = read_seeds(file.seeds if seeds is None else seeds, name)
         built = []
         for row_name in chosen:
             try:
@@ -187,13 +201,13 @@ class Study:
         except InputError as error:
             raise InputError(f"study '{name}': {error}") from None
         study = cls(
-            name=_folder_name(name),
+            name=safe_name(name),
             title=file.title,
             description=file.description,
             data=DataSpec.parse(base_data),
             recipe=Recipe.parse(base_recipe | recipe_changes, f"study '{name}': the recipe"),
             recipe_name=_recipe_name(recipe_name, bool(recipe_changes) or reads_test_set),
-            seeds=read_seeds(file.seeds if seeds is None else seeds, name),
+            seeds=chosen_seeds,
             varies=tuple(file.varies),
             baseline=baseline,
             rows=tuple(built),
@@ -202,6 +216,14 @@ class Study:
             claim_notes=claim_notes,
             tune=Tune(tuple(file.tune.lr), tuple(file.tune.seeds)) if file.tune else None,
             diagnose=Batches(file.diagnose.first, file.diagnose.last) if file.diagnose else None,
+            file=None if path is None else path_digest(path),
+            changes=worded_changes(
+                settings or {},
+                rows=None if chosen == list(given) else chosen,
+                seeds=None if chosen_seeds == read_seeds(file.seeds, name) else seeds,
+                recipe=None if recipe == file.recipe else recipe,
+                data=None if data == file.data else data,
+            ),
         )
         study._check_rows()
         study._check_tune()
@@ -294,10 +316,3 @@ def _chosen(
 
 def _recipe_name(name: str, changed: bool) -> str:
     return f"{name.removesuffix(CHANGED)}{CHANGED}" if changed else name
-
-
-def _folder_name(name: str) -> str:
-    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name).strip(".")
-    if not plain:
-        raise InputError(f"a study cannot be called '{name}'; rename its file")
-    return plain

@@ -11,6 +11,7 @@ stochastic depth, MixUp and CutMix, which are each process's own.
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -221,10 +222,15 @@ def _start(
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     failure = None
+    others = set(multiprocessing.active_children())
     try:
         setup.fabric.launch(partial(_train_rank, task=task, connection=theirs))
     except (ProcessExitedException, ProcessRaisedException) as error:
         failure = error
+    except BaseException:  # Ctrl-C, to which they are deaf
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
         theirs.send(None)
         listener.join()
@@ -239,6 +245,7 @@ def _start(
 
 def _train_rank(fabric: Fabric, task: _Task, connection: Any) -> None:
     """Train as one of the processes started here."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the process that started us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         for path in task.plugins:

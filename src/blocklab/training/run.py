@@ -24,6 +24,7 @@ from blocklab.training.provenance import describe_run
 from blocklab.training.recipe import LARGEST_SEED, Recipe
 from blocklab.training.run_files import RUN, RUN_HASH, definition_hash
 from blocklab.training.run_folder import RunFolder
+from blocklab.training.shorter_run import GOING_ON, shorter_run
 from blocklab.training.workload import Workload
 
 OnEpoch = Callable[[Record], None]
@@ -143,10 +144,11 @@ def execute_run(
 ) -> Path:
     """Train one run to its end, from its last checkpoint if there is one; return its folder.
 
-    A finished run is left as it is. `threads` are this process's for the run (default: all cores);
-    a resumed run keeps those that it began with, so that its bits do not change. `on_note`
-    gets, in one line each, what was found damaged and how it was mended; `on_step` (steps done,
-    steps of the epoch) after each step.
+    A finished run is left as it is; a run that begins goes on from one that is finished and is the
+    same but for fewer epochs, where its schedule allows (see `shorter_run`). `threads` are this
+    process's for the run (default: all cores); a resumed run keeps those that it began with, so
+    that its bits do not change. `on_note` gets, in one line each, what was found damaged and how it
+    was mended; `on_step` (steps done, steps of the epoch) after each step.
 
     Raises:
         InputError: if the definition does not fit the data or the machine.
@@ -195,10 +197,19 @@ def train_to_the_end(
         folder.write_run(begun)
     if warning := recipe.warning(len(data.train)):
         notes.append(warning)
+    kept, shorter = begun or {}, None
+    if begun is None and setup is None and recipe.schedule in GOING_ON:
+        shorter = shorter_run(definition.to_dict(), folder.path.parent)
+        if shorter and shorter.run["data_fingerprint"] == data.fingerprint:
+            checkpoint = shorter.checkpoint()
+        if shorter and checkpoint is not None:
+            kept = shorter.run
+            notes.append(
+                f"goes on from {shorter.folder}, which has its first {shorter.epochs} epochs"
+            )
     for note in notes:
         if on_note is not None:
             on_note(note)
-    kept = begun or {}
     if kept and kept["data_fingerprint"] != data.fingerprint:
         raise RunError(
             f"the images of {definition.data.source} changed since {folder.path} began; delete "
@@ -222,6 +233,8 @@ def train_to_the_end(
             begun = describe_run(
                 definition.to_dict(), definition.data.source, label, data, counted, setup, threads
             )
+            if shorter and checkpoint is not None:
+                begun["went_on_from"] = shorter.folder.name
             folder.write_run(begun)
         try:
             for record in train(state, data, recipe, setup, seed, on_step):

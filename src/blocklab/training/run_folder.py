@@ -161,7 +161,7 @@ class RunFolder:
             path = self.path / name
             if not path.exists():
                 continue
-            saved = _load_sealed(path)
+            saved = load_sealed(path)
             if saved is not None and saved.get(RUN_HASH) == run_hash:
                 if notes:
                     notes[-1] += f"; going on from {name}, epoch {saved['epochs_done']}"
@@ -235,7 +235,8 @@ def _sealed(archive: bytes) -> bytes:
     return body + _SEAL + hashlib.sha256(body).hexdigest().encode()
 
 
-def _load_sealed(path: Path) -> dict[str, Any] | None:
+def load_sealed(path: Path) -> dict[str, Any] | None:
+    """Return what a checkpoint holds; None where it is damaged or not there."""
     try:
         content = read_regular(path)
         body, seal = content[:-_SEAL_BYTES], content[-_SEAL_BYTES:]

@@ -264,6 +264,14 @@ def is_finished(folder: Path) -> bool:
     return RunReader(folder).finished
 
 
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of the log of a run, ended or not, one for each epoch that is kept."""
+    try:
+        return parse_log(read_regular(folder / LOG, LARGEST_JSON))
+    except (OSError, ValueError):
+        return []
+
+
 def is_busy(folder: Path) -> bool:
     """Whether another process is training the run of this folder."""
     if not (folder / LOCK).exists():

@@ -1,0 +1,55 @@
+"""Where a run lies that a person names: its folder, or its row and seed in a study.
+
+``ROW:SEED`` alone is of the study whose folder one is in; elsewhere the study's folder stands
+before it, ``runs/my_study/plain:0``.
+"""
+
+import os
+from pathlib import Path
+
+from blocklab.errors import InputError, did_you_mean
+from blocklab.results.study_file import STUDY, read_study_file
+
+_HOW = "name a run's folder, or STUDY_DIR/ROW:SEED, such as runs/my_study/plain:0"
+
+
+def find_run(given: str | Path) -> Path:
+    """Return the folder of the run that is so named; what lies there is not looked at.
+
+    Raises:
+        InputError: if nothing is called that.
+        RunError: if the study.json of the study is damaged.
+    """
+    path = Path(given)
+    text = str(path)
+    if path.exists() or ":" not in text:
+        return path
+    for folder in path.parents:  # a row's name may hold a slash
+        if (folder / STUDY).exists():
+            row = text if folder == Path() else text.removeprefix(str(folder)).lstrip("/\\")
+            return _run_of(folder, *_parted(row))
+    where = (
+        "this is no study's folder" if path.parent == Path() else "no study's folder is before it"
+    )
+    raise InputError(f"there is no run '{text}', and {where}; {_HOW}")
+
+
+def _parted(text: str) -> tuple[str, str]:
+    row, _, seed = text.rpartition(":")
+    return row, seed
+
+
+def _run_of(folder: Path, row: str, seed: str) -> Path:
+    folder = Path(os.path.abspath(folder))
+    rows = {one.name: one.runs for one in read_study_file(folder).rows}
+    if row not in rows:
+        raise InputError(
+            f"study '{folder.name}' has no row '{row}'{did_you_mean(row, rows) or '.'} "
+            f"Rows: {', '.join(rows)}"
+        )
+    if seed not in rows[row]:
+        raise InputError(
+            f"row '{row}' of study '{folder.name}' has no seed {seed}; "
+            f"its seeds: {', '.join(rows[row])}"
+        )
+    return folder.parent / rows[row][seed]

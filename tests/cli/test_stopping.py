@@ -1,0 +1,93 @@
+"""Ctrl-C, as a terminal sends it to every process: one line says what is kept and how to go on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from blocklab.cli.app import run
+
+LONG = """\
+title: Long
+data: {source: digits, train_images: 48, test_images: 40}
+recipe: {base: quick, epochs: 500, batch_size: 16}
+varies: [attention]
+model: {widths: [4, 4, 8], depths: [1, 1, 1]}
+rows: {plain: resnet20, se: resnet20_se}
+"""
+TUNED = "tune: {lr: [0.1, 0.2], seeds: [7]}\n"
+TRAIN = (
+    "train",
+    "resnet20:widths=[4,4,8],depths=[1,1,1]",
+    "--data",
+    "digits",
+    "--set",
+    "epochs=500",
+)
+FEW = ("--set", "data.train_images=48", "--set", "batch_size=16")
+
+
+def stopped(out: Path, *arguments: str) -> tuple[int, list[str], str]:
+    """Stop a command once two epochs are kept; return its status, what it said, and a run."""
+    program = "from blocklab_command import main; main()"
+    command = [sys.executable, "-c", program, *arguments, "--out", str(out)]
+    with subprocess.Popen(
+        command,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 180
+        logs: list[Path] = []
+        while not logs and process.poll() is None and time.monotonic() < deadline:
+            logs = [log for log in out.glob("*/log.jsonl") if log.read_text().count("\n") >= 2]
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=120)[1]
+    assert logs, said
+    return process.returncode, said.splitlines(), logs[0].parent.name
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_run(tmp_path: Path, devices: int) -> None:
+    status, said, name = stopped(tmp_path, *TRAIN, *FEW, "--devices", str(devices))
+    kept = (tmp_path / name / "log.jsonl").read_text().count("\n")
+    assert status == 130
+    assert said[-1] == (
+        f"stopped: {kept} of 500 epochs are kept in {tmp_path / name}; "
+        "the same command goes on there"
+    )
+    assert not [line for line in said if "Traceback" in line or "Interrupt" in line]
+
+
+@pytest.mark.parametrize("text", [LONG, LONG + TUNED], ids=["study", "tune"])
+def test_a_study_with_workers(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "long.yaml"
+    path.write_text(text)
+    out = tmp_path / "runs"
+    status, said, _ = stopped(out, "study", str(path), "--workers", "2", "--threads", "1")
+    runs = 4 if TUNED in text else 2
+    assert status == 130
+    assert said[-1].startswith(f"stopped: 0 of {runs} runs are finished, ")
+    assert said[-1].endswith(
+        f" more keep their whole epochs, in {out}; the same command goes on from there"
+    )
+    assert not [line for line in said if "Traceback" in line or "Interrupt" in line]
+
+
+def test_any_other_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("blocklab.models.names.list_models", interrupted)
+    assert run(["models"]) == 130
+    assert capsys.readouterr().err == (
+        "stopped: what had ended before is kept; the same command goes on from there\n"
+    )
