@@ -86,7 +86,7 @@ def test_any_other_command(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("blocklab.models.names.list_models", interrupted)
+    monkeypatch.setattr("blocklab.cli.models.list_models", interrupted)
     assert run(["models"]) == 130
     assert capsys.readouterr().err == (
         "stopped: what had ended before is kept; the same command goes on from there\n"
