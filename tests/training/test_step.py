@@ -1,0 +1,171 @@
+"""One step: parts of a batch, fp16's scaled loss, counters set aside, weights cast together."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blocklab.training.device import Setup, make_setup
+from blocklab.training.loop import State, prepare
+from blocklab.training.numerics import arithmetic
+from blocklab.training.recipe import Recipe
+from blocklab.training.step import BatchCounters, TrainingStep
+from blocklab.training.weight_casts import WeightCasts
+
+CLASSES = 5
+
+
+def network() -> nn.Module:
+    """A network without BatchNorm, whose statistics would be those of each part."""
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5)
+    )
+
+
+def batch(count: int = 12) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(count, 3, 6, 8, generator=generator)
+    return images, torch.randint(CLASSES, (count,), generator=generator)
+
+
+def stepped(
+    recipe: Recipe, setup: Setup, steps: int = 3, model: nn.Module | None = None
+) -> tuple[State, TrainingStep]:
+    images, labels = batch()
+    model = network() if model is None else model
+    model(images)
+    state = prepare(model, recipe, setup)
+    wrapped, optimizer = setup.fabric.setup(state.model, state.optimizer)
+    step = TrainingStep(state.model, wrapped, optimizer, state.average, recipe, setup)
+    step.start_epoch()
+    for number in range(steps):
+        step.set_rates(recipe.lr, number)
+        step(images, labels, labels, len(labels))
+    return state, step
+
+
+def weights(state: State) -> Tensor:
+    return nn.utils.parameters_to_vector(state.model.parameters()).detach()
+
+
+@pytest.mark.parametrize("parts", [2, 5, 6])
+def test_a_batch_in_parts_is_the_batch_to_rounding(parts: int) -> None:
+    setup = make_setup("32-true", "contiguous")
+    whole, summed = stepped(Recipe(batch_size=12, lr=0.1, clip_grad_norm=1.0), setup)
+    recipe = Recipe(batch_size=12, lr=0.1, clip_grad_norm=1.0, accumulate=parts)
+    pieces, again = stepped(recipe, setup)
+    torch.testing.assert_close(weights(pieces), weights(whole), rtol=1e-5, atol=1e-6)
+    assert float(again.loss_sum) == pytest.approx(float(summed.loss_sum), rel=1e-6)
+    assert int(again.correct) == int(summed.correct)
+
+
+def half_setup() -> Setup:
+    """fp16 on the processor, which no user may ask for: the scaler is the same."""
+    plugin = MixedPrecision("16-mixed", "cpu")
+    return Setup(Fabric(accelerator="cpu", devices=1, plugins=plugin), "16-mixed", "contiguous")
+
+
+def test_fp16_trains_as_float32_does_and_clips_what_was_unscaled() -> None:
+    recipe = Recipe(batch_size=12, lr=0.1, clip_grad_norm=0.5)
+    exact, _ = stepped(recipe, make_setup("32-true", "contiguous"))
+    state, step = stepped(recipe, half_setup())
+    torch.testing.assert_close(weights(state), weights(exact), rtol=0.05, atol=5e-3)
+    assert int(step.skipped) == 0
+
+
+def network_of(_: State) -> nn.Module:
+    model = network()
+    model(batch()[0])
+    return model
+
+
+def test_a_step_that_overflows_is_left_out_and_counted() -> None:
+    setup = half_setup()
+    assert setup.scaler is not None
+    model = network()
+    model(batch()[0])
+    before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    # At a scale beyond float16 every gradient is infinite, until it has halved often enough.
+    setup.scaler.load_state_dict(setup.scaler.state_dict() | {"scale": 2.0**60})
+    state, step = stepped(Recipe(batch_size=12, lr=0.1), setup, steps=2, model=model)
+    assert int(step.skipped) == 2
+    assert setup.scaler.get_scale() == 2.0**58
+    torch.testing.assert_close(weights(state), before, rtol=0, atol=0)
+
+
+def test_the_scale_is_in_the_checkpoint() -> None:
+    state, _ = stepped(Recipe(batch_size=12, lr=0.1), half_setup())
+    assert state.scaler is not None
+    state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 128.0})
+    saved = state.to_dict()
+    other = prepare(network_of(state), Recipe(batch_size=12, lr=0.1), half_setup())
+    other.load(saved)
+    assert other.scaler is not None
+    assert other.scaler.state_dict()["scale"] == 128.0
+
+
+def test_counters_are_whole_after_an_epoch() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    average = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    frozen: Any = model[2].eval()
+    with BatchCounters(model, average).aside(7):
+        assert model[1].num_batches_tracked is None
+        model(torch.randn(2, 3, 4, 5))
+    assert int(model[1].num_batches_tracked) == 7  # type: ignore[arg-type]
+    assert int(frozen.num_batches_tracked) == 0
+    assert int(average[1].num_batches_tracked) == 7  # type: ignore[arg-type]
+    assert model.state_dict().keys() == average.state_dict().keys()
+
+
+def test_counters_come_back_after_an_error() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    with pytest.raises(ValueError, match="midway"), BatchCounters(model, None).aside(1):
+        raise ValueError("midway")
+    assert model[0].num_batches_tracked is not None
+
+
+def test_weights_cast_together_give_autocasts_bits() -> None:
+    images, labels = batch()
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten())
+    tied = model[2]
+    model = nn.Sequential(*model, nn.Linear(4 * 2 * 4, CLASSES))
+    found = []
+    for together in (False, True):
+        model.zero_grad()
+        casts = WeightCasts(model, torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16):
+            if together:
+                with casts.in_place():
+                    assert tied.weight.dtype == torch.bfloat16
+                    logits = model(images)
+            else:
+                logits = model(images)
+        F.cross_entropy(logits.float(), labels).backward()
+        assert isinstance(tied.weight, nn.Parameter)
+        found.append([logits.detach(), *(p.grad for p in model.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert one is not None and other is not None and other.dtype == one.dtype
+        assert torch.equal(one, other)
+
+
+def test_what_is_deterministic_is_so_within_a_run_alone() -> None:
+    with arithmetic(torch.device("cpu"), deterministic=True):
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+    described = replace(make_setup("32-true", "contiguous"), deterministic=True).describe()
+    assert described["deterministic"] is True
+    assert "deterministic" not in make_setup("32-true", "contiguous").describe()
+
+
+def test_fields_that_change_nothing_are_no_part_of_a_run() -> None:
+    plain = Recipe().model_dump(mode="json")
+    assert not {"accumulate", "cuda_graph", "deterministic"} & plain.keys()
+    changed = Recipe(accumulate=2, cuda_graph="off", deterministic=True).model_dump(mode="json")
+    assert {"accumulate", "cuda_graph", "deterministic"} <= changed.keys()
+    assert Recipe.parse(changed).accumulate == 2
