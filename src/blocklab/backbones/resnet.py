@@ -141,11 +141,10 @@ def _create_mixer(spec: BlockSpec, told: dict[str, Any], in_channels: int) -> _L
 class ResidualBlock(nn.Module):
     """A branch, attention, sum: (B, C_in, H, W) -> (B, expansion * planes, H/s, W/s).
 
-    A subclass builds and runs the branch: ``conv1`` and ``bn1`` up to the number of `layers`.
+    A subclass builds and runs the branch, and says which of its norms fold.
     """
 
     expansion: ClassVar[int]
-    layers: ClassVar[int]
 
     def __init__(
         self,
@@ -195,9 +194,9 @@ class ResidualBlock(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         return self.act(self.drop_path(out) + shortcut)
 
-    def fold_norms(self) -> None:
-        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
-        for number in range(1, self.layers + 1):
+    def fold_layers(self, layers: int) -> None:
+        """Fold ``bn1`` and on into ``conv1`` and on, and the shortcut's norm; for evaluation."""
+        for number in range(1, layers + 1):
             fold(self, f"conv{number}", f"bn{number}")
         if type(self.downsample) is nn.Sequential:  # (pool,) convolution, norm
             last = len(self.downsample) - 1
@@ -208,7 +207,6 @@ class BasicBlock(ResidualBlock):
     """Mixer, 3x3 convolution, sum."""
 
     expansion = 1
-    layers = 2
 
     def build_branch(
         self, widths: tuple[int, int, int], activation: str, create_mixer: Callable[[int], _Layer]
@@ -222,12 +220,15 @@ class BasicBlock(ResidualBlock):
         out = self.act1(self.bn1(self.conv1(x)))
         return self.bn2(self.conv2(out))
 
+    def fold_norms(self) -> None:
+        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
+        self.fold_layers(2)
+
 
 class Bottleneck(ResidualBlock):
     """1x1, mixer, 1x1, sum."""
 
     expansion = 4
-    layers = 3
 
     def build_branch(
         self, widths: tuple[int, int, int], activation: str, create_mixer: Callable[[int], _Layer]
@@ -244,6 +245,10 @@ class Bottleneck(ResidualBlock):
         out = self.act1(self.bn1(self.conv1(x)))
         out = self.act2(self.bn2(self.conv2(out)))
         return self.bn3(self.conv3(out))
+
+    def fold_norms(self) -> None:
+        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
+        self.fold_layers(3)
 
 
 class ResNet(Backbone):

@@ -10,14 +10,15 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
-from blocklab.blocks.protocol import merge_parts, mixed_by
+from blocklab.blocks.protocol import mixed_by
 from blocklab.errors import InputError, RunError
+from blocklab.models.deploy import DeployReport, merge
 from blocklab.models.deploy import deploy as deploy_model
 from blocklab.models.graph_export import write_onnx, write_torch_export
 from blocklab.models.hub import Card, save_pretrained
@@ -36,7 +37,7 @@ TOLERANCE, TOLERANCE_DEPLOYED = 1e-4, 1e-3
 class Exported:
     """What was written, and how far its outputs were from the network's.
 
-    `difference` is relative to the largest output.
+    `difference` is relative to the largest output; `report` says what deploying did and kept.
     """
 
     path: Path
@@ -44,12 +45,14 @@ class Exported:
     input_size: int
     deployed: bool
     difference: float
+    report: DeployReport | None = None
 
     def __str__(self) -> str:
         form = "deployed form" if self.deployed else "training form"
+        done = f"; {self.report}" if self.report else ""
         return (
             f"{self.path} ({self.format}, {form}, {self.input_size}x{self.input_size}; outputs "
-            f"differ by {self.difference:.1e})"
+            f"differ by {self.difference:.1e}){done}"
         )
 
 
@@ -95,8 +98,11 @@ def export_model(
     _check_path(path, folder=format == "hub")
     original = copy.deepcopy(model).eval().cpu().float()
     network: nn.Module = original
+    report: DeployReport | None = None
     if deploy:
-        network = _deployed(original, None if format in ("safetensors", "hub") else size)
+        in_place = format in ("safetensors", "hub")
+        network = merge(original) if in_place else deploy_model(original, size)
+        report = cast(DeployReport, network.deploy_report)
     about = describe_saved(model, class_names)
     if format == "onnx":
         written = write_onnx(network, noise_images(network, size, TRACED), path, about)
@@ -115,7 +121,7 @@ def export_model(
             f"{path} was written, but its outputs differ from the network's by {difference:.1e} of "
             "the largest; do not use it, and export in another format"
         )
-    return Exported(path, format, size, deploy, difference)
+    return Exported(path, format, size, deploy, difference, report)
 
 
 def _check_size(model: Backbone, size: object) -> None:
@@ -140,15 +146,6 @@ def _check_path(path: Path, folder: bool) -> None:
         raise InputError(
             f"cannot write into {parent}: {error.strerror or error}; name another path"
         ) from None
-
-
-def _deployed(network: Backbone, size: int | None) -> nn.Module:
-    """Return a copy for use at one size; None: one whose tensors keep their names."""
-    if size is not None:
-        return deploy_model(network, size)
-    merged = copy.deepcopy(network)
-    merge_parts(merged)
-    return merged
 
 
 def _compare(

@@ -102,7 +102,7 @@ def run_blank(
         model(blank_images(model, input_size, count))
     except InputError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise InputError(
             f"the network cannot take images of {input_size}x{input_size} "
             f"({error_line(error)}); choose another input_size{remedy}"
