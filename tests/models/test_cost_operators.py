@@ -286,10 +286,11 @@ def test_transforms_and_linear_algebra_are_not_zero(call: Callable[[Tensor], Any
         macs(call, "cpu")
 
 
-def test_no_product_of_pytorchs_is_free() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+def test_no_product_of_pytorchs_is_free(dtype: torch.dtype) -> None:
     """All of its operators with a word in their name that products have are counted or refused."""
     words = ("mm", "matmul", "conv", "linear", "attention", "rnn", "lstm", "gru", "fft", "linalg")
-    numbers = torch.empty(2, 2, device="meta")
+    numbers = torch.empty(2, 2, device="meta", dtype=dtype)
     free = []
     for full in torch._C._dispatch_get_all_op_names():
         name = full.removeprefix("aten::").partition(".")[0]

@@ -78,15 +78,14 @@ def macs_of(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> int | Non
         return flop_registry[packet](*args, **kwargs, out_val=out) // 2
     if _is_tagged_free(packet):
         return 0
-    if not name.startswith(("aten::", "prim::", "prims::")):
-        return None
-    numbers = sum(
-        isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
-        for leaf in tree_leaves((args, kwargs))
-    )
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    if not tensors:
+        return 0
     words = name.partition("::")[2].strip("_").split("_")
-    if numbers and any(_PRODUCTS.fullmatch(word) for word in words):
+    product = any(_PRODUCTS.fullmatch(word) for word in words)
+    if product or not name.startswith(("aten::", "prims::")):
         return None
+    numbers = sum(one.is_floating_point() or one.is_complex() for one in tensors)
     return 0 if numbers < 2 or any(_OTHERS.fullmatch(word) for word in words) else None
 
 
