@@ -109,8 +109,9 @@ class SelectiveKernel(nn.Module):
         self.attn = _Select(out_channels, branches, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        # A symbolic trace (torch.fx) does not know how many parts there are: they are numbered.
         inputs = x.chunk(len(self.paths), 1) if self.split_input else [x] * len(self.paths)
-        outputs = [path(part) for path, part in zip(self.paths, inputs, strict=True)]
+        outputs = [path(inputs[branch]) for branch, path in enumerate(self.paths)]
         mean = torch.stack([mean_over(out, 2, 3) for out in outputs]).sum(0)
         weights = self.attn(mean)  # (B, M, C, 1, 1)
         mixed = outputs[0] * weights[:, 0]
