@@ -191,5 +191,6 @@ class TripletAttention(nn.Module):
             gates.append(row_gate * column_gate)  # (B, C, H, W)
         elif self.spatial != "full_large_kernel":
             gates.append(self._gate(self.hw(hw[0] if hw else x)))  # (B, 1, H, W)
-        y = gated_product(x, gates, divisor=3)  # three branches, also where two of them gate
+        # Three branches, also where two of them gate; gates of norms of float16 maps are float32.
+        y = gated_product(x, gates, divisor=3).type_as(x)
         return y + self.hw(x) / 3 if self.spatial == "full_large_kernel" else y
