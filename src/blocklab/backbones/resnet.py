@@ -29,6 +29,7 @@ from blocklab.blocks.option_types import Activation
 from blocklab.blocks.protocol import brings_norm_and_activation
 from blocklab.blocks.registry import BlockSpec, create_block, mixer_width
 from blocklab.kernels.small_map import SmallMapConv2d
+from blocklab.kernels.strided import StridedConv2d
 from blocklab.yaml_files import PlainModel
 
 _MAX_STAGES = 4
@@ -298,13 +299,13 @@ class ResNet(Backbone):
     def _build_stem(self, config: ResNetConfig, in_chans: int) -> None:
         width, act = config.widths[0], config.activation
         if config.stem.type == "imagenet":
-            self.conv1: nn.Module = nn.Conv2d(in_chans, width, 7, 2, padding=3, bias=False)
+            self.conv1: nn.Module = StridedConv2d(in_chans, width, 7, 2, padding=3, bias=False)
         elif config.stem.type == "cifar":
             self.conv1 = nn.Conv2d(in_chans, width, 3, padding=1, bias=False)
         else:
             first, second = config.stem.widths or (64, 64)
             self.conv1 = nn.Sequential(
-                nn.Conv2d(in_chans, first, 3, 2, padding=1, bias=False),
+                StridedConv2d(in_chans, first, 3, 2, padding=1, bias=False),
                 nn.BatchNorm2d(first),
                 create_activation(act, inplace=True),
                 nn.Conv2d(first, second, 3, padding=1, bias=False),

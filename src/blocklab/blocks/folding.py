@@ -17,9 +17,11 @@ from blocklab.blocks.obstacles import keep, obstacle
 from blocklab.kernels.depthwise import DepthwiseConv2d
 from blocklab.kernels.plane_convolution import PlaneConv2d
 from blocklab.kernels.small_map import SmallMapConv2d
+from blocklab.kernels.strided import StridedConv2d
 
 _FORWARDS = tuple(
-    kind.forward for kind in (nn.Conv2d, DepthwiseConv2d, PlaneConv2d, SmallMapConv2d)
+    kind.forward
+    for kind in (nn.Conv2d, DepthwiseConv2d, PlaneConv2d, SmallMapConv2d, StridedConv2d)
 )
 # In evaluation all are scale * x + shift, from weight, bias, running_mean, running_var and eps.
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)

@@ -13,6 +13,7 @@ from blocklab.errors import InputError
 from blocklab.kernels.depthwise import DepthwiseConv2d
 from blocklab.kernels.pooling import mean_over
 from blocklab.kernels.small_map import SmallMapConv2d
+from blocklab.kernels.strided import StridedConv2d
 
 
 class _ConvNormAct(nn.Module):
@@ -25,7 +26,7 @@ class _ConvNormAct(nn.Module):
             # depth-wise kernels gradients that are not numbers (seen with PyTorch 2.14).
             self.conv: nn.Conv2d = DepthwiseConv2d(out_channels, 3, dilation, bias=False)
         else:
-            self.conv = nn.Conv2d(
+            self.conv = StridedConv2d(
                 in_channels, out_channels, 3, stride, dilation, dilation, groups, bias=False
             )
         self.bn = nn.BatchNorm2d(out_channels)
