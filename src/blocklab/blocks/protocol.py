@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from blocklab.blocks.obstacles import (
     hand_over_hooks,
@@ -92,13 +91,8 @@ def width_of(block: nn.Module, channels: int) -> int:
 
 def mixed_by(network: nn.Module) -> str:
     """What mixes samples in a block or a network, itself or a part of it; empty: nothing does."""
-    for part in network.modules():
-        said = getattr(part, "mixes_samples", Block.mixes_samples)
-        if isinstance(part, _BatchNorm) and part.running_mean is None:
-            said = "BatchNorm that tracks no statistics"
-        if isinstance(said, str) and said:
-            return said
-    return ""
+    said = (getattr(part, "mixes_samples", Block.mixes_samples) for part in network.modules())
+    return next((words for words in said if isinstance(words, str) and words), "")
 
 
 def smallest_batch(network: nn.Module) -> int:

@@ -40,9 +40,11 @@ class PlaneConv2d(nn.Conv2d):
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    device, half = x.device.type, torch.float16
+    device = x.device.type
+    if x.is_meta or x.dtype != torch.float32:  # there is no autocast to ask for without values
+        return _convolve_cast(x, weight, bias)
     cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    if x.dtype != torch.float32 or cast != half:
+    if cast != torch.float16:
         return _convolve_cast(x, weight, bias)
     with torch.autocast(device, enabled=False):
         wide = _convolve_cast(x, weight.float(), None if bias is None else bias.float())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from blocklab.blocks.protocol import smallest_batch
@@ -34,7 +34,7 @@ def blank_images(
     There are as few as it takes where no `count` is given: one, or two where it mixes samples.
     C is what the network says, else what the first of its layers that runs takes, else `in_chans`.
     """
-    count = smallest_batch(model) if count is None else count
+    count = _least(model) if count is None else count
     reference = next(model.parameters(), torch.empty(0))
 
     def blank(channels: int) -> Tensor:
@@ -44,6 +44,12 @@ def blank_images(
 
     said = _channels_of(model)
     return blank(said or _channels_taken(model, blank(in_chans)))
+
+
+def _least(model: nn.Module) -> int:
+    """How many images a network takes at least; BatchNorm without statistics needs two values."""
+    norms = (part for part in model.modules() if isinstance(part, _BatchNorm))
+    return max(smallest_batch(model), 2 if any(n.running_mean is None for n in norms) else 1)
 
 
 def _channels_of(part: Any) -> int | None:
