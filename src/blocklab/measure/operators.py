@@ -67,11 +67,7 @@ def macs_of(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> int | Non
     Raises:
         InputError: if what a user registered gives no count.
     """
-    packet = func._overloadpacket
-    name = packet._qualified_op_name
-    if name.startswith("aten::") and name not in COUNTS:  # mm_ is mm, in place
-        packet = getattr(torch.ops.aten, packet.__name__.removesuffix("_"), packet)
-        name = packet._qualified_op_name
+    name, packet = _named(func)
     if name in COUNTS:
         return _checked(name, COUNTS[name], args, kwargs, out)
     if packet in flop_registry:
@@ -103,6 +99,15 @@ def _checked(name: str, count: Count, args: Any, kwargs: dict[str, Any], out: An
             "whole number of MACs from 0"
         )
     return macs
+
+
+@lru_cache(maxsize=4096)
+def _named(func: Any) -> tuple[str, Any]:
+    """The operator's name and all its forms; one in place (``mm_``) is the other (``mm``)."""
+    packet = func._overloadpacket
+    if packet._qualified_op_name.startswith("aten::"):
+        packet = getattr(torch.ops.aten, packet.__name__.removesuffix("_"), packet)
+    return packet._qualified_op_name, packet
 
 
 @lru_cache(maxsize=4096)
