@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from blocklab.blocks.plugins import load_plugin
     from blocklab.blocks.registry import register_block
     from blocklab.measure.cost import Cost, cost
+    from blocklab.measure.operators import register_macs
     from blocklab.models.deploy import deploy
     from blocklab.models.factory import create_model
     from blocklab.models.names import list_models
@@ -36,6 +37,7 @@ __all__ = [
     "load_run",
     "load_weights",
     "register_block",
+    "register_macs",
     "run_collection",
     "run_study",
 ]
@@ -53,6 +55,7 @@ _DEFINED_IN = {
     "load_run": "training.finished",
     "load_weights": "models.weights",
     "register_block": "blocks.registry",
+    "register_macs": "measure.operators",
     "run_collection": "running",
     "run_study": "running",
 }

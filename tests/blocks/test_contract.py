@@ -7,12 +7,20 @@ from typing import Any
 
 import broken_blocks
 import pytest
+import torch
 from torch import nn
 
 from blocklab.blocks import registry
-from blocklab.blocks.registry import BlockInfo, register_block, registered_blocks
+from blocklab.blocks.registry import (
+    BlockInfo,
+    block_info,
+    parse_block,
+    register_block,
+    registered_blocks,
+)
 from blocklab.contract.checks import CHECKS
 from blocklab.contract.report_card import ReportCard, check_block
+from blocklab.contract.trial import Subject
 from blocklab.errors import InputError
 
 # What a block that has no useful defaults is checked with.
@@ -190,3 +198,19 @@ def test_a_parameter_that_cancels_by_design_is_mentioned() -> None:
 def test_wrong_names_are_refused(block: Any, options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         check_block("attention", block, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [*((info.kind, defaults(info)) for info in registered_blocks()), *VARIED],
+)
+def test_every_block_is_traced_symbolically(kind: Any, spec: dict[str, Any]) -> None:
+    spec = parse_block(kind, spec)
+    subject = Subject(block_info(kind, spec["type"]), spec)
+    for place in subject.places():
+        block = subject.build(place).eval()
+        graph = torch.fx.symbolic_trace(block)
+        for size in ((8, 12), (7, 5)):
+            x = subject.images(place, size)
+            with torch.no_grad():
+                torch.testing.assert_close(graph(x), block(x), rtol=1e-4, atol=1e-4)

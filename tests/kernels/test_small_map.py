@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import blocklab
-from blocklab.blocks.folding import is_plain_convolution, is_pointwise
+from blocklab.blocks.folding import convolution_obstacle
 from blocklab.kernels.small_map import SmallMapConv2d
 
 SHAPES = [(3, 6, 1, 1), (2, 5, 2, 2), (2, 6, 4, 3), (1, 4, 4, 4), (2, 6, 5, 4), (2, 3, 8, 6)]
@@ -126,8 +126,8 @@ def test_taps_that_never_meet_the_map_have_no_gradient() -> None:
 def test_counted_and_folded_as_the_convolution() -> None:
     conv = SmallMapConv2d(3, 6, 3, padding=1, bias=False)
     assert blocklab.cost(conv, input_size=1).macs == 3 * 6 * 9  # all taps, as anywhere
-    assert is_plain_convolution(conv)
-    assert is_pointwise(SmallMapConv2d(4, 6, 1))
+    assert not convolution_obstacle(nn.Sequential(conv), "0")
+    assert not convolution_obstacle(nn.Sequential(SmallMapConv2d(4, 6, 1)), "0", pointwise=True)
 
 
 def test_networks_behind_an_imagenet_stem_train_as_with_pytorchs_convolution(

@@ -139,6 +139,14 @@ def check_head(model: Backbone) -> None:
         torch.testing.assert_close(model(x), model.forward_head(features, pre_logits=True))
 
 
+def check_trace(model: Backbone) -> None:
+    """A plain symbolic trace of torch.fx sees all the way in, and computes the same."""
+    graph = torch.fx.symbolic_trace(model.eval())
+    x = _images(model, batch=3, seed=5)
+    with torch.no_grad():
+        torch.testing.assert_close(graph(x), model(x), rtol=1e-4, atol=1e-4)
+
+
 def check_channels(colour: Backbone, value: dict[str, Any]) -> None:
     """Images of one channel; the rest of the network is the same."""
     grey = _built(value, in_chans=1)
@@ -188,6 +196,7 @@ def check_features(whole: Backbone, model: str | dict[str, Any]) -> None:
 def check_all(model: str | dict[str, Any], value: dict[str, Any]) -> None:
     check_training_step(value)
     built = check_evaluation(value)
+    check_trace(built)
     check_channels(built, value)
     check_drop_path(built, value)
     check_features(built, model)

@@ -122,11 +122,11 @@ def test_the_report_names_what_was_done() -> None:
     assert report.merged == kernels
     assert {f"{kernel}.small_conv.bn" for kernel in kernels} < set(report.folded)
     assert "stages.0.blocks.0.prelkb_bn" in report.folded
-    assert report.kept == ("norm",)
+    assert report.kept == {"norm": "no fold_norms() takes it"}
     assert set(report.cut) == {f"{kernel}.lkb_reparam" for kernel in kernels[1:]}
     assert str(report) == (
         f"kernels merged: 4, norms and scales folded: {len(report.folded)}, drops left out: 8, "
-        "kernels cut for images up to 16x16: 3, norms kept: 1"
+        "kernels cut for images up to 16x16: 3, kept: 1 (norm: no fold_norms() takes it)"
     )
 
 
@@ -205,7 +205,10 @@ def test_only_what_is_declared_is_folded() -> None:
     deployed = deploy(randomised(model))
     report: Any = deployed.deploy_report
     assert report.folded == ("0.bn0", "0.bn_spatial", "0.bn1")
-    assert report.kept == ("1.bn0", "1.bn_spatial", "1.bn1", "2.bn", "2.both.1")
+    changed = "Recomputes changes forward() and declares no fold_norms()"
+    names = ("1", "1.bn0", "1.bn_spatial", "1.bn1")
+    silent = dict.fromkeys(("2.bn", "2.both.1"), "no fold_norms() takes it")
+    assert report.kept == dict.fromkeys(names, changed) | silent
     assert report.dropped == ()
     assert difference(deployed, model, torch.randn(2, 4, 6, 5)) < 1e-5
 
@@ -218,6 +221,7 @@ def test_hooks_and_parametrisations_are_respected() -> None:
     deployed = deploy(randomised(model))
     report: Any = deployed.deploy_report
     assert report.folded == ("0.bn_spatial",)
+    assert report.kept == {"0.bn0": "bn0 has hooks", "0.bn1": "conv1 is parametrized"}
     assert difference(deployed, model, torch.randn(2, 4, 6, 5)) < 1e-5
 
 
@@ -225,7 +229,9 @@ def test_networks_of_others_are_copied() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
     deployed = deploy(randomised(model))
     report: Any = deployed.deploy_report
-    assert report.folded == report.dropped == () and report.kept == ("1",)
+    assert report.folded == report.dropped == () and report.kept == {
+        "1": "no fold_norms() takes it"
+    }
     assert difference(deployed, model, images()) == 0
 
 

@@ -1,12 +1,16 @@
 """Looking at a network leaves it as it was, and says which map each convolution meets."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from blocklab import create_model
+from blocklab import cost, create_model, deploy
 from blocklab.errors import InputError
+from blocklab.kernels.depthwise import DepthwiseConv2d
+from blocklab.measure.receptive_field import live_taps
 from blocklab.models.probe import (
     blank_images,
     check_input_size,
@@ -100,3 +104,49 @@ def test_images_of_a_height_and_a_width() -> None:
 def test_a_wrong_size_is_said(size: object) -> None:
     with pytest.raises(InputError, match=r"positive number of pixels, .*a height and a width"):
         check_input_size(size)
+
+
+def first_layers(channels: int) -> dict[str, nn.Module]:
+    """Networks that do not say how many channels they take, each of which takes so many."""
+    tiny: dict[str, Any] = {"widths": (8, 8), "depths": (1, 1), "ffn_ratios": (2, 2)}
+    named = create_model("van_b0", in_chans=channels, num_classes=5, stem="cifar", **tiny)
+    features = create_model("van_b0", in_chans=channels, features_only=True, **tiny)
+
+    class Late(nn.Module):  # whose last layer is registered first
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Conv2d(6, 2, 1)
+            self.first = nn.Conv2d(channels, 6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.first(x))
+
+    class Coordinates(nn.Module):  # which come as two channels more
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = DepthwiseConv2d(channels + 2, 7)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(torch.cat([x, x[:, :1], x[:, :1]], 1))
+
+    return {
+        "features": features,
+        "wrapped": nn.Sequential(nn.Identity(), nn.Sequential(named)),
+        "parallel": nn.DataParallel(named),
+        "layers": nn.Sequential(nn.ReLU(), nn.Conv2d(channels, 4, 1), DepthwiseConv2d(4, 7)),
+        "norm": nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU()),
+        "late": Late(),
+        "unshuffled": nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, 4, 1)),
+        "coordinates": Coordinates(),
+    }
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", first_layers(3))
+def test_a_network_gets_the_channels_that_its_first_layer_takes(name: str, channels: int) -> None:
+    model = first_layers(channels)[name]
+    assert blank_images(model, 8).shape == (1, channels, 8, 8)
+    assert model.training and not any(part._forward_pre_hooks for part in model.modules())
+    live_taps(model, 8)
+    deploy(model, input_size=8)
+    assert (cost(model, 8).macs > 0) == (name != "norm")

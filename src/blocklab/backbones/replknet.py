@@ -17,6 +17,7 @@ from blocklab.blocks.option_types import Activation, OddInt
 from blocklab.blocks.registry import BlockSpec, create_block, parse_block
 from blocklab.blocks.reparam_large_kernel import ConvFFN
 from blocklab.errors import InputError
+from blocklab.kernels.strided import StridedConv2d
 
 
 def _parse_mixer(value: object) -> BlockSpec:
@@ -67,7 +68,7 @@ class _ConvNormAct(nn.Module):
         self, in_channels: int, out_channels: int, kernel: int, stride: int, groups: int, act: str
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
+        self.conv = StridedConv2d(
             in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
         )
         self.bn = nn.BatchNorm2d(out_channels)

@@ -30,6 +30,7 @@ from blocklab.blocks.option_types import Activation
 from blocklab.blocks.protocol import brings_norm_and_activation
 from blocklab.blocks.registry import BlockSpec, create_block, mixer_width
 from blocklab.kernels.small_map import SmallMapConv2d
+from blocklab.kernels.strided import StridedConv2d
 
 _MAX_STAGES = 4
 
@@ -147,11 +148,10 @@ def _create_mixer(spec: BlockSpec, told: dict[str, Any], in_channels: int) -> _L
 class ResidualBlock(nn.Module):
     """A branch, attention, sum: (B, C_in, H, W) -> (B, expansion * planes, H/s, W/s).
 
-    A subclass builds and runs the branch: ``conv1`` and ``bn1`` up to the number of `layers`.
+    A subclass builds and runs the branch, and says which of its norms fold.
     """
 
     expansion: ClassVar[int]
-    layers: ClassVar[int]
 
     def __init__(
         self,
@@ -201,9 +201,9 @@ class ResidualBlock(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         return self.act(self.drop_path(out) + shortcut)
 
-    def fold_norms(self) -> None:
-        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
-        for number in range(1, self.layers + 1):
+    def fold_layers(self, layers: int) -> None:
+        """Fold ``bn1`` and on into ``conv1`` and on, and the shortcut's norm; for evaluation."""
+        for number in range(1, layers + 1):
             fold(self, f"conv{number}", f"bn{number}")
         if type(self.downsample) is nn.Sequential:  # (pool,) convolution, norm
             last = len(self.downsample) - 1
@@ -214,7 +214,6 @@ class BasicBlock(ResidualBlock):
     """Mixer, 3x3 convolution, sum."""
 
     expansion = 1
-    layers = 2
 
     def build_branch(
         self, widths: tuple[int, int, int], activation: str, create_mixer: Callable[[int], _Layer]
@@ -228,12 +227,15 @@ class BasicBlock(ResidualBlock):
         out = self.act1(self.bn1(self.conv1(x)))
         return self.bn2(self.conv2(out))
 
+    def fold_norms(self) -> None:
+        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
+        self.fold_layers(2)
+
 
 class Bottleneck(ResidualBlock):
     """1x1, mixer, 1x1, sum."""
 
     expansion = 4
-    layers = 3
 
     def build_branch(
         self, widths: tuple[int, int, int], activation: str, create_mixer: Callable[[int], _Layer]
@@ -250,6 +252,10 @@ class Bottleneck(ResidualBlock):
         out = self.act1(self.bn1(self.conv1(x)))
         out = self.act2(self.bn2(self.conv2(out)))
         return self.bn3(self.conv3(out))
+
+    def fold_norms(self) -> None:
+        """Fold each BatchNorm into the convolution before it; for evaluation alone."""
+        self.fold_layers(3)
 
 
 class ResNet(Backbone):
@@ -299,13 +305,13 @@ class ResNet(Backbone):
     def _build_stem(self, config: ResNetConfig, in_chans: int) -> None:
         width, act = config.widths[0], config.activation
         if config.stem.type == "imagenet":
-            self.conv1: nn.Module = nn.Conv2d(in_chans, width, 7, 2, padding=3, bias=False)
+            self.conv1: nn.Module = StridedConv2d(in_chans, width, 7, 2, padding=3, bias=False)
         elif config.stem.type == "cifar":
             self.conv1 = nn.Conv2d(in_chans, width, 3, padding=1, bias=False)
         else:
             first, second = config.stem.widths or (64, 64)
             self.conv1 = nn.Sequential(
-                nn.Conv2d(in_chans, first, 3, 2, padding=1, bias=False),
+                StridedConv2d(in_chans, first, 3, 2, padding=1, bias=False),
                 nn.BatchNorm2d(first),
                 create_activation(act, inplace=True),
                 nn.Conv2d(first, second, 3, padding=1, bias=False),

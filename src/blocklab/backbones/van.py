@@ -16,14 +16,16 @@ from blocklab.backbones.base import Backbone
 from blocklab.backbones.config import BackboneConfig, drop_path_rates
 from blocklab.blocks.activation import create_activation
 from blocklab.blocks.folding import (
+    convolution_obstacle,
+    drop_obstacle,
     fold,
     fold_before,
-    is_plain_convolution,
-    is_plain_norm,
-    is_pointwise,
+    norm_obstacle,
+    part_obstacle,
     scale_and_shift,
     set_convolution,
 )
+from blocklab.blocks.obstacles import keep, watched
 from blocklab.blocks.option_types import Activation
 from blocklab.blocks.protocol import width_of
 from blocklab.blocks.registry import BlockSpec, create_block, parse_block
@@ -145,16 +147,10 @@ class Block(nn.Module):
 
         Where something stands in the way, all stays as it is.
         """
+        if why := self._obstacle():
+            keep(self.norm1, why)
+            return keep(self.norm2, why)
         attention, feed_forward = self.attn, self.mlp
-        foldable = (
-            type(attention) is Attention
-            and type(feed_forward) is FFN
-            and all(is_plain_norm(norm) for norm in (self.norm1, self.norm2))
-            and all(is_pointwise(part) for part in (attention.proj_1, feed_forward.fc1))
-            and all(is_plain_convolution(part) for part in (attention.proj_2, feed_forward.fc2))
-        )
-        if not foldable:
-            return None
         scale, shift = scale_and_shift(self.norm1)
         first, second = self.layer_scale_1.double(), self.layer_scale_2.double()
         skip = (1 + first * scale)[:, None, None].to(self.layer_scale_1.dtype)
@@ -163,6 +159,25 @@ class Block(nn.Module):
         _scale_outputs(attention.proj_2, first, shift)
         _scale_outputs(feed_forward.fc2, second, torch.zeros_like(shift))
         return _FoldedBlock(attention, feed_forward, skip)
+
+    def _obstacle(self) -> str:
+        """Say why this block must stay as it is; nothing where it need not.
+
+        Its layer scales change what each half gives, and its norms what each gets, so that not only
+        the convolutions but the halves themselves may not be seen by others.
+        """
+        return (
+            (f"the block {why}" if (why := watched(self)) else "")
+            or part_obstacle(self, "attn", Attention)
+            or part_obstacle(self, "mlp", FFN)
+            or drop_obstacle(self, "drop_path")
+            or norm_obstacle(self, "norm1")
+            or norm_obstacle(self, "norm2")
+            or convolution_obstacle(self, "attn.proj_1", pointwise=True)
+            or convolution_obstacle(self, "attn.proj_2")
+            or convolution_obstacle(self, "mlp.fc1", pointwise=True)
+            or convolution_obstacle(self, "mlp.fc2")
+        )
 
 
 def _scale_outputs(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> None:

@@ -2,40 +2,48 @@
 
 A block says which of its parts follow each other by a method ``fold_norms()``, which
 `blocklab.deploy` calls on a copy in evaluation mode. Nothing is folded that a class does not
-declare, that has hooks or parametrisations, or whose computation a subclass replaced.
+declare, that others see (`blocklab.blocks.obstacles`), or whose computation a subclass replaced.
 """
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from typing import Any
 
+import torch
+from timm.layers import DropPath, FrozenBatchNormAct2d
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.ops import FrozenBatchNorm2d
+
+from blocklab.blocks.obstacles import keep, obstacle
 from blocklab.kernels.depthwise import DepthwiseConv2d
 from blocklab.kernels.plane_convolution import PlaneConv2d
 from blocklab.kernels.small_map import SmallMapConv2d
+from blocklab.kernels.strided import StridedConv2d
 
 _FORWARDS = tuple(
-    kind.forward for kind in (nn.Conv2d, DepthwiseConv2d, PlaneConv2d, SmallMapConv2d)
+    kind.forward
+    for kind in (nn.Conv2d, DepthwiseConv2d, PlaneConv2d, SmallMapConv2d, StridedConv2d)
 )
+# In evaluation all are scale * x + shift, from weight, bias, running_mean, running_var and eps.
+_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
+DROPS = (DropPath, nn.Dropout, nn.Dropout2d)  # which do nothing in evaluation
 
 
 def fold(parent: nn.Module, convolution: str, norm: str) -> bool:
     """Fold ``norm(convolution(x))`` into the convolution; the norm becomes the identity.
 
     The names are the parent's. Returns whether it was done: where either is not what it should be,
-    both stay.
+    or is seen by others, both stay.
     """
     conv, bn = parent.get_submodule(convolution), parent.get_submodule(norm)
-    if not (is_plain_convolution(conv) and is_plain_norm(bn)):
+    if why := convolution_obstacle(parent, convolution) or norm_obstacle(parent, norm):
+        keep(bn, why)
         return False
-    assert isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d)
-    mean, variance = bn.running_mean, bn.running_var
-    assert mean is not None and variance is not None
-    bias = None if conv.bias is None else conv.bias.double()
-    affine = [None if value is None else value.double() for value in (bn.weight, bn.bias)]
-    weight, shift = fuse_conv_bn_weights(
-        conv.weight.double(), bias, mean.double(), variance.double(), bn.eps, affine[0], affine[1]
+    assert isinstance(conv, nn.Conv2d)
+    scale, shift = scale_and_shift(bn)
+    weight = conv.weight.double() * scale[:, None, None, None]
+    set_convolution(
+        conv, weight, shift if conv.bias is None else conv.bias.double() * scale + shift
     )
-    set_convolution(conv, weight, shift)
     drop(parent, norm)
     return True
 
@@ -43,9 +51,11 @@ def fold(parent: nn.Module, convolution: str, norm: str) -> bool:
 def fold_before(parent: nn.Module, norm: str, convolution: str) -> bool:
     """Fold ``convolution(norm(x))`` into a 1x1 convolution without padding or groups."""
     conv, bn = parent.get_submodule(convolution), parent.get_submodule(norm)
-    if not (is_pointwise(conv) and is_plain_norm(bn)):
+    why = convolution_obstacle(parent, convolution, pointwise=True) or norm_obstacle(parent, norm)
+    if why:
+        keep(bn, why)
         return False
-    assert isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d)
+    assert isinstance(conv, nn.Conv2d)
     scale, shift = scale_and_shift(bn)
     weight = conv.weight.double()
     bias = weight[:, :, 0, 0] @ shift
@@ -56,14 +66,18 @@ def fold_before(parent: nn.Module, norm: str, convolution: str) -> bool:
     return True
 
 
-def scale_and_shift(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What a norm does to each channel in evaluation mode, in float64: scale * x + shift."""
-    assert bn.running_mean is not None and bn.running_var is not None
-    scale = (bn.running_var.double() + bn.eps).rsqrt()
-    if bn.weight is not None:
-        scale = scale * bn.weight.double()
-    shift = -bn.running_mean.double() * scale
-    return scale, shift if bn.bias is None else shift + bn.bias.double()
+def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
+    """What a plain norm does to each channel in evaluation mode, in float64: scale * x + shift."""
+    mean, variance, weight, bias = (
+        None if value is None else value.double()
+        for value in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    assert mean is not None and variance is not None
+    scale = (variance + norm.eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight
+    shift = -mean * scale
+    return scale, shift if bias is None else shift + bias
 
 
 def set_convolution(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
@@ -82,37 +96,58 @@ def drop(parent: nn.Module, name: str) -> None:
     setattr(parent.get_submodule(owner), child, nn.Identity())
 
 
-def is_plain_convolution(module: nn.Module) -> bool:
-    """Whether a module computes PyTorch's convolution and nothing else."""
-    return (
-        isinstance(module, nn.Conv2d)
-        and type(module).forward in _FORWARDS
-        and type(module)._conv_forward is nn.Conv2d._conv_forward
-        and _is_untouched(module)
+def convolution_obstacle(parent: nn.Module, name: str, pointwise: bool = False) -> str:
+    """Say why a part is no convolution to fold into; nothing where it is.
+
+    It is to compute PyTorch's convolution and nothing else, where `pointwise` a 1x1 one without
+    padding or groups, and not to be seen by others.
+    """
+    conv = parent.get_submodule(name)
+    if why := obstacle(parent, name):
+        return why
+    plain = (
+        isinstance(conv, nn.Conv2d)
+        and type(conv).forward in _FORWARDS
+        and type(conv)._conv_forward is nn.Conv2d._conv_forward
+        and isinstance(conv._parameters.get("weight"), nn.Parameter)
     )
+    if not plain:
+        return f"{name} computes in a way of its own ({type(conv).__name__})"
+    assert isinstance(conv, nn.Conv2d)
+    shape = conv.kernel_size == (1, 1) and conv.padding in ((0, 0), "valid") and conv.groups == 1
+    return f"{name} is no 1x1 convolution" if pointwise and not shape else ""
 
 
-def is_pointwise(module: nn.Module) -> bool:
-    """Whether a module is a 1x1 convolution without padding or groups."""
-    return (
-        isinstance(module, nn.Conv2d)
-        and is_plain_convolution(module)
-        and module.kernel_size == (1, 1)
-        and module.padding in ((0, 0), "valid")
-        and module.groups == 1
-    )
+def norm_obstacle(parent: nn.Module, name: str, evaluating: bool = True) -> str:
+    """Say why a part is no norm with fixed statistics to fold; nothing where it is.
+
+    That it is in evaluation mode is asked unless `evaluating` is false.
+    """
+    norm = parent.get_submodule(name)
+    if why := obstacle(parent, name):
+        return why
+    if type(norm) not in _NORMS:
+        return f"{name} computes in a way of its own ({type(norm).__name__})"
+    if norm.running_mean is None or norm.running_var is None:
+        return f"{name} tracks no statistics"
+    trains = evaluating and norm.training and not isinstance(norm, FrozenBatchNorm2d)
+    return f"{name} is in training mode" if trains else ""
 
 
-def is_plain_norm(module: nn.Module) -> bool:
-    """Whether a module is BatchNorm with running statistics, in evaluation mode."""
-    return (
-        type(module) is nn.BatchNorm2d
-        and module.running_mean is not None
-        and not module.training
-        and _is_untouched(module)
-    )
+def part_obstacle(parent: nn.Module, name: str, *kinds: type[nn.Module]) -> str:
+    """Say why a part is not just one of these kinds, seen by no others; nothing where it is."""
+    part = parent.get_submodule(name)
+    why = obstacle(parent, name)
+    if not why and type(part) not in kinds:
+        return f"{name} is a {type(part).__name__}"
+    return why
 
 
-def _is_untouched(module: nn.Module) -> bool:
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-    return not any(hooks) and not hasattr(module, "parametrizations")
+def drop_obstacle(parent: nn.Module, name: str) -> str:
+    """Say why a part may not be left out in evaluation; nothing where it may."""
+    return part_obstacle(parent, name, *DROPS, nn.Identity)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises by fixed statistics in evaluation mode, in whatever way."""
+    return isinstance(module, _BatchNorm | FrozenBatchNorm2d | FrozenBatchNormAct2d)

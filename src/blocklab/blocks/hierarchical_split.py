@@ -84,13 +84,15 @@ class HierarchicalSplit(nn.Module):
             fold(self, "project.0", "project.1")
 
     def forward(self, x: Tensor) -> Tensor:
-        *groups, last = self.project(x).split(self.width, 1)
+        # A symbolic trace (torch.fx) does not know how many groups there are: they are numbered.
+        groups = self.project(x).split(self.width, 1)
         outputs: list[Tensor] = []
-        for group, conv, bn in zip(groups, self.convs, self.bns, strict=True):
+        for number, (conv, bn) in enumerate(zip(self.convs, self.bns, strict=True)):
+            group = groups[number]
             if outputs and not self.first_in_stage:
                 group = group + outputs[-1]
             outputs.append(self.attention(self.act(bn(conv(group)))))
-        return torch.cat([*outputs, self.pool(last)], 1)
+        return torch.cat([*outputs, self.pool(groups[len(outputs)])], 1)
 
 
 @register_block("hierarchical_split", kind="ffn_mixer")

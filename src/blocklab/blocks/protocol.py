@@ -6,11 +6,19 @@ a part of a block which happens to be called ``merge`` is a part.
 """
 
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
+from blocklab.blocks.obstacles import (
+    hand_over_hooks,
+    keep,
+    looking_at,
+    obstacle_within,
+    replaced_method,
+)
 from blocklab.errors import BlocklabError, InputError
 
 
@@ -105,21 +113,26 @@ def init_itself(part: nn.Module) -> None:
 def merge_parts(network: nn.Module) -> tuple[str, ...]:
     """Merge all parts of a network that can be, itself included, in place; return their names.
 
+    A part below which something is watched or used elsewhere stays as it is.
+
     Raises:
         InputError: if a user's block fails in it.
     """
     names = []
-    # The walk is lazy: what a part takes out of itself is not asked.
-    for name, part in network.named_modules():
-        if merges(part):
-            _call(part, "merge")
-            names.append(name)
+    with looking_at(network):
+        # The walk is lazy: what a part takes out of itself is not asked.
+        for name, part in network.named_modules():
+            if why := _silenced(part, "merge") or (merges(part) and obstacle_within(part)):
+                keep(part, why)
+            elif merges(part):
+                _call(part, "merge")
+                names.append(name)
     return tuple(names)
 
 
 def merges(part: nn.Module) -> bool:
     """Whether a part has a training form and a merged one."""
-    return _speaks_for_itself(type(part), "merge")
+    return _speaks_for_itself(part, "merge")
 
 
 @torch.no_grad()
@@ -129,20 +142,25 @@ def fold_parts(network: nn.Module) -> nn.Module:
     Raises:
         InputError: if a user's block fails in it.
     """
-    return _folded(network, {})
+    with looking_at(network):
+        return _folded(network, {})
 
 
 def folds(part: nn.Module) -> bool:
     """Whether a part says which of its norms fold."""
-    return _speaks_for_itself(type(part), "fold_norms")
+    return _speaks_for_itself(part, "fold_norms")
 
 
 def _folded(part: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
     """Fold a part, then the parts of what takes its place; one that is shared is folded once."""
     if part in done:
         return done[part]
+    if why := _silenced(part, "fold_norms"):
+        keep(part, why)
     other = _call(part, "fold_norms") if folds(part) else None
     new = part if other is None else other
+    if new is not part:
+        hand_over_hooks(part, new)
     done[part] = done[new] = new
     for name, child in list(new._modules.items()):
         if child is not None and (folded := _folded(child, done)) is not child:
@@ -154,14 +172,44 @@ def _said(cls: type[nn.Module], name: str) -> Any:
     return getattr(cls, name, getattr(Block, name))
 
 
-def _speaks_for_itself(cls: type[nn.Module], name: _Call) -> bool:
-    """Whether a class has this method and computes as the class that wrote it."""
-    for base in cls.__mro__:
-        if name in vars(base):
-            return base is not Block
-        if "forward" in vars(base):
-            return False
-    return False
+def _author(cls: type[nn.Module], name: _Call) -> type | None:
+    """The class whose method of this name holds for a class, if there is one."""
+    base = next(base for base in (*cls.__mro__, Block) if name in vars(base))
+    return None if base is Block else base
+
+
+def _speaks_for_itself(part: nn.Module, name: _Call) -> bool:
+    """Whether a part's class has this method and computes as the class that wrote it."""
+    return _author(type(part), name) is not None and not _silenced(part, name)
+
+
+def _silenced(part: nn.Module, name: _Call) -> str:
+    """Say why the method that a part has does not speak for it: it computes something else."""
+    cls = type(part)
+    author = _author(cls, name)
+    if author is None:
+        return ""
+    if method := replaced_method(part):
+        return f"its {method}() was replaced"
+    for base in cls.__mro__[: cls.__mro__.index(author)]:
+        for method, value in vars(base).items():
+            if isinstance(value, _CODE) and _changes(base, cls, method):
+                return f"{base.__name__} changes {method}() and declares no {name}()"
+    return ""
+
+
+_CODE = (FunctionType, property, staticmethod, classmethod)
+
+
+def _changes(base: type, cls: type, method: str) -> bool:
+    """Whether a base of a class changes what is computed by a method of this name."""
+    if method in vars(Block) or method.startswith("init_"):
+        return False
+    if method in ("forward", "__call__"):
+        return True
+    later = cls.__mro__[cls.__mro__.index(base) + 1 :]
+    before = later[: later.index(nn.Module)] if nn.Module in later else later
+    return not method.startswith("__") and any(method in vars(other) for other in before)
 
 
 def _call(part: nn.Module, name: _Call) -> Any:

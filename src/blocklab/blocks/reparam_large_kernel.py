@@ -8,7 +8,14 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocklab.blocks.folding import fold, fold_before
+from blocklab.blocks.folding import (
+    convolution_obstacle,
+    fold,
+    fold_before,
+    norm_obstacle,
+    part_obstacle,
+)
+from blocklab.blocks.obstacles import keep
 from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
@@ -33,8 +40,17 @@ class _ConvNorm(nn.Module):
         """Return the kernel and bias of the one convolution that both are in evaluation mode."""
         variance, mean = self.bn.running_var, self.bn.running_mean
         assert variance is not None and mean is not None
-        scale = self.bn.weight / (variance + self.bn.eps).sqrt()
-        return self.conv.weight * scale[:, None, None, None], self.bn.bias - mean * scale
+        scale = (1 if self.bn.weight is None else self.bn.weight) / (variance + self.bn.eps).sqrt()
+        bias = (0 if self.bn.bias is None else self.bn.bias) - mean * scale
+        return self.conv.weight * scale[:, None, None, None], bias
+
+
+def _fold_into_next(block: nn.Module, norm: str) -> None:
+    """Fold a block's first norm into its ``pw1``, where that is a convolution and a norm."""
+    if why := part_obstacle(block, "pw1", _ConvNorm):
+        keep(block.get_submodule(norm), why)
+    else:
+        fold_before(block, norm, "pw1.conv")
 
 
 class ReparamLargeKernelConv(nn.Module):
@@ -67,9 +83,14 @@ class ReparamLargeKernelConv(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Replace both branches by one convolution with the same outputs in evaluation mode."""
+        """Replace both branches by one convolution with the same outputs in evaluation mode.
+
+        Where a branch is seen by others, both stay.
+        """
         if self.lkb_origin is None:
             return
+        if why := self._obstacle():
+            return keep(self, why)
         origin = self.lkb_origin.conv
         kernel, bias = self.lkb_origin.folded()
         if self.small_conv is not None:
@@ -80,6 +101,17 @@ class ReparamLargeKernelConv(nn.Module):
         merged.weight.copy_(kernel)
         merged.bias.copy_(bias)  # type: ignore[union-attr]
         self.lkb_reparam, self.lkb_origin, self.small_conv = merged, None, None
+
+    def _obstacle(self) -> str:
+        for branch in ("lkb_origin", "small_conv")[: 1 if self.small_conv is None else 2]:
+            why = (
+                part_obstacle(self, branch, _ConvNorm)
+                or convolution_obstacle(self, f"{branch}.conv")
+                or norm_obstacle(self, f"{branch}.bn", evaluating=False)
+            )
+            if why:
+                return why
+        return ""
 
 
 @register_block("reparam_large_kernel", kind="token_mixer")
@@ -116,7 +148,7 @@ class RepLKBlock(nn.Module):
 
     def fold_norms(self) -> None:
         """Fold the first BatchNorm into the 1x1 convolution after it; for evaluation alone."""
-        fold_before(self, "prelkb_bn", "pw1.conv")
+        _fold_into_next(self, "prelkb_bn")
 
 
 @register_block("plain_large_kernel", kind="token_mixer")
@@ -160,7 +192,7 @@ class ConvFFN(nn.Module):
 
     def fold_norms(self) -> None:
         """Fold the first BatchNorm into the 1x1 convolution after it; for evaluation alone."""
-        fold_before(self, "preffn_bn", "pw1.conv")
+        _fold_into_next(self, "preffn_bn")
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.pw2(F.gelu(self.pw1(self.preffn_bn(x)))))

@@ -13,6 +13,7 @@ from blocklab.errors import InputError
 from blocklab.kernels.depthwise import DepthwiseConv2d
 from blocklab.kernels.pooling import mean_over
 from blocklab.kernels.small_map import SmallMapConv2d
+from blocklab.kernels.strided import StridedConv2d
 
 
 class _ConvNormAct(nn.Module):
@@ -25,7 +26,7 @@ class _ConvNormAct(nn.Module):
             # depth-wise kernels gradients that are not numbers (seen with PyTorch 2.14).
             self.conv: nn.Conv2d = DepthwiseConv2d(out_channels, 3, dilation, bias=False)
         else:
-            self.conv = nn.Conv2d(
+            self.conv = StridedConv2d(
                 in_channels, out_channels, 3, stride, dilation, dilation, groups, bias=False
             )
         self.bn = nn.BatchNorm2d(out_channels)
@@ -109,8 +110,9 @@ class SelectiveKernel(nn.Module):
         self.attn = _Select(out_channels, branches, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        # A symbolic trace (torch.fx) does not know how many parts there are: they are numbered.
         inputs = x.chunk(len(self.paths), 1) if self.split_input else [x] * len(self.paths)
-        outputs = [path(part) for path, part in zip(self.paths, inputs, strict=True)]
+        outputs = [path(inputs[branch]) for branch, path in enumerate(self.paths)]
         mean = torch.stack([mean_over(out, 2, 3) for out in outputs]).sum(0)
         weights = self.attn(mean)  # (B, M, C, 1, 1)
         mixed = outputs[0] * weights[:, 0]

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from blocklab.blocks.activation import check_activation, create_activation
 from blocklab.blocks.coordinate_attention import CoordinateAttention
-from blocklab.blocks.folding import fold
+from blocklab.blocks.folding import fold, part_obstacle
 from blocklab.blocks.large_kernel_attention import LargeKernelAttention
+from blocklab.blocks.obstacles import keep
 from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
@@ -70,7 +71,9 @@ class _Convolution(nn.Module):
 
     def fold_norms(self) -> None:
         """Fold BatchNorm into the convolution, unless an activation stands between them."""
-        if isinstance(self.act, nn.Identity):
+        if why := part_obstacle(self, "act", nn.Identity):
+            keep(self.bn, why)
+        else:
             fold(self, "conv", "bn")
 
     def forward(self, plane: Tensor) -> Tensor:
@@ -188,5 +191,6 @@ class TripletAttention(nn.Module):
             gates.append(row_gate * column_gate)  # (B, C, H, W)
         elif self.spatial != "full_large_kernel":
             gates.append(self._gate(self.hw(hw[0] if hw else x)))  # (B, 1, H, W)
-        y = gated_product(x, gates, divisor=3)  # three branches, also where two of them gate
+        # Three branches, also where two of them gate; gates of norms of float16 maps are float32.
+        y = gated_product(x, gates, divisor=3).type_as(x)
         return y + self.hw(x) / 3 if self.spatial == "full_large_kernel" else y

@@ -26,7 +26,8 @@ class PlaneConv2d(nn.Conv2d):
 
     Planes that come with their axes `swapped`, (B, S, Q, P) -> (B, 1, Q, P), are convolved with the
     kernel's swapped. Parameters and state dicts are those of `nn.Conv2d`; outputs and gradients are
-    equal to rounding.
+    equal to rounding. A float32 plane is convolved in float32 where autocast or the weights are
+    float16, whose range it may exceed; what comes of it has the weights' type.
     """
 
     def __init__(self, channels: int, kernel: int, swapped: bool = False) -> None:
@@ -35,9 +36,28 @@ class PlaneConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         weight = self.weight.mT if self.swapped else self.weight
-        if is_recorded(input) or not _pays(input, weight):
-            return self._conv_forward(input, weight, self.bias)
-        return _convolve_banded(input, weight, self.bias)
+        return _convolve(input, weight, self.bias)
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    device = x.device.type
+    if x.is_meta or x.dtype != torch.float32:  # there is no autocast to ask for without values
+        return _convolve_cast(x, weight, bias)
+    cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    if cast != torch.float16:
+        return _convolve_cast(x, weight, bias)
+    with torch.autocast(device, enabled=False):
+        wide = _convolve_cast(x, weight.float(), None if bias is None else bias.float())
+    return wide.to(weight.dtype)
+
+
+torch.fx.wrap("_convolve")  # a symbolic trace does not know the plane's type
+
+
+def _convolve_cast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if is_recorded(x) or not _pays(x, weight):
+        return F.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
+    return _convolve_banded(x, weight, bias)
 
 
 def _pays(x: Tensor, weight: Tensor) -> bool:

@@ -58,6 +58,7 @@ def axis_pool(
     """Pool single axes, 1, 2 or 3, each to a plane with its statistics as channels.
 
     Returns x, and the planes: (B, S, W, C) of axis 2, (B, S, H, C) of 3 and (B, S, H, W) of 1.
+    Planes with norms of float16 maps are float32: a sum of 66 values near 1,000 is beyond float16.
     Whatever else needs x must be made of the x returned, whose gradient is added to in place. The
     median is PyTorch's, the lower of two middle values; of equal maxima the first takes the
     gradient; at a norm of zero it is zero.
@@ -91,7 +92,19 @@ def _reduce(x: Tensor, axis: int, statistic: Statistic) -> Tensor:
         return x.median(axis).values
     if statistic == "avg":
         return x.mean(axis)
-    return torch.linalg.vector_norm(x, 1 if statistic == "l1" else 2, axis)
+    return _norm(x, 1 if statistic == "l1" else 2, axis)
+
+
+def _norm(x: Tensor, order: int, axis: int) -> Tensor:
+    return torch.linalg.vector_norm(x, order, axis, dtype=_plane_type(x, ("l1",)))
+
+
+torch.fx.wrap("_norm")  # a symbolic trace does not know the map's type
+
+
+def _plane_type(x: Tensor, statistics: tuple[Statistic, ...]) -> torch.dtype:
+    wide = x.dtype == torch.float16 and {"l1", "l2"} & set(statistics)
+    return torch.float32 if wide else x.dtype
 
 
 class _AxisPool(torch.autograd.Function):
@@ -107,7 +120,11 @@ class _AxisPool(torch.autograd.Function):
         ctx: Any, x: Tensor, dims: tuple[int, ...], statistics: tuple[Statistic, ...]
     ) -> tuple[Tensor, ...]:
         learns = ctx.needs_input_grad[0]
-        planes = [x.new_empty(x.shape[0], len(statistics), *_plane_size(x, dim)) for dim in dims]
+        dtype = _plane_type(x, statistics)
+        planes = [
+            x.new_empty(x.shape[0], len(statistics), *_plane_size(x, dim), dtype=dtype)
+            for dim in dims
+        ]
         # Of a maximum or median, which value along the axis it is.
         indices: list[dict[Statistic, Tensor]] = [
             {
@@ -159,7 +176,8 @@ class _AxisPool(torch.autograd.Function):
         if torch.is_grad_enabled():
             for dim, statistic, plane in parts:
                 where = indices.get((dim, statistic))
-                grad = grad + _spread(statistic, unpooled(plane, dim), dim, grad, x, where)
+                step = unpooled(plane, dim).to(grad.dtype)
+                grad = grad + _spread(statistic, step, dim, grad, x, where)
             return grad, None, None
         if not (grad.is_contiguous() or grad.is_contiguous(memory_format=torch.channels_last)):
             grad = grad.contiguous()  # one value may stand for many

@@ -8,16 +8,17 @@ outputs are equal to rounding.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from blocklab.kernels.recording import is_recorded
+from blocklab.kernels.strided import StridedConv2d
 
 # The largest map, in pixels, on which a product is the faster one; of other types, one pixel.
 _MOST_PIXELS = {torch.bfloat16: 16}
 
 
-class SmallMapConv2d(nn.Conv2d):
+class SmallMapConv2d(StridedConv2d):
     """`nn.Conv2d`, with its arguments: (B, C_in, H, W) -> (B, C_out, H', W').
 
     On processors, a 1x1 convolution of a small map is a product of its pixels by the weights. So is

@@ -7,37 +7,25 @@ meta device, and each operator that reaches PyTorch's dispatcher is counted.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from blocklab.blocks.plugins import plugin_errors
 from blocklab.blocks.protocol import merge_parts
 from blocklab.blocks.registry import registered_blocks
-from blocklab.errors import InputError
+from blocklab.errors import InputError, error_line
+from blocklab.measure.operators import COUNTS, macs_of
 from blocklab.models.meta_device import quick_result, without_memory
 from blocklab.models.probe import ImageSize, blank_images, check_input_size, evaluating
 from blocklab.models.spec import ModelSpec, model_spec
-
-# Operators that multiply no matrices, beyond the element-wise ones, reductions and views, which
-# PyTorch tags. What is in neither set is an error, so that no product is missed in silence.
-WITHOUT_PRODUCTS = frozenset(
-    (
-        "_adaptive_avg_pool2d _softmax _log_softmax _native_batch_norm_legit_no_training _to_copy "
-        "_unsafe_view amax amin arange avg_pool2d cat celu clone constant_pad_nd copy_ "
-        "cudnn_batch_norm elu empty empty_like fill_ full full_like gelu hardswish leaky_relu "
-        "lift_fresh linalg_vector_norm max max_pool2d_with_indices mean median min mish "
-        "native_batch_norm native_group_norm native_layer_norm new_empty new_ones new_zeros ones "
-        "ones_like scalar_tensor selu sort stack std sum topk upsample_bilinear2d "
-        "upsample_nearest2d var var_mean zeros zeros_like"
-    ).split()
-)
 
 
 @dataclass(frozen=True)
@@ -60,25 +48,27 @@ class _MacCounter(TorchDispatchMode):
         quick = quick_result(packet.__name__, args)
         if quick is not None:
             return quick
-        out = func(*args, **(kwargs or {}))
-        if packet in flop_registry:
-            self.on_count(flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2)
-        elif not self._is_free(func, packet.__name__):
-            raise InputError(
-                f"cost does not know operator '{func}'; if it multiplies no matrices, add "
-                f"'{packet.__name__}' to blocklab.measure.cost.WITHOUT_PRODUCTS"
-            )
+        kwargs = dict(kwargs or {})
+        out = func(*args, **kwargs)
+        macs = macs_of(func, args, kwargs, out)
+        if macs is None:
+            return self._counted_in_parts(func, args, kwargs)
+        if macs:
+            self.on_count(macs)
         return out
 
-    @staticmethod
-    def _is_free(func: Any, name: str) -> bool:
-        tags = func.tags
-        return (
-            torch.Tag.pointwise in tags
-            or getattr(torch.Tag, "reduction", None) in tags
-            or func.is_view
-            or name in WITHOUT_PRODUCTS
-        )
+    def _counted_in_parts(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Count an operator that is made of others, which inference mode hands on whole."""
+        with self:
+            out = func.decompose(*args, **kwargs)
+        if out is NotImplemented:
+            name = func._overloadpacket._qualified_op_name
+            raise InputError(
+                f"cost does not know operator '{name}'; say how many products a call does: "
+                f"blocklab.register_macs('{name}', count), with count=lambda *inputs, out: 0 for "
+                "one that multiplies no matrices"
+            )
+        return out
 
 
 @plugin_errors()
@@ -89,8 +79,15 @@ def count_macs(model: nn.Module, images: Tensor, on_count: Callable[[int], None]
         InputError: for an operator of unknown cost, or images that the network cannot take.
     """
     try:
-        with evaluating(model), torch.no_grad(), _MacCounter(on_count):
+        with evaluating(model), torch.no_grad(), _in_parts(), _MacCounter(on_count):
             model(images)
+    except NotImplementedError as error:
+        if images.is_meta and "meta" in str(error).lower():
+            raise InputError(
+                f"{error_line(error)}: its shapes are not known without values; give it some with "
+                "torch.library.register_fake, or count a module that is built"
+            ) from None
+        raise
     except RuntimeError as error:
         if isinstance(error, InputError) or not _is_about_size(str(error)):
             raise
@@ -98,6 +95,18 @@ def count_macs(model: nn.Module, images: Tensor, on_count: Callable[[int], None]
         raise InputError(
             f"the network cannot take {size} images; use larger ones or a stem for small images"
         ) from None
+
+
+@contextmanager
+def _in_parts() -> Iterator[None]:
+    """Inside it attention is computed by the matrix products that it is made of."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _is_about_size(message: str) -> bool:
@@ -131,6 +140,7 @@ def cost(
     return _cost_of(
         json.dumps(spec.to_dict(), sort_keys=True),
         tuple(id(info.cls) for info in registered_blocks()),
+        tuple(map(id, COUNTS.values())),
         input_size,
         num_classes,
         in_chans,
@@ -142,6 +152,7 @@ def cost(
 def _cost_of(
     spec: str,
     classes: tuple[int, ...],  # a block that is registered anew is counted anew
+    counts: tuple[int, ...],  # and so are all, where an operator's count is
     input_size: ImageSize,
     num_classes: int,
     in_chans: int,

@@ -6,18 +6,28 @@ stays as it is.
 """
 
 import copy
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from timm.layers import DropPath
 from torch import nn
 
-from blocklab.blocks.folding import drop, set_convolution
+from blocklab.blocks.folding import (
+    DROPS,
+    convolution_obstacle,
+    drop,
+    drop_obstacle,
+    is_norm,
+    set_convolution,
+)
+from blocklab.blocks.obstacles import keep, looking_at
 from blocklab.blocks.plugins import plugin_errors
 from blocklab.blocks.protocol import fold_parts, merge_parts
-from blocklab.errors import InputError
+from blocklab.errors import InputError, error_line
 from blocklab.kernels.depthwise import DepthwiseConv2d, cut_to_live_taps
 from blocklab.models.probe import ImageSize, maps_met, plain_size, size_text
+
+_NAMED = 3  # of the parts that stay for one reason, how many a line names
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class DeployReport:
     folded: tuple[str, ...]  # BatchNorms and layer scales that are now part of convolutions
     dropped: tuple[str, ...]  # stochastic depth and dropout
     cut: tuple[str, ...]  # kernels cut to the taps that meet their maps
-    kept: tuple[str, ...]  # BatchNorms that remain
+    kept: Mapping[str, str]  # norms, and whatever else might have gone, that remain; and why
     input_size: ImageSize | None  # the largest images that the kernels were cut for
 
     def __str__(self) -> str:
@@ -41,7 +51,17 @@ class DeployReport:
             parts.append(
                 f"kernels cut for images up to {size_text(self.input_size)}: {len(self.cut)}"
             )
-        return ", ".join([*parts, f"norms kept: {len(self.kept)}"])
+        return ", ".join([*parts, f"kept: {len(self.kept)}{self._why_kept()}"])
+
+    def _why_kept(self) -> str:
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.kept.items():
+            reasons.setdefault(why, []).append(name or "the network")
+        told = []
+        for why, names in reasons.items():
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            told.append(f"{', '.join(names[:_NAMED])}{more}: {why}")
+        return f" ({'; '.join(told)})" if told else ""
 
 
 @plugin_errors()
@@ -64,34 +84,31 @@ def deploy(model: nn.Module, input_size: ImageSize | None = None) -> nn.Module:
         raise InputError(
             f"deploy takes a network, not a {type(model).__name__}; create_model('resnet18') is one"
         )
-    deployed = copy.deepcopy(model).eval()
+    deployed = _copy(model).eval()
     before = dict(deployed.named_modules())
     unmerged = deployed.state_dict().keys()
-    asked = merge_parts(deployed)
-    gone = unmerged - deployed.state_dict().keys()
-    # One that had been merged before has lost nothing.
-    merged = tuple(
-        part for part in asked if any(name.startswith(f"{part}." if part else "") for name in gone)
-    )
-    unfolded = tuple(name for name, _ in deployed.named_parameters())
-    deployed = fold_parts(deployed)
-    with torch.no_grad():
-        _drop(deployed)
-        cut = () if input_size is None else _cut(deployed, input_size)
+    with looking_at(deployed) as kept:
+        asked = merge_parts(deployed)
+        gone = unmerged - deployed.state_dict().keys()
+        unfolded = tuple(name for name, _ in deployed.named_parameters())
+        deployed = fold_parts(deployed)
+        with torch.no_grad():
+            _drop(deployed)
+            cut = () if input_size is None else _cut(deployed, input_size)
+    merged = _merged(asked, gone)
     after = dict(deployed.named_modules())
-    norms = [name for name, module in before.items() if isinstance(module, nn.BatchNorm2d)]
-    kept = tuple(name for name in norms if isinstance(after.get(name), nn.BatchNorm2d))
+    norms = [name for name, module in before.items() if is_norm(module)]
     left = {name for name, _ in deployed.named_parameters()}
     scales = (  # what parts had themselves and have no more
         name
         for name, owner in ((name, name.rpartition(".")[0]) for name in unfolded)
         if name not in left and owner in after and owner not in norms
     )
-    folded = (*(name for name in norms if name not in kept), *scales)
+    folded = (*(name for name in norms if after.get(name) is not before[name]), *scales)
     dropped = tuple(
         name
         for name, module in before.items()
-        if type(module) in _DROPS and type(after.get(name)) is not type(module)
+        if type(module) in DROPS and type(after.get(name)) is not type(module)
     )
     deployed.requires_grad_(False)
     deployed.deploy_report = DeployReport(  # type: ignore[assignment]
@@ -99,20 +116,72 @@ def deploy(model: nn.Module, input_size: ImageSize | None = None) -> nn.Module:
         folded,
         dropped,
         cut,
-        kept,
+        _why_kept(after, kept),
         None if input_size is None else plain_size(input_size),
     )
     return deployed
 
 
-_DROPS = (DropPath, nn.Dropout, nn.Dropout2d)
+def merge(model: nn.Module) -> nn.Module:
+    """Return a copy whose kernels are merged and nothing else: other tensors keep their names.
+
+    Its ``deploy_report`` says what was done.
+    """
+    copied = _copy(model)
+    before = copied.state_dict().keys()
+    with looking_at(copied) as kept:
+        merged = _merged(merge_parts(copied), before - copied.state_dict().keys())
+    names = {name: kept[part] for name, part in copied.named_modules() if part in kept}
+    copied.deploy_report = DeployReport(  # type: ignore[assignment]
+        merged, (), (), (), names, None
+    )
+    return copied
+
+
+def _merged(asked: Iterable[str], gone: Collection[str]) -> tuple[str, ...]:
+    """Of the parts that were asked to merge those that lost tensors: not what was merged before."""
+    return tuple(
+        part for part in asked if any(name.startswith(f"{part}." if part else "") for name in gone)
+    )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:  # results that are kept, locks, open files
+        raise InputError(
+            f"the network cannot be copied ({error_line(error)}); take out what it keeps besides "
+            "its parameters and buffers"
+        ) from None
+
+
+def _why_kept(parts: Mapping[str, nn.Module], kept: Mapping[nn.Module, str]) -> dict[str, str]:
+    """Name what remained of the parts that might have gone, each with the reason.
+
+    Of a norm that nobody spoke of it is the reason of the nearest part above it that was not asked.
+    """
+    found = {}
+    for name, part in parts.items():
+        if part in kept and not isinstance(part, nn.Identity):
+            found[name] = kept[part]
+        elif is_norm(part):
+            above = name
+            while above and parts.get(above) not in kept:
+                above = above.rpartition(".")[0]
+            found[name] = kept.get(parts[above], "no fold_norms() takes it")
+    return found
 
 
 def _drop(model: nn.Module) -> None:
     """Leave stochastic depth and dropout out of blocklab's own parts."""
     for name, module in list(model.named_modules()):
-        owner = model.get_submodule(name.rpartition(".")[0])
-        if type(module) in _DROPS and type(owner).__module__.startswith("blocklab."):
+        owner_name, _, child = name.rpartition(".")
+        owner = model.get_submodule(owner_name)
+        if not (isinstance(module, DROPS) and type(owner).__module__.startswith("blocklab.")):
+            continue
+        if why := drop_obstacle(owner, child):
+            keep(module, why)
+        else:
             drop(model, name)
 
 
@@ -124,7 +193,11 @@ def _cut(model: nn.Module, input_size: ImageSize) -> tuple[str, ...]:
         maps[name] = max(rows, size[0]), max(columns, size[1])
     cut = []
     for name, module in list(model.named_modules()):
-        if type(module) is not DepthwiseConv2d or name not in maps:
+        owner, _, child = name.rpartition(".")
+        if type(module) is not DepthwiseConv2d or not child or name not in maps:
+            continue
+        if why := convolution_obstacle(model.get_submodule(owner), child):
+            keep(module, why)
             continue
         weight = cut_to_live_taps(module.weight, module.dilation[0], *maps[name])
         if max(weight.shape[2:]) == module.weight.shape[2]:  # as one side of the map needs it
@@ -138,7 +211,6 @@ def _cut(model: nn.Module, input_size: ImageSize) -> tuple[str, ...]:
         bias = torch.zeros(len(kernel)).to(kernel) if module.bias is None else module.bias
         set_convolution(new, kernel, bias)
         new.algorithm, new.largest_map = module.algorithm, size
-        owner, _, child = name.rpartition(".")
         setattr(model.get_submodule(owner), child, new.eval())
         cut.append(name)
     return tuple(cut)

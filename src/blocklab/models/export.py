@@ -10,13 +10,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
-from blocklab.blocks.protocol import merge_parts, mixed_by
+from blocklab.blocks.protocol import mixed_by
 from blocklab.errors import InputError, error_line
+from blocklab.models.deploy import DeployReport, merge
 from blocklab.models.deploy import deploy as deploy_model
 from blocklab.models.export_place import check_own, check_place, staged
 from blocklab.models.export_trial import TRACED, Trial, compare, make_trials
@@ -51,7 +52,8 @@ _GRAPHS = ("onnx", "torch_export")
 class Exported:
     """What was written, and how far its outputs were from the network's.
 
-    `difference` is relative to the largest output. `dynamic` are a graph's free axes.
+    `difference` is relative to the largest output. `dynamic` are a graph's free axes. `report` says
+    what deploying did and kept.
     """
 
     path: Path
@@ -62,14 +64,16 @@ class Exported:
     dynamic: tuple[str, ...] = ()
     fp16: bool = False
     normalized: bool = False
+    report: DeployReport | None = None
 
     def __str__(self) -> str:
         said = [self.format, "deployed form" if self.deployed else "training form"]
         said += ["fp16"] * self.fp16 + ["normalises inside"] * self.normalized
         free = f" (free: {', '.join(self.dynamic)})" if self.dynamic else ""
+        done = f"; {self.report}" if self.report else ""
         return (
             f"{self.path} ({', '.join(said)}, {size_text(self.input_size)}{free}; outputs differ "
-            f"by {self.difference:.1e})"
+            f"by {self.difference:.1e}){done}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,16 +151,20 @@ def export_model(
         if format in _GRAPHS:
             about |= {"fp16": fp16, "normalizes": normalized, "dynamic": list(form.dynamic)}
         network: nn.Module = original
+        report: DeployReport | None = None
         if deploy:
             fixed = not {"height", "width"} & set(form.dynamic)
             network = _deployed(original, format in _GRAPHS, size if fixed else None)
+            report = cast(DeployReport, network.deploy_report)
         if fp16:
             network = in_half(network)
         with staged(path, folder=format == "hub") as place:
             written = _write(network, place, format, form, about, card, trials[0], fp16)
             difference = compare(written, original, trials, deploy, fp16)
     free = form.dynamic if format in _GRAPHS else ()
-    return Exported(path, format, plain_size(size), deploy, difference, free, fp16, normalized)
+    return Exported(
+        path, format, plain_size(size), deploy, difference, free, fp16, normalized, report
+    )
 
 
 def _checked_form(
@@ -231,11 +239,7 @@ def _about(
 
 def _deployed(network: nn.Module, graph: bool, size: tuple[int, int] | None) -> nn.Module:
     """Return a copy for use; of what is no graph one whose tensors keep their names."""
-    if graph:
-        return deploy_model(network, size)
-    merged = copy.deepcopy(network)
-    merge_parts(merged)
-    return merged
+    return deploy_model(network, size) if graph else merge(network)
 
 
 def _write(

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from blocklab.blocks.protocol import smallest_batch
 from blocklab.errors import InputError, error_line, shortened
@@ -65,13 +67,70 @@ def blank_images(
     """Return images of zeros for a network: (count, C, H, W), on its device, of its type.
 
     There are as few as it takes where no `count` is given: one, or two where it mixes samples.
-    `in_chans` is C for a network that does not say how many channels it takes.
+    C is what the network says, else what the first of its layers that runs takes, else `in_chans`.
     """
-    count = smallest_batch(model) if count is None else count
+    count = _least(model) if count is None else count
     reference = next(model.parameters(), torch.empty(0))
-    channels = getattr(model, "in_chans", in_chans)
-    shape = (count, channels, *check_input_size(size))
-    return torch.zeros(shape, device=reference.device, dtype=reference.dtype)
+    height, width = check_input_size(size)
+
+    def blank(channels: int) -> Tensor:
+        return torch.zeros(
+            (count, channels, height, width), device=reference.device, dtype=reference.dtype
+        )
+
+    said = _channels_of(model)
+    return blank(said or _channels_taken(model, blank(in_chans)))
+
+
+def _least(model: nn.Module) -> int:
+    """How many images a network takes at least; BatchNorm without statistics needs two values."""
+    norms = (part for part in model.modules() if isinstance(part, _BatchNorm))
+    return max(smallest_batch(model), 2 if any(n.running_mean is None for n in norms) else 1)
+
+
+def _channels_of(part: Any) -> int | None:
+    """How many channels a part takes, if it says so."""
+    names = ("in_chans", "in_channels", "num_features", "num_channels")
+    values = (getattr(part, name, None) for name in names[: None if _is_layer(part) else 1])
+    return next((value for value in values if type(value) is int and value > 0), None)
+
+
+def _is_layer(part: nn.Module) -> bool:
+    return isinstance(part, _ConvNd | _NormBase | nn.GroupNorm)
+
+
+class _FirstLayerRuns(Exception):
+    """Ends a trial run, with the channels that come and those that the layer takes."""
+
+
+def _channels_taken(model: nn.Module, images: Tensor) -> int:
+    """How many channels a network takes that says nothing, by its first layer that runs.
+
+    What stands before the layer may multiply the channels, such as `nn.PixelUnshuffle`, or add to
+    them. Where no layer says anything it is as many as `images` have.
+    """
+    trial = images.shape[1]
+
+    def stop(part: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 4:
+            raise _FirstLayerRuns(inputs[0].shape[1], _channels_of(part))
+
+    with ExitStack() as stack, torch.no_grad():
+        stack.enter_context(evaluating(model))
+        for part in model.modules():
+            if _channels_of(part) is not None:
+                stack.callback(part.register_forward_pre_hook(stop, prepend=True).remove)
+        try:
+            model(images)
+        except _FirstLayerRuns as found:
+            come, taken = found.args
+            multiplied = come % trial == 0 and taken % (come // trial) == 0
+            channels = taken * trial // come if multiplied else trial + taken - come
+            return channels if channels > 0 else trial
+        except Exception:  # a network within is called past its hooks, or none can be run
+            said = (part.in_chans for part in model.modules() if hasattr(part, "in_chans"))
+            return next((value for value in said if type(value) is int and value > 0), trial)
+    return trial
 
 
 def noise_images(model: nn.Module, size: ImageSize, count: int, seed: int = 0) -> Tensor:
@@ -130,7 +189,7 @@ def _run_blank(model: nn.Module, input_size: ImageSize) -> None:
         model(blank_images(model, input_size))
     except InputError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise InputError(
             f"the network cannot take images of {size_text(input_size)} "
             f"({error_line(error)}); choose another input_size"
