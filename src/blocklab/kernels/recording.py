@@ -1,8 +1,5 @@
 """Which form of a kernel a call takes: the plain one, in the papers' operators, or the lean one."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # type: ignore[import-not-found]
@@ -24,25 +21,10 @@ def is_recorded(x: Tensor) -> bool:
     )
 
 
-_lean_on_gpus = False
-
-
 def is_plain_better(x: Tensor) -> bool:
     """Whether the plain form of a gate or pooling is the better one for `x`.
 
     Besides where the call is recorded, on a GPU: there each operation is launched, the lean forms
-    have more of them, and maps are read and written more often (of Triplet Attention, 533 MB an
-    image against 344). What the lean forms save is memory.
+    have more of them, and maps are read and written more often. What those save is memory.
     """
-    return is_recorded(x) or (x.device.type != "cpu" and not _lean_on_gpus)
-
-
-@contextmanager
-def lean_on_gpus(lean: bool) -> Iterator[None]:
-    """Within it a GPU takes the lean forms too, for where its memory is short."""
-    global _lean_on_gpus
-    before, _lean_on_gpus = _lean_on_gpus, lean
-    try:
-        yield
-    finally:
-        _lean_on_gpus = before
+    return is_recorded(x) or x.device.type != "cpu"
