@@ -284,3 +284,41 @@ def test_a_run_records_its_setup_and_a_rows_seeds_share_it(
         assert "by the time of a step" in written["setup_note"]
         timed[0].update(contiguous=0.5, channels_last=0.1)
     assert len(timed[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seconds", "graph", "says"),
+    [
+        ("auto", {"step": 0.05, "graph": 0.01}, True, "on (10 ms a step against 50)"),
+        ("auto", {"step": 0.05, "graph": 0.049}, False, "off (49 ms a step against 50)"),
+        ("on", {"step": 0.05, "graph": 0.06}, True, "on (60 ms a step against 50)"),
+        ("on", None, False, "off (the step cannot be captured: RuntimeError: it reads a number)"),
+        ("off", {"step": 0.05, "graph": 0.01}, False, ""),
+    ],
+)
+def test_a_graph_is_taken_where_it_is_faster_or_asked_for(
+    timed: tuple[Times, list[list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: str,
+    seconds: dict[str, float] | None,
+    graph: bool,
+    says: str,
+) -> None:
+    def measured(*_: object) -> dict[str, float]:
+        if seconds is None:
+            raise RuntimeError("it reads a number")
+        return seconds
+
+    monkeypatch.setattr(autotune, "probe_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(autotune, "measured_graph", measured)
+    choice = choose(_work(memory_format="contiguous", cuda_graph=wanted), "bf16-mixed")
+    assert choice.graph is graph
+    assert choice.note == (f"CUDA graph: {says}" if says else "")
+
+
+def test_a_graph_off_cuda_is_said(timed: tuple[Times, list[list[str]]]) -> None:
+    choice = choose(_work(memory_format="contiguous", cuda_graph="on"), "bf16-mixed")
+    assert (choice.graph, choice.note) == (
+        False,
+        "CUDA graph: off (only a CUDA device has them)",
+    )
