@@ -9,7 +9,7 @@ quickstart: .venv/.installed
 	$(BIN)/blocklab quickstart
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

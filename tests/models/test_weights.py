@@ -3,6 +3,7 @@
 import argparse
 import copy
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,15 @@ def test_bad_files_are_refused_in_one_line(kind: str, message: str, tmp_path: Pa
 def test_other_things_are_refused() -> None:
     with pytest.raises(InputError, match="not a ResNet"):
         load_weights(create_model("resnet20"), create_model("resnet20"))  # type: ignore[arg-type]
+
+
+def test_an_old_file_whose_tensors_name_others_is_refused(tmp_path: Path) -> None:
+    model, path = create_model("resnet20", num_classes=10), tmp_path / "old.pth"
+    torch.save(model.state_dict(), path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    found = re.search(rb"\d{9,}", content)  # the first tensor's key
+    assert found is not None
+    key = found[0]
+    path.write_bytes(content.replace(key, key[:-1] + (b"1" if key[-1:] != b"1" else b"2"), 1))
+    with pytest.raises(InputError, match=r"is damaged or no checkpoint"):
+        load_weights(model, path)

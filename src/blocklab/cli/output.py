@@ -48,6 +48,8 @@ def print_table(
     if len(cells) > MOST_DRAWN:
         _print_plain([headings, *cells], title, left)
         return
+    if title:  # by itself: a table would break it at its own width
+        console.print(terminal_text(title), style="italic", soft_wrap=True)
     width, start = console.width, 1
     while start < max(len(headings), 2):
         end = len(headings)
@@ -58,7 +60,6 @@ def print_table(
         while end > start + 1 and _least_width(console, part) > width:
             end -= 1
             part = _table(headings, cells, left, start, end)
-        part.title = None if title is None or start > 1 else terminal_text(title)
         # What is too wide by itself runs on into the terminal's next line rather than being cut.
         console.width = max(width, _least_width(console, part))
         console.print(part)
@@ -69,7 +70,7 @@ def _table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], left: bool, start: int, end: int
 ) -> Table:
     """Return the first column, and those from `start` up to `end`."""
-    table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown = [0, *range(start, end)]
     for number in shown:
         whole = number == 0 or not left
