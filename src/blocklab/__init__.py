@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from blocklab.models.factory import create_model
     from blocklab.models.names import list_models
     from blocklab.models.weights import LoadReport, load_weights
+    from blocklab.results.named_run import load_run
     from blocklab.running import run_collection, run_study
     from blocklab.study.collection import StudyCollection
     from blocklab.study.study import Study
-    from blocklab.training.finished import load_run
 
 __all__ = [
     "Cost",
@@ -52,7 +52,7 @@ _DEFINED_IN = {
     "deploy": "models.deploy",
     "list_models": "models.names",
     "load_plugin": "blocks.plugins",
-    "load_run": "training.finished",
+    "load_run": "results.named_run",
     "load_weights": "models.weights",
     "register_block": "blocks.registry",
     "register_macs": "measure.operators",

@@ -109,6 +109,8 @@ def one_line(error: ValidationError, what: str, schema: type[BaseModel] | None =
     if isinstance(cause, BlocklabError):
         return str(cause)
     given = first.get("input")
+    if first["type"] == "missing":
+        message = "is missing; add it"
     said = first["type"] == "missing" or isinstance(given, dict)
     shown = "" if said else f" (got {shortened(given)})"
     if first["type"] == "literal_error":

@@ -9,7 +9,7 @@ from PIL import Image
 
 from blocklab.execution.study_folder import check_folders, study_folder, write_study_folder
 from blocklab.files import parse_checked_json, write_checked_json
-from blocklab.results.named_run import find_run
+from blocklab.results.named_run import find_run, load_run
 from blocklab.study.collection import StudyCollection
 from blocklab.study.study import Study
 
@@ -183,6 +183,7 @@ def test_a_study_narrowed_leaves_the_whole_ones_page(
     assert (out / "tiny" / "report.html").read_bytes() == page
     assert len(list(out.glob("*/result.json"))) == 4
     folder = out / Study.load(study_file).rows[1].definition(1).hash
+    assert load_run(out / "tiny" / "se:1").folder == folder
     image = tmp_path / "black.png"
     Image.new("RGB", (32, 32)).save(image)
     for command, *more in (

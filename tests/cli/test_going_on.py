@@ -56,7 +56,7 @@ def test_the_bits_are_those_of_a_run_that_was_never_shorter(
     longest, now, notes = trained(tmp_path / "one", 5, **changes)
     assert now == [4, 5]  # from the longest there was
     assert len(notes) == 1 + ("ema_decay" in changes)
-    assert notes[-1].endswith("which has its first 3 epochs")
+    assert notes[-1].endswith("which has its epochs up to 3")
     assert RunReader(longest).require_run()["went_on_from"] in notes[-1]
     whole, now, _ = trained(tmp_path / "other", 5, **changes)
     assert now == [1, 2, 3, 4, 5]

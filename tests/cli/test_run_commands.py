@@ -172,6 +172,12 @@ def test_predict_goes_on_past_a_corrupt_image(
 def test_a_run_predicts_in_python(run_folder: Path, tmp_path: Path) -> None:
     """Every way to give an image's 8 bits is one image; a foreign size is resized as a file's."""
     run = load_run(str(run_folder))
+    assert repr(run).startswith(f"<run {run_folder} of ") and len(repr(run)) < 300
+    for wrong in (None, 3, ""):
+        with pytest.raises(InputError, match="load_run takes the name of a run"):
+            load_run(wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="there is no run 'plain:0'"):
+        load_run("plain:0")
     rng = np.random.default_rng(0)
     for shape in ((32, 32, 3), (40, 30, 3)):
         pixels = rng.integers(0, 256, shape, np.uint8)

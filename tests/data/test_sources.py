@@ -293,3 +293,8 @@ def test_layout_names_match_the_archives() -> None:
 
     for name, known in (("cifar10", CIFAR10), ("cifar100", CIFAR100)):
         assert known.base_folder == FOLDERS[name] and known.filename == ARCHIVES[name]
+
+
+def test_digits_beyond_what_memory_holds_are_refused() -> None:
+    with pytest.raises(InputError, match="with 512 a side at most, not 4096"):
+        open_data(DataSpec(source="digits", train_images=100, image_size=4096))

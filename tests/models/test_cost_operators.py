@@ -64,6 +64,9 @@ FREE: dict[str, Callable[[Tensor], Any]] = {
     "put": lambda x: x.clone().index_put_((index(x)[:, 0, 0, 0],), x),
     "scatter": lambda x: x.scatter(1, index(x), x),
     "scatter_reduce": lambda x: x.scatter_reduce(1, index(x), x, "amax"),
+    "fill": lambda x: x.clone().fill_(x[0, 0, 0, 0]),  # a number that is a tensor
+    "assigned": lambda x: x.clone().__setitem__(0, x[0, 0, 0, 0]),
+    "zero": lambda x: x.clone().zero_(),
     "masked_fill": lambda x: x.masked_fill(x > 0, 1.0),
     "where": lambda x: torch.where(x > 0, x, -x),
     "glu": lambda x: F.glu(x, 1),

@@ -519,7 +519,7 @@ def test_a_collection_of_ones_own(tmp_path: Path) -> None:
         ("title: t\nstudies: [gone.yaml]\n", "cannot read .*gone.yaml"),
         ("title: t\nstudies: [report_all]\n", "'report_all' is a collection of studies"),
         ("title: t\nstudies: [quickstart]\nseeds: 3\n", "collection 'both' has no 'seeds'"),
-        ("studies: [quickstart]\n", "title: Field required"),
+        ("studies: [quickstart]\n", "title: is missing; add it"),
         ("title: t\nstudies: [3]\n", "studies.0: Input should be a valid string"),
     ):
         path.write_text(text)

@@ -25,6 +25,7 @@ NAMES = ("digits", *CIFARS)
 KINDS = {"folder": "PATH", "parquet": "PATH", "hf": "USER/NAME"}
 PATH_KINDS = tuple(kind for kind, what in KINDS.items() if what == "PATH")
 DIGITS_TEST_IMAGES = 500
+LARGEST_DIGITS = 512
 DIGITS_SIZE = 32
 SAMPLED_FILES = 64
 SAMPLED_BYTES = 1 << 16
@@ -218,6 +219,11 @@ def _digits(image_size: int | None) -> Contents:
     from torch.nn import functional
 
     size = image_size or DIGITS_SIZE
+    if size > LARGEST_DIGITS:  # all of them are held in memory
+        raise InputError(
+            f"digits are 8x8 pixels; image_size shows them with {LARGEST_DIGITS} a side at most, "
+            f"not {size}"
+        )
     images, labels = map(np.asarray, load_digits(return_X_y=True))
     grey = torch.from_numpy(images.reshape(-1, 1, 8, 8)).float() * (255 / 16)
     grey = functional.interpolate(grey, (size, size), mode="bilinear", antialias=size < 8)

@@ -80,7 +80,9 @@ class Progress:
 
     def note(self, job: Job, text: str) -> None:
         """Say it above the table."""
-        self.console.print(f"[yellow]note[/yellow]  {escape(job.name)}: {escape(printable(text))}")
+        self.console.print(
+            f"[yellow]note[/yellow]  {escape(job.name)}: {escape(printable(text))}", soft_wrap=True
+        )
 
     def ended(self, job: Job, failure: str | None) -> None:
         """Say how the run ended, above the table."""

@@ -34,7 +34,7 @@ _OTHERS = re.compile(
     r"cat|stack|copy|scatter|gather|index|put|masked|select|slice|(?:un)?pool.d|sampler|where"
     r"|(?:re)?norm|prelu|entropy|loss(?:2d)?|foreach|diagonal|embedding|complex|polar|rrelu"
     r"|bernoulli|searchsorted|bucketize|take|isin|histogram|allclose|divide|dist|fake|segment"
-    r"|linspace|logspace|set|resize"
+    r"|linspace|logspace|set|resize|fill|zero"
 )
 
 

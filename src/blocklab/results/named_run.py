@@ -9,6 +9,7 @@ from pathlib import Path
 
 from blocklab.errors import InputError, did_you_mean
 from blocklab.results.study_file import STUDY, read_study_file
+from blocklab.training.finished import FinishedRun
 
 _HOW = "name a run's folder, or STUDY_DIR/ROW:SEED, such as runs/my_study/plain:0"
 
@@ -32,6 +33,24 @@ def find_run(given: str | Path) -> Path:
         "this is no study's folder" if path.parent == Path() else "no study's folder is before it"
     )
     raise InputError(f"there is no run '{text}', and {where}; {_HOW}")
+
+
+def load_run(run: str | os.PathLike[str]) -> FinishedRun:
+    """Open a finished run: its network with its weights, and what its images need.
+
+    ``load_run("runs/my_study/plain:0").predict("cat.jpg")`` names the classes of an image.
+
+    Args:
+        run: its folder, or ``ROW:SEED`` after its study's folder.
+
+    Raises:
+        InputError: if there is no such run, it is not finished, or a block it needs is not
+            registered.
+        RunError: if a file of it is damaged.
+    """
+    if not isinstance(run, str | os.PathLike) or not str(run):
+        raise InputError(f"load_run takes the name of a run, not {run!r}; {_HOW}")
+    return FinishedRun.open(find_run(Path(run)))
 
 
 def _parted(text: str) -> tuple[str, str]:

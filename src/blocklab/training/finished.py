@@ -1,6 +1,5 @@
 """A finished run, opened again: its network with its weights, to evaluate, predict or export."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -57,7 +56,7 @@ class Prediction:
         return self.classes[0][1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FinishedRun:
     """A run's folder, read: the network in evaluation mode, and all that its images need."""
 
@@ -85,6 +84,11 @@ class FinishedRun:
         model = spec.build(len(run["class_names"]))
         load_weights(model, weights)
         return cls(folder, run, reader.require_result(), spec, recipe, model.eval())
+
+    def __repr__(self) -> str:
+        """Name it; the whole would be a hundred lines."""
+        label, seed = self.run.get("label"), self.run["definition"]["seed"]
+        return f"<run {self.folder} of {label}, seed {seed}>"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -191,19 +195,6 @@ class FinishedRun:
     def placed(self, setup: Setup) -> nn.Module:
         """Move the network to the device and layout of a setup."""
         return self.model.to(device=setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
-
-
-def load_run(folder: str | os.PathLike[str]) -> FinishedRun:
-    """Open the folder of a finished run: its network with its weights, and what its images need.
-
-    ``load_run("runs/0f3a...").predict("cat.jpg")`` names the classes of an image.
-
-    Raises:
-        InputError: if the folder is not that of a finished run, or a block it needs is not
-            registered.
-        RunError: if a file in it is damaged.
-    """
-    return FinishedRun.open(Path(folder))
 
 
 def diagnose_run(

@@ -205,7 +205,7 @@ def train_to_the_end(
         if shorter and checkpoint is not None:
             kept = shorter.run
             notes.append(
-                f"goes on from {shorter.folder}, which has its first {shorter.epochs} epochs"
+                f"goes on from {shorter.folder}, which has its epochs up to {shorter.epochs}"
             )
     for note in notes:
         if on_note is not None:
