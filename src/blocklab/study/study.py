@@ -296,7 +296,7 @@ def _given_rows(file: StudyFile, name: str) -> dict[str, Any]:
     if file.ablate:
         return ablated_rows(file.ablate, file.model, name)
     if file.rows is None:
-        raise InputError(f"study '{name}': rows: Field required, such as rows: [resnet20]")
+        raise InputError(f"study '{name}': rows: is missing; add it, such as rows: [resnet20]")
     return read_rows(file.rows, name)
 
 
