@@ -1,12 +1,13 @@
 """Run folders that are made up, written as a run writes them."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from blocklab.training.predictions import pack, read_per_image
 from blocklab.training.run_files import definition_hash
@@ -27,6 +28,16 @@ def predictions(top1: float, images: int, like: str, seed: int) -> dict[str, np.
     place = np.where(rank < round(top1 * images / 100), 0, np.where(rank % 2, 2, 7))
     top5 = (labels[:, None] - place[:, None] + np.arange(5)) % 100
     return {"labels": labels, "top5": top5, "loss": rng.random(images).astype(np.float32)}
+
+
+@pytest.fixture
+def one_thread_and_a_fixed_seed() -> Iterator[None]:
+    """The same numbers whatever ran before, on however many cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

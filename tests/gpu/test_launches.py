@@ -80,3 +80,13 @@ def test_nor_does_one_in_fp16_or_in_parts(count: Count, changes: dict[str, objec
     (one,) = count(["resnet20_se"], batch=16, **changes)
     assert asked(one) == 0
     assert one["counts"].get("GraphLaunch", 0) == ("cuda_graph" in changes)
+
+
+@pytest.mark.parametrize(("optimizer", "graphs"), [("adamw", 1), ("adamp", 0), ("lamb", 0)])
+def test_a_graph_never_keeps_an_old_learning_rate(
+    count: Count, optimizer: str, graphs: int
+) -> None:
+    """Of an optimizer that takes its rate as a number, a graph would repeat the first one."""
+    (one,) = count(["resnet20"], batch=16, optimizer=optimizer, cuda_graph="on")
+    assert one["counts"].get("GraphLaunch", 0) == graphs
+    assert (one["counts"]["kernel"] > 100) == (not graphs)

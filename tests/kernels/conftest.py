@@ -1,21 +1,14 @@
 """The plain formulations are those that the benchmarks time; one thread, as the maps are small."""
 
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_and_a_fixed_seed() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
+def _repeatable(one_thread_and_a_fixed_seed: None) -> None: ...
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -19,13 +18,7 @@ from blocklab.models.spec import ModelSpec, model_spec
 _ACTIVATION = re.compile(r'"((?:inner_)?activation)": "\w+"')
 
 
-@pytest.fixture(autouse=True)
-def _one_thread_and_a_fixed_seed() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread_and_a_fixed_seed")
 
 
 def narrow(name: str) -> dict[str, Any]:

@@ -377,3 +377,25 @@ def test_a_hub_folder_of_somebody_else_stays(model: Any, name: str, tmp_path: Pa
     with pytest.raises(InputError, match=r"README.md: it is there"):  # changed since
         export_model(model, tmp_path, "hub")
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+class _LateFirst(nn.Module):
+    """Registers what runs last first, so that its first convolution by name is not its first."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(6, 4, 1)
+        self.first = nn.Conv2d(channels, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_a_graph_takes_the_channels_of_the_layer_that_runs_first(
+    channels: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "theirs.pt2"
+    export_model(_LateFirst(channels), path, "torch_export", (8, 12))
+    images = torch.rand(3, channels, 8, 12)
+    assert torch.export.load(path).module()(images).shape == (3, 4, 8, 12)

@@ -123,6 +123,21 @@ def test_counters_are_whole_after_an_epoch() -> None:
     assert model.state_dict().keys() == average.state_dict().keys()
 
 
+def test_a_norm_that_cannot_do_without_its_counter_keeps_it() -> None:
+    model = nn.Sequential(nn.SyncBatchNorm(3))
+    with BatchCounters(model, None).aside(7):
+        assert model[0].num_batches_tracked is not None
+    assert int(model[0].num_batches_tracked) == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("images", "parts"), [(12, 4), (7, 3), (5, 2), (2, 1)])
+def test_no_part_has_a_single_image(images: int, parts: int) -> None:
+    recipe = Recipe(batch_size=12, accumulate=4, drop_last=False)
+    _, step = stepped(recipe, make_setup("32-true", "contiguous"), steps=0)
+    assert step.parts(images) == parts
+    assert all(len(part) >= 2 for part in torch.arange(images).tensor_split(parts))
+
+
 def test_counters_come_back_after_an_error() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3))
     with pytest.raises(ValueError, match="midway"), BatchCounters(model, None).aside(1):

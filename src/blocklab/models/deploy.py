@@ -84,7 +84,7 @@ def deploy(model: nn.Module, input_size: ImageSize | None = None) -> nn.Module:
         raise InputError(
             f"deploy takes a network, not a {type(model).__name__}; create_model('resnet18') is one"
         )
-    deployed = _copy(model).eval()
+    deployed = copy_of(model).eval()
     before = dict(deployed.named_modules())
     unmerged = deployed.state_dict().keys()
     with looking_at(deployed) as kept:
@@ -127,7 +127,7 @@ def merge(model: nn.Module) -> nn.Module:
 
     Its ``deploy_report`` says what was done.
     """
-    copied = _copy(model)
+    copied = copy_of(model)
     before = copied.state_dict().keys()
     with looking_at(copied) as kept:
         merged = _merged(merge_parts(copied), before - copied.state_dict().keys())
@@ -145,7 +145,12 @@ def _merged(asked: Iterable[str], gone: Collection[str]) -> tuple[str, ...]:
     )
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def copy_of(model: nn.Module) -> nn.Module:
+    """Return a copy of a network.
+
+    Raises:
+        InputError: if it holds what cannot be copied.
+    """
     try:
         return copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:  # results that are kept, locks, open files

@@ -5,7 +5,6 @@ run on other images than it was traced with, of other sizes where these are free
 outputs are the network's does it take its place.
 """
 
-import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
 from blocklab.blocks.protocol import mixed_by
-from blocklab.errors import InputError, error_line
-from blocklab.models.deploy import DeployReport, merge
+from blocklab.errors import InputError
+from blocklab.models.deploy import DeployReport, copy_of, merge
 from blocklab.models.deploy import deploy as deploy_model
 from blocklab.models.export_place import check_own, check_place, staged
 from blocklab.models.export_trial import TRACED, Trial, compare, make_trials
@@ -143,7 +142,7 @@ def export_model(
     if normalized and (mean is None or std is None):
         raise InputError("mean and SD are not known; give a card: Card(mean=..., std=...)")
     with random_state_kept():
-        original = _plain_copy(model)
+        original = copy_of(model).eval().cpu().float()
         inside = (mean, std) if normalized else ()
         trials = make_trials(original, _size(model, input_size), form.dynamic, inside)
         size, outputs = trials[0].size, trials[0].expected
@@ -199,16 +198,6 @@ def _others(path: Path, format: str) -> list[Path]:
     return [file for file in (path, large) if not own and file.exists()]
 
 
-def _plain_copy(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model).eval().cpu().float()
-    except (RuntimeError, TypeError) as error:  # results that are kept, locks, open files
-        raise InputError(
-            f"the network cannot be copied ({error_line(error)}); take out what it keeps besides "
-            "its parameters and buffers"
-        ) from None
-
-
 def _size(model: nn.Module, given: ImageSize | None) -> tuple[int, int]:
     if given is not None:
         return check_input_size(given)
@@ -234,7 +223,7 @@ def _about(
     except InputError:
         logits = len(outputs) == 1 and outputs[0].ndim == 2
         classes = outputs[0].shape[1] if logits else None
-        return describe_use(classes, channels_of(model), class_names, size, mean, std)
+        return describe_use(classes, channels_of(model, size), class_names, size, mean, std)
 
 
 def _deployed(network: nn.Module, graph: bool, size: tuple[int, int] | None) -> nn.Module:

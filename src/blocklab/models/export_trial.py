@@ -54,7 +54,8 @@ def make_trials(
     found = []
     for seed, ((height, width), count) in enumerate(asked):
         generator = torch.Generator().manual_seed(seed)
-        shape = (count if "batch" in free else 1, channels_of(network), height, width)
+        channels = channels_of(network, (height, width))
+        shape = (count if "batch" in free else 1, channels, height, width)
         try:
             images = torch.randn(shape, generator=generator)
             taken = images

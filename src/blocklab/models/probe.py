@@ -47,18 +47,13 @@ def size_text(input_size: ImageSize) -> str:
     return "x".join(map(str, check_input_size(input_size)))
 
 
-def channels_of(model: nn.Module, default: int = 3) -> int:
-    """Return how many channels a network takes: it says so, or one that it wraps, or a convolution.
+def channels_of(model: nn.Module, size: ImageSize = 32, default: int = 3) -> int:
+    """Return how many channels a network takes: what it says, else what its first layer takes.
 
-    The first convolution in the order of their names, as that is mostly the one that runs first.
+    That is the first layer that runs, on images of `size`; where none says anything, `default`.
     """
-    for part in model.modules():
-        channels = getattr(part, "in_chans", None)
-        if isinstance(part, nn.Conv2d):
-            channels = part.in_channels
-        if isinstance(channels, int):
-            return channels
-    return default
+    trial = _zeros(model, _least(model), default, size)
+    return _channels_of(model) or _channels_taken(model, trial)
 
 
 def blank_images(
@@ -67,19 +62,16 @@ def blank_images(
     """Return images of zeros for a network: (count, C, H, W), on its device, of its type.
 
     There are as few as it takes where no `count` is given: one, or two where it mixes samples.
-    C is what the network says, else what the first of its layers that runs takes, else `in_chans`.
+    C is that of `channels_of`, or `in_chans`.
     """
     count = _least(model) if count is None else count
-    reference = next(model.parameters(), torch.empty(0))
-    height, width = check_input_size(size)
+    return _zeros(model, count, channels_of(model, size, in_chans), size)
 
-    def blank(channels: int) -> Tensor:
-        return torch.zeros(
-            (count, channels, height, width), device=reference.device, dtype=reference.dtype
-        )
 
-    said = _channels_of(model)
-    return blank(said or _channels_taken(model, blank(in_chans)))
+def _zeros(model: nn.Module, count: int, channels: int, size: ImageSize) -> Tensor:
+    like = next(model.parameters(), torch.empty(0))
+    shape = (count, channels, *check_input_size(size))
+    return torch.zeros(shape, device=like.device, dtype=like.dtype)
 
 
 def _least(model: nn.Module) -> int:

@@ -18,12 +18,13 @@ class GraphedStep:
 
     The graph reads its batch, its learning rate and its decay from where they lay when it was
     captured, so each is copied there before a replay. A step that cannot be captured runs as it
-    is from then on; `why_not` then says why.
+    is, from the first on or from then on; `why_not` then says why.
     """
 
     def __init__(self, step: TrainingStep, batch_size: int) -> None:
         self.step, self.batch_size = step, batch_size
-        self.why_not = ""
+        # Of another optimizer the graph would hold the numbers of the step that was captured.
+        self.why_not = "" if step.capturable else "its optimizer takes no rate from the device"
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, Tensor, Tensor] | None = None
         self._warmed = 0

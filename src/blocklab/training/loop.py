@@ -126,7 +126,9 @@ def train(
         images_seen, computing, rate = 0, 0.0, recipe.lr
         images_timed, began = 0, time.perf_counter()
         timed_from = began
-        with counters.aside(len(batches) * recipe.accumulate):
+        last = step.parts(len(data.train) - (len(batches) - 1) * recipe.batch_size)
+        passes = (len(batches) - 1) * step.parts(recipe.batch_size) + last
+        with counters.aside(passes):
             for number, (images, labels) in enumerate(batches.epoch(epoch)):
                 in_batch = min(recipe.batch_size, len(data.train) - number * recipe.batch_size)
                 rate = recipe.learning_rate(epoch + number / len(batches))

@@ -83,13 +83,17 @@ class TrainingStep:
 
         `in_batch` are the images of the whole batch, over all processes.
         """
-        parts = min(self.recipe.accumulate, len(labels))
+        parts = self.parts(len(labels))
         pieces = zip(*(t.tensor_split(parts) for t in (images, labels, targets)), strict=True)
         for number, (some, their_labels, their_targets) in enumerate(pieces):
             last = number == parts - 1
             with nullcontext() if last else self.setup.fabric.no_backward_sync(self.network):
                 self._backward(some, their_labels, their_targets, in_batch, parts)
         self._update()
+
+    def parts(self, images: int) -> int:
+        """Return in how many parts so many images are taken: of two or more, for BatchNorm."""
+        return max(1, min(self.recipe.accumulate, images // 2))
 
     def _backward(
         self, images: Tensor, labels: Tensor, targets: Tensor, in_batch: int, parts: int
@@ -149,6 +153,7 @@ class BatchCounters:
             (module, module.num_batches_tracked)
             for module in model.modules()
             if isinstance(module, _NormBase)
+            and not isinstance(module, nn.SyncBatchNorm)  # which cannot do without
             and module.num_batches_tracked is not None
             and module.momentum is not None
         ]
@@ -159,7 +164,10 @@ class BatchCounters:
 
     @contextmanager
     def aside(self, passes: int) -> Iterator[None]:
-        """Within it no batch is counted; after it, `passes` more are by what was training."""
+        """Within it no batch is counted; after it, `passes` more are by what was training.
+
+        SyncBatchNorm counts its own.
+        """
         counted = [counter for norm, counter in self._norms if norm.training]
         for norm, _ in self._norms:
             norm.num_batches_tracked = None
