@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from blocklab.cli import output
-from blocklab.cli.output import print_table
+from blocklab.cli.bar import TrainingBar
+from blocklab.cli.output import output_console, print_table
 
 HEADINGS = (
     "row",
@@ -72,6 +73,12 @@ def test_a_pipe_gets_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
     print_table([f"column {number}" for number in range(40)], [["123,456.78"] * 40])
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.count("123,456.78") == 40 for line in lines) == 1
+
+
+def test_what_a_run_says_is_whole_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "goes on from runs/0123456789abcdef, " * 6
+    TrainingBar(output_console(stderr=True), "resnet20", 3).note(text)
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_names_control_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

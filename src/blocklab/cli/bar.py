@@ -60,6 +60,4 @@ class TrainingBar:
 
     def note(self, text: str) -> None:
         """Say what the run's user should know."""
-        self.console.print(
-            f"[yellow]note[/yellow]  {escape(printable(text))}", highlight=False, soft_wrap=True
-        )
+        self.console.print(f"[yellow]note[/yellow]  {escape(printable(text))}", highlight=False)

@@ -133,10 +133,10 @@ def _print_plain(lines: list[Sequence[str]], title: str | None, left: bool) -> N
         print("   ".join(cells).rstrip())
 
 
-def output_console() -> Console:
-    """Return the console of stdout, which does not wrap into a file or a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=UNBOUNDED)
+def output_console(stderr: bool = False) -> Console:
+    """Return the console of stdout or stderr, which does not wrap into a file or a pipe."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=UNBOUNDED)
 
 
 def print_results(results: "StudyResults") -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from blocklab.cli.app import app
 from blocklab.cli.options import (
@@ -21,7 +20,7 @@ from blocklab.cli.options import (
     parse_seeds,
     parse_settings,
 )
-from blocklab.cli.output import print_json, print_results, print_table
+from blocklab.cli.output import output_console, print_json, print_results, print_table
 from blocklab.errors import InputError, Stopped
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ def run_and_report(
     from blocklab.running import run_collection
 
     command = shlex.join(["blocklab", *sys.argv[1:]])
-    progress = Progress(Console(stderr=True))
+    progress = Progress(output_console(stderr=True))
     try:
         with progress:
             return run_collection(

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from blocklab.cli.app import app
 from blocklab.cli.bar import TrainingBar
@@ -17,7 +16,7 @@ from blocklab.cli.options import (
     parse_seed,
     parse_settings,
 )
-from blocklab.cli.output import accuracy_cells, print_json, print_table
+from blocklab.cli.output import accuracy_cells, output_console, print_json, print_table
 from blocklab.errors import Stopped
 
 
@@ -57,7 +56,7 @@ def train(
         parse_seed(seed),
     )
     try:
-        with TrainingBar(Console(stderr=True), model, loaded.epochs) as bar:
+        with TrainingBar(output_console(stderr=True), model, loaded.epochs) as bar:
             if anew := why_anew(definition.to_dict(), out, devices * nodes):
                 bar.note(f"it {anew}")
             folder = launch(

@@ -80,9 +80,7 @@ class Progress:
 
     def note(self, job: Job, text: str) -> None:
         """Say it above the table."""
-        self.console.print(
-            f"[yellow]note[/yellow]  {escape(job.name)}: {escape(printable(text))}", soft_wrap=True
-        )
+        self.console.print(f"[yellow]note[/yellow]  {escape(job.name)}: {escape(printable(text))}")
 
     def ended(self, job: Job, failure: str | None) -> None:
         """Say how the run ended, above the table."""
