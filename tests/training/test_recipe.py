@@ -208,7 +208,14 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, message:
 
 
 def test_unknown_recipe_names_the_closest() -> None:
-    assert recipe_names() == ["quick", "report", "report_res2net", "strong"]
+    assert recipe_names() == [
+        "finetune",
+        "linear_probe",
+        "quick",
+        "report",
+        "report_res2net",
+        "strong",
+    ]
     with pytest.raises(InputError, match="did you mean 'quick'"):
         load_recipe("quik")
 

@@ -28,6 +28,10 @@ def train(
     seed: Annotated[
         str, typer.Option(metavar="S", help="Decides initial weights, order and draws.")
     ] = "0",
+    pretrained: Annotated[
+        str | None,
+        typer.Option(help="Weights to start from: a file, a run's folder, hf:USER/NAME, …"),
+    ] = None,
     out: Out = Path("runs"),
     settings: Settings = [],  # noqa: B006 - read only
     threads: Annotated[int | None, typer.Option(help="Threads of the run.")] = None,
@@ -38,6 +42,7 @@ def train(
 ) -> int:
     """Train one model; a rerun goes on where it stopped."""
     from blocklab.data.spec import DataSpec
+    from blocklab.models.pretrained import Pretrained
     from blocklab.models.spec import model_spec
     from blocklab.study.rows import split_settings
     from blocklab.training.distributed import launch
@@ -54,6 +59,7 @@ def train(
         DataSpec.parse({"source": data, **data_changes}),
         loaded,
         parse_seed(seed),
+        None if pretrained is None else Pretrained.parse(pretrained),
     )
     try:
         with TrainingBar(output_console(stderr=True), model, loaded.epochs) as bar:

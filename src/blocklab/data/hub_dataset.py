@@ -7,7 +7,6 @@ with each file's length and SHA-256.
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +18,7 @@ from blocklab.data.split_names import is_split_name
 from blocklab.download import offline
 from blocklab.errors import InputError, RunError, error_line
 from blocklab.files import file_sha256, read_checked_json, write_checked_json
+from blocklab.hub_access import asking, endpoint
 
 COMMIT = ".commit.json"
 MOST_SHOWN = 5
@@ -94,27 +94,11 @@ def _kept(name: str, root: Path) -> tuple[Path, dict[str, Any]]:
 def _ask(name: str) -> dict[str, Any]:
     """Ask the hub for the commit of a data set, and its parquet files with their hashes."""
     from huggingface_hub import HfApi  # slow to import, seldom needed
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     parts = name.split("/")
     repository, configuration = "/".join(parts[:2]), "/".join(parts[2:])
-    try:
-        info = HfApi(endpoint=_endpoint()).dataset_info(repository, files_metadata=True, timeout=30)
-    except RepositoryNotFoundError:
-        raise InputError(
-            f"the hub at {_endpoint()} has no data set '{repository}' that you may read; check its "
-            "name, or log in (hf auth login)"
-        ) from None
-    except HfHubHTTPError as error:
-        raise RunError(
-            f"the hub at {_endpoint()} answered {error.response.status_code} for hf:{name}; try "
-            "again later"
-        ) from error
-    except Exception as error:  # of whichever library asks: no network, no answer, no JSON
-        raise RunError(
-            f"the hub at {_endpoint()} did not answer for hf:{name} "
-            f"({error_line(error, kind=False)[:200]}); try again later, or set HF_ENDPOINT"
-        ) from error
+    with asking(f"hf:{name}", repository, "data set"):
+        info = HfApi(endpoint=endpoint()).dataset_info(repository, files_metadata=True, timeout=30)
     tables = [file for file in info.siblings or [] if file.rfilename.endswith(".parquet")]
     folder = _choose(name, configuration, [file.rfilename for file in tables])
     files = [
@@ -171,17 +155,17 @@ def _fetch(folder: Path, commit: dict[str, Any], file: dict[str, Any]) -> None:
                 repo_type="dataset",
                 revision=commit["commit"],
                 local_dir=folder,
-                endpoint=_endpoint(),
+                endpoint=endpoint(),
             )
         except Exception as error:  # of whichever library fetches
             raise RunError(
-                f"cannot fetch {file['name']} of {commit['repository']} from {_endpoint()} "
+                f"cannot fetch {file['name']} of {commit['repository']} from {endpoint()} "
                 f"({error_line(error, kind=False)[:200]}); try again later"
             ) from error
     if not _is_whole(path, file):
         path.unlink(missing_ok=True)
         raise RunError(
-            f"{file['name']} of {commit['repository']} came damaged from {_endpoint()} twice; try "
+            f"{file['name']} of {commit['repository']} came damaged from {endpoint()} twice; try "
             "again later"
         )
 
@@ -200,7 +184,3 @@ def _is_whole(path: Path, file: dict[str, Any]) -> bool:
         return git.hexdigest() == file["hash"]
     except OSError:
         return False
-
-
-def _endpoint() -> str:
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")

@@ -24,7 +24,13 @@ from blocklab.measure.timing import shortest_times
 from blocklab.study.study import Study
 from blocklab.training.autotune import make_step
 from blocklab.training.device import choose_setup
-from blocklab.training.run import RunDefinition, check_batches_fill, count, training_memory
+from blocklab.training.run import (
+    RunDefinition,
+    check_batches_fill,
+    check_start,
+    count,
+    training_memory,
+)
 from blocklab.training.run_reader import is_finished
 from blocklab.training.workload import Workload
 
@@ -104,6 +110,7 @@ def make_plan(
                     with plugin_errors():
                         counts[key] = count(row.model, *key[1:])
                         check_network(row.model, *key[1:])
+                check_start(row.definition(study.seeds[0]), len(data.class_names))
             except InputError as error:
                 raise InputError(f"study '{study.name}', row '{row.name}': {error}") from None
             cost_of_one, taken = counts[key]

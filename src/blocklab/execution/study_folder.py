@@ -116,6 +116,7 @@ def write_study_folder(
     """
     folder = study_folder(study, out)
     rows = []
+    starts = [f"{row.name} starts from {row.pretrained}" for row in study.rows if row.pretrained]
     for row in study.rows:
         counted, input_size = costs[row.name]
         rows.append(
@@ -142,7 +143,7 @@ def write_study_folder(
             "seeds": list(study.seeds),
             "varies": list(study.varies),
             "baseline": study.baseline,
-            "notes": list(study.notes),
+            "notes": [*study.notes, *starts],
             "claims": list(study.claims),
             "claim_notes": dict(study.claim_notes),
             "command": command,

@@ -59,7 +59,9 @@ def verify_run(
     """
     before = RunReader(folder)
     run = before.require_run()
-    definition = RunDefinition.from_dict(run["definition"], run["data_address"])
+    definition = RunDefinition.from_dict(
+        run["definition"], run["data_address"], (run.get("pretrained") or {}).get("weights")
+    )
     with tempfile.TemporaryDirectory(dir=temporary, prefix="blocklab-verify-") as name:
         again = RunFolder(Path(name) / definition.hash)
         with again.locked():

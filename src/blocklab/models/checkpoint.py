@@ -19,6 +19,7 @@ from blocklab.download import cached_download, http_address, is_whole, offline
 from blocklab.errors import InputError, RunError, error_line
 from blocklab.files import cache_folder, check_stored, file_sha256, read_checked_json
 from blocklab.models.containers import Found, find_tensors
+from blocklab.models.hub_weights import hub_file, is_hub_address
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -47,16 +48,40 @@ def read_weights(source: Source) -> tuple[str, Found]:
     """
     if isinstance(source, Mapping):
         return "the state dict", find_tensors(source, "the state dict")
-    if isinstance(source, str) and "://" in source:
-        path = fetch(source)
-        return source, find_tensors(_read(path), source)
     if isinstance(source, str | os.PathLike):
         what = os.fspath(source)
-        return what, find_tensors(_read(Path(what)), what)
+        return what, find_tensors(_read(weights_file(what)), what)
     raise InputError(
         "weights are a path, an address or tensors by name (module.state_dict()), not a "
         f"{type(source).__name__}"
     )
+
+
+def weights_file(source: str) -> Path:
+    """Return the file that holds the weights of a path, a run's folder or an address.
+
+    What lies elsewhere is fetched once: ``https://...`` (see `fetch`) or ``hf:USER/NAME``.
+
+    Raises:
+        InputError: if there is none.
+        RunError: if it cannot be downloaded.
+    """
+    if is_hub_address(source):
+        return hub_file(source)
+    if "://" in source:
+        return fetch(source)
+    path = Path(source)
+    if path.is_dir():
+        found = next((path / name for name in _FILES_OF_A_FOLDER if (path / name).is_file()), None)
+        if found is None:
+            raise InputError(
+                f"{path} has neither model.safetensors nor last.ckpt; name a checkpoint or the "
+                "folder of a run that has begun"
+            )
+        path = found
+    if not path.is_file():
+        raise InputError(f"no file {path}; check the path")
+    return path
 
 
 def fetch(url: str) -> Path:
@@ -116,16 +141,6 @@ def _may_be_weights(head: bytes) -> bool:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    if path.is_dir():
-        found = next((path / name for name in _FILES_OF_A_FOLDER if (path / name).is_file()), None)
-        if found is None:
-            raise InputError(
-                f"{path} has neither model.safetensors nor last.ckpt; name a checkpoint or the "
-                "folder of a run that has begun"
-            )
-        path = found
-    if not path.is_file():
-        raise InputError(f"no file {path}; check the path")
     _check_against_result(path)
     _check_stored(path)
     try:

@@ -20,6 +20,7 @@ from blocklab.errors import InputError, check_choice
 from blocklab.models.checkpoint import Source, read_weights
 from blocklab.models.containers import Weights, plain_names, unwrapped
 from blocklab.models.nearest_model import COUNT, best_fit, core_shape
+from blocklab.models.parts import head_names
 from blocklab.models.tensor_names import FORMATS, Format
 
 
@@ -138,10 +139,10 @@ def match_weights(
     shapes, to_merge = _expected(target, ours)
     apart: tuple[str, ...] = getattr(target, "pruned", ())  # what a pruned model has no more
     fresh: tuple[str, ...] = ()
-    if head == "fresh" and (prefix := _head_prefix(target)):
-        apart = (*apart, prefix)
-        fresh = tuple(name for name in shapes if name.startswith(prefix))
-        shapes = {name: shape for name, shape in shapes.items() if not name.startswith(prefix)}
+    if head == "fresh" and (heads := _head_prefixes(target)):
+        apart = (*apart, *heads)
+        fresh = tuple(name for name in shapes if name.startswith(heads))
+        shapes = {name: shape for name, shape in shapes.items() if not name.startswith(heads)}
     ours = {name: value for name, value in ours.items() if not name.startswith(apart)}
     adapted = _adapt_first_conv(target, ours, shapes) if first_conv == "adapt" else ()
     # A vector fits (C, 1, 1), a linear layer a 1x1 convolution: the same values.
@@ -233,9 +234,8 @@ def _shapes(module: nn.Module) -> dict[str, torch.Size]:
     }
 
 
-def _head_prefix(model: nn.Module) -> str | None:
-    name = getattr(model, "classifier_name", None)
-    return f"{name}." if name else None
+def _head_prefixes(model: nn.Module) -> tuple[str, ...]:
+    return tuple(f"{name}." for name in head_names(model))
 
 
 def _adapt_first_conv(
@@ -265,10 +265,11 @@ def _refusal(
     """Say why weights are refused: a head of other classes in its own words."""
     if known is not None and known.foreign is not None:
         return f"its names are of {known.name}: {known.foreign}"
-    prefix = _head_prefix(model)
+    heads = _head_prefixes(model)
     wrong = (*report.missing, *report.unexpected, *report.mismatched)
-    if prefix and report.loaded and all(name.startswith(prefix) for name in wrong):
-        given, wanted = state.get(f"{prefix}weight"), shapes.get(f"{prefix}weight", torch.Size([0]))
+    if heads and report.loaded and all(name.startswith(heads) for name in wrong):
+        weight = f"{heads[0]}weight"
+        given, wanted = state.get(weight), shapes.get(weight, torch.Size([0]))
         if given is None:
             return 'it has no head; head="fresh" leaves the model\'s as it is'
         if not wanted[1:] or wanted[1:] == given.shape[1:]:

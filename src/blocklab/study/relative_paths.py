@@ -1,7 +1,8 @@
 """Relative paths in a study's file, all of them alike: they are seen from the file's folder.
 
-They are those of data (``folder:``, ``parquet:``) and of recipes, of the study and of its rows, and
-of the studies that a collection names. What the command line gives is seen from where it is typed.
+They are those of data (``folder:``, ``parquet:``), of recipes and of weights to start from, of the
+study and of its rows, and of the studies that a collection names. What the command line gives is
+seen from where it is typed.
 """
 
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from blocklab.data.sources import PATH_KINDS
+from blocklab.models.pretrained import is_address
 
 
 def seen_from(folder: Path, value: object) -> object:
@@ -35,6 +37,7 @@ def _with_paths(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     for name, inside, absolute in (
         ("data", "source", _address_from),
         ("recipe", "base", _recipe_from),
+        ("pretrained", "weights", _weights_from),
     ):
         given = fields.get(name)
         if isinstance(given, str):
@@ -47,6 +50,10 @@ def _with_paths(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
 def _address_from(folder: Path, address: str) -> str:
     kind, _, path = address.partition(":")
     return f"{kind}:{path_from(folder, path)}" if kind in PATH_KINDS and path.strip() else address
+
+
+def _weights_from(folder: Path, weights: str) -> str:
+    return weights if is_address(weights) else path_from(folder, weights)
 
 
 def _recipe_from(folder: Path, name: str) -> str:

@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.measure.cost import cost
+from blocklab.models.pretrained import Pretrained
 from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.study.reported import CostAt, Reported
 from blocklab.study.schema import ReportedFile, RowFile, StudyFile
 from blocklab.training.recipe import Recipe, load_recipe
 from blocklab.training.run import RunDefinition
 
-RECIPE_PREFIX, DATA_PREFIX = "recipe", "data"
+RECIPE_PREFIX, DATA_PREFIX, START_PREFIX = "recipe", "data", "pretrained"
 CHANGED = " (changed)"  # after the name of a recipe that a study does not take as it is
 
 
@@ -43,6 +44,7 @@ class Row:
     note: str | None = None
     counted_as: CountedAs | None = None
     tuned: dict[str, Any] | None = field(default=None, compare=False)
+    pretrained: Pretrained | None = None
 
     @property
     def reported_cost(self) -> CostAt | None:
@@ -55,7 +57,7 @@ class Row:
 
     def definition(self, seed: int) -> RunDefinition:
         """Return what defines this row's run from a seed."""
-        return RunDefinition(self.model, self.data, self.recipe, seed)
+        return RunDefinition(self.model, self.data, self.recipe, seed, self.pretrained)
 
 
 def read_row(
@@ -81,6 +83,7 @@ def read_row(
     base_data, data_changes = data
     own_data = {"source": file.data} if isinstance(file.data, str) else file.data
     reported = file.reported or study.reported.get(name)
+    start = file.pretrained if "pretrained" in file.model_fields_set else study.pretrained
     return Row(
         name=name,
         model=filled_model(file.model, study.model),
@@ -89,6 +92,7 @@ def read_row(
         reported=_reported(reported, errata) if reported else None,
         note=file.note,
         counted_as=_counted_as(reported, file.model, study) if reported else None,
+        pretrained=None if start is None else Pretrained.parse(start),
     )
 
 
@@ -177,7 +181,8 @@ def differing_paths(first: Mapping[str, Any], second: Mapping[str, Any]) -> list
 
 def covers(varied: str, path: str) -> bool:
     if varied == "model":
-        return not path.startswith((f"{RECIPE_PREFIX}.", f"{DATA_PREFIX}."))
+        apart = (RECIPE_PREFIX, DATA_PREFIX, START_PREFIX)
+        return not path.startswith(tuple(f"{prefix}." for prefix in apart))
     return path == varied or path.startswith(f"{varied}.")
 
 
@@ -200,4 +205,6 @@ def flat_definition(definition: Mapping[str, Any]) -> dict[str, Any]:
     walk(definition["model"], "")
     walk(definition["recipe"], RECIPE_PREFIX)
     walk(definition["data"], DATA_PREFIX)
+    if "pretrained" in definition:
+        walk(definition["pretrained"], START_PREFIX)
     return flat

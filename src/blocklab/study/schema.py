@@ -106,6 +106,7 @@ class RowFile(_Strict):
     model: str | dict[str, Any]
     recipe: str | dict[str, Any] = Field(default_factory=dict)
     data: str | dict[str, Any] = Field(default_factory=dict)
+    pretrained: str | dict[str, Any] | None = None  # given as null: from scratch
     reported: ReportedFile | None = None
     note: str | None = None
 
@@ -117,6 +118,7 @@ class StudyFile(_Strict):
     description: str = ""
     data: str | dict[str, Any]
     recipe: str | dict[str, Any]
+    pretrained: str | dict[str, Any] | None = None
     seeds: Any = 1  # read by `read_seeds`, as those of the command line
     varies: list[str]
     baseline: str | None = None

@@ -14,6 +14,7 @@ A study file::
       se: {base: resnet20, attention: {type: se, reduction: 8}}
       triplet: {model: resnet20_triplet, recipe: {lr: 0.05}, data: {image_size: 48},
                 reported: {top1: 77.6, macs_g: 4.1}, note: what a reader must know}
+      tuned: {model: resnet20, recipe: finetune, pretrained: resnet20.safetensors}
     claims: [triplet > plain]       # optional: what the page says is supported or not
     tune: {lr: [0.05, 0.1, 0.2]}    # optional: each row's learning rate, by validation images
     diagnose: {first: 30, last: 40} # optional: count zeros over these test batches, from 1
@@ -37,6 +38,7 @@ from blocklab.study.rows import (
     CHANGED,
     DATA_PREFIX,
     RECIPE_PREFIX,
+    START_PREFIX,
     Row,
     covers,
     differing_paths,
@@ -236,7 +238,7 @@ class Study:
                 yield PlannedRun(row, row.definition(seed))
 
     def _check_rows(self) -> None:
-        known = dict.fromkeys(["model", RECIPE_PREFIX, DATA_PREFIX])
+        known = dict.fromkeys(["model", RECIPE_PREFIX, DATA_PREFIX, START_PREFIX])
         for row in self.rows:
             known |= dict.fromkeys(FAMILIES[row.model.family][1].model_fields)
             known |= dict.fromkeys(flat_row(row))
@@ -248,7 +250,7 @@ class Study:
                 raise InputError(
                     f"study '{self.name}' varies '{varied}', which no row has"
                     f"{did_you_mean(varied, known) or '.'} "
-                    "Name slots, model, recipe or data, or such as recipe.lr"
+                    "Name slots, model, recipe, data or pretrained, or such as recipe.lr"
                 )
         reference = self.rows[0]
         seen: dict[str, str] = {}

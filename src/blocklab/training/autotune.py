@@ -176,7 +176,7 @@ def whole_step(work: Workload, setup: Setup) -> Step:
     state = prepare(work.spec.build(work.num_classes), recipe, setup)
     compiled = torch.compile(state.model, dynamic=False, disable=not setup.compiled)
     network, optimizer = setup.fabric.setup(cast(nn.Module, compiled), state.optimizer)
-    network.train()
+    state.set_training()
     step = TrainingStep(state.model, network, optimizer, state.average, recipe, setup)
     graphed = GraphedStep(step, recipe.batch_size)
     images = noise_images(state.model, work.image_size, recipe.batch_size)
@@ -242,7 +242,7 @@ def make_step(work: Workload, setup: Setup, images: int | None = None) -> Step:
     """
     state = prepare(work.spec.build(work.num_classes), work.recipe, setup)
     network = cast(nn.Module, torch.compile(state.model, dynamic=False, disable=not setup.compiled))
-    state.model.train()
+    state.set_training()
     batch = noise_images(state.model, work.image_size, images or work.recipe.batch_size)
     labels = torch.randint(work.num_classes, batch.shape[:1]).to(setup.device)
     return training_step(

@@ -1,5 +1,7 @@
 """A split's batches as a recipe wants them."""
 
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
 from blocklab.data.image_data import ImageData
 from blocklab.data.loader import Augmentation, Batches
 from blocklab.data.split import Split
@@ -13,6 +15,7 @@ Channels = tuple[float, float, float]
 # means of each image's own SD; over all pixels they are 0.247, 0.243 and 0.262.
 CONSTANTS: dict[str, tuple[Channels, Channels]] = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
 }
 FEWEST_EVALUATED_AT_ONCE = 250

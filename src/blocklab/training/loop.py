@@ -26,6 +26,7 @@ from blocklab.measure.memory import keep_freed_memory
 from blocklab.training.batches import make_batches
 from blocklab.training.device import Setup
 from blocklab.training.evaluation import evaluate
+from blocklab.training.freezing import freeze
 from blocklab.training.graph import GraphedStep
 from blocklab.training.optimizer import make_optimizer
 from blocklab.training.recipe import Recipe
@@ -48,11 +49,18 @@ class State:
     log: list[Record]
     scaler: torch.amp.GradScaler | None = None
     diverged: bool = False
+    frozen: tuple[nn.Module, ...] = ()  # stay in evaluation mode
 
     @property
     def evaluated(self) -> nn.Module:
         """The network that is judged: the averaged one where the recipe asks for it."""
         return self.model if self.average is None else self.average.module
+
+    def set_training(self) -> None:
+        """Put what is trained into training mode, and leave what is frozen as in evaluation."""
+        self.model.train()
+        for part in self.frozen:
+            part.eval()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, as tensors and plain values."""
@@ -82,19 +90,21 @@ def prepare(model: nn.Module, recipe: Recipe, setup: Setup) -> State:
     """Move the model to its device and layout and make its optimizer.
 
     Raises:
-        InputError: for an optimizer that timm does not know.
+        InputError: for an optimizer that timm does not know, or a part to freeze that the model
+            has not.
     """
     if setup.device.type == "cpu":
         keep_freed_memory()
     apply_algorithms(model, setup.algorithms)
     if recipe.sync_batchnorm and setup.world_size > 1:
         synchronise_batchnorm(model, setup.device)
+    frozen = freeze(model, recipe)
     model = model.to(device=setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
     average = None
     if recipe.ema_decay is not None:
         average = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=recipe.ema_warmup)
     optimizer = make_optimizer(model, recipe, setup.device)
-    return State(model, optimizer, average, 0, [], setup.scaler)
+    return State(model, optimizer, average, 0, [], setup.scaler, frozen=frozen)
 
 
 def train(
@@ -122,6 +132,7 @@ def train(
         epoch = state.epochs_done
         _seed_globally(seed, epoch, setup.rank)
         network.train()
+        state.set_training()
         step.start_epoch()
         images_seen, computing, rate = 0, 0.0, recipe.lr
         images_timed, began = 0, time.perf_counter()

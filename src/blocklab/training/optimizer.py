@@ -8,6 +8,7 @@ from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from torch import nn
 
 from blocklab.errors import InputError, did_you_mean, error_line
+from blocklab.training.freezing import rate_scales
 from blocklab.training.recipe import Recipe
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -38,6 +39,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
         extra["fused"] = True
         if "capturable" in taken and device.type == "cuda":
             extra["capturable"] = True  # its count of steps is on the device, for CUDA graphs
+    groups = _groups(model, recipe)
     try:
         return create_optimizer_v2(
             model,
@@ -45,7 +47,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
             lr=recipe.lr,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
-            param_group_fn=lambda model: _groups(model, recipe),
+            param_group_fn=lambda model: groups,
             **extra,
         )
     except Exception as error:  # each optimizer refuses in its own way
@@ -55,9 +57,10 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
 
 
 def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Part the parameters into those without weight decay and those with it.
+    """Part the parameters by whether they decay, and by their share of the learning rate.
 
-    By what they are, as a norm's weights may have the shape (C, 1, 1).
+    Decay goes by what they are, as a norm's weights may have the shape (C, 1, 1). The share is
+    ``lr_scale``, as timm calls it, where it is not 1.
     """
     left_out: set[int] = set()
     if not recipe.decay_norms_and_biases:
@@ -67,15 +70,16 @@ def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
                 plain = parameter.ndim <= 1 or name.endswith("bias") or name in named
                 if plain or isinstance(module, NORMS):
                     left_out.add(id(parameter))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {
-            "params": [parameter for parameter in trained if (id(parameter) in left_out) is out],
-            "weight_decay": 0.0 if out else recipe.weight_decay,
-        }
-        for out in (True, False)
-    ]
-    return [group for group in groups if group["params"]]
+    scales = rate_scales(model, recipe)
+    groups: dict[tuple[bool, float], dict[str, Any]] = {}
+    for scale in sorted({1.0, *scales.values()}):
+        for out in (True, False):
+            group = {"params": [], "weight_decay": 0.0 if out else recipe.weight_decay}
+            groups[out, scale] = group | ({} if scale == 1 else {"lr_scale": scale})
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[id(parameter) in left_out, scales.get(name, 1.0)]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]
 
 
 def _unknown(name: str) -> str:

@@ -12,6 +12,8 @@ import torch
 from blocklab.data.image_data import ImageData
 from blocklab.measure.cost import Cost
 from blocklab.measure.device import device_name, processor
+from blocklab.models.pretrained import Pretrained
+from blocklab.models.weights import LoadReport
 from blocklab.training.device import Setup, available_cores
 
 
@@ -51,6 +53,21 @@ def describe_run(
             "params": counted.params,
             "input_size": data.image_size,
         },
+    }
+
+
+def described_start(pretrained: Pretrained, loaded: LoadReport) -> dict[str, Any]:
+    """Return what run.json holds of the weights that a run started from, tensor by tensor."""
+    return {
+        "weights": pretrained.weights,
+        "sha256": pretrained.sha256,
+        "names": loaded.source,
+        "loaded": list(loaded.loaded),
+        "fresh": list(loaded.fresh),
+        "adapted": list(loaded.adapted),
+        "missing": list(loaded.missing),
+        "mismatched": list(loaded.mismatched),
+        "unexpected": list(loaded.unexpected),
     }
 
 

@@ -20,6 +20,11 @@ from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.yaml_files import PlainModel, parse_yaml, read_yaml
 
 LARGEST_SEED = 2**32 - 1  # what every random generator takes
+# Fields that runs of old were defined without, which are still the same runs.
+ADDED_LATER = (
+    *("cuda_graph", "accumulate", "deterministic"),
+    *("freeze", "head_lr", "layer_decay"),
+)
 
 
 class Recipe(PlainModel):
@@ -50,8 +55,15 @@ class Recipe(PlainModel):
         ema_warmup: let that decay rise to its value as 1 - (1 + step)^(-2/3), so that the average
             of a short run is not mostly of the weights that training began with.
         clip_grad_norm: largest norm of all gradients; None is no limit.
-        normalize: ``dataset`` (its mean and SD), ``half`` (0.5 and 0.5) or ``cifar10`` (what
-            scripts for CIFAR hand on, whatever the data; see `blocklab.training.batches`).
+        freeze: parts of the network that keep their weights and their norms' statistics, by the
+            names of modules; ``stem`` is what stands before the stages, ``backbone`` all but the
+            head.
+        head_lr: learning rate of the head at the schedule's top; None is ``lr``.
+        layer_decay: from the head down, each layer's learning rate is this part of the next one's;
+            None is one rate for all.
+        normalize: ``dataset`` (its mean and SD), ``half`` (0.5 and 0.5), ``imagenet`` (as most
+            released weights were trained) or ``cifar10`` (what scripts for CIFAR hand on, whatever
+            the data; see `blocklab.training.batches`).
         test_every_epoch: read the test set after each epoch and record the best of them beside the
             last, as optimistic. Off, the test set is read once, after the last epoch.
         precision: ``auto`` takes bf16 where the device computes it fast, ``fp16`` (with a scaled
@@ -95,7 +107,10 @@ class Recipe(PlainModel):
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     ema_warmup: bool = True
     clip_grad_norm: float | None = Field(default=None, gt=0)
-    normalize: Literal["dataset", "half", "cifar10"] = "dataset"
+    freeze: list[str] = Field(default_factory=list)
+    head_lr: float | None = Field(default=None, gt=0)
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    normalize: Literal["dataset", "half", "imagenet", "cifar10"] = "dataset"
     test_every_epoch: bool = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
@@ -142,8 +157,8 @@ class Recipe(PlainModel):
         fields = serialise(self)
         if self.ema_decay is None:
             del fields["ema_warmup"]
-        for name in ("cuda_graph", "accumulate", "deterministic"):
-            if fields[name] == type(self).model_fields[name].default:
+        for name in ADDED_LATER:
+            if fields[name] == type(self).model_fields[name].get_default(call_default_factory=True):
                 del fields[name]
         return fields
 

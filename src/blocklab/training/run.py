@@ -14,13 +14,15 @@ from blocklab.errors import BlocklabError, InputError, RunError, error_line
 from blocklab.measure.cost import Cost, cost
 from blocklab.measure.footprint import Footprint, check_memory, footprint
 from blocklab.measure.memory import peak_memory, reset_peak_memory
+from blocklab.models.pretrained import Pretrained
 from blocklab.models.spec import ModelSpec
 from blocklab.training.autotune import row_setup
 from blocklab.training.device import Setup, available_cores, resumed_setup
 from blocklab.training.evaluation import evaluate, is_at_chance
+from blocklab.training.freezing import check_rates
 from blocklab.training.loop import OnStep, Record, State, prepare, train
 from blocklab.training.numerics import arithmetic
-from blocklab.training.provenance import describe_run
+from blocklab.training.provenance import describe_run, described_start
 from blocklab.training.recipe import LARGEST_SEED, Recipe
 from blocklab.training.run_files import RUN, RUN_HASH, definition_hash
 from blocklab.training.run_folder import RunFolder
@@ -39,6 +41,7 @@ class RunDefinition:
     data: DataSpec
     recipe: Recipe
     seed: int
+    pretrained: Pretrained | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= LARGEST_SEED:
@@ -51,15 +54,23 @@ class RunDefinition:
             "data": self.data.definition(),
             "recipe": self.recipe.model_dump(mode="json"),
             "seed": self.seed,
+            # What starts at random is the run that it was before there was a choice.
+            **({"pretrained": self.pretrained.definition()} if self.pretrained else {}),
         }
 
     def to_task(self) -> dict[str, Any]:
-        """Return what another process needs to train it: plain JSON, with the data's own path."""
-        return {**self.to_dict(), "data": self.data.model_dump(mode="json")}
+        """Return what another process needs to train it: plain JSON, with its files' own paths."""
+        task = {**self.to_dict(), "data": self.data.model_dump(mode="json")}
+        return task | ({"pretrained": self.pretrained.to_task()} if self.pretrained else {})
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any], data_source: str | None = None) -> Self:
-        """Rebuild a definition from `to_task`, or from `to_dict` and where its data lies.
+    def from_dict(
+        cls,
+        value: Mapping[str, Any],
+        data_source: str | None = None,
+        weights: str | None = None,
+    ) -> Self:
+        """Rebuild a definition from `to_task`, or from `to_dict` and where its files lie.
 
         Raises:
             InputError: if a part of it is not known here, such as a block of a plugin.
@@ -67,11 +78,15 @@ class RunDefinition:
         data = dict(value["data"])
         if data_source is not None:
             data["source"] = data_source
+        start = value.get("pretrained")
+        if start is not None and weights is not None:
+            start = {**start, "weights": weights}
         return cls(
             ModelSpec.from_dict(value["model"]),
             DataSpec.parse(data),
             Recipe.parse(value["recipe"]),
             value["seed"],
+            None if start is None else Pretrained.parse(start),
         )
 
     @property
@@ -111,6 +126,24 @@ def count(model: ModelSpec, classes: int, image_size: int) -> tuple[Cost, Footpr
     """
     network = model.build_meta(classes)
     return cost(network, image_size), footprint(network.train(), image_size)
+
+
+def check_start(definition: RunDefinition, classes: int) -> None:
+    """Check what a run starts from, and which of its weights it trains, before it does.
+
+    Raises:
+        InputError: if the weights do not fit the network, or it has not the parts that the recipe
+            names.
+        RunError: if the weights cannot be downloaded.
+    """
+    recipe = definition.recipe
+    rated = recipe.freeze or recipe.head_lr is not None or recipe.layer_decay is not None
+    if not rated and definition.pretrained is None:
+        return
+    network = definition.model.build_meta(classes)
+    check_rates(network, recipe)
+    if definition.pretrained is not None:
+        definition.pretrained.check(network)
 
 
 def training_memory(taken: Footprint, recipe: Recipe, train_images: int) -> int:
@@ -189,6 +222,7 @@ def train_to_the_end(
     data = open_data(definition.data)
     check_batches_fill(recipe, data)
     counted, taken = count(definition.model, len(data.class_names), data.image_size)
+    check_start(definition, len(data.class_names))
     if setup is None:
         check_memory(training_memory(taken, recipe, len(data.train)), "training")
     checkpoint, notes = folder.load_checkpoint(definition.hash)
@@ -226,13 +260,23 @@ def train_to_the_end(
             reset_peak_memory()
     with arithmetic(setup.device, setup.deterministic):
         torch.manual_seed(seed)
-        state = prepare(definition.model.build(len(data.class_names)), recipe, setup)
+        network = definition.model.build(len(data.class_names))
+        loaded = None
+        if definition.pretrained is not None and checkpoint is None:
+            loaded = definition.pretrained.load(network)
+        state = prepare(network, recipe, setup)
         if checkpoint is not None:
             _resume(state, checkpoint, folder)
         if begun is None:
             begun = describe_run(
                 definition.to_dict(), definition.data.source, label, data, counted, setup, threads
             )
+            if definition.pretrained is not None:
+                begun["pretrained"] = (
+                    described_start(definition.pretrained, loaded)
+                    if loaded
+                    else kept.get("pretrained")
+                )
             if shorter and checkpoint is not None:
                 begun["went_on_from"] = shorter.folder.name
             folder.write_run(begun)

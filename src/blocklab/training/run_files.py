@@ -40,6 +40,17 @@ class _Definition(_Plain):
     data: dict[str, Any]
     recipe: dict[str, Any]
     seed: Count
+    pretrained: dict[str, Any] | None = None
+
+
+class _Start(_Plain):
+    """What a run started from: tensors by name."""
+
+    weights: str | None = None
+    sha256: str
+    loaded: list[str]
+    fresh: list[str] = []
+    adapted: list[str] = []
 
 
 class _Machine(_Plain):
@@ -80,6 +91,7 @@ class RunJson(_Plain):
     data_mean: Channels
     data_std: Channels
     cost: Cost | None = None
+    pretrained: _Start | None = None
 
 
 class _Line(_Plain):

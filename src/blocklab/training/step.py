@@ -53,11 +53,13 @@ class TrainingStep:
         together = device.type == "cuda" and not setup.compiled and setup.world_size == 1
         half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(setup.precision)
         self._casts = WeightCasts(model, half) if together and half else None
-        self.rate = torch.zeros((), device=device)
+        # Layers may have a share of the learning rate, each its own.
+        shares = {group.get("lr_scale", 1.0) for group in raw.param_groups}
+        self._rates = {share: torch.zeros((), device=device) for share in shares}
         self.missing = torch.zeros((), device=device)  # 1 less the average's decay
         if self.capturable:
             for group in raw.param_groups:
-                group["lr"] = self.rate
+                group["lr"] = self._rates[group.get("lr_scale", 1.0)]
         self._decay = 0.0
         self._ours = _floats(model)
         self._averaged = [] if average is None else _floats(average.module)
@@ -72,11 +74,12 @@ class TrainingStep:
         if self.average is not None:
             self._decay = self.average.get_decay(steps_done + 1)
         if self.capturable:
-            self.rate.fill_(rate)
+            for scale, scaled in self._rates.items():
+                scaled.fill_(rate * scale)
             self.missing.fill_(1 - self._decay)
         else:
             for group in self._raw.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("lr_scale", 1.0)
 
     def __call__(self, images: Tensor, labels: Tensor, targets: Tensor, in_batch: int) -> None:
         """Train on a batch (B, 3, H, W) with labels (B,) and targets, classes or their shares.

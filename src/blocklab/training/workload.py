@@ -45,4 +45,5 @@ class Workload:
             "image_size": self.image_size,
             "optimizer": self.recipe.optimizer,
             "precision": precision,
+            **({"freeze": self.recipe.freeze} if self.recipe.freeze else {}),
         }

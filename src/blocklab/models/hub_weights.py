@@ -1,0 +1,67 @@
+"""Weights of a model on Hugging Face's hub: ``hf:USER/NAME``, or with ``@REVISION`` after it.
+
+They are kept where every library keeps them (HF_HOME), so that what timm has fetched is not fetched
+again.
+"""
+
+import re
+from pathlib import Path
+
+from blocklab.download import offline
+from blocklab.errors import InputError
+from blocklab.hub_access import asking, endpoint
+
+PREFIXES = ("hf:", "hf-hub:")  # the second is timm's
+_FILES = ("model.safetensors", "pytorch_model.bin")
+_ADDRESS = re.compile(r"((?![.-])[\w.-]{1,96}/(?![.-])[\w.-]{1,96})(?:@([\w./-]{1,96}))?", re.ASCII)
+
+
+def is_hub_address(source: str) -> bool:
+    """Whether it names a model of the hub."""
+    return source.startswith(PREFIXES)
+
+
+def hub_file(address: str) -> Path:
+    """Return the file of weights of a model on the hub, fetched once.
+
+    Raises:
+        InputError: if it is no address, there is no such model, it holds no weights, or downloads
+            are switched off.
+        RunError: if the hub does not answer.
+    """
+    found = _ADDRESS.fullmatch(address.partition(":")[2])
+    if found is None or ".." in address:
+        raise InputError(
+            f"'{address}' is no model of the hub; write hf:USER/NAME, or hf:USER/NAME@REVISION"
+        )
+    repository, revision = found.groups()
+    from huggingface_hub import hf_hub_download  # slow to import, seldom needed
+    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+
+    switch = offline()
+    for name in _FILES:
+        try:
+            with asking(address, repository, "model"):
+                try:
+                    return Path(
+                        hf_hub_download(
+                            repository,
+                            name,
+                            revision=revision,
+                            endpoint=endpoint(),
+                            local_files_only=switch is not None,
+                        )
+                    )
+                except LocalEntryNotFoundError:
+                    if switch is None:
+                        raise
+        except RemoteEntryNotFoundError:
+            continue
+    if switch is not None:
+        raise InputError(
+            f"{address} is not among the hub's files here and {switch} is set; unset it, or give "
+            "a file"
+        )
+    raise InputError(
+        f"{address} holds neither {' nor '.join(_FILES)}; name another model, or a file"
+    )
