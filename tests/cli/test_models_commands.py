@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from blocklab import list_models
+from blocklab.blocks.registry import registered_blocks
+from blocklab.measure.block_list import block_lines
 
 Blocklab = Any
 
@@ -39,6 +41,34 @@ def test_models_with_costs(blocklab: Blocklab) -> None:
     assert lines["resnet20_se"] == ["32\u00d732", "0.04062", "0.3364"]
     smaller = blocklab("models", "resnet50", "--cost", "--input-size", 32, "--json")
     assert json.loads(smaller.out)[0]["macs"] < 4089184256 / 40
+
+
+def test_blocks_are_listed_with_paper_cost_and_options(blocklab: Blocklab) -> None:
+    listed = {
+        (line["kind"], line["name"]): line
+        for line in json.loads(blocklab("models", "--blocks", "--json").out)
+    }
+    assert listed.keys() == {(info.kind, info.name) for info in registered_blocks()}
+    se = listed["attention", "se"]
+    assert (se["year"], se["arxiv"], se["options"]) == (2018, "1709.01507", {"reduction": 16})
+    # Two layers of 256 x 16, and their biases.
+    assert (se["macs"], se["params"]) == (2 * 256 * 16, 2 * 256 * 16 + 16 + 256)
+    plain = listed["mixer", "conv3x3"]
+    assert (plain["macs"], plain["params"]) == (9 * 256 * 256 * 14 * 14, 9 * 256 * 256)
+    shown = blocklab("models", "se", "--blocks").out
+    assert "0.008192" in shown and "reduction=16" in shown and "1709.01507" in shown
+
+
+def test_every_shipped_block_names_its_paper() -> None:
+    for line in block_lines():
+        if line.name != "mean":  # of what others make
+            assert line.year and line.year > 2010, line.name
+            assert line.macs is not None and line.params is not None, line.name
+
+
+def test_a_pattern_without_a_block_names_the_closest(blocklab: Blocklab) -> None:
+    said = blocklab("models", "tripet", "--blocks")
+    assert said.status == 2 and "did you mean 'triplet'" in said.err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """``blocklab models`` and ``blocklab describe``."""
 
+from fnmatch import fnmatch
 from typing import Annotated
 
 import typer
@@ -26,12 +27,20 @@ def models(
     pattern: Annotated[
         str, typer.Argument(metavar="[FILTER]", help="A shell pattern, such as 'res2net*'.")
     ] = "*",
+    with_blocks: Annotated[
+        bool, typer.Option("--blocks", help="List the blocks that fill slots, and their options.")
+    ] = False,
     with_cost: Annotated[bool, typer.Option("--cost", help="Count MACs and parameters.")] = False,
     input_size: NativeSize = None,
     num_classes: Annotated[int, typer.Option(help="Outputs of the head.")] = 1000,
+    plugin: Plugins = [],  # noqa: B006 - read only
     json: Json = False,
 ) -> None:
-    """List the named models."""
+    """List the named models, or the blocks that fill their slots."""
+    if with_blocks:
+        load_plugins(plugin)
+        _list_blocks(pattern, json)
+        return
     names = list_models(pattern)
     if not names:
         close = did_you_mean(pattern.strip("*?"), list_models())
@@ -68,6 +77,46 @@ def models(
             for name, c in costs.items()
         ],
     )
+
+
+def _list_blocks(pattern: str, json: bool) -> None:
+    from blocklab.measure.amounts import counted
+    from blocklab.measure.block_list import CHANNELS, SIDE, block_lines
+    from blocklab.report.cell_text import ABSENT
+
+    lines = [line for line in block_lines() if fnmatch(line.name, pattern)]
+    if not lines:
+        close = did_you_mean(pattern.strip("*?"), [line.name for line in block_lines()])
+        raise InputError(
+            f"no block matches '{pattern}'{close or ';'} `blocklab models --blocks` lists all"
+        )
+    if json:
+        print_json([line.to_dict() for line in lines])
+        return
+    print_table(
+        ("block", "kind", "year", "arXiv", "MACs (M)", "params (k)", "options"),
+        [
+            (
+                line.name,
+                line.kind,
+                str(line.year or ABSENT),
+                line.arxiv or ABSENT,
+                ABSENT if line.macs is None else counted(line.macs / 1e6),
+                ABSENT if line.params is None else counted(line.params / 1e3),
+                ", ".join(f"{name}={_in_yaml(value)}" for name, value in line.options.items()),
+            )
+            for line in lines
+        ],
+        f"Blocks; costs with {CHANNELS} channels on a map of {SIDE}x{SIDE}, stride 1",
+    )
+
+
+def _in_yaml(value: object) -> str:
+    """Show an option's value as a study's file has it."""
+    words = {None: "null", True: "true", False: "false"}
+    if isinstance(value, list):
+        return f"[{', '.join(map(_in_yaml, value))}]"
+    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 @app.command()
