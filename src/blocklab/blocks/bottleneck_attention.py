@@ -31,7 +31,7 @@ class _Chain(nn.Sequential):
             if (activation is None) == (norms == "last"):
                 parts[norm] = nn.BatchNorm2d(convolution.out_channels)
             if activation is not None:
-                parts[activation] = nn.ReLU(inplace=norms == "inner")
+                parts[activation] = nn.ReLU(inplace=True)
         super().__init__(parts)
 
     def fold_norms(self) -> None:

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from blocklab.blocks.grouping import fitting_groups
 from blocklab.blocks.registry import register_block
-from blocklab.kernels.gates import crossed_gates
+from blocklab.kernels.channel_groups import grouped, ungrouped
+from blocklab.kernels.gates import crossed_gates, gated_product
 from blocklab.kernels.group_norm import GroupNorm
 from blocklab.kernels.pooling import mean_over
 
@@ -35,8 +36,7 @@ class EfficientMultiScaleAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        grouped = x.unflatten(1, (self.groups, -1))  # (B, G, C / G, H, W)
-        group = grouped.flatten(0, 1)  # (BG, C / G, H, W)
+        group = grouped(x, self.groups)  # (BG, C / G, H, W)
         rows = mean_over(group, 3)  # (BG, C / G, H, 1)
         columns = mean_over(group, 2).transpose(2, 3)  # (BG, C / G, W, 1)
         gates = self.conv1x1(torch.cat([rows, columns], dim=2)).sigmoid()
@@ -46,5 +46,5 @@ class EfficientMultiScaleAttention(nn.Module):
         of_p = self.gn.bias.softmax(0).view(1, 1, -1).expand(q.shape[0], -1, -1)
         of_q = mean_over(q, 2, 3).flatten(1).softmax(1).unsqueeze(1)  # (BG, 1, C / G)
         scores = of_p.type_as(q) @ q.flatten(2) + of_q @ p.type_as(q).flatten(2)  # (BG, 1, HW)
-        gate = scores.sigmoid().view(-1, self.groups, 1, height, width)
-        return (grouped * gate.type_as(x)).flatten(1, 2)
+        gate = scores.sigmoid().unflatten(2, (height, width))  # (BG, 1, H, W)
+        return ungrouped(gated_product(group, [gate.type_as(x)]), self.groups, like=x)

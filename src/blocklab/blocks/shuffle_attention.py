@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from blocklab.blocks.grouping import fitting_groups, halved
 from blocklab.blocks.registry import register_block
+from blocklab.kernels.channel_groups import grouped, shuffled
 from blocklab.kernels.gates import gated_product
-from blocklab.kernels.group_norm import GroupNorm, channel_normal
+from blocklab.kernels.group_norm import GroupNorm
 from blocklab.kernels.pooling import mean_over
-from blocklab.kernels.shuffle import shuffled
 
 
 @register_block("shuffle")
@@ -37,14 +37,12 @@ class ShuffleAttention(nn.Module):
         self.gn = GroupNorm(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        groups, width = self.groups, self.cweight.shape[1]
-        means = mean_over(x, 2, 3).unflatten(1, (groups, 2, width))[:, :, 0]
-        channel = torch.addcmul(self.cbias, self.cweight, means)  # (B, G, C / 2G, 1, 1)
-        slope = self.sweight.flatten() * self.gn.weight
-        shift = torch.addcmul(self.sbias.flatten(), self.sweight.flatten(), self.gn.bias)
-        # One norm of the whole map, of which the first halves' channels take nothing.
-        scale = torch.cat([torch.zeros_like(slope), slope]).repeat(groups)
-        spatial = shift.view(1, 1, width, 1, 1).expand(means.shape)
-        offset = torch.cat([channel, spatial], 2).flatten(1, 2)  # (B, C, 1, 1)
-        scores = channel_normal(x, self.gn.eps, scale) + offset.type_as(x)
-        return shuffled(gated_product(x, [scores.sigmoid()]), 2)
+        one, two = grouped(x, self.groups).chunk(2, 1)  # (BG, C / 2G, H, W) each
+        channel = torch.addcmul(self.cbias, self.cweight, mean_over(one, 2, 3)).sigmoid()
+        # w2 GN(b) + b2 is a norm with other numbers.
+        weight = self.sweight.flatten() * self.gn.weight
+        bias = torch.addcmul(self.sbias.flatten(), self.sweight.flatten(), self.gn.bias)
+        spatial = torch.group_norm(two, self.gn.num_groups, weight, bias, self.gn.eps).sigmoid()
+        gated = [gated_product(one, [channel]), gated_product(two, [spatial])]
+        whole = torch.cat(gated, 1).unflatten(0, (-1, self.groups)).flatten(1, 2)
+        return shuffled(whole.type_as(x), 2, like=x)

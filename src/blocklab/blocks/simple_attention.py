@@ -4,8 +4,7 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from blocklab.blocks.registry import register_block
-from blocklab.kernels.gates import gated_product
-from blocklab.kernels.group_norm import squared_deviation
+from blocklab.kernels.deviation_gate import deviation_gate
 
 
 @register_block("simam")
@@ -24,5 +23,4 @@ class SimpleAttention(nn.Module):
         self.e_lambda = e_lambda
 
     def forward(self, x: Tensor) -> Tensor:
-        inverse_energy = squared_deviation(x, self.e_lambda, factor=0.25, offset=0.5)
-        return gated_product(x, [inverse_energy.sigmoid()])
+        return deviation_gate(x, factor=0.25, offset=0.5, eps=self.e_lambda)
