@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from blocklab.blocks.folding import fold, is_norm
 from blocklab.blocks.option_types import LARGEST_KERNEL
 from blocklab.blocks.registry import register_block
+from blocklab.kernels.gates import added_gate
 from blocklab.kernels.pooling import mean_over
 from blocklab.kernels.small_map import SmallMapConv2d
 
@@ -124,4 +125,4 @@ class BottleneckAttention(nn.Module):
             scores = channel * spatial
         else:
             scores = torch.maximum(channel, spatial)
-        return torch.addcmul(x, x, scores.sigmoid())
+        return added_gate(x, scores.sigmoid())

@@ -38,11 +38,8 @@ class ShuffleAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         one, two = grouped(x, self.groups).chunk(2, 1)  # (BG, C / 2G, H, W) each
-        channel = torch.addcmul(self.cbias, self.cweight, mean_over(one, 2, 3)).sigmoid()
-        # w2 GN(b) + b2 is a norm with other numbers.
-        weight = self.sweight.flatten() * self.gn.weight
-        bias = torch.addcmul(self.sbias.flatten(), self.sweight.flatten(), self.gn.bias)
-        spatial = torch.group_norm(two, self.gn.num_groups, weight, bias, self.gn.eps).sigmoid()
+        channel = (self.cweight * mean_over(one, 2, 3) + self.cbias).sigmoid()
+        spatial = self.gn.scaled(two, self.sweight, self.sbias).sigmoid()
         gated = [gated_product(one, [channel]), gated_product(two, [spatial])]
         whole = torch.cat(gated, 1).unflatten(0, (-1, self.groups)).flatten(1, 2)
         return shuffled(whole.type_as(x), 2, like=x)
