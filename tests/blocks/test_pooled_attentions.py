@@ -100,6 +100,19 @@ def test_ela(kernel: int, group_width: int, norm_groups: int, normed: int) -> No
     )
 
 
+@pytest.mark.parametrize(("name", "options"), [("ela", {}), ("ema", {"factor": 1})])
+def test_one_image_of_one_position(name: str, options: dict[str, int]) -> None:
+    """A group of one value, which PyTorch's GroupNorm refuses, has its bias."""
+    block = build(name, 3, **options)
+
+    def loop(x: Any, weights: Any) -> Any:
+        if name == "ela":
+            return slow_attentions.ela(x, weights, norm_groups=3)
+        return slow_attentions.ema(x, weights, groups=1)
+
+    assert_equals_loop(block, loop, (1, 3, 1, 1))
+
+
 @pytest.mark.parametrize("excite", [False, True])
 @pytest.mark.parametrize(("extent", "learned"), [(None, False), *product((2, 4, 8), (False, True))])
 def test_gather_excite(extent: int | None, learned: bool, excite: bool) -> None:

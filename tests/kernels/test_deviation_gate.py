@@ -50,6 +50,9 @@ def test_forms_agree(shape: tuple[int, ...], layout: torch.memory_format) -> Non
 def test_gradients_of_gradients(layout: torch.memory_format) -> None:
     x = images((2, 3, 3, 2), layout)
     assert torch.autograd.gradgradcheck(gate, x)
+    (once,) = torch.autograd.grad(gate(x).sum(), x)
+    (again,) = torch.autograd.grad(gate(x).sum(), x, create_graph=True)
+    torch.testing.assert_close(again, once)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
