@@ -12,7 +12,9 @@ input's gradient, relative to the largest value.
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
+import plain_attentions
 import torch
 from plain_blocks import (
     PlainCoordinate,
@@ -28,12 +30,13 @@ from torch import Tensor, nn
 from blocklab.blocks.registry import create_block
 from blocklab.measure.memory import keep_freed_memory
 
-ATTENTIONS: dict[str, tuple[str, Callable[[int], nn.Module]]] = {
+ATTENTIONS: dict[str, tuple[str | dict[str, Any], Callable[[int], nn.Module]]] = {
     "triplet": ("triplet", PlainTriplet),
     "se": ("se", PlainSE),
     "coordinate": ("coordinate", PlainCoordinate),
     "global_context": ("global_context", PlainGlobalContext),
     "lka": ("large_kernel_attention", PlainLKA),
+    **plain_attentions.PAIRS,
 }
 BLOCKS = [*ATTENTIONS, "selective_kernel"]
 

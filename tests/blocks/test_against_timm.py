@@ -5,14 +5,17 @@ from collections.abc import Callable
 import pytest
 import timm.layers
 import torch
+from timm.layers.cbam import CbamModule
 from timm.layers.coord_attn import CoordAttn
 from timm.models.res2net import Bottle2neck
 from torch import nn
 
 from blocklab.backbones.resnet import Bottleneck
+from blocklab.blocks.convolutional_block_attention import ConvolutionalBlockAttention
 from blocklab.blocks.coordinate_attention import CoordinateAttention
+from blocklab.blocks.efficient_channel_attention import EfficientChannelAttention
 from blocklab.blocks.global_context import GlobalContext
-from blocklab.blocks.registry import parse_block
+from blocklab.blocks.registry import create_block, parse_block
 from blocklab.blocks.selective_kernel import SelectiveKernel
 from blocklab.blocks.squeeze_excitation import SqueezeExcitation
 
@@ -59,6 +62,30 @@ def test_squeeze_excitation() -> None:
 def test_coordinate_attention(reduction: int) -> None:
     theirs = CoordAttn(64, rd_ratio=1 / reduction, se_factor=1, bias=True)
     assert_same(CoordinateAttention(64, reduction=reduction), theirs, 64)
+
+
+@pytest.mark.parametrize(("kernel", "bias"), [(7, False), (3, True)])
+def test_cbam(kernel: int, bias: bool) -> None:
+    theirs = CbamModule(64, spatial_kernel_size=kernel, mlp_bias=bias)
+    theirs.spatial.conv.bn.momentum = 0.01  # the authors', where timm has PyTorch's
+    assert_same(ConvolutionalBlockAttention(64, kernel=kernel, mlp_bias=bias), theirs, 64)
+
+
+@pytest.mark.parametrize(("channels", "gamma", "beta"), [(8, 2, 1), (64, 2, 1), (256, 1.5, 2)])
+def test_eca(channels: int, gamma: float, beta: float) -> None:
+    theirs = timm.layers.EcaModule(channels, gamma=gamma, beta=beta)
+    ours = EfficientChannelAttention(channels, gamma=gamma, beta=beta)
+    assert_same(ours, theirs, channels)
+
+
+@pytest.mark.parametrize("extent", [0, 2, 4, 8])
+def test_gather_excite(extent: int) -> None:
+    """Without parameters: with any, timm 1.0.31 cannot build its own."""
+    theirs = timm.layers.GatherExcite(16, extent=extent, use_mlp=False)
+    ours = create_block(
+        "attention", {"type": "gather_excite", "extent": extent or "global"}, channels=16
+    )
+    assert_same(ours, theirs, 16)
 
 
 @pytest.mark.parametrize("fusion", ["add", "scale"])

@@ -45,6 +45,12 @@ VARIED: list[tuple[str, dict[str, Any]]] = [
         )
     ),
     ("attention", {"type": "global_context", "fusion": "scale"}),
+    ("attention", {"type": "bam", "combine": "product", "norms": "inner"}),
+    ("attention", {"type": "bam", "combine": "max"}),
+    ("attention", {"type": "gather_excite", "extent": 4}),
+    ("attention", {"type": "gather_excite", "extent": 2, "extra_params": True}),
+    ("attention", {"type": "gather_excite", "extent": 8, "extra_params": True, "excite": True}),
+    ("attention", {"type": "ela", "group_width": 8, "kernel": 5}),
     ("attention", {"type": "large_kernel_attention", "norm": True}),
     ("attention", {"type": "large_kernel_attention", "inner_activation": "elu"}),
     (

@@ -29,10 +29,14 @@ POOLING = [
         if info.kind == "attention" and info.name != "large_kernel_attention"
     ),
 ]
+# EMA's sigmoid takes what a convolution makes of such values, rounded to a quarter.
+BOUNDS = {"ema": 0.1}
 
 
 def images() -> Tensor:
-    return 1000 + 200 * torch.randn(2, CHANNELS, *SIZE, generator=torch.Generator().manual_seed(0))
+    """Two, whose means differ by more than float16 rounds them: a norm over the batch sees that."""
+    images = torch.randn(2, CHANNELS, *SIZE, generator=torch.Generator().manual_seed(0))
+    return (1000 + 200 * images) * torch.tensor([0.9, 1.1]).view(2, 1, 1, 1)
 
 
 def settled(spec: dict[str, Any], x: Tensor) -> nn.Module:
@@ -62,8 +66,9 @@ def test_outputs_in_float16(spec: dict[str, Any], layout: torch.memory_format) -
         for form in (block, torch.fx.symbolic_trace(block)):
             with torch.autocast("cpu", torch.float16):
                 assert form(narrow).dtype == torch.float16
-                assert difference(form(narrow), expected) < 0.02
-                assert difference(form(x), expected) < 0.02  # as after what autocast leaves wide
+                bound = BOUNDS.get(spec["type"], 0.02)
+                assert difference(form(narrow), expected) < bound
+                assert difference(form(x), expected) < bound  # as after what autocast leaves wide
 
 
 @pytest.mark.parametrize("options", TRIPLETS, ids=str)

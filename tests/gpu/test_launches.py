@@ -3,6 +3,7 @@
 Where PyTorch has no CUDA, or there is no compiler, these are skipped, with the reason.
 """
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ def asked(found: dict[str, Any]) -> int:
     return launches.total(found["counts"], "sync", "memcpy:H2D", "memcpy:D2H", "memcpy:any")
 
 
+ATTENTIONS = ["cbam", "bam", "eca", "simam", "ema", "shuffle", "ela", "gather_excite"]
 FAMILIES = ["resnet20_se", "res2net50_celu_cd_st", "skresnet18", "van_b0", "van_b0_replk"]
 
 
@@ -48,6 +50,7 @@ FAMILIES = ["resnet20_se", "res2net50_celu_cd_st", "skresnet18", "van_b0", "van_
     "names",
     [
         pytest.param(FAMILIES, id="a row a family"),
+        pytest.param([f"resnet20:attention={name}" for name in ATTENTIONS], id="attentions"),
         pytest.param(list_models(), id="every named row", marks=pytest.mark.slow),
     ],
 )
@@ -55,6 +58,22 @@ def test_no_step_waits_or_mixes_devices(count: Count, names: list[str]) -> None:
     found = count(names, batch=8)
     assert [one["model"] for one in found] == names
     assert {one["model"]: asked(one) for one in found if asked(one)} == {}
+
+
+# Under autocast norms are wide; what comes of them is brought back to the map's type, and its
+# gradient back to theirs.
+CASTS = {"shuffle": 2, "ela": 3}
+
+
+def test_an_attention_launches_no_more_than_its_plain_formulation(tmp_path: Path) -> None:
+    null_device.build(tmp_path)
+    lines = null_device.run(null_device.HERE / "count_blocks.py", [], tmp_path, timeout=300)
+    found = [json.loads(line) for line in lines.splitlines()]
+    assert {one["block"] for one in found} >= set(ATTENTIONS)
+    for one in found:
+        casts = CASTS.get(one["block"], 0) if one["precision"] == "torch.bfloat16" else 0
+        assert 0 < one["ours"]["kernel"] <= one["plain"]["kernel"] + casts, one
+        assert launches.total(one["ours"], "sync", "memcpy:H2D", "memcpy:D2H", "memcpy:any") == 0
 
 
 def test_a_step_has_few_launches(count: Count) -> None:

@@ -27,6 +27,13 @@ def gated_product(x: Tensor, gates: list[Tensor], divisor: int = 1) -> Tensor:
     return _GatedProduct.apply(x, 1 / divisor, *gates)  # type: ignore[return-value]
 
 
+def added_gate(x: Tensor, gate: Tensor) -> Tensor:
+    """Return x * (1 + gate), where the gate has x's sizes: (B, C, H, W) -> same."""
+    if is_plain_better(x):
+        return x * (1 + gate)
+    return torch.addcmul(x, x, gate)  # which saves no sum
+
+
 def crossed_gates(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return x * rows * columns: (B, C, H, W), (B, C, H, 1), (B, C, 1, W) -> (B, C, H, W)."""
     if is_plain_better(x):

@@ -44,6 +44,13 @@ def sum_over(x: Tensor, *axes: int) -> Tensor:
     return F.avg_pool2d(x, _window(x, axes), divisor_override=1)
 
 
+def max_over(x: Tensor) -> Tensor:
+    """The maximum of each channel's map, (B, C, 1, 1); of equals the first takes the gradient."""
+    if is_recorded(x) or not _is_pooled_faster(x):
+        return x.flatten(2).max(2).values[:, :, None, None]
+    return F.max_pool2d(x, list(x.shape[2:]))
+
+
 def _is_pooled_faster(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.numel() > 0 and is_channels_last(x)
 
