@@ -30,11 +30,15 @@ from blocklab.blocks.spatial_channel_synergy import SpatialChannelSynergy
 from blocklab.errors import InputError
 from blocklab.kernels.cosine_bases import cosine_bases
 
-BEST = [(0, 0), (0, 1), (6, 0), (0, 5), (0, 2)]  # the first of the authors' list
+# The authors' list, "top32", of rows and of columns.
+ROWS = "00600114513000324635526553342261"
+COLUMNS = "01052020060463526333511242113053"
+BEST = [(int(row), int(column)) for row, column in zip(ROWS, COLUMNS, strict=True)]
 
 
 @pytest.mark.parametrize(
-    ("channels", "count", "size"), [(4, 4, (7, 14)), (5, 3, (5, 8)), (3, 5, (1, 3)), (6, 2, (2, 9))]
+    ("channels", "count", "size"),
+    [(32, 32, (7, 7)), (4, 4, (7, 14)), (5, 3, (5, 8)), (3, 5, (1, 3))],
 )
 def test_frequency_channels(channels: int, count: int, size: tuple[int, int]) -> None:
     block = FrequencyChannelAttention(channels, reduction=2, frequencies=count)

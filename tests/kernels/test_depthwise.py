@@ -42,7 +42,7 @@ def pair(
     ours = DepthwiseConv2d(channels, kernel, dilation).to(dtype)
     ours.algorithm = algorithm
     sides = (kernel, kernel) if isinstance(kernel, int) else kernel
-    padding = [dilation * (side // 2) for side in sides]
+    padding = dilation * (sides[0] // 2), dilation * (sides[1] // 2)
     torchs = nn.Conv2d(
         channels, channels, kernel, padding=padding, dilation=dilation, groups=channels
     ).double()

@@ -11,6 +11,7 @@ from blocklab.blocks import (  # noqa: F401 - run, they register what they defin
     frequency_channel_attention,
     gated_channel_transformation,
     global_context,
+    grouped_convolution,
     hierarchical_split,
     large_kernel_attention,
     large_selective_kernel,
