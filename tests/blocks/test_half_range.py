@@ -20,13 +20,15 @@ TRIPLETS: list[dict[str, Any]] = [
     {"statistics": ["l1", "max"], "spatial": "large_kernel"},
 ]
 NEEDED: dict[str, dict[str, Any]] = {"mean": {"of": ["se", "coordinate"]}}
-# All that pool; a product of two such values, which Large Kernel Attention gives, is itself beyond.
+# A product of two such values, which these give, is itself beyond.
+MULTIPLYING = {"large_kernel_attention", "lsk"}
+# All that pool.
 POOLING = [
     *({"type": "triplet", **options} for options in TRIPLETS),
     *(
         {"type": info.name, **NEEDED.get(info.name, {})}
         for info in registered_blocks()
-        if info.kind == "attention" and info.name != "large_kernel_attention"
+        if info.kind == "attention" and info.name not in MULTIPLYING
     ),
 ]
 # EMA's sigmoid takes what a convolution makes of such values, rounded to a quarter.

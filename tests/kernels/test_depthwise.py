@@ -27,16 +27,22 @@ SHAPES = [
 KERNELS = [
     *((1, 1), (3, 1), (5, 1), (7, 1), (9, 1), (11, 1), (13, 1), (31, 1)),
     *((3, 2), (9, 2), (5, 3), (7, 3), (11, 5)),
+    *(((1, 11), 1), ((31, 3), 1), ((1, 15), 1), ((5, 1), 2)),
 ]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
 def pair(
-    channels: int, kernel: int, dilation: int, dtype: torch.dtype, algorithm: Algorithm = "direct"
+    channels: int,
+    kernel: int | tuple[int, int],
+    dilation: int,
+    dtype: torch.dtype,
+    algorithm: Algorithm = "direct",
 ) -> tuple[DepthwiseConv2d, nn.Conv2d]:
     ours = DepthwiseConv2d(channels, kernel, dilation).to(dtype)
     ours.algorithm = algorithm
-    padding = dilation * (kernel // 2)
+    sides = (kernel, kernel) if isinstance(kernel, int) else kernel
+    padding = dilation * (sides[0] // 2), dilation * (sides[1] // 2)
     torchs = nn.Conv2d(
         channels, channels, kernel, padding=padding, dilation=dilation, groups=channels
     ).double()
@@ -66,7 +72,10 @@ def errors(ours: nn.Module, torchs: nn.Module, x: Tensor, grad: Tensor) -> list[
 @pytest.mark.parametrize(("kernel", "dilation"), KERNELS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_equals_the_convolution_with_all_taps(
-    algorithm: Algorithm, kernel: int, dilation: int, layout: torch.memory_format
+    algorithm: Algorithm,
+    kernel: int | tuple[int, int],
+    dilation: int,
+    layout: torch.memory_format,
 ) -> None:
     for shape in SHAPES:
         ours, torchs = pair(shape[1], kernel, dilation, torch.float32, algorithm)

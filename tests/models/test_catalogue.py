@@ -102,6 +102,8 @@ def mixer(c_in: int, c_out: int, spec: Spec) -> int:
         return split(c_in, c_out, spec)
     if spec["type"] == "selective_kernel":
         return selective_kernel(c_in, c_out, spec)
+    if spec["type"] == "grouped":
+        return conv(3, c_in, c_out, spec["groups"]) + norm(c_out)
     assert spec["type"] == "conv3x3"
     return conv(3, c_in, c_out) + norm(c_out)
 
@@ -124,6 +126,8 @@ def resnet(spec: Spec, num_classes: int, in_chans: int) -> int:
         inside = planes
         if spec["mixer"]["type"] == "hierarchical_split":
             inside = planes * spec["mixer"]["base_width"] // 64 * spec["mixer"]["scale"]
+        elif spec["mixer"]["type"] == "grouped":
+            inside = planes * spec["mixer"]["group_width"] // 64 * spec["mixer"]["groups"]
         for index in range(depth):
             if bottleneck:
                 total += conv(1, channels, inside) + norm(inside)

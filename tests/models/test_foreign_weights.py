@@ -74,6 +74,24 @@ DESIGNS: dict[str, tuple[str, Callable[[], nn.Module], str, dict[str, Any]]] = {
         "resnet50",
         {},
     ),
+    "torchvision resnext50_32x4d": (
+        "ResNet (torchvision, timm, blocklab)",
+        lambda: torchvision.models.resnext50_32x4d(**TEN),
+        "resnext50_32x4d",
+        {},
+    ),
+    "torchvision wide_resnet50_2": (
+        "ResNet (torchvision, timm, blocklab)",
+        lambda: torchvision.models.wide_resnet50_2(**TEN),
+        "wide_resnet50_2",
+        {},
+    ),
+    "timm resnext50_32x4d": (
+        "ResNet (torchvision, timm, blocklab)",
+        lambda: timm.create_model("resnext50_32x4d", **TEN),
+        "resnext50_32x4d",
+        {},
+    ),
     "timm resnet50": (
         "ResNet (torchvision, timm, blocklab)",
         lambda: timm.create_model("resnet50", **TEN),

@@ -261,7 +261,8 @@ class VAN(Backbone):
     def init_classifier(self, classifier: nn.Module) -> None:
         if isinstance(classifier, nn.Linear):
             nn.init.trunc_normal_(classifier.weight, std=0.02)
-            nn.init.zeros_(classifier.bias)
+            if classifier.bias is not None:
+                nn.init.zeros_(classifier.bias)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         if coarse:

@@ -51,6 +51,26 @@ def max_over(x: Tensor) -> Tensor:
     return F.max_pool2d(x, list(x.shape[2:]))
 
 
+def norm_over(x: Tensor, norm: Literal["l1", "l2"]) -> Tensor:
+    """The norm of each map: (B, C, H, W) -> (B, C, 1, 1), float32 of float16 maps."""
+    return _norm(x, 1 if norm == "l1" else 2, (HEIGHT, WIDTH), True)
+
+
+def window_means(x: Tensor, size: int) -> Tensor:
+    """The means of whole windows beside each other: (B, C, H, W) -> (B, C, H // s, W // s).
+
+    A window is cut to a map that is smaller on an axis.
+    """
+    return _window_means(x, size)
+
+
+def _window_means(x: Tensor, size: int) -> Tensor:
+    return F.avg_pool2d(x, [min(size, side) for side in x.shape[2:]])
+
+
+torch.fx.wrap("_window_means")  # a symbolic trace does not know the map's size
+
+
 def _is_pooled_faster(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.numel() > 0 and is_channels_last(x)
 
@@ -102,8 +122,8 @@ def _reduce(x: Tensor, axis: int, statistic: Statistic) -> Tensor:
     return _norm(x, 1 if statistic == "l1" else 2, axis)
 
 
-def _norm(x: Tensor, order: int, axis: int) -> Tensor:
-    return torch.linalg.vector_norm(x, order, axis, dtype=_plane_type(x, ("l1",)))
+def _norm(x: Tensor, order: int, axes: int | tuple[int, int], keepdim: bool = False) -> Tensor:
+    return torch.linalg.vector_norm(x, order, axes, keepdim, dtype=_plane_type(x, ("l1",)))
 
 
 torch.fx.wrap("_norm")  # a symbolic trace does not know the map's type

@@ -204,6 +204,8 @@ def _cut(model: nn.Module, input_size: ImageSize) -> tuple[str, ...]:
         if why := convolution_obstacle(model.get_submodule(owner), child):
             keep(module, why)
             continue
+        if module.kernel_size[0] != module.kernel_size[1]:  # which are small
+            continue
         weight = cut_to_live_taps(module.weight, module.dilation[0], *maps[name])
         if max(weight.shape[2:]) == module.weight.shape[2]:  # as one side of the map needs it
             continue

@@ -49,7 +49,8 @@ def _large_kernels(work: Workload) -> dict[str, Kernel]:
     model = work.spec.build_meta(work.num_classes)
     for name, conv, (height, width) in maps_met(model, work.image_size, DepthwiseConv2d):
         live = cut_to_live_taps(conv.weight, conv.dilation[0], height, width)
-        if max(live.shape[2:]) >= SMALLEST:
+        square = conv.kernel_size[0] == conv.kernel_size[1]  # strips are small
+        if square and max(live.shape[2:]) >= SMALLEST:
             kernel = (conv.in_channels, conv.kernel_size[0], conv.dilation[0], height, width)
             found[name] = kernel
     return found

@@ -1,0 +1,57 @@
+"""Non-local block. Wang, Girshick, Gupta and He, CVPR 2018, arXiv:1711.07971, section 3."""
+
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blocklab.blocks.folding import fold
+from blocklab.blocks.registry import register_block
+from blocklab.kernels.attended import attended
+from blocklab.kernels.small_map import SmallMapConv2d
+
+
+@register_block("non_local")
+class NonLocal(nn.Module):
+    """Add to each position what it attends to among all: (B, C, H, W) -> same.
+
+    The embedded Gaussian: y_i = sum_j softmax_j(t(x_i) . p(x_j)) g(x_j), and x + BN(z(y)), with
+    1x1 convolutions t, p, g to max(1, C // reduction) channels and z back. With ``sub_sample``, p
+    and g are pooled to their maxima of 2 x 2 positions; with ``scaled`` scores are divided by
+    sqrt(C), as timm does. Parameters are named as timm's (``t``, ``p``, ``g``, ``z``, ``norm``);
+    the norm starts at zero, so that the block starts as the identity (section 4.1). Differs from
+    the paper: nothing; a last odd row or column is pooled by itself. Scores are (HW)^2: in a first
+    stage of 56 x 56 pixels 10 million an image, where the authors have none.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: PositiveInt = 2,
+        sub_sample: bool = False,
+        scaled: bool = False,
+    ) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.sub_sample = sub_sample
+        self.scale = channels**-0.5 if scaled else 1.0
+        self.t = SmallMapConv2d(channels, hidden, 1)
+        self.p = SmallMapConv2d(channels, hidden, 1)
+        self.g = SmallMapConv2d(channels, hidden, 1)
+        self.z = SmallMapConv2d(hidden, channels, 1)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def init_weights(self) -> None:
+        """Zero the norm's scale and shift."""
+        nn.init.zeros_(self.norm.weight)
+        nn.init.zeros_(self.norm.bias)
+
+    def fold_norms(self) -> None:
+        """Fold the BatchNorm into the convolution before it; for evaluation alone."""
+        fold(self, "z", "norm")
+
+    def forward(self, x: Tensor) -> Tensor:
+        queries, keys, values = self.t(x), self.p(x), self.g(x)
+        if self.sub_sample:
+            keys, values = (F.max_pool2d(one, 2, ceil_mode=True) for one in (keys, values))
+        return x + self.norm(self.z(attended(queries, keys, values, self.scale)))

@@ -1,0 +1,16 @@
+"""Attention of a map's positions to those of another, without a plane of scores in memory."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def attended(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """Return at each position the mean of values that its query finds by their keys.
+
+    sum_j softmax_j(scale * q_i . k_j) v_j: (B, D, H, W), (B, D, H', W'), (B, E, H', W') ->
+    (B, E, H, W). Scores are float32 where maps are half precision: a product of two float16 values
+    near 1,000 is beyond their range.
+    """
+    flat = [one.flatten(2).transpose(1, 2).unsqueeze(1) for one in (queries, keys, values)]
+    out = F.scaled_dot_product_attention(flat[0], flat[1], flat[2], scale=scale)  # (B, 1, HW, E)
+    return out.squeeze(1).transpose(1, 2).unflatten(2, (queries.shape[2], queries.shape[3]))
