@@ -13,5 +13,6 @@ from blocklab.blocks import (  # noqa: F401 - run, they register what they defin
     reparam_large_kernel,
     selective_kernel,
     squeeze_excitation,
+    timm_attentions,
     triplet_attention,
 )

@@ -76,8 +76,14 @@ class BlockInfo:
         """What a specification calls it: its name, and its file's digest where it has one."""
         return f"{self.name}@{self.digest}" if self.digest else self.name
 
+    def build(self, told: Mapping[str, Any], options: Mapping[str, Any]) -> nn.Module:
+        """Build the block with what its slot tells and what a user chose."""
+        return self.cls(**told, **options)
+
 
 _REGISTRY: dict[tuple[str, str], BlockInfo] = {}
+# What finds the attentions whose names begin so: those of another package.
+FINDERS: dict[str, Callable[[str], BlockInfo]] = {}
 
 
 def register_block(name: str, kind: str = "attention") -> Callable[[_BlockClass], _BlockClass]:
@@ -181,10 +187,10 @@ def _read_signature(
             options[parameter.name] = (parameter.annotation, parameter.default)
         else:
             raise InputError(f"block '{name}' takes *args or **kwargs; name its options instead")
-    return tuple(slot_parameters), _options_model(name, options)
+    return tuple(slot_parameters), options_model(name, options)
 
 
-def _options_model(name: str, options: dict[str, Any]) -> type[BaseModel]:
+def options_model(name: str, options: dict[str, Any]) -> type[BaseModel]:
     """Make the schema of a block's options, and check that its defaults can be written down."""
     try:
         model = create_model(f"{name}_options", __base__=_Options, **options)
@@ -207,6 +213,10 @@ def block_info(kinds: str | tuple[str, ...], name: object) -> BlockInfo:
         InputError: if there is none; the message names the closest and lists the others.
     """
     kinds = (kinds,) if isinstance(kinds, str) else kinds
+    if isinstance(name, str) and "attention" in kinds:
+        for prefix, find in FINDERS.items():
+            if name.startswith(prefix):
+                return find(name)
     plain, _, digest = name.partition("@") if isinstance(name, str) else ("", "", "")
     for kind in kinds:
         info = _REGISTRY.get((kind, plain))
@@ -284,7 +294,7 @@ def create_block(kinds: str | tuple[str, ...], spec: BlockSpec | str, **told: An
     options = {key: value for key, value in spec.items() if key != "type"}
     given = {name: told[name] for name in info.slot_parameters}
     with _faults_of(info, given):
-        return info.cls(**given, **options)
+        return info.build(given, options)
 
 
 @contextmanager

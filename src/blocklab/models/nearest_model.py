@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import zip_longest
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from blocklab.backbones.config import BackboneConfig
 from blocklab.backbones.registry import FAMILIES
 from blocklab.models.names import list_models
 from blocklab.models.spec import ModelSpec, model_spec
@@ -60,7 +62,7 @@ def best_fit(state: Mapping[str, Tensor], family: str) -> Fit | None:
     shapes = _comparable({name: value.shape for name, value in state.items()}, family)
     deep = _depths(state, family)
     distances = {
-        name: _distance(model_spec(name).config.blocks_per_stage, deep)
+        name: _distance(cast(BackboneConfig, model_spec(name).config).blocks_per_stage, deep)
         for name in list_models()
         if model_spec(name).family == family
     }

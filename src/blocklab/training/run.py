@@ -15,6 +15,7 @@ from blocklab.measure.cost import Cost, cost
 from blocklab.measure.footprint import Footprint, check_memory, footprint
 from blocklab.measure.memory import peak_memory, reset_peak_memory
 from blocklab.models.spec import ModelSpec
+from blocklab.models.timm_models import check_logits
 from blocklab.training.autotune import row_setup
 from blocklab.training.device import Setup, available_cores, resumed_setup
 from blocklab.training.evaluation import evaluate, is_at_chance
@@ -109,7 +110,8 @@ def count(model: ModelSpec, classes: int, image_size: int) -> tuple[Cost, Footpr
     Raises:
         InputError: if the network cannot take images of that size.
     """
-    network = model.build_meta(classes)
+    network = model.build_meta(classes, input_size=image_size)
+    check_logits(network, image_size, classes)
     return cost(network, image_size), footprint(network.train(), image_size)
 
 
@@ -226,7 +228,8 @@ def train_to_the_end(
             reset_peak_memory()
     with arithmetic(setup.device, setup.deterministic):
         torch.manual_seed(seed)
-        state = prepare(definition.model.build(len(data.class_names)), recipe, setup)
+        network = definition.model.build(len(data.class_names), input_size=data.image_size)
+        state = prepare(network, recipe, setup)
         if checkpoint is not None:
             _resume(state, checkpoint, folder)
         if begun is None:
