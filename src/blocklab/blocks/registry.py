@@ -46,6 +46,8 @@ SLOT_PARAMETERS: dict[str, tuple[str, ...]] = {
     "token_mixer": ("channels", "drop_path"),
     # Between the two 1x1 convolutions of VAN's FFN; may widen it (attribute `out_channels`).
     "ffn_mixer": ("channels", "activation"),
+    # A network's stem and stages.
+    "backbone": ("in_chans", "drop_path_rate"),
 }
 _OF_A_SLOT = ("type", "stages")  # what a specification says beside a block's options
 _BlockClass = TypeVar("_BlockClass", bound=type[nn.Module])

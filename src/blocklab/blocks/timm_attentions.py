@@ -116,7 +116,7 @@ def _attention(name: str) -> TimmAttention:
             f"timm {timm.__version__} cannot build '{full}' by its channels alone: "
             f"{error_line(error)}; take another attention"
         ) from None
-    cls = make.func if isinstance(make, functools.partial) else make
+    cls: Any = make.func if isinstance(make, functools.partial) else make
     schema = options_model(full, options)
     return TimmAttention(full, "attention", cls, ("channels",), schema, digest, make)
 

@@ -54,8 +54,7 @@ def in_networks(subject: Subject) -> str:
     for base, slot in _SLOTS[subject.info.kind]:
         with where(f"as {slot} of {base} with {listed(subject.widths)} channels"):
             spec = model_spec({"base": base, **small, slot: subject.spec})
-            trained = _trained(spec, CLASSES, SIZE)
-            _deploys(*trained)
+            deploys(*trained(spec, CLASSES, SIZE))
     bases = " and ".join(base for base, _ in _SLOTS[subject.info.kind])
     done = "counted, trained, saved, resumed, deployed"
     return f"{bases} with {listed(subject.widths)} channels: {done}"
@@ -71,7 +70,7 @@ def check_network(spec: ModelSpec, classes: int, size: int) -> None:
         return
     try:
         with torch.random.fork_rng(devices=[]):
-            _trained(spec, classes, size)
+            trained(spec, classes, size)
     except (CheckFailed, NotApplicable) as fault:
         place = place_in_file(fault)
         at = f" ({place})" if place else ""
@@ -85,6 +84,8 @@ def _own_blocks(spec: ModelSpec) -> bool:
         for info in registered_blocks()
         if not info.cls.__module__.startswith("blocklab.")
     }
+    if spec.family in own:
+        return True
     return any(name in own or name.startswith(TIMM) for name in _types_in(spec.to_dict()))
 
 
@@ -97,7 +98,7 @@ def _types_in(value: Any) -> Iterator[str]:
         yield from _types_in(item)
 
 
-def _trained(spec: ModelSpec, classes: int, size: int) -> tuple[nn.Module, Tensor]:
+def trained(spec: ModelSpec, classes: int, size: int) -> tuple[nn.Module, Tensor]:
     """Do with a network what a study does; return it with the images that it was tried on."""
     with where("counted"):
         cost(spec, size, classes)
@@ -145,7 +146,8 @@ def _saved(state: dict[str, Any]) -> dict[str, Any]:
     return torch.load(buffer, weights_only=True)
 
 
-def _deploys(model: nn.Module, images: Tensor) -> None:
+def deploys(model: nn.Module, images: Tensor) -> None:
+    """Deploy a network, and see that its outputs are the same."""
     with where("deployed"), torch.no_grad():
         off = difference(deploy(model)(images), model.eval()(images))
     if not off < DEPLOYED_TOLERANCE:

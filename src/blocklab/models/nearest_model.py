@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from blocklab.backbones.config import BackboneConfig
-from blocklab.backbones.registry import FAMILIES
+from blocklab.backbones.registry import family_of
 from blocklab.models.names import list_models
 from blocklab.models.spec import ModelSpec, model_spec
 
@@ -100,7 +100,7 @@ def _shapes_of(name: str) -> dict[str, tuple[int, ...]]:
 
 def _comparable(shapes: Mapping[str, torch.Size], family: str) -> dict[str, tuple[int, ...]]:
     """Return what identifies a design: no head, no counts, a merged kernel as if it were not."""
-    head = f"{FAMILIES[family][0].classifier_name}."
+    head = f"{family_of(family)[0].classifier_name}."
     kept: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
         if name.startswith(head) or name.endswith(COUNT):

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from blocklab.backbones.base import Backbone
 from blocklab.backbones.config import BackboneConfig
-from blocklab.backbones.registry import BACKBONES, FAMILIES
+from blocklab.backbones.own import own_backbone
+from blocklab.backbones.registry import BACKBONES, FAMILIES, family_of, own_names
 from blocklab.blocks.timm_code import TIMM
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.models import timm_models
@@ -49,7 +50,7 @@ class ModelSpec:
             network = cast(Any, build_timm(self.config, num_classes, in_chans, input_size))
             network.blocklab_spec = self
             return network
-        return cast(Any, FAMILIES[self.family][0])(self.config, num_classes, in_chans)
+        return cast(Any, family_of(self.family)[0])(self.config, num_classes, in_chans)
 
     def build_meta(
         self, num_classes: int = 1000, in_chans: int = 3, input_size: ImageSize | None = None
@@ -72,7 +73,7 @@ class ModelSpec:
         """Rebuild a specification from `to_dict`."""
         fields = dict(value)
         family = fields.pop("family", None)
-        if family not in FAMILIES and family != timm_models.FAMILY:
+        if not isinstance(family, str):
             raise InputError(f"no family of backbones '{family}'; known: {', '.join(FAMILIES)}")
         return cls(family, _validate(family, fields, "the model"))
 
@@ -107,9 +108,11 @@ def _expand(
     if isinstance(value, str):
         if value in seen:
             raise InputError(f"{what}: '{value}' is its own base")
+        if value in own_names():
+            return _expand({"backbone": value}, what, (*seen, value))
         if value.startswith(TIMM):
             return _expand_timm(value, (*seen, value))
-        return _expand(entry_of(value), f"model '{value}'", (*seen, value))
+        return _expand(entry_of(value, own_names()), f"model '{value}'", (*seen, value))
     if not isinstance(value, Mapping):
         raise InputError(f"{what} is a name or a mapping of slots, not {value!r}")
     changes = dict(value)
@@ -124,16 +127,20 @@ def _expand(
     elif isinstance(backbone, str) and backbone in BACKBONES:
         family, sizes = BACKBONES[backbone]
         fields = dict(sizes)
+    elif isinstance(backbone, str) and backbone in own_names():
+        family, fields = own_backbone(backbone).versioned_name, {}
     else:
+        known = (*BACKBONES, *own_names())
         raise InputError(
-            f"no backbone '{backbone}'{did_you_mean(str(backbone), BACKBONES) or '.'} "
-            f"Backbones: {', '.join(BACKBONES)}"
+            f"no backbone '{backbone}'{did_you_mean(str(backbone), known) or '.'} "
+            f"Backbones: {', '.join(known)}"
         )
     known = _slots(family, fields)
     for key, change in changes.items():
         slot, _, option = str(key).partition(".")
         if slot not in known:
-            of = f"{TIMM}{fields['model']}" if family == timm_models.FAMILY else family
+            own = family.partition("@")[0]
+            of = f"{TIMM}{fields['model']}" if family == timm_models.FAMILY else own
             raise InputError(
                 f"{what}: {of} has no slot '{slot}'{did_you_mean(slot, known) or '.'} "
                 f"Slots: {', '.join(known)}"
@@ -155,15 +162,15 @@ def _slots(family: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of what can be said of a model of a family."""
     if family == timm_models.FAMILY:
         return tuple(option_names(fields["model"]))
-    return tuple(FAMILIES[family][1].model_fields)
+    return tuple(family_of(family)[1].model_fields)
 
 
 def _set_option(
     fields: Mapping[str, Any], family: str, slot: str, option: str, value: object
 ) -> dict[str, Any]:
     current = fields.get(slot)
-    if current is None and family in FAMILIES:
-        current = FAMILIES[family][1].model_fields[slot].default
+    if current is None and family != timm_models.FAMILY:
+        current = family_of(family)[1].model_fields[slot].default
     if isinstance(current, BaseModel):
         current = current.model_dump()
     if isinstance(current, list) and len(current) == 1:
@@ -178,7 +185,7 @@ def _set_option(
 def _validate(family: str, fields: dict[str, Any], what: str) -> BackboneConfig | TimmConfig:
     if family == timm_models.FAMILY:
         return timm_config(str(fields.pop("model", "")), fields)
-    config_class = FAMILIES[family][1]
+    config_class = family_of(family)[1]
     try:
         return config_class.model_validate(fields)
     except ValidationError as error:

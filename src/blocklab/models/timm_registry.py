@@ -17,7 +17,7 @@ from torch import nn
 
 from blocklab.backbones.base import Backbone, input_cfg
 from blocklab.backbones.config import BackboneConfig
-from blocklab.backbones.registry import FAMILIES
+from blocklab.backbones.registry import family_of
 from blocklab.blocks.registry import registered_blocks
 from blocklab.errors import InputError, error_line
 from blocklab.models.factory import create_model
@@ -48,7 +48,7 @@ def register_with_timm() -> None:
 def timm_cfg(spec: ModelSpec) -> dict[str, Any]:
     """Return what timm's registry holds of a model: its images, its first and last layers."""
     assert isinstance(spec.config, BackboneConfig)
-    return input_cfg(FAMILIES[spec.family][0], spec.config)
+    return input_cfg(family_of(spec.family)[0], spec.config)
 
 
 def _entry_point(name: str) -> Callable[..., nn.Module]:
