@@ -248,7 +248,7 @@ def test_a_sound_backbone_keeps_timms_conventions(failures: Load) -> None:
     [
         ("*[nn.GELU()] * gelu", "", "options", "gelu=True changes nothing"),
         ("DropPath(rate)", "nn.Identity()", "slots", "drop_path_rate drops nothing"),
-        ("x = self.bn", "x = x + x.mean(0)\n        x = self.bn", "samples", "changes with the oth"),
+        ("x = self.bn", "x = x + x.mean(0)\n        x = self.bn", "samples", "changes with the"),
         ("self.conv(x)).relu()", "self.conv(x)).detach()", "gradients", "gets no gradient"),
         ("self.drop_path(x)", "torch.rand_like(x)", "deterministic", "differ in evaluation"),
         (

@@ -102,7 +102,7 @@ def register_block(name: str, kind: str = "attention") -> Callable[[_BlockClass]
     """
     if not isinstance(name, str):
         raise InputError("register_block takes a name; write @register_block('my_block')")
-    if not _is_word(name) or name == "none":
+    if not is_word(name) or name == "none":
         raise InputError(
             f"a block cannot be called '{name}', which a study's file would read otherwise; name "
             "it by a word of letters, digits and _"
@@ -149,7 +149,7 @@ def registering(digest: str, instead_of: Iterable[BlockInfo] = ()) -> Iterator[l
         raise
 
 
-def _is_word(name: str) -> bool:
+def is_word(name: str) -> bool:
     """Whether YAML, and a model in one line, read a name as that name."""
     return bool(re.fullmatch(r"[^\W\d][\w.-]*", name)) and parse_yaml(name, name) == name
 
