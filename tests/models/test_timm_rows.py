@@ -46,7 +46,7 @@ def test_a_network_is_timms_own_from_the_same_seed() -> None:
 @pytest.mark.parametrize(
     ("model", "slots", "said"),
     [
-        ("timm:convnxt_atto", {}, "did you mean 'convnext_atto'?"),
+        ("timm:convnxt_atto", {}, "did you mean 'timm:convnext_atto'?"),
         ("timm:", {}, "names no model; write one, such as timm:convnext_atto"),
         ("timm:convnext_atto.d2_in1k", {}, "'d2_in1k' in timm:convnext_atto.d2_in1k names weights"),
         ("timm:blocklab_resnet18", {}, "blocklab's own model: write resnet18"),
@@ -98,13 +98,19 @@ def test_one_that_is_no_classifier_is_refused(monkeypatch: pytest.MonkeyPatch) -
         check_logits(network, 32, 10)
 
 
-def test_an_operator_that_cannot_be_counted_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        return torch.linalg.qr(x.mean((2, 3))).Q
-
+@pytest.mark.parametrize(
+    ("computes", "said"),
+    [
+        (lambda x: torch.linalg.qr(x).Q, r"blocklab.register_macs\('aten::linalg_qr', count\)"),
+        (lambda x: x.nonzero(), "its shapes are not known without values"),
+    ],
+)
+def test_an_operator_that_cannot_be_counted_is_named(
+    monkeypatch: pytest.MonkeyPatch, computes: Any, said: str
+) -> None:
     network: Any = model_spec("timm:resnet10t").build_meta(10)
-    monkeypatch.setattr(network, "forward_head", forward)
-    with pytest.raises(InputError, match=r"blocklab.register_macs\('aten::linalg_qr', count\)"):
+    monkeypatch.setattr(network, "forward_head", lambda x: computes(x.mean((2, 3))))
+    with pytest.raises(InputError, match=said):
         blocklab.cost(network, 32)
 
 
@@ -223,3 +229,9 @@ def test_weights_of_other_classes_and_channels_are_adapted() -> None:
 def test_our_registry_does_not_build_timms() -> None:
     with pytest.raises(InputError, match="ask timm for it by that name"):
         timm.create_model("blocklab", spec={"base": "timm:resnet10t"})
+
+
+def test_timms_names_are_listed_by_pattern() -> None:
+    names = blocklab.list_models("timm:convnext_a*")
+    assert "timm:convnext_atto" in names and all(n.startswith("timm:convnext_a") for n in names)
+    assert not blocklab.list_models("timm:blocklab*")

@@ -62,5 +62,12 @@ def entry_of(name: str, also: Sequence[str] = ()) -> Mapping[str, Any]:
 
 
 def list_models(filter: str = "*") -> list[str]:
-    """Return the names of the models that match a shell pattern, such as ``"res2net*"``."""
+    """Return the names of the models that match a shell pattern, such as ``"res2net*"``.
+
+    ``"timm:convnext*"`` are timm's.
+    """
+    if filter.startswith("timm:"):
+        from blocklab.models.timm_models import timm_names
+
+        return [name for name in timm_names() if fnmatch.fnmatch(name, filter)]
     return [name for name in catalogue() if fnmatch.fnmatch(name, filter)]

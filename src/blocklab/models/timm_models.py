@@ -88,6 +88,11 @@ def option_names(name: str) -> list[str]:
     return list(_schema(name).model_fields)
 
 
+def timm_names() -> list[str]:
+    """Return the names of timm's own models, as they are written here: ``timm:convnext_atto``."""
+    return [f"{TIMM}{model}" for model in list_models() if not model.startswith(_OWN)]
+
+
 def check_name(name: str) -> None:
     """Refuse what is no model of timm's, naming the closest.
 
@@ -104,10 +109,10 @@ def check_name(name: str) -> None:
         if not dot:
             return
         raise InputError(f"'{tag}' in {TIMM}{name} names weights, not a network: {TIMM}{plain}")
-    known = [model for model in list_models() if not model.startswith(_OWN)]
     raise InputError(
-        f"timm {timm.__version__} has no model '{name}'{did_you_mean(name, known) or '.'} "
-        "timm.list_models() lists all of them"
+        f"timm {timm.__version__} has no model '{name}'"
+        f"{did_you_mean(f'{TIMM}{name}', timm_names()) or '.'} `blocklab models '{TIMM}*'` lists "
+        "all of them"
     )
 
 
@@ -272,4 +277,5 @@ __all__ = [
     "timm_arguments",
     "timm_config",
     "timm_features",
+    "timm_names",
 ]
