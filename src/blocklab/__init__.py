@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from blocklab.models.deploy import deploy
     from blocklab.models.factory import create_model
     from blocklab.models.names import list_models
+    from blocklab.models.own_backbones import register_backbone
     from blocklab.models.weights import LoadReport, load_weights
     from blocklab.results.named_run import load_run
     from blocklab.running import run_collection, run_study
@@ -36,6 +37,7 @@ __all__ = [
     "load_plugin",
     "load_run",
     "load_weights",
+    "register_backbone",
     "register_block",
     "register_macs",
     "run_collection",
@@ -54,6 +56,7 @@ _DEFINED_IN = {
     "load_plugin": "blocks.plugins",
     "load_run": "results.named_run",
     "load_weights": "models.weights",
+    "register_backbone": "models.own_backbones",
     "register_block": "blocks.registry",
     "register_macs": "measure.operators",
     "run_collection": "running",

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-import torch
 from slow_loops import Grid, Weights, assert_equals_loop, conv
 from torch import Tensor, nn
 

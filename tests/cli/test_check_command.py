@@ -14,7 +14,8 @@ from blocklab.models.spec import model_spec
 from blocklab.yaml_files import parse_yaml
 
 ROOT = Path(__file__).parent.parent.parent
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+BACKBONE = ROOT / "examples" / "my_backbone.py"
+EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - {BACKBONE})
 GUIDE = (ROOT / "docs" / "your_own_block.md").read_text()
 BROKEN = """\
 from torch import nn
@@ -58,8 +59,19 @@ def test_the_guide_has_an_example_for_each_kind_and_rows_that_use_them() -> None
     kinds = set()
     for example in EXAMPLES:
         kinds |= {info.kind for info in plugins.load_plugin(example)}
-    assert kinds == set(registry.SLOT_PARAMETERS)
+    assert kinds == set(registry.SLOT_PARAMETERS) - {"backbone"}
     (rows,) = re.findall(r"```yaml\nrows:\n(.*?)```", GUIDE, re.DOTALL)
+    for model in parse_yaml(rows, "the guide").values():
+        assert cost(model_spec(model), 32, 10).params > 0
+
+
+def test_the_backbone_of_the_guide_keeps_timms_conventions(blocklab: Any) -> None:
+    guide = (ROOT / "docs" / "your_own_backbone.md").read_text()
+    assert f"{{literalinclude}} ../examples/{BACKBONE.name}" in guide
+    said = blocklab("check", BACKBONE)
+    assert said.status == 0 and said.err == "", said.out
+    assert "backbone fire_net (widths=[32, 64, 128], depth=2): keeps the contract" in said.out
+    (rows,) = re.findall(r"```yaml\nrows:\n(.*?)```", guide, re.DOTALL)
     for model in parse_yaml(rows, "the guide").values():
         assert cost(model_spec(model), 32, 10).params > 0
 

@@ -277,7 +277,7 @@ MISTAKES: list[tuple[str, Callable[[], object], str]] = [
     ("row of no name", lambda: fields(rows={"": "resnet20"}), "'' names no row"),
     ("row as number", lambda: fields(rows={"a": 3}), "a row is a model's name or slots"),
     ("row as nothing", lambda: fields(rows={"a": None}), "row 'a'"),
-    ("row's unknown key", lambda: fields(rows={"a": {"model": "resnet20", "x": 1}}), "no 'x'"),
+    ("row's unknown key", lambda: fields(rows={"a": {"model": "resnet20", "x": 1}}), "no slot 'x'"),
     ("unknown model", lambda: fields(rows=["resnet21"]), "no model 'resnet21'; did you mean"),
     ("unknown slot", lambda: fields(rows={"a": {"base": "resnet20", "att": 1}}), "no slot 'att'"),
     ("unknown block", lambda: fields(rows=["resnet20:attention=sse"]), "no attention 'sse'"),
@@ -457,3 +457,26 @@ def test_a_reported_cost_is_counted_at_the_reports_size_and_in_its_form() -> Non
     assert row.counted_as is not None
     assert row.counted_as.model == model_spec("resnet18:stem=deep")
     assert row.model == model_spec("resnet18:stem=cifar")
+
+
+def test_slots_may_stand_beside_a_rows_model() -> None:
+    rows = {
+        "beside": {"model": "timm:convnext_atto", "drop_path_rate": 0.1, "note": "a note"},
+        "within": {"model": {"base": "timm:convnext_atto", "drop_path_rate": 0.2}},
+        "ours": {"model": {"base": "resnet20"}, "attention": "timm:eca"},
+    }
+    study = Study.parse(fields(rows=rows, varies=["model"]), "mine")
+    assert [row.model.to_dict().get("drop_path_rate") for row in study.rows] == [0.1, 0.2, 0.0]
+    assert study.rows[0].note == "a note"
+    assert study.rows[2].model == model_spec("resnet20", attention="timm:eca")
+    rows["beside"]["recpe"] = "quick"
+    assert "has no 'recpe'; did you mean 'recipe'?" in refusal(fields(rows=rows, varies=["model"]))
+
+
+def test_rows_of_a_model_of_timms_may_vary_one_option() -> None:
+    rows = {rate: f"timm:convnext_atto:drop_path_rate={rate}" for rate in ("0.1", "0.2")}
+    study = Study.parse(fields(rows=rows, varies=["drop_path_rate"]), "mine")
+    assert len({run.definition.hash for run in study.plan()}) == 4
+    assert "'drop_pth_rate', which no row has; did you mean 'drop_path_rate'?" in refusal(
+        fields(rows=rows, varies=["drop_pth_rate"])
+    )

@@ -306,8 +306,7 @@ class Backbone(nn.Module):
 def input_cfg(cls: type[Backbone], config: BackboneConfig) -> dict[str, Any]:
     """Return what timm asks of a network's images and its first and last layers."""
     size = config.native_size
-    reduction = config.stem_stride * 2 ** (len(config.blocks_per_stage) - 1)
-    side = -(-size // reduction)
+    side = -(-size // config.reduction)
     return {
         "input_size": (3, size, size),
         "pool_size": (side, side),

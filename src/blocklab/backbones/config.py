@@ -52,6 +52,11 @@ class BackboneConfig(Sizes):
         raise NotImplementedError
 
     @property
+    def reduction(self) -> int:
+        """Return by how much the image has shrunk after the last stage."""
+        return self.stem_stride * 2 ** (len(self.blocks_per_stage) - 1)
+
+    @property
     def native_size(self) -> int:
         """Return the side of the images that the stem is made for."""
         return 32 if self.stem_stride == 1 else 224

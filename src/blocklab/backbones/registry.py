@@ -4,9 +4,11 @@ from typing import Any
 
 from blocklab.backbones.base import Backbone
 from blocklab.backbones.config import BackboneConfig
+from blocklab.backbones.own import KIND, own_backbone, own_family
 from blocklab.backbones.replknet import RepLKNet, RepLKNetConfig
 from blocklab.backbones.resnet import ResNet, ResNetConfig
 from blocklab.backbones.van import VAN, VANConfig
+from blocklab.blocks.registry import registered_blocks
 
 FAMILIES: dict[str, tuple[type[Backbone], type[BackboneConfig]]] = {
     "resnet": (ResNet, ResNetConfig),
@@ -56,3 +58,17 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+
+
+def family_of(name: str) -> tuple[type[Backbone], type[BackboneConfig]]:
+    """Return a family's network and configuration, a user's own backbone's among them.
+
+    Raises:
+        InputError: if there is none of that name, or the file of a user's has changed.
+    """
+    return FAMILIES[name] if name in FAMILIES else own_family(own_backbone(name))
+
+
+def own_names() -> list[str]:
+    """Return the names of the backbones that users' files have registered."""
+    return [info.name for info in registered_blocks() if info.kind == KIND]

@@ -29,5 +29,6 @@ from blocklab.blocks import (  # noqa: F401 - run, they register what they defin
     simple_attention,
     spatial_channel_synergy,
     squeeze_excitation,
+    timm_attentions,
     triplet_attention,
 )

@@ -48,7 +48,10 @@ def load_plugin(path: str | Path) -> tuple[BlockInfo, ...]:
         _run(file, source)
     if not blocks:
         _LOADED.pop(file, None)
-        raise InputError(f"{file} registers no block; put @register_block('name') above its class")
+        raise InputError(
+            f"{file} registers no block and no backbone; put @register_block('name') or "
+            "@register_backbone('name') above a class"
+        )
     _LOADED[file] = _Plugin(digest, tuple(blocks))
     return _LOADED[file].blocks
 
@@ -81,7 +84,7 @@ def plugin_errors() -> Iterator[None]:
 
 def _read(file: Path) -> bytes:
     if file.suffix != ".py":
-        raise InputError(f"{file} is no Python file; a plugin is a .py file that registers blocks")
+        raise InputError(f"{file} is no Python file; a plugin is a .py file that registers them")
     try:
         return file.read_bytes()
     except OSError as error:

@@ -46,6 +46,8 @@ SLOT_PARAMETERS: dict[str, tuple[str, ...]] = {
     "token_mixer": ("channels", "drop_path"),
     # Between the two 1x1 convolutions of VAN's FFN; may widen it (attribute `out_channels`).
     "ffn_mixer": ("channels", "activation"),
+    # A network's stem and stages.
+    "backbone": ("in_chans", "drop_path_rate"),
 }
 _OF_A_SLOT = ("type", "stages")  # what a specification says beside a block's options
 _BlockClass = TypeVar("_BlockClass", bound=type[nn.Module])
@@ -76,8 +78,14 @@ class BlockInfo:
         """What a specification calls it: its name, and its file's digest where it has one."""
         return f"{self.name}@{self.digest}" if self.digest else self.name
 
+    def build(self, told: Mapping[str, Any], options: Mapping[str, Any]) -> nn.Module:
+        """Build the block with what its slot tells and what a user chose."""
+        return self.cls(**told, **options)
+
 
 _REGISTRY: dict[tuple[str, str], BlockInfo] = {}
+# What finds the attentions whose names begin so: those of another package.
+FINDERS: dict[str, Callable[[str], BlockInfo]] = {}
 
 
 def register_block(name: str, kind: str = "attention") -> Callable[[_BlockClass], _BlockClass]:
@@ -94,7 +102,7 @@ def register_block(name: str, kind: str = "attention") -> Callable[[_BlockClass]
     """
     if not isinstance(name, str):
         raise InputError("register_block takes a name; write @register_block('my_block')")
-    if not _is_word(name) or name == "none":
+    if not is_word(name) or name == "none":
         raise InputError(
             f"a block cannot be called '{name}', which a study's file would read otherwise; name "
             "it by a word of letters, digits and _"
@@ -141,7 +149,7 @@ def registering(digest: str, instead_of: Iterable[BlockInfo] = ()) -> Iterator[l
         raise
 
 
-def _is_word(name: str) -> bool:
+def is_word(name: str) -> bool:
     """Whether YAML, and a model in one line, read a name as that name."""
     return bool(re.fullmatch(r"[^\W\d][\w.-]*", name)) and parse_yaml(name, name) == name
 
@@ -181,10 +189,10 @@ def _read_signature(
             options[parameter.name] = (parameter.annotation, parameter.default)
         else:
             raise InputError(f"block '{name}' takes *args or **kwargs; name its options instead")
-    return tuple(slot_parameters), _options_model(name, options)
+    return tuple(slot_parameters), options_model(name, options)
 
 
-def _options_model(name: str, options: dict[str, Any]) -> type[BaseModel]:
+def options_model(name: str, options: dict[str, Any]) -> type[BaseModel]:
     """Make the schema of a block's options, and check that its defaults can be written down."""
     try:
         model = create_model(f"{name}_options", __base__=_Options, **options)
@@ -207,6 +215,10 @@ def block_info(kinds: str | tuple[str, ...], name: object) -> BlockInfo:
         InputError: if there is none; the message names the closest and lists the others.
     """
     kinds = (kinds,) if isinstance(kinds, str) else kinds
+    if isinstance(name, str) and "attention" in kinds:
+        for prefix, find in FINDERS.items():
+            if name.startswith(prefix):
+                return find(name)
     plain, _, digest = name.partition("@") if isinstance(name, str) else ("", "", "")
     for kind in kinds:
         info = _REGISTRY.get((kind, plain))
@@ -284,7 +296,7 @@ def create_block(kinds: str | tuple[str, ...], spec: BlockSpec | str, **told: An
     options = {key: value for key, value in spec.items() if key != "type"}
     given = {name: told[name] for name in info.slot_parameters}
     with _faults_of(info, given):
-        return info.cls(**given, **options)
+        return info.build(given, options)
 
 
 @contextmanager

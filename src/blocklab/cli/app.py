@@ -36,6 +36,7 @@ COMMANDS = {
     "export": "runs",
     "bench": "bench",
     "check": "check",
+    "new": "new",
     "studies": "shipped",
     "recipes": "shipped",
 }

@@ -1,4 +1,4 @@
-"""``blocklab check``: the block contract on a user's own blocks."""
+"""``blocklab check``: the contract on a user's own blocks and backbones."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +21,7 @@ _STYLES = {"passed": "green", "failed": "bold red", "not applicable": "dim"}
 @app.command()
 def check(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE.py", help="A Python file that registers blocks; run.")
+        Path, typer.Argument(metavar="FILE.py", help="A Python file that registers them; run.")
     ],
     compile: Annotated[
         bool,
@@ -32,7 +32,7 @@ def check(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Try what a network and a study ask of a block, on each one that a file registers."""
+    """Try what is asked of a block or a backbone, on each one that a file registers."""
     from blocklab.contract.report_card import check_block
 
     blocks = load_blocks(file)

@@ -121,7 +121,7 @@ def _in_yaml(value: object) -> str:
 
 @app.command()
 def describe(
-    model: Annotated[str, typer.Argument(help="A named model.")],
+    model: Annotated[str, typer.Argument(help="A named model, or timm:NAME.")],
     input_size: NativeSize = None,
     num_classes: Annotated[int, typer.Option(help="Outputs of the head.")] = 1000,
     plugin: Plugins = [],  # noqa: B006 - read only
@@ -137,8 +137,8 @@ def describe(
     load_plugins(plugin)
     spec = model_spec(model)
     size = spec.config.native_size if input_size is None else parse_size(input_size)
-    described = describe_model(spec.build_meta(num_classes), size)
-    taps = live_taps(spec.build_meta(num_classes), size)
+    network = spec.build_meta(num_classes, input_size=size)
+    described, taps = describe_model(network, size), live_taps(network, size)
     if json:
         print_json(
             {

@@ -23,7 +23,7 @@ Settings = Annotated[
 ]
 Plugins = Annotated[
     list[Path],
-    typer.Option("--plugin", help="A Python file that registers blocks; it is run."),
+    typer.Option("--plugin", help="A Python file that registers blocks or backbones; it is run."),
 ]
 InputSize = Annotated[
     str,

@@ -15,8 +15,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blocklab.blocks.plugins import loaded_plugins
 from blocklab.blocks.protocol import smallest_batch
 from blocklab.blocks.registry import registered_blocks
+from blocklab.blocks.timm_code import TIMM
 from blocklab.contract.trial import (
     CheckFailed,
     NotApplicable,
@@ -52,15 +54,14 @@ def in_networks(subject: Subject) -> str:
     for base, slot in _SLOTS[subject.info.kind]:
         with where(f"as {slot} of {base} with {listed(subject.widths)} channels"):
             spec = model_spec({"base": base, **small, slot: subject.spec})
-            trained = _trained(spec, CLASSES, SIZE)
-            _deploys(*trained)
+            deploys(*trained(spec, CLASSES, SIZE))
     bases = " and ".join(base for base, _ in _SLOTS[subject.info.kind])
     done = "counted, trained, saved, resumed, deployed"
     return f"{bases} with {listed(subject.widths)} channels: {done}"
 
 
 def check_network(spec: ModelSpec, classes: int, size: int) -> None:
-    """Try what a study asks of a network, if there is a block of a user's own in it.
+    """Try what a study asks of a network, if there is a block in it that is not of this package.
 
     Raises:
         InputError: saying what it cannot do, and where in which file.
@@ -69,13 +70,12 @@ def check_network(spec: ModelSpec, classes: int, size: int) -> None:
         return
     try:
         with torch.random.fork_rng(devices=[]):
-            _trained(spec, classes, size)
+            trained(spec, classes, size)
     except (CheckFailed, NotApplicable) as fault:
         place = place_in_file(fault)
         at = f" ({place})" if place else ""
-        raise InputError(
-            f"the network cannot be {fault}{at}; mend it, with `blocklab check FILE`"
-        ) from fault
+        remedy = "mend it, with `blocklab check FILE`" if loaded_plugins() else "take another block"
+        raise InputError(f"the network cannot be {fault}{at}; {remedy}") from fault
 
 
 def _own_blocks(spec: ModelSpec) -> bool:
@@ -84,7 +84,9 @@ def _own_blocks(spec: ModelSpec) -> bool:
         for info in registered_blocks()
         if not info.cls.__module__.startswith("blocklab.")
     }
-    return not own.isdisjoint(_types_in(spec.to_dict()))
+    if spec.family in own:
+        return True
+    return any(name in own or name.startswith(TIMM) for name in _types_in(spec.to_dict()))
 
 
 def _types_in(value: Any) -> Iterator[str]:
@@ -96,13 +98,13 @@ def _types_in(value: Any) -> Iterator[str]:
         yield from _types_in(item)
 
 
-def _trained(spec: ModelSpec, classes: int, size: int) -> tuple[nn.Module, Tensor]:
+def trained(spec: ModelSpec, classes: int, size: int) -> tuple[nn.Module, Tensor]:
     """Do with a network what a study does; return it with the images that it was tried on."""
     with where("counted"):
         cost(spec, size, classes)
     torch.manual_seed(0)
     with where("built"):
-        model: nn.Module = spec.build(classes)
+        model: nn.Module = spec.build(classes, input_size=size)
     count = max(4, smallest_batch(model))
     images = torch.randn(count, 3, size, size)
     for how, layout in _WAYS:
@@ -112,7 +114,7 @@ def _trained(spec: ModelSpec, classes: int, size: int) -> tuple[nn.Module, Tenso
     with where("averaged, which copies it"):
         copy.deepcopy(model)
     with where("resumed from a checkpoint"):
-        fresh = spec.build(classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fresh = spec.build(classes, input_size=size).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         fresh.load_state_dict(_saved(model.state_dict()))
     with where("evaluated"), torch.no_grad():
         outputs = model.eval()(images)
@@ -144,7 +146,8 @@ def _saved(state: dict[str, Any]) -> dict[str, Any]:
     return torch.load(buffer, weights_only=True)
 
 
-def _deploys(model: nn.Module, images: Tensor) -> None:
+def deploys(model: nn.Module, images: Tensor) -> None:
+    """Deploy a network, and see that its outputs are the same."""
     with where("deployed"), torch.no_grad():
         off = difference(deploy(model)(images), model.eval()(images))
     if not off < DEPLOYED_TOLERANCE:

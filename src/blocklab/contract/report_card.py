@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import torch
 
+from blocklab.backbones.own import KIND
 from blocklab.blocks.registry import BlockSpec, block_info, parse_block
+from blocklab.contract.backbones import BACKBONE_CHECKS, BackboneSubject
 from blocklab.contract.checks import CHECKS, STUDY
 from blocklab.contract.trial import CheckFailed, NotApplicable, Subject, place_in_file
 from blocklab.errors import InputError, did_you_mean, error_line
@@ -65,20 +67,22 @@ def check_block(
     """Run the contract's checks on a registered block.
 
     Args:
-        kind: ``attention``, ``mixer``, ``token_mixer`` or ``ffn_mixer``.
+        kind: ``attention``, ``mixer``, ``token_mixer``, ``ffn_mixer`` or ``backbone``.
         block: its name, or a specification with options; those left out have their defaults.
         compile_backend: what `torch.compile` is tried with: ``inductor`` makes code and needs a
             C++ compiler; ``aot_eager`` traces forward and backward and runs them as they are.
             None leaves the check out, as compiling takes most of the time.
-        checks: names of `CHECKS` to run (default: all); whether it builds is always looked at.
+        checks: names of `CHECKS`, or of a backbone's `BACKBONE_CHECKS`, to run (default: all);
+            whether it builds is always looked at.
 
     Raises:
         InputError: for an unknown block, option, backend or check.
     """
+    known = BACKBONE_CHECKS if kind == KIND else CHECKS
     for name in checks or ():
-        if name not in CHECKS:
+        if name not in known:
             raise InputError(
-                f"no check '{name}'{did_you_mean(name, CHECKS) or '.'} Checks: {', '.join(CHECKS)}"
+                f"no check '{name}'{did_you_mean(name, known) or '.'} Checks: {', '.join(known)}"
             )
     if compile_backend is not None:
         backends = torch.compiler.list_backends(exclude_tags=())
@@ -88,13 +92,14 @@ def check_block(
                 f"{did_you_mean(compile_backend, backends) or '; try inductor or aot_eager'}"
             )
     spec = parse_block(kind, block)
-    subject = Subject(block_info(kind, spec["type"]), spec, compile_backend)
+    made = BackboneSubject if kind == KIND else Subject
+    subject = made(block_info(kind, spec["type"]), spec, compile_backend)
     results: list[CheckResult] = []
     faults: dict[tuple[str, str], str] = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tiny maps: more threads only wait for one another
     try:
-        for name, check in CHECKS.items():
+        for name, check in known.items():
             if checks is not None and name not in checks and results:
                 continue
             if results and results[0].outcome == "failed":  # nothing can be tried on no block

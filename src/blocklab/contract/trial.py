@@ -98,7 +98,7 @@ class Subject:
         for part in block.modules():
             init_itself(part)
         block.to(dtype)
-        return _randomised(block) if random else block
+        return randomised(block) if random else block
 
     def images(
         self,
@@ -119,7 +119,8 @@ def channels_of(place: Place) -> int:
     return place["channels"] if "channels" in place else place["in_channels"]
 
 
-def _randomised(block: nn.Module) -> nn.Module:
+def randomised(block: nn.Module) -> nn.Module:
+    """Give a block random parameters and running statistics, in place; return it."""
     with torch.no_grad():
         for parameter in block.parameters():
             size = parameter.square().mean().sqrt()

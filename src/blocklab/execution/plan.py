@@ -110,7 +110,7 @@ def make_plan(
                     with plugin_errors():
                         counts[key] = count(row.model, *key[1:])
                         check_network(row.model, *key[1:])
-                check_start(row.definition(study.seeds[0]), len(data.class_names))
+                check_start(row.definition(study.seeds[0]), len(data.class_names), data.image_size)
             except InputError as error:
                 raise InputError(f"study '{study.name}', row '{row.name}': {error}") from None
             cost_of_one, taken = counts[key]

@@ -26,6 +26,7 @@ from blocklab.measure.operators import COUNTS, macs_of
 from blocklab.models.meta_device import quick_result, without_memory
 from blocklab.models.probe import ImageSize, blank_images, check_input_size, evaluating
 from blocklab.models.spec import ModelSpec, model_spec
+from blocklab.models.timm_models import image_errors
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,10 @@ def count_macs(model: nn.Module, images: Tensor, on_count: Callable[[int], None]
     Raises:
         InputError: for an operator of unknown cost, or images that the network cannot take.
     """
+    size = images.shape[2], images.shape[3]
+    counting = _MacCounter(on_count)
     try:
-        with evaluating(model), torch.no_grad(), _in_parts(), _MacCounter(on_count):
+        with image_errors(model, size), evaluating(model), torch.no_grad(), _in_parts(), counting:
             model(images)
     except NotImplementedError as error:
         if images.is_meta and "meta" in str(error).lower():
@@ -159,7 +162,7 @@ def _cost_of(
     merged: bool,
 ) -> Cost:
     with without_memory():
-        model = ModelSpec.from_dict(json.loads(spec)).build(num_classes, in_chans)
+        model = ModelSpec.from_dict(json.loads(spec)).build(num_classes, in_chans, input_size)
         if merged:
             merge_parts(model)
     return _count(model, input_size, in_chans)

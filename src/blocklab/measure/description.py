@@ -1,6 +1,7 @@
 """A network part by part: what shape leaves it, what it costs, how many parameters it has."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -75,14 +76,22 @@ class _ParametersUsed(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def describe(model: Backbone, input_size: ImageSize = 224) -> Description:
+def describe(model: nn.Module, input_size: ImageSize = 224) -> Description:
     """Describe a network on one image of so many pixels a side, or of a height and a width.
 
-    Costs nothing on the meta device. A parameter that several parts use counts in the first.
+    Costs nothing on the meta device. A parameter that several parts use counts in the first. A
+    network that is no `Backbone` is told by its outermost modules, and within them those that its
+    ``feature_info`` names as stages.
 
     Raises:
         InputError: for a size that the network cannot take.
     """
+    if isinstance(model, Backbone):
+        return _by_stages(model, input_size)
+    return _by_modules(model, input_size)
+
+
+def _by_stages(model: Backbone, input_size: ImageSize) -> Description:
     x = blank_images(model, input_size)
     functions: list[tuple[str, Callable[[Tensor], Tensor]]] = [("stem", model.forward_stem)]
     last = len(model.stage_modules) - 1
@@ -100,6 +109,61 @@ def describe(model: Backbone, input_size: ImageSize = 224) -> Description:
         if name != "stem" or counts:  # a stem may be part of the first stage
             parts.append(Part(name, tuple(x.shape[1:]), sum(counts) // len(x), params))
     return Description(plain_size(input_size), tuple(parts))
+
+
+_REST = "between them"
+
+
+def _by_modules(model: nn.Module, input_size: ImageSize) -> Description:
+    """Describe a network by its modules, as it calls them."""
+    modules = dict(_outermost(model))
+    macs = dict.fromkeys([*modules, _REST], 0)
+    shapes: dict[str, tuple[int, ...]] = {}
+    inside: list[str] = []
+    images = blank_images(model, input_size)
+
+    def count(macs_of_one: int) -> None:
+        macs[inside[0] if inside else _REST] += macs_of_one
+
+    with ExitStack() as stack:
+        for name, module in modules.items():
+
+            def enter(_: nn.Module, __: Any, name: str = name) -> None:
+                inside.append(name)
+
+            def leave(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
+                inside.pop()
+                first = next((leaf for leaf in tree_leaves(output) if _is_tensor(leaf)), None)
+                shapes[name] = tuple(first.shape[1:]) if first is not None else ()
+
+            stack.callback(module.register_forward_pre_hook(enter).remove)
+            stack.callback(module.register_forward_hook(leave).remove)
+        count_macs(model, images, count)
+    parts, seen = [], set[int]()
+    for name in [*shapes, _REST]:  # in the order in which they end
+        own = modules[name].parameters() if name in modules else model.parameters()
+        counted = {id(p): p.numel() for p in own if id(p) not in seen}
+        seen |= counted.keys()
+        part = Part(name, shapes.get(name, ()), macs[name] // len(images), sum(counted.values()))
+        if part.macs or part.params:
+            parts.append(part)
+    return Description(plain_size(input_size), tuple(parts))
+
+
+def _outermost(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield a network's children; those of a child in which it says that its stages are."""
+    info = getattr(model, "feature_info", None) or []
+    listed = info if isinstance(info, list) else getattr(info, "info", [])
+    stages = [str(one.get("module", "")) for one in listed]
+    for name, child in model.named_children():
+        if any(stage.startswith(f"{name}.") for stage in stages):
+            yield from ((f"{name}.{inner}", part) for inner, part in child.named_children())
+        else:
+            yield name, child
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
 
 
 def _stage(model: Backbone, x: Tensor, stage: int, last: bool) -> Tensor:

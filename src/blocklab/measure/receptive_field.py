@@ -7,14 +7,13 @@ networks otherwise than one measured with trained weights.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from blocklab.backbones.base import Backbone
 from blocklab.errors import InputError
 from blocklab.measure.activations import residual_blocks
 from blocklab.models.probe import (
@@ -24,6 +23,7 @@ from blocklab.models.probe import (
     noise_images,
     plain_size,
 )
+from blocklab.models.spec import spec_of
 
 SMALLEST_LARGE_KERNEL = 5  # pixels from first to last tap: 3x3 ones are no large kernels
 
@@ -202,7 +202,8 @@ def receptive_field(
         raise InputError(f"images are (B, C, H, W), not {tuple(images.shape)}")
     pixels = images.to(next(model.parameters())).requires_grad_()
     with evaluating(model):
-        features = model.forward_features(pixels) if isinstance(model, Backbone) else model(pixels)
+        forward = model if spec_of(model) is None else cast(Any, model).forward_features
+        features = forward(pixels)
         if not isinstance(features, Tensor) or features.ndim != 4:
             raise InputError("the network gives no map (B, C, H, W) to take the centre of")
         centre = features[:, :, features.shape[2] // 2, features.shape[3] // 2]

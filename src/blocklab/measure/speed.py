@@ -29,7 +29,6 @@ from blocklab.measure.memory import (
 )
 from blocklab.measure.timing import Step, shortest_times, time_in_turn, training_step
 from blocklab.models.deploy import deploy
-from blocklab.models.factory import create_model
 from blocklab.models.probe import ImageSize, check_input_size, noise_images, plain_size, size_text
 from blocklab.models.spec import model_spec
 
@@ -128,13 +127,16 @@ def bench(
         check_count(name, value, least)
     counted = cost(model_or_name, input_size, num_classes)
     keep_freed_memory()  # as training does
-    given = isinstance(model_or_name, nn.Module)
     device = probe_device()
-    if not given:
-        taken = footprint(model_spec(model_or_name).build_meta(num_classes).train(), input_size)
+    if isinstance(model_or_name, nn.Module):
+        model = model_or_name
+    else:
+        spec = model_spec(model_or_name)
+        meta = spec.build_meta(num_classes, input_size=input_size)
+        taken = footprint(meta.train(), input_size)
         needed = taken.training_bytes(batch_size, copies=BENCH_COPIES)
         check_memory(needed, f"training steps with batches of {batch_size:,}")
-    model = model_or_name if given else create_model(model_or_name, num_classes=num_classes)
+        model = spec.build(num_classes, input_size=input_size)
     networks = {
         "training": copy.deepcopy(model).to(device).train(),
         "inference": copy.deepcopy(model).to(device).eval(),
@@ -173,7 +175,7 @@ def bench(
             )
         )
     return SpeedReport(
-        model=type(model).__name__ if given else str(model_or_name),
+        model=type(model).__name__ if isinstance(model_or_name, nn.Module) else str(model_or_name),
         input_size=plain_size(input_size),
         batch_size=batch_size,
         threads=torch.get_num_threads(),

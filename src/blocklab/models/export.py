@@ -218,8 +218,7 @@ def _about(
     """Describe the network; its specification is there only where that rebuilds it."""
     try:
         check_rebuilds(model)
-        assert isinstance(model, Backbone)
-        return describe_saved(model, class_names, size, mean, std)
+        return describe_saved(cast(Backbone, model), class_names, size, mean, std)
     except InputError:
         logits = len(outputs) == 1 and outputs[0].ndim == 2
         classes = outputs[0].shape[1] if logits else None
@@ -244,8 +243,7 @@ def _write(
     """Write one format and return what was read of it, to be run."""
     if format not in _GRAPHS:
         if format == "hub":
-            assert isinstance(network, Backbone)
-            write_hub(network, place, about, card)
+            write_hub(cast(Backbone, network), place, about, card)
         else:
             write_tensors(network, place, about)
         return load_model(place)

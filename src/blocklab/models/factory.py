@@ -10,6 +10,7 @@ from blocklab.backbones.base import Backbone
 from blocklab.errors import InputError
 from blocklab.models.checkpoint import Source
 from blocklab.models.spec import model_spec
+from blocklab.models.timm_models import TimmConfig, timm_features
 from blocklab.models.weights import load_weights
 
 
@@ -27,7 +28,8 @@ def create_model(
     """Build a model, freshly initialised or with the weights of a checkpoint.
 
     Args:
-        name: a named model, or a specification (``{"backbone": "resnet50", "attention": "se"}``).
+        name: a named model, ``timm:NAME``, or a specification (``{"backbone": "resnet50",
+            "attention": "se"}``).
         num_classes: outputs of the head; 0 leaves the pooled features.
         in_chans: channels of the image.
         features_only: return a network that gives the maps after its stages, as timm's do.
@@ -50,7 +52,15 @@ def create_model(
         raise InputError(
             "pretrained is a checkpoint's path or address; blocklab brings no weights of its own"
         )
-    model = model_spec(name, **slot_overrides).build(num_classes, in_chans)
+    spec = model_spec(name, **slot_overrides)
+    if features_only and isinstance(spec.config, TimmConfig):
+        if pretrained is not None:
+            raise InputError(
+                "timm's features_only network has other names than the whole one; create that with "
+                "pretrained, and ask its forward_intermediates"
+            )
+        return timm_features(spec.config, in_chans, out_indices)
+    model = spec.build(num_classes, in_chans)
     if pretrained is not None:
         if features_only and head == "load":
             head = "fresh"  # it has none

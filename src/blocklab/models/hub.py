@@ -32,11 +32,19 @@ from blocklab.models.model_file import (
     is_described,
     load_model,
     set_use,
+    specification,
     write_tensors,
 )
 from blocklab.models.probe import ImageSize, channels_of, size_text
+from blocklab.models.timm_models import TimmConfig, timm_arguments
 
 CARD = "README.md"
+FROM_SPEC = "blocklab"  # timm's name for a model that a specification says
+# What timm's configuration of a model says of its images and layers, whatever its weights are.
+_OF_IMAGES = (
+    "pool_size crop_pct crop_mode interpolation mean std first_conv classifier fixed_input_size "
+    "min_input_size"
+).split()
 _CARD_DIGEST = "card_sha256"  # in config.json
 # A result's name -> the hub's name of the metric and what the card calls it.
 _METRICS = {
@@ -156,20 +164,26 @@ def from_pretrained(folder: str | os.PathLike[str]) -> Backbone:
 
 def _config(model: Backbone, about: Mapping[str, Any]) -> dict[str, Any]:
     """Return what timm reads (its keys), and under ``blocklab`` what we do."""
-    cfg = input_cfg(type(model), model.config)
-    reduction = int(model.feature_info.reduction()[-1])
+    spec = specification(model)
+    if isinstance(spec.config, TimmConfig):  # timm alone rebuilds it
+        cfg = {key: value for key, value in model.pretrained_cfg.items() if key in _OF_IMAGES}
+        architecture, args = spec.config.name, timm_arguments(spec.config, about["input_size"])
+    else:
+        cfg = input_cfg(type(model), spec.config)
+        reduction = int(model.feature_info.reduction()[-1])
+        cfg["pool_size"] = [-(-side // reduction) for side in about["input_size"]]
+        architecture, args = FROM_SPEC, {"spec": about["model"]}
     cfg |= {
         "input_size": [model.in_chans, *about["input_size"]],
-        "pool_size": [-(-side // reduction) for side in about["input_size"]],
         "num_classes": model.num_classes,
         "mean": list(about.get("mean", cfg["mean"])),
         "std": list(about.get("std", cfg["std"])),
     }
     return {
-        "architecture": "blocklab",
+        "architecture": architecture,
         "num_classes": model.num_classes,
         "num_features": model.num_features,
-        "model_args": {"spec": about["model"], "in_chans": model.in_chans},
+        "model_args": {**args, "in_chans": model.in_chans},
         "pretrained_cfg": cfg,
         **({"label_names": about["class_names"]} if about["class_names"] else {}),
         "blocklab": about,
@@ -177,7 +191,10 @@ def _config(model: Backbone, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model_card(model: Backbone, about: Mapping[str, Any], card: Card) -> ModelCard:
-    name = card.name or f"blocklab {model.family}"
+    spec = specification(model)
+    own = not isinstance(spec.config, TimmConfig)
+    backbone = f"timm {spec.config.name}" if isinstance(spec.config, TimmConfig) else spec.family
+    name = card.name or (f"blocklab {backbone}" if own else backbone)
     measured = [
         EvalResult(
             task_type="image-classification",
@@ -202,7 +219,7 @@ def _model_card(model: Backbone, about: Mapping[str, Any], card: Card) -> ModelC
     )
     params = sum(parameter.numel() for parameter in model.parameters())
     facts = {
-        "backbone": model.family,
+        "backbone": backbone,
         "parameters": f"{params:,}",
         "classes": f"{model.num_classes:,}",
         "images": f"{model.in_chans} channels, {size_text(about['input_size'])}",
@@ -224,7 +241,7 @@ def _model_card(model: Backbone, about: Mapping[str, Any], card: Card) -> ModelC
     sections.append(
         "## Use\n\n```python\nfrom blocklab.models.hub import from_pretrained\n\n"
         'model = from_pretrained("FOLDER")\n```\n\nor through timm:\n\n```python\n'
-        "import blocklab, timm\n\n"
+        f"import {'blocklab, timm' if own else 'timm'}\n\n"
         'model = timm.create_model("local-dir:FOLDER", pretrained=True)\n```'
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -22,7 +22,7 @@ from blocklab.errors import InputError, RunError, error_line
 from blocklab.files import file_sha256, read_checked_json, write_atomically
 from blocklab.models.probe import ImageSize, check_input_size
 from blocklab.models.random_state import random_state_kept
-from blocklab.models.spec import ModelSpec
+from blocklab.models.spec import ModelSpec, spec_of
 from blocklab.models.weights import load_weights, match_weights
 
 KEY = "blocklab"
@@ -46,7 +46,7 @@ def describe_saved(
     """
     check_rebuilds(model)
     return {
-        "model": ModelSpec(model.family, model.config).to_dict(),
+        "model": specification(model).to_dict(),
         **describe_use(model.num_classes, model.in_chans, class_names, input_size, mean, std),
     }
 
@@ -100,19 +100,17 @@ def check_rebuilds(model: nn.Module) -> None:
     Raises:
         InputError: if it is one of somebody else's, was pruned, deployed, or changed by hand.
     """
-    if not isinstance(model, Backbone):
-        raise InputError(
-            f"a file of tensors rebuilds a network of blocklab's, and this is a "
-            f"{type(model).__name__}; export it as onnx or torch_export"
-        )
-    if model.pruned:
+    spec = specification(model)
+    if getattr(model, "pruned", ()):
         raise InputError("the network was pruned to some stages; take the whole one")
-    if model.global_pool != "avg":
+    if isinstance(model, Backbone) and model.global_pool != "avg":
         raise InputError(
             "the network gives a map (global_pool=''), which its specification does not; export it "
             "as onnx or torch_export"
         )
-    meta = ModelSpec(model.family, model.config).build_meta(model.num_classes, model.in_chans)
+    known = cast(Any, model)
+    size = known.pretrained_cfg["input_size"][1:]
+    meta = spec.build_meta(known.num_classes, known.in_chans, tuple(size))
     try:
         match_weights(meta, model.state_dict())
     except InputError as error:
@@ -121,6 +119,21 @@ def check_rebuilds(model: nn.Module) -> None:
             f"changed by hand): {error}. Take the one before it was deployed, reset_classifier() "
             "for another head, or export it as onnx or torch_export"
         ) from None
+
+
+def specification(model: nn.Module) -> ModelSpec:
+    """Return what builds such a network.
+
+    Raises:
+        InputError: if it is one of somebody else's.
+    """
+    spec = spec_of(model)
+    if spec is None:
+        raise InputError(
+            f"a file of tensors rebuilds a network of blocklab's, and this is a "
+            f"{type(model).__name__}; export it as onnx or torch_export"
+        )
+    return spec
 
 
 def save_model(
@@ -176,7 +189,7 @@ def load_model(path: str | Path) -> Backbone:
     try:
         spec = ModelSpec.from_dict(about["model"])
         with random_state_kept():
-            model = spec.build(about["num_classes"], about["in_chans"])
+            model = spec.build(about["num_classes"], about["in_chans"], about.get("input_size"))
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{file} does not say what network it holds ({error_line(error)})"
@@ -257,11 +270,18 @@ def _of_run(folder: Path) -> dict[str, Any]:
     try:
         whole = result["files"][RUN]["sha256"] == file_sha256(folder / RUN)
         names, model = list(run["class_names"]), run["definition"]["model"]
+        sides = [run["image_size"]] * 2 if "image_size" in run else None
     except (KeyError, TypeError):
-        whole, names, model = False, [], {}
+        whole, names, model, sides = False, [], {}, None
     if not whole:
         raise RunError(f"{RUN} or {RESULT} in {folder} is damaged or gone; run it again")
-    return {"model": model, "num_classes": len(names), "in_chans": 3, "class_names": names}
+    return {
+        "model": model,
+        "num_classes": len(names),
+        "in_chans": 3,
+        "class_names": names,
+        "input_size": sides,
+    }
 
 
 __all__ = [
@@ -276,5 +296,6 @@ __all__ = [
     "read_description",
     "save_model",
     "set_use",
+    "specification",
     "write_tensors",
 ]

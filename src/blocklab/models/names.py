@@ -1,7 +1,7 @@
 """The catalogue: every named model as data. Reading it needs no PyTorch."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -42,8 +42,10 @@ def _read_catalogue() -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
     return entries, params
 
 
-def entry_of(name: str) -> Mapping[str, Any]:
+def entry_of(name: str, also: Sequence[str] = ()) -> Mapping[str, Any]:
     """Return a named model's entry, or what a name with slots after a colon says.
+
+    `also` are names of other models, one of which may be meant.
 
     Raises:
         InputError: if the catalogue does not name the model, or the slots cannot be read.
@@ -53,12 +55,19 @@ def entry_of(name: str) -> Mapping[str, Any]:
     entries = catalogue()
     if name not in entries:
         raise InputError(
-            f"no model '{name}'{did_you_mean(name, entries) or ';'} "
-            "`blocklab models` lists all of them"
+            f"no model '{name}'{did_you_mean(name, [*entries, *also]) or ';'} "
+            "`blocklab models` lists all of them, and --plugin FILE brings your own"
         )
     return entries[name]
 
 
 def list_models(filter: str = "*") -> list[str]:
-    """Return the names of the models that match a shell pattern, such as ``"res2net*"``."""
+    """Return the names of the models that match a shell pattern, such as ``"res2net*"``.
+
+    ``"timm:convnext*"`` are timm's.
+    """
+    if filter.startswith("timm:"):
+        from blocklab.models.timm_models import timm_names
+
+        return [name for name in timm_names() if fnmatch.fnmatch(name, filter)]
     return [name for name in catalogue() if fnmatch.fnmatch(name, filter)]

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import zip_longest
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from blocklab.backbones.registry import FAMILIES
+from blocklab.backbones.config import BackboneConfig
+from blocklab.backbones.registry import family_of
 from blocklab.models.names import list_models
 from blocklab.models.spec import ModelSpec, model_spec
 
@@ -60,7 +62,7 @@ def best_fit(state: Mapping[str, Tensor], family: str) -> Fit | None:
     shapes = _comparable({name: value.shape for name, value in state.items()}, family)
     deep = _depths(state, family)
     distances = {
-        name: _distance(model_spec(name).config.blocks_per_stage, deep)
+        name: _distance(cast(BackboneConfig, model_spec(name).config).blocks_per_stage, deep)
         for name in list_models()
         if model_spec(name).family == family
     }
@@ -98,7 +100,7 @@ def _shapes_of(name: str) -> dict[str, tuple[int, ...]]:
 
 def _comparable(shapes: Mapping[str, torch.Size], family: str) -> dict[str, tuple[int, ...]]:
     """Return what identifies a design: no head, no counts, a merged kernel as if it were not."""
-    head = f"{FAMILIES[family][0].classifier_name}."
+    head = f"{family_of(family)[0].classifier_name}."
     kept: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
         if name.startswith(head) or name.endswith(COUNT):

@@ -16,16 +16,18 @@ from timm.models._features_fx import FeatureGraphNet
 from torch import nn
 
 from blocklab.backbones.base import Backbone, input_cfg
-from blocklab.backbones.registry import FAMILIES
+from blocklab.backbones.config import BackboneConfig
+from blocklab.backbones.registry import family_of
 from blocklab.blocks.registry import registered_blocks
 from blocklab.errors import InputError, error_line
 from blocklab.models.factory import create_model
+from blocklab.models.hub import FROM_SPEC
 from blocklab.models.names import list_models
 from blocklab.models.spec import ModelSpec, model_spec
+from blocklab.models.timm_models import TimmConfig
 from blocklab.models.weights import load_weights
 
 PREFIX = "blocklab_"
-FROM_SPEC = "blocklab"
 FEATURES = ("getter", "hook", "fx")
 _SOURCES = ("file", "url", "state_dict")
 
@@ -45,7 +47,8 @@ def register_with_timm() -> None:
 
 def timm_cfg(spec: ModelSpec) -> dict[str, Any]:
     """Return what timm's registry holds of a model: its images, its first and last layers."""
-    return input_cfg(FAMILIES[spec.family][0], spec.config)
+    assert isinstance(spec.config, BackboneConfig)
+    return input_cfg(family_of(spec.family)[0], spec.config)
 
 
 def _entry_point(name: str) -> Callable[..., nn.Module]:
@@ -80,6 +83,8 @@ def _from_spec(
             f"timm's '{FROM_SPEC}' needs spec=..., such as spec={{'base': 'resnet50'}}"
         )
     resolved = ModelSpec.from_dict(spec) if "family" in spec else model_spec(spec)
+    if isinstance(resolved.config, TimmConfig):
+        raise InputError(f"that is timm's own {resolved.config.name}: ask timm for it by that name")
     cfg = _resolve(FROM_SPEC, pretrained_cfg, pretrained_cfg_overlay)
     known = {key: value for key, value in cfg.items() if value is not None}
     if pretrained_cfg:

@@ -238,19 +238,32 @@ def _head_prefixes(model: nn.Module) -> tuple[str, ...]:
     return tuple(f"{name}." for name in head_names(model))
 
 
+def _first_conv(model: nn.Module) -> str | None:
+    if isinstance(model, Backbone):
+        return model.config.first_conv
+    return _said_by_timm(model, "first_conv")
+
+
+def _said_by_timm(model: nn.Module, what: str) -> str | None:
+    """Return a part's name of which timm's models say which it is; None where it is several."""
+    said = (getattr(model, "pretrained_cfg", None) or {}).get(what)
+    return said if isinstance(said, str) else None
+
+
 def _adapt_first_conv(
     model: nn.Module, ours: Weights, shapes: dict[str, torch.Size]
 ) -> tuple[str, ...]:
     """Change the first convolution's tensor in `ours` to the model's input channels."""
-    if not isinstance(model, Backbone):
+    first = _first_conv(model)
+    if first is None:
         return ()
-    name = f"{model.config.first_conv}.weight"
+    name = f"{first}.weight"
     given, wanted = ours.get(name), shapes.get(name)
     if given is None or wanted is None or given.ndim != 4 or given.shape == wanted:
         return ()
     if (given.shape[0], *given.shape[2:]) != (wanted[0], *wanted[2:]):
         return ()
-    ours[name] = adapt_input_conv(model.in_chans, given, given.shape[1])
+    ours[name] = adapt_input_conv(wanted[1], given, given.shape[1])
     return (name,)
 
 
@@ -278,7 +291,7 @@ def _refusal(
                 f'the model with num_classes={given.shape[0]}, or head="fresh" leaves the head as '
                 "it is"
             )
-    first = getattr(getattr(model, "config", None), "first_conv", None)
+    first = _first_conv(model)
     if first and wrong == (f"{first}.weight",) and report.mismatched:
         return (
             f"it takes {state[wrong[0]].shape[1]} input channels, the model "

@@ -73,7 +73,7 @@ def read_row(
     if not isinstance(value, Mapping):
         raise InputError(f"a row is a model's name or slots, such as resnet20_se, not {value!r}")
     try:
-        file = RowFile.model_validate(value)
+        file = RowFile.model_validate(_slots_in_model(value))
     except ValidationError as error:
         raise InputError(one_line(error, "it", RowFile)) from None
     if file.reported and name in study.reported:
@@ -101,6 +101,22 @@ def _has_model(value: Mapping[str, Any]) -> bool:
     if "base" in value or "backbone" in value:
         return "model" in value
     return any(did_you_mean(key, ["model"]) for key in value)
+
+
+def _slots_in_model(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the slots that stand beside a row's model into it: ``{model: resnet20, stem: deep}``."""
+    fields = RowFile.model_fields
+    slots = {
+        key: item
+        for key, item in value.items()
+        if key not in fields and not did_you_mean(str(key), fields)
+    }
+    model = value.get("model")
+    if not slots or not isinstance(model, str | Mapping):
+        return dict(value)
+    own = {"base": model} if isinstance(model, str) else dict(model)
+    rest = {key: item for key, item in value.items() if key not in slots}
+    return {**rest, "model": {**own, **slots}}
 
 
 def filled_model(model: str | dict[str, Any], common: Mapping[str, Any]) -> ModelSpec:

@@ -28,7 +28,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from blocklab.backbones.registry import FAMILIES
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, did_you_mean
 from blocklab.study.ablation import BASE, ablated_rows
@@ -240,7 +239,7 @@ class Study:
     def _check_rows(self) -> None:
         known = dict.fromkeys(["model", RECIPE_PREFIX, DATA_PREFIX, START_PREFIX])
         for row in self.rows:
-            known |= dict.fromkeys(FAMILIES[row.model.family][1].model_fields)
+            known |= dict.fromkeys(row.model.slots)
             known |= dict.fromkeys(flat_row(row))
         # These are left out of a row where they do nothing.
         for prefix, schema in ((RECIPE_PREFIX, Recipe), (DATA_PREFIX, DataSpec)):

@@ -46,7 +46,7 @@ def measured_algorithms(work: Workload, precision: str, layout: str) -> dict[str
 def _large_kernels(work: Workload) -> dict[str, Kernel]:
     """Return the depth-wise convolutions that many taps of meet their maps, by name."""
     found: dict[str, Kernel] = {}
-    model = work.spec.build_meta(work.num_classes)
+    model = work.build_meta()
     for name, conv, (height, width) in maps_met(model, work.image_size, DepthwiseConv2d):
         live = cut_to_live_taps(conv.weight, conv.dilation[0], height, width)
         square = conv.kernel_size[0] == conv.kernel_size[1]  # strips are small

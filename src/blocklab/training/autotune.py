@@ -173,7 +173,7 @@ def whole_step(work: Workload, setup: Setup) -> Step:
     It raises what kept the step from being captured.
     """
     recipe = work.recipe
-    state = prepare(work.spec.build(work.num_classes), recipe, setup)
+    state = prepare(work.build(), recipe, setup)
     compiled = torch.compile(state.model, dynamic=False, disable=not setup.compiled)
     network, optimizer = setup.fabric.setup(cast(nn.Module, compiled), state.optimizer)
     state.set_training()
@@ -240,7 +240,7 @@ def make_step(work: Workload, setup: Setup, images: int | None = None) -> Step:
 
     `images` are so many (default: the recipe's batch).
     """
-    state = prepare(work.spec.build(work.num_classes), work.recipe, setup)
+    state = prepare(work.build(), work.recipe, setup)
     network = cast(nn.Module, torch.compile(state.model, dynamic=False, disable=not setup.compiled))
     state.set_training()
     batch = noise_images(state.model, work.image_size, images or work.recipe.batch_size)

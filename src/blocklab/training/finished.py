@@ -81,7 +81,7 @@ class FinishedRun:
         definition = run["definition"]
         spec = ModelSpec.from_dict(definition["model"])
         recipe = Recipe.parse(definition["recipe"], f"the recipe in {folder / RUN}")
-        model = spec.build(len(run["class_names"]))
+        model = spec.build(len(run["class_names"]), input_size=run.get("image_size"))
         load_weights(model, weights)
         return cls(folder, run, reader.require_result(), spec, recipe, model.eval())
 

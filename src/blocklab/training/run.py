@@ -16,6 +16,7 @@ from blocklab.measure.footprint import Footprint, check_memory, footprint
 from blocklab.measure.memory import peak_memory, reset_peak_memory
 from blocklab.models.pretrained import Pretrained
 from blocklab.models.spec import ModelSpec
+from blocklab.models.timm_models import check_logits
 from blocklab.training.autotune import row_setup
 from blocklab.training.device import Setup, available_cores, resumed_setup
 from blocklab.training.evaluation import evaluate, is_at_chance
@@ -124,11 +125,12 @@ def count(model: ModelSpec, classes: int, image_size: int) -> tuple[Cost, Footpr
     Raises:
         InputError: if the network cannot take images of that size.
     """
-    network = model.build_meta(classes)
+    network = model.build_meta(classes, input_size=image_size)
+    check_logits(network, image_size, classes)
     return cost(network, image_size), footprint(network.train(), image_size)
 
 
-def check_start(definition: RunDefinition, classes: int) -> None:
+def check_start(definition: RunDefinition, classes: int, image_size: int) -> None:
     """Check what a run starts from, and which of its weights it trains, before it does.
 
     Raises:
@@ -140,7 +142,7 @@ def check_start(definition: RunDefinition, classes: int) -> None:
     rated = recipe.freeze or recipe.head_lr is not None or recipe.layer_decay is not None
     if not rated and definition.pretrained is None:
         return
-    network = definition.model.build_meta(classes)
+    network = definition.model.build_meta(classes, input_size=image_size)
     check_rates(network, recipe)
     if definition.pretrained is not None:
         definition.pretrained.check(network)
@@ -222,7 +224,7 @@ def train_to_the_end(
     data = open_data(definition.data)
     check_batches_fill(recipe, data)
     counted, taken = count(definition.model, len(data.class_names), data.image_size)
-    check_start(definition, len(data.class_names))
+    check_start(definition, len(data.class_names), data.image_size)
     if setup is None:
         check_memory(training_memory(taken, recipe, len(data.train)), "training")
     checkpoint, notes = folder.load_checkpoint(definition.hash)
@@ -260,7 +262,7 @@ def train_to_the_end(
             reset_peak_memory()
     with arithmetic(setup.device, setup.deterministic):
         torch.manual_seed(seed)
-        network = definition.model.build(len(data.class_names))
+        network = definition.model.build(len(data.class_names), input_size=data.image_size)
         loaded = None
         if definition.pretrained is not None and checkpoint is None:
             loaded = definition.pretrained.load(network)

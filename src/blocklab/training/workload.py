@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Self
 
+from torch import nn
+
 from blocklab.data.image_data import ImageData
 from blocklab.measure.device import device_name, probe_device
 from blocklab.models.spec import ModelSpec
@@ -26,6 +28,14 @@ class Workload:
     def of(cls, spec: ModelSpec, recipe: Recipe, data: ImageData, threads: int) -> Self:
         """Return the workload of a run on some data."""
         return cls(spec, recipe, data.image_size, len(data.class_names), len(data.train), threads)
+
+    def build(self) -> nn.Module:
+        """Build the network, freshly initialised."""
+        return self.spec.build(self.num_classes, input_size=self.image_size)
+
+    def build_meta(self) -> nn.Module:
+        """Build the network without memory for its weights."""
+        return self.spec.build_meta(self.num_classes, input_size=self.image_size)
 
     @property
     def steps(self) -> int:
