@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from blocklab.blocks.grouping import fitting_groups
 from blocklab.blocks.registry import register_block
-from blocklab.kernels.channel_groups import grouped, ungrouped
+from blocklab.kernels.channel_groups import SharedConv2d, grouped, ungrouped
 from blocklab.kernels.gates import crossed_gates, gated_product
 from blocklab.kernels.group_norm import GroupNorm
 from blocklab.kernels.pooling import mean_over
@@ -32,7 +32,7 @@ class EfficientMultiScaleAttention(nn.Module):
         width = channels // self.groups
         self.gn = GroupNorm(width, width)
         self.conv1x1 = nn.Conv2d(width, width, 1)
-        self.conv3x3 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv3x3 = SharedConv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
@@ -42,7 +42,7 @@ class EfficientMultiScaleAttention(nn.Module):
         gates = self.conv1x1(torch.cat([rows, columns], dim=2)).sigmoid()
         rows, columns = gates.split([height, width], dim=2)
         p = self.gn(crossed_gates(group, rows, columns.transpose(2, 3)))
-        q = self.conv3x3(group)
+        q = self.conv3x3.of_groups(group, x)
         of_p = self.gn.bias.softmax(0).view(1, 1, -1).expand(q.shape[0], -1, -1)
         of_q = mean_over(q, 2, 3).flatten(1).softmax(1).unsqueeze(1)  # (BG, 1, C / G)
         scores = of_p.type_as(q) @ q.flatten(2) + of_q @ p.type_as(q).flatten(2)  # (BG, 1, HW)
