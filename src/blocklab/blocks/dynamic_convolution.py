@@ -97,9 +97,11 @@ class OmniDimensionalDynamicConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         channels, filters, taps, shares = self.attention(x)
         out_channels = self.weight.shape[1]
-        # The sum over kernels is one product of matrices, (B, N) by (N, C * C_in * k * k).
-        own = self.weight.flatten(1) if shares is None else shares @ self.weight.flatten(1)
-        own = own.unflatten(1, (-1, _TAPS)) * taps  # (B, C * C_in, k * k)
+        # The sum over kernels, of each tap: nothing of the size of all images' kernels is kept but
+        # their kernels.
+        parts = taps if shares is None else shares.unsqueeze(2) * taps  # (B, N, k * k)
+        kernels = self.weight.flatten(1).unflatten(1, (-1, _TAPS))  # (N, C * C_in, k * k)
+        own = torch.einsum("bnt,nft->bft", parts, kernels).contiguous()
         own = own.view(-1, self.weight.shape[2] // _TAPS, _SIZE, _SIZE)  # (B * C, C_in, k, k)
         images = gated_product(x, [channels]).flatten(0, 1).unsqueeze(0)  # (1, B * C_in, H, W)
         out = F.conv2d(images, own, None, self.stride, 1, 1, x.shape[0])
