@@ -49,7 +49,7 @@ def test_frequency_channels(channels: int, count: int, size: tuple[int, int]) ->
 def test_bases_are_those_of_a_cosine_transform() -> None:
     """All 49 of a map of 7 x 7 have length 1 and are at right angles, and none comes twice."""
     pairs = [(u, v) for u in range(7) for v in range(7)]
-    bases = cosine_bases(torch.zeros(1, 49, 7, 7, dtype=torch.float64), pairs, 7).flatten(1) / 7
+    bases = cosine_bases(torch.zeros(1, 49, 7, 7, dtype=torch.float64), pairs, 7)[0].flatten(1) / 7
     torch.testing.assert_close(bases @ bases.T, torch.eye(49, dtype=torch.float64))
 
 

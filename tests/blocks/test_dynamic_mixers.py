@@ -3,13 +3,19 @@
 from typing import Any
 
 import pytest
+import torch
+from slow_dynamic_mixers import dynamic, involution, partial
 from slow_loops import Grid, Weights, assert_equals_loop, conv
 from torch import Tensor, nn
 
 import blocklab
+from blocklab.blocks.dynamic_convolution import OmniDimensionalDynamicConv
 from blocklab.blocks.grouped_convolution import GroupedConv3x3
+from blocklab.blocks.involution import Involution
+from blocklab.blocks.partial_convolution import PartialConv3x3
 from blocklab.blocks.registry import mixer_width, parse_block
 from blocklab.errors import InputError
+from blocklab.kernels.local_product import _plain, local_product
 
 
 class Named(nn.Module):
@@ -63,3 +69,110 @@ def test_how_wide_a_block_with_groups_is(options: dict[str, Any], width: int) ->
 def test_groups_that_cannot_be(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         blocklab.create_model("resnet50", mixer={"type": "grouped", **options})
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("channels", "divisor", "width"), [((5, 5), 4, 1), ((3, 6), 2, 3), ((4, 4), 1, 4)]
+)
+def test_partial(channels: tuple[int, int], divisor: int, width: int, stride: int) -> None:
+    block = PartialConv3x3(*channels, stride, divisor=divisor)
+    loop = lambda x, w: partial(x, w, width, stride)  # noqa: E731
+    assert_equals_loop(block, loop, (2, channels[0], 5, 4))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("channels", "kernel", "group", "used"),
+    [((4, 4), 3, 2, 2), ((3, 6), 3, 4, 3), ((3, 3), 5, 16, 3)],
+)
+def test_involution(
+    channels: tuple[int, int], kernel: int, group: int, used: int, stride: int
+) -> None:
+    block = Involution(*channels, stride, kernel=kernel, group_channels=group, reduction=2)
+    loop = lambda x, w: involution(x, w, kernel, used, stride)  # noqa: E731
+    assert_equals_loop(block, loop, (2, channels[0], 5, 4))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_taps_in_turn_are_the_unfolded_product(stride: int) -> None:
+    """Where values are asked for: outputs, gradients and gradients of gradients."""
+    x = torch.randn(2, 6, 5, 4, dtype=torch.float64, requires_grad=True)
+    kernels = torch.randn(2, 18, -(-5 // stride), -(-4 // stride), dtype=torch.float64)
+    kernels.requires_grad_()
+    out, expected = local_product(x, kernels, 3, stride), _plain(x, kernels, 3, stride)
+    torch.testing.assert_close(out, expected)
+    weighting = torch.randn_like(out)
+    second = []
+    for way in (out, expected):
+        first = torch.autograd.grad(way, (x, kernels), weighting, create_graph=True)
+        total = first[0].square().sum() + first[1].square().sum()
+        second.append((*first, *torch.autograd.grad(total, (x, kernels))))
+    for got, wanted in zip(*second, strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_local_products_in_every_layout_and_mixed_types(layout: torch.memory_format) -> None:
+    x = torch.randn(2, 8, 6, 5).contiguous(memory_format=layout).requires_grad_()
+    kernels = torch.randn(2, 9, 6, 5, dtype=torch.bfloat16).contiguous(memory_format=layout)
+    out = local_product(x, kernels, 3, 1)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), _plain(x, kernels.float(), 3, 1), rtol=0.1, atol=0.1)
+    out.sum().backward()
+    assert x.grad is not None and x.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("channels", "kernels", "temperature"), [((2, 3), 2, 1.0), ((3, 3), 1, 0.5), ((2, 2), 3, 4.0)]
+)
+def test_dynamic(channels: tuple[int, int], kernels: int, temperature: float, stride: int) -> None:
+    block = OmniDimensionalDynamicConv(
+        *channels, stride, kernels=kernels, temperature=temperature, min_hidden=2
+    )
+    loop = lambda x, w: dynamic(x, w, kernels, temperature, stride)  # noqa: E731
+    assert_equals_loop(block, loop, (3, channels[0], 4, 3))
+
+
+def test_dynamic_kernels_start_as_convolutions_do() -> None:
+    torch.manual_seed(0)
+    block = OmniDimensionalDynamicConv(64, 128, 1, kernels=3)
+    block.attention.channel_fc.bias.data.fill_(1)  # type: ignore[union-attr]
+    for part in block.modules():
+        if hasattr(part, "init_weights"):
+            part.init_weights()  # type: ignore[operator]
+    expected = (2 / (128 * 9)) ** 0.5
+    assert block.weight.std(dim=(1, 2)).detach().numpy() == pytest.approx(expected, rel=0.02)
+    assert not block.attention.channel_fc.bias.any()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ({"type": "partial", "divisor": 0}, "divisor"),
+        ({"type": "involution", "kernel": 4}, "odd and positive"),
+        ({"type": "odconv", "kernels": 0}, "kernels"),
+        ({"type": "odconv", "reduction": 1.5}, "reduction"),
+        ({"type": "odconv", "temperature": 0}, "temperature"),
+    ],
+)
+def test_what_no_mixer_can_be_is_refused(block: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        parse_block("mixer", block)
+
+
+@pytest.mark.parametrize("name", ["grouped", "partial", "involution", "odconv"])
+@pytest.mark.parametrize("base", ["resnet18", "resnet50"])
+def test_in_every_stage_down_to_one_pixel(name: str, base: str) -> None:
+    torch.manual_seed(0)
+    sizes = {"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "num_classes": 4}
+    model = blocklab.create_model(base, **sizes, mixer=name)
+    for side in (32, 72):
+        x = torch.randn(2, 3, side, side)
+        model.zero_grad()
+        model.train()(x).square().sum().backward()
+        assert all(one.grad is not None for one in model.parameters())
+    with torch.no_grad():
+        deployed = blocklab.deploy(model.eval(), input_size=72)
+        torch.testing.assert_close(deployed(x), model(x), rtol=1e-3, atol=1e-3)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from blocklab.blocks.registry import register_block
 from blocklab.kernels.cosine_bases import cosine_bases
 from blocklab.kernels.gates import gated_product
-from blocklab.kernels.pooling import mean_over
 
 # Frequencies (of rows, of columns) in a space of 7 x 7, the best first by what each alone gives on
 # ImageNet (section 4.2 and the authors' code).
@@ -56,8 +55,8 @@ class FrequencyChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2], x.shape[3]
-        means = mean_over(x * cosine_bases(x, self.frequencies, _SPACE), 2, 3)  # (B, C, 1, 1)
+        means = (x * cosine_bases(x, self.frequencies, _SPACE)).mean((2, 3))  # (B, C)
         # A sum over a basis of length 1 is sqrt(H * W) times such a mean. It may be beyond float16,
         # so it is multiplied in behind the network, which has no biases.
-        scores = self.fc(means.flatten(1)) * (height * width) ** 0.5
+        scores = self.fc(means) * (height * width) ** 0.5
         return gated_product(x, [scores.sigmoid().unflatten(1, (-1, 1, 1))])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from blocklab.blocks.registry import register_block
 from blocklab.kernels.gates import gated_product
-from blocklab.kernels.pooling import norm_over
+from blocklab.kernels.pooling import energy_over, norm_over
 
 
 @register_block("gct")
@@ -34,10 +34,10 @@ class GatedChannelTransformation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.norm == "l2":
-            embedding = (norm_over(x, "l2").square() + self.eps).sqrt() * self.alpha
+            embedding = (energy_over(x) + self.eps).sqrt() * self.alpha
             scale = (embedding.square().mean(1, keepdim=True) + self.eps).rsqrt()
         else:
-            embedding = norm_over(x, "l1") * self.alpha
+            embedding = norm_over(x) * self.alpha
             scale = 1 / (embedding.abs().mean(1, keepdim=True) + self.eps)
         gate = 1 + torch.tanh(embedding * scale * self.gamma + self.beta)
         return gated_product(x, [gate.type_as(x)])

@@ -1,4 +1,4 @@
-"""Grouped convolutions. Xie, Girshick, Dollar, Tu and He, CVPR 2017, arXiv:1611.05431, section 3."""
+"""Grouped convolutions. Xie, Girshick, Dollar, Tu and He, CVPR 2017, arXiv:1611.05431."""
 
 from math import gcd
 from typing import Annotated

@@ -11,6 +11,8 @@ def attended(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Ten
     (B, E, H, W). Scores are float32 where maps are half precision: a product of two float16 values
     near 1,000 is beyond their range.
     """
-    flat = [one.flatten(2).transpose(1, 2).unsqueeze(1) for one in (queries, keys, values)]
+    flat = [  # contiguous, without which a processor writes the scores down
+        one.flatten(2).transpose(1, 2).unsqueeze(1).contiguous() for one in (queries, keys, values)
+    ]
     out = F.scaled_dot_product_attention(flat[0], flat[1], flat[2], scale=scale)  # (B, 1, HW, E)
     return out.squeeze(1).transpose(1, 2).unflatten(2, (queries.shape[2], queries.shape[3]))

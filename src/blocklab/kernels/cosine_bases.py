@@ -7,13 +7,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from blocklab.kernels.layout import is_channels_last
 from blocklab.kernels.recording import is_recorded
 
 Frequency = tuple[int, int]  # of rows, of columns
 
 
 def cosine_bases(x: Tensor, frequencies: Sequence[Frequency], space: int) -> Tensor:
-    """The basis of each channel of x: (B, C, H, W) -> (C, H, W), of x's type and device.
+    """The basis of each channel of x: (B, C, H, W) -> (1, C, H, W), as x is typed and laid out.
 
     Channels take the frequencies in equal groups, in their order. Those are of a space of `space`
     frequencies a side: u of them is floor(u * H / space) of the map's H. Each is
@@ -24,9 +25,11 @@ def cosine_bases(x: Tensor, frequencies: Sequence[Frequency], space: int) -> Ten
 
 
 def _bases(x: Tensor, frequencies: tuple[Frequency, ...], space: int) -> Tensor:
-    make = _make if is_recorded(x) else _made
     _, channels, height, width = x.shape
-    return make(frequencies, space, channels, height, width, x.dtype, x.device)
+    size = channels, height, width
+    if is_recorded(x):
+        return _make(frequencies, space, size, x.dtype, x.device)
+    return _made(frequencies, space, size, x.dtype, x.device, is_channels_last(x))
 
 
 torch.fx.wrap("_bases")  # a symbolic trace does not know the map's size
@@ -35,21 +38,20 @@ torch.fx.wrap("_bases")  # a symbolic trace does not know the map's size
 def _make(
     frequencies: tuple[Frequency, ...],
     space: int,
-    channels: int,
-    height: int,
-    width: int,
+    size: tuple[int, int, int],
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
+    channels, *sides = size
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     count = len(frequencies)
     rows, columns = (
-        _cosines([pair[axis] for pair in frequencies], space, size, wide, device)
-        for axis, size in enumerate((height, width))
+        _cosines([pair[axis] for pair in frequencies], space, side, wide, device)
+        for axis, side in enumerate(sides)
     )
     bases = (rows[:, :, None] * columns[:, None, :]).to(dtype)  # (frequencies, H, W)
     groups = torch.arange(channels, device=device) * count // channels
-    return bases[groups]
+    return bases[groups].unsqueeze(0)
 
 
 def _cosines(
@@ -65,12 +67,13 @@ def _cosines(
 def _made(
     frequencies: tuple[Frequency, ...],
     space: int,
-    channels: int,
-    height: int,
-    width: int,
+    size: tuple[int, int, int],
     dtype: torch.dtype,
     device: torch.device,
+    last: bool,
 ) -> Tensor:
     # What is made in inference mode could not be used for training afterwards.
     with torch.inference_mode(False), torch.no_grad():
-        return _make(frequencies, space, channels, height, width, dtype, device)
+        bases = _make(frequencies, space, size, dtype, device)
+        layout = torch.channels_last if last else torch.contiguous_format
+        return bases.contiguous(memory_format=layout)

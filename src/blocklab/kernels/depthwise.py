@@ -80,6 +80,7 @@ class DepthwiseConv2d(nn.Conv2d):
         if self.algorithm == "fourier":
             return _fourier(input, weight, bias, dilation)
         plain = self.algorithm == "plain" or input.numel() == 0 or input.ndim != 4
+        plain = plain or (min(self.kernel_size) == 1 < max(self.kernel_size))  # strips gain nothing
         if plain or input.device.type != "cpu" or not torch.backends.mkldnn.is_available():
             return _convolve(input, weight, bias, dilation)
         return _Direct.apply(input, weight, bias, dilation)  # type: ignore[return-value]

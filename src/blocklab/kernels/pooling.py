@@ -51,9 +51,23 @@ def max_over(x: Tensor) -> Tensor:
     return F.max_pool2d(x, list(x.shape[2:]))
 
 
-def norm_over(x: Tensor, norm: Literal["l1", "l2"]) -> Tensor:
-    """The norm of each map: (B, C, H, W) -> (B, C, 1, 1), float32 of float16 maps."""
-    return _norm(x, 1 if norm == "l1" else 2, (HEIGHT, WIDTH), True)
+def norm_over(x: Tensor) -> Tensor:
+    """The sum of each map's absolute values: (B, C, H, W) -> (B, C, 1, 1), float32 of float16."""
+    return _norm(x, 1, (HEIGHT, WIDTH), True)
+
+
+def energy_over(x: Tensor) -> Tensor:
+    """The sum of each map's squares: (B, C, H, W) -> (B, C, 1, 1), float32 of float16 maps."""
+    return _energy(x)
+
+
+def _energy(x: Tensor) -> Tensor:
+    if not is_recorded(x) and x.dtype != torch.float16 and _is_pooled_faster(x):
+        return (x * x).sum((HEIGHT, WIDTH), keepdim=True)  # a norm is no vector code there
+    return _norm(x, 2, (HEIGHT, WIDTH), True).square()
+
+
+torch.fx.wrap("_energy")  # a symbolic trace does not know the map's type
 
 
 def window_means(x: Tensor, size: int) -> Tensor:
