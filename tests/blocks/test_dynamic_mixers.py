@@ -103,6 +103,12 @@ def test_the_taps_in_turn_are_the_unfolded_product(stride: int) -> None:
     out, expected = local_product(x, kernels, 3, stride), _plain(x, kernels, 3, stride)
     torch.testing.assert_close(out, expected)
     weighting = torch.randn_like(out)
+    lean, plain = (
+        torch.autograd.grad(way, (x, kernels), weighting, retain_graph=True)
+        for way in (out, expected)
+    )
+    for got, wanted in zip(lean, plain, strict=True):
+        torch.testing.assert_close(got, wanted)
     second = []
     for way in (out, expected):
         first = torch.autograd.grad(way, (x, kernels), weighting, create_graph=True)
