@@ -13,6 +13,8 @@ What is left is computed by one of `ALGORITHMS`:
 - ``plain``: as PyTorch differentiates it.
 - ``fourier``: as a product of Fourier transforms, in float32 or wider whatever the precision.
 
+Under `torch.compile` the cut kernel is convolved as in ``plain``; an export keeps the whole kernel.
+
 Which is fastest depends on machine and map; a model computes by another one only where a table
 says so (`apply_algorithms`), as the choice changes the last bits of the numbers.
 """
@@ -26,7 +28,7 @@ from torch.nn import functional as F
 
 from blocklab.errors import InputError
 from blocklab.kernels.layout import is_channels_last
-from blocklab.kernels.recording import is_recorded
+from blocklab.kernels.recording import is_compiled, is_recorded
 
 Algorithm = Literal["direct", "plain", "fourier"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
@@ -69,7 +71,7 @@ class DepthwiseConv2d(nn.Conv2d):
             return out if bias is None else out + bias.view(-1, 1, 1)
         if self.algorithm == "fourier":
             return _fourier(input, weight, bias, dilation)
-        plain = self.algorithm == "plain" or input.numel() == 0 or input.ndim != 4
+        plain = self.algorithm == "plain" or input.numel() == 0 or input.ndim != 4 or is_compiled()
         if plain or input.device.type != "cpu" or not torch.backends.mkldnn.is_available():
             return _convolve(input, weight, bias, dilation)
         return _Direct.apply(input, weight, bias, dilation)  # type: ignore[return-value]

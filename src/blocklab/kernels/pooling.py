@@ -25,27 +25,27 @@ from blocklab.kernels.layout import (
     pieces,
     widened,
 )
-from blocklab.kernels.recording import is_plain_better, is_recorded
+from blocklab.kernels.recording import is_plain_better
 
 Statistic = Literal["max", "avg", "median", "l1", "l2"]
 
 
 def mean_over(x: Tensor, *axes: int) -> Tensor:
     """x.mean(axes, keepdim=True) for axes 2, 3 or both: (B, C, H, W) -> 1 on these axes."""
-    if is_recorded(x) or not _is_pooled_faster(x):
+    if is_plain_better(x) or not _is_pooled_faster(x):
         return x.mean(axes, keepdim=True)
     return F.avg_pool2d(x, _window(x, axes))
 
 
 def sum_over(x: Tensor, *axes: int) -> Tensor:
     """x.sum(axes, keepdim=True) for axes 2, 3 or both: (B, C, H, W) -> 1 on these axes."""
-    if is_recorded(x) or not _is_pooled_faster(x):
+    if is_plain_better(x) or not _is_pooled_faster(x):
         return x.sum(axes, keepdim=True)
     return F.avg_pool2d(x, _window(x, axes), divisor_override=1)
 
 
 def _is_pooled_faster(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.numel() > 0 and is_channels_last(x)
+    return x.numel() > 0 and is_channels_last(x)
 
 
 def _window(x: Tensor, axes: tuple[int, ...]) -> list[int]:

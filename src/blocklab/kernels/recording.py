@@ -5,16 +5,27 @@ from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # type: ignore[import-not-found]
 
 
+def is_compiled() -> bool:
+    """Whether `torch.compile` looks at the call to make code of it, for maps of these sizes.
+
+    It orders and merges operations itself, so that gates and poolings take their plain form; but
+    which taps of a kernel meet a map is not for it to find out. An export, which is for maps of
+    any size, is not meant.
+    """
+    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+
+
 def is_recorded(x: Tensor) -> bool:
-    """Whether an operation on `x` is traced, compiled, exported, transformed or counted.
+    """Whether an operation on `x` is traced, exported, transformed or counted.
 
     Then a kernel takes its plain form, in the operators of the papers: hand-written backward passes
     and cut kernels are for values, and a cost is that of the nominal convolution.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return True
+    if torch.compiler.is_compiling():
+        return torch.compiler.is_exporting()
     return (
-        type(x) not in (Tensor, torch.nn.Parameter)  # first: of a proxy nothing can be asked
+        torch.jit.is_tracing()
+        or type(x) not in (Tensor, torch.nn.Parameter)  # first: of a proxy nothing can be asked
         or x.is_meta
         or torch._C._len_torch_dispatch_stack() > 0  # counters, fake tensors, torch.export
         or is_functorch_wrapped_tensor(x)  # vmap, jvp, functional gradients
@@ -24,7 +35,8 @@ def is_recorded(x: Tensor) -> bool:
 def is_plain_better(x: Tensor) -> bool:
     """Whether the plain form of a gate or pooling is the better one for `x`.
 
-    Besides where the call is recorded, on a GPU: there each operation is launched, the lean forms
-    have more of them, and maps are read and written more often. What those save is memory.
+    Besides where the call is recorded or compiled, on a GPU: there each operation is launched, the
+    lean forms have more of them, and maps are read and written more often. What those save is
+    memory.
     """
-    return is_recorded(x) or x.device.type != "cpu"
+    return is_compiled() or is_recorded(x) or x.device.type != "cpu"
