@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,44 +127,134 @@ def test_an_unwritable_memory_is_no_reason_not_to_train(
     assert len(timed[1]) == 1
 
 
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A CUDA device, and the made-up times of whole steps on it: by mode, and then as graphs."""
+    times: dict[str, Any] = {"asked": []}
+
+    def measured(_: Workload, __: str, ___: str, mode: str, graph: bool) -> Times:
+        times["asked"].append((mode, graph))
+        found = times[f"{mode} graph" if graph else mode]
+        if isinstance(found, Exception):
+            raise found
+        return {"step": found, "first": 30.0}
+
+    monkeypatch.setattr(autotune, "probe_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(autotune, "missing_compiler", lambda _: None)
+    monkeypatch.setattr(autotune, "measured_step", measured)
+    return times
+
+
+def _compiled(steps: int = 100_000, **changes: Any) -> autotune.MeasuredSetup:
+    fields = {"memory_format": "contiguous", "compile": "auto", "cuda_graph": "off", **changes}
+    return choose(_work(steps, **fields), "bf16-mixed")
+
+
 @pytest.mark.parametrize(
-    ("steps", "plain", "compiled", "picked", "why"),
+    ("steps", "plain", "default", "overhead", "picked", "why"),
     [
-        (400, 0.1, 0.01, False, "a run of 40 s is too short"),
-        (100_000, 0.1, 0.05, True, "50 ms a step against 100"),
-        (100_000, 0.1, 0.099, False, "99 ms a step against 100"),
-        (100_000, 0.1, 0.11, False, "110 ms a step against 100"),
+        (400, 0.1, 0.01, 0.01, "", "a run of 40 s is too short"),
+        (399, 0.1, 0.01, 0.01, "", "399 steps are too few"),
+        (2500, 0.1, 0.089, 0.095, "", "89 ms a step against 100, after 30 s"),  # 27.5 s are won
+        (100_000, 0.1, 0.05, 0.06, "default", "50 ms a step against 100"),
+        (100_000, 0.1, 0.06, 0.05, "reduce-overhead", "50 ms a step against 100"),
+        (100_000, 0.1, 0.099, 0.11, "", "99 ms a step against 100"),
     ],
 )
 def test_compiling_must_repay_its_time(
-    timed: tuple[Times, list[list[str]]],
+    on_cuda: dict[str, Any],
     steps: int,
     plain: float,
-    compiled: float,
-    picked: bool,
+    default: float,
+    overhead: float,
+    picked: str,
     why: str,
 ) -> None:
-    timed[0].update(contiguous=plain, channels_last=plain, step=compiled)
-    choice = choose(_work(steps, compile="auto"), "bf16-mixed")
-    assert choice.compiled is picked
-    assert why in choice.note
-    assert f"compile: {'on' if picked else 'off'}" in choice.note
+    on_cuda.update({"": plain, "default": default, "reduce-overhead": overhead})
+    choice = _compiled(steps)
+    assert choice.compiled == picked
+    assert f"compile: {picked or 'off'} (" in choice.note and why in choice.note
+
+
+def test_where_steps_are_graphs_compiled_ones_must_be_faster_as_graphs(
+    on_cuda: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = {"step": 0.1, "graph": 0.06}
+    monkeypatch.setattr(autotune, "measured_graph", lambda *_: graphs)
+    on_cuda.update({" graph": 0.06, "default graph": 0.03})
+    choice = _compiled(cuda_graph="auto")
+    assert (choice.compiled, choice.graph) == ("default", True)
+    assert on_cuda["asked"] == [("", True), ("default", True)]
+    on_cuda.update({"default graph": 0.059})
+    assert (_compiled(cuda_graph="auto").compiled, choice.graph) == ("", True)
+
+
+def test_graphs_of_a_mode_are_not_tried_with_parts_of_a_batch(on_cuda: dict[str, Any]) -> None:
+    on_cuda.update({"": 0.1, "default": 0.05, "reduce-overhead": 0.01})
+    assert _compiled(accumulate=2).compiled == "default"
+
+
+def test_a_mode_with_graphs_of_its_own_leaves_no_step_to_capture(
+    on_cuda: dict[str, Any], timed: tuple[Times, list[list[str]]]
+) -> None:
+    choice = _compiled(compile="reduce-overhead", cuda_graph="auto")
+    assert (choice.compiled, choice.graph) == ("reduce-overhead", False)
+    assert choice.note == "CUDA graph: off (compile=reduce-overhead makes its own)"
+    assert on_cuda["asked"] == timed[1] == []
 
 
 def test_compiling_that_fails_or_has_no_compiler_is_noted(
-    timed: tuple[Times, list[list[str]]], monkeypatch: pytest.MonkeyPatch
+    on_cuda: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work = _work(100_000, compile="auto")
-
-    def fail(*_: object) -> Times:
-        raise RuntimeError("no such operator")
-
-    monkeypatch.setattr(autotune, "measured_compile", fail)
-    assert "compile: off (it fails with RuntimeError)" in choose(work, "bf16-mixed").note
+    broken = RuntimeError("no such operator")
+    on_cuda.update({"": 0.1, "default": broken, "reduce-overhead": broken})
+    assert "compile: off (it fails with RuntimeError)" in _compiled().note
+    on_cuda.update({"reduce-overhead": 0.05})  # one mode's failure is not the other's
+    assert _compiled().compiled == "reduce-overhead"
     monkeypatch.setattr(autotune, "missing_compiler", lambda _: "a C++ compiler")
-    choice = choose(work, "bf16-mixed")
+    choice = _compiled()
     assert not choice.compiled
     assert choice.note.endswith("compile: off (no C++ compiler)")
+
+
+def test_on_a_processor_auto_spends_no_minute_on_compiling(
+    timed: tuple[Times, list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autotune, "measured_step", lambda *_: pytest.fail("it compiled"))
+    choice = _compiled()
+    assert choice.compiled == ""
+    assert choice.note == "compile: off (no processor trains faster by it)"
+    assert timed[1] == []
+
+
+@pytest.mark.parametrize("mode", ["", "default"])
+def test_a_real_measurement_of_whole_steps(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    asked: list[str] = []
+    original = autotune.compiled_network
+
+    def compiled(model: Any, setup: Any) -> Any:
+        asked.append(setup.compiled)
+        return original(model, replace(setup, compiled=""))
+
+    monkeypatch.setattr(autotune, "compiled_network", compiled)
+    found = autotune.measured_step(_work(), "32-true", "contiguous", mode, False)
+    assert asked == [mode]
+    assert found.keys() == {"step", "first"} and min(found.values()) > 0
+
+
+@pytest.mark.parametrize(("saved", "mode"), [(True, "default"), (False, ""), ("max", None)])
+def test_a_rows_choice_of_before_modes_had_names_is_read(
+    timed: tuple[Times, list[list[str]]], tmp_path: Path, saved: object, mode: str | None
+) -> None:
+    file = tmp_path / autotune.SETUPS / "row.json"
+    file.parent.mkdir()
+    choice = {"precision": "bf16-mixed", "memory_format": "contiguous", "compiled": saved}
+    file.write_text(json.dumps(choice))
+    setup = row_setup(_work(), tmp_path, "row")
+    if mode is None:  # no such mode: chosen anew
+        assert (setup.compiled, setup.layout) == ("", "channels_last")
+    else:
+        assert (setup.compiled, setup.layout) == (mode, "contiguous")
 
 
 def _large(steps: int = 4000) -> Workload:

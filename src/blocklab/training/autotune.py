@@ -9,17 +9,16 @@ own in run.json and keeps it when resumed. So no timing decides a result twice.
 
 Steps are timed in the process's own CPU time where they run on the CPU: what else the machine does
 then is hardly in it. Found with it, on two cores of a server with AVX-512: `torch.compile` takes
-one to three minutes and then trains ResNet-18 and VAN-B0 no faster (0.97 and 1.0 times), so that
-recipes leave it off.
+one to three minutes and then trains ResNet-18 and VAN-B0 no faster (0.97 and 1.0 times). So `auto`
+tries it on GPUs alone, and there in whole steps, as graphs where those are the faster ones.
 """
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from blocklab.errors import error_line
@@ -33,6 +32,7 @@ from blocklab.measure.timing import (
 )
 from blocklab.models.probe import noise_images
 from blocklab.training.algorithms import measured_algorithms
+from blocklab.training.compiling import compiled_network
 from blocklab.training.device import (
     FABRIC_PRECISIONS,
     Setup,
@@ -43,6 +43,7 @@ from blocklab.training.device import (
 )
 from blocklab.training.graph import WARM_UP_STEPS, GraphedStep
 from blocklab.training.loop import prepare
+from blocklab.training.recipe import COMPILE_MODES, GRAPHED_MODES, USUAL_MODE
 from blocklab.training.remembered import Seconds, read_or_make, remembered
 from blocklab.training.step import TrainingStep
 from blocklab.training.workload import Workload
@@ -59,7 +60,7 @@ class MeasuredSetup:
 
     precision: str
     memory_format: str
-    compiled: bool
+    compiled: str  # the mode of `torch.compile`, or empty
     note: str = ""
     algorithms: dict[str, str] = field(default_factory=dict)
     graph: bool = False
@@ -114,11 +115,7 @@ def choose(work: Workload, precision: str) -> MeasuredSetup:
         layout = other if seconds[other] < (1 - CLEAR_GAIN) * seconds[usual] else usual
         times = (f"{name} {1000 * seconds[name]:.3g} ms" for name in (usual, other))
         notes.append(f"{layout}, by the time of a step: {', '.join(times)}")
-    compiled = recipe.compile == "on"
-    if recipe.compile == "auto":
-        compiled, why = _choose_compile(work, precision, layout)
-        notes.append(f"compile: {'on' if compiled else 'off'} ({why})")
-    algorithms: dict[str, str] = {}
+    compiled, algorithms = recipe.compile_mode, dict[str, str]()
     if work.steps >= FEWEST_STEPS and not compiled:
         algorithms = measured_algorithms(work, precision, layout)
     if algorithms:
@@ -128,16 +125,22 @@ def choose(work: Workload, precision: str) -> MeasuredSetup:
     graph, why = _choose_graph(work, precision, layout, compiled)
     if why:
         notes.append(f"CUDA graph: {'on' if graph else 'off'} ({why})")
+    if recipe.compile == "auto":
+        compiled, why = _choose_compile(work, precision, layout, graph)
+        notes.append(f"compile: {compiled or 'off'} ({why})")
+        algorithms = {} if compiled else algorithms  # which are of what is not compiled
     return MeasuredSetup(precision, layout, compiled, "; ".join(notes), algorithms, graph)
 
 
-def _choose_graph(work: Workload, precision: str, layout: str, compiled: bool) -> tuple[bool, str]:
+def _choose_graph(work: Workload, precision: str, layout: str, compiled: str) -> tuple[bool, str]:
     """Say whether to replay whole steps as a graph, and why; without a word where none can be."""
     wanted = work.recipe.cuda_graph
     if wanted == "off" or (wanted == "auto" and probe_device().type != "cuda"):
         return False, ""
     if probe_device().type != "cuda":
         return False, "only a CUDA device has them"
+    if compiled in GRAPHED_MODES:
+        return False, f"compile={compiled} makes its own"
     if wanted == "auto" and work.steps < FEWEST_STEPS:
         return False, f"{work.steps} steps are too few"
     try:
@@ -149,7 +152,7 @@ def _choose_graph(work: Workload, precision: str, layout: str, compiled: bool) -
     return wanted == "on" or faster, times
 
 
-def measured_graph(work: Workload, precision: str, layout: str, compiled: bool) -> Seconds:
+def measured_graph(work: Workload, precision: str, layout: str, compiled: str) -> Seconds:
     """Return the seconds of a training ``step`` and of one as a ``graph``; measured here once.
 
     Raises:
@@ -174,8 +177,8 @@ def whole_step(work: Workload, setup: Setup) -> Step:
     """
     recipe = work.recipe
     state = prepare(work.spec.build(work.num_classes), recipe, setup)
-    compiled = torch.compile(state.model, dynamic=False, disable=not setup.compiled)
-    network, optimizer = setup.fabric.setup(cast(nn.Module, compiled), state.optimizer)
+    network = compiled_network(state.model, setup)
+    network, optimizer = setup.fabric.setup(network, state.optimizer)
     network.train()
     step = TrainingStep(state.model, network, optimizer, state.average, recipe, setup)
     graphed = GraphedStep(step, recipe.batch_size)
@@ -195,21 +198,34 @@ def whole_step(work: Workload, setup: Setup) -> Step:
     return run
 
 
-def _choose_compile(work: Workload, precision: str, layout: str) -> tuple[bool, str]:
-    if missing := missing_compiler(probe_device()):
-        return False, f"no {missing.removeprefix('a ').removeprefix('the ')}"
+def _choose_compile(work: Workload, precision: str, layout: str, graph: bool) -> tuple[str, str]:
+    """Return the mode of `torch.compile` that repays its time, or an empty text; and why."""
+    device = probe_device()
+    if device.type == "cpu":
+        return "", "no processor trains faster by it"
+    if missing := missing_compiler(device):
+        return "", f"no {missing.removeprefix('a ').removeprefix('the ')}"
     if work.steps < FEWEST_STEPS:
-        return False, f"{work.steps} steps are too few"
-    plain = measured_layouts(work, precision)[layout]
+        return "", f"{work.steps} steps are too few"
+    plain = measured_step(work, precision, layout, "", graph)["step"]
     if work.steps * plain * HOPED_GAIN < USUAL_COMPILE_SECONDS:
-        return False, f"a run of {work.steps * plain:.0f} s is too short to repay it"
-    try:
-        found = measured_compile(work, precision, layout)
-    except Exception as error:  # a block that cannot be compiled is no reason not to train
-        return False, f"it fails with {type(error).__name__}"
-    step, first = found["step"], found["first"]
+        return "", f"a run of {work.steps * plain:.0f} s is too short to repay it"
+    # Graphs of a mode's own are for where whole steps are none.
+    own_graphs = device.type == "cuda" and not graph and work.recipe.accumulate == 1
+    found: dict[str, Seconds] = {}
+    why = ""
+    for mode in (USUAL_MODE, *(GRAPHED_MODES[:1] if own_graphs else ())):
+        try:
+            found[mode] = measured_step(work, precision, layout, mode, graph)
+        except Exception as error:  # a block that cannot be compiled is no reason not to train
+            why = f"it fails with {type(error).__name__}"
+    if not found:
+        return "", why
+    best = min(found, key=lambda mode: found[mode]["step"])
+    step, first = found[best]["step"], found[best]["first"]
     worth = work.steps * (plain - step) > first and step < (1 - CLEAR_GAIN) * plain
-    return worth, f"{1000 * step:.3g} ms a step against {1000 * plain:.3g}, after {first:.0f} s"
+    why = f"{1000 * step:.3g} ms a step against {1000 * plain:.3g}, after {first:.0f} s"
+    return best if worth else "", why
 
 
 def measured_layouts(work: Workload, precision: str) -> Seconds:
@@ -222,17 +238,23 @@ def measured_layouts(work: Workload, precision: str) -> Seconds:
     return remembered(work.key(precision), tuple(LAYOUTS), measure)
 
 
-def measured_compile(work: Workload, precision: str, layout: str) -> Seconds:
-    """Return the seconds of a compiled ``step``, and of the ``first`` one; measured here once."""
+def measured_step(
+    work: Workload, precision: str, layout: str, compiled: str, graph: bool
+) -> Seconds:
+    """Return the seconds of a whole ``step`` of the loop, and of the ``first``; measured here once.
+
+    Raises:
+        Exception: whatever keeps the step from being compiled or captured.
+    """
 
     def measure() -> Seconds:
-        step = make_step(work, make_setup(precision, layout, compiled=True))
+        step = whole_step(work, make_setup(precision, layout, compiled, graph=graph))
         # By the clock: the compiler's processes are not this one's CPU time.
         first = time_in_turn({"first": step}, 1, warm_up=False)["first"][0]
-        return shortest_times({"step": step}, threads=work.threads) | {"first": first}
+        return shortest_times({"step": step}, rounds=WARM_UP_STEPS + 4) | {"first": first}
 
-    key = work.key(precision) | {"memory_format": layout, "compile": True}
-    return remembered(key, ("step", "first"), measure)
+    key = {"memory_format": layout, "compile": compiled, "graph": graph, "whole": True}
+    return remembered(work.key(precision) | key, ("step", "first"), measure)
 
 
 def make_step(work: Workload, setup: Setup, images: int | None = None) -> Step:
@@ -241,8 +263,7 @@ def make_step(work: Workload, setup: Setup, images: int | None = None) -> Step:
     `images` are so many (default: the recipe's batch).
     """
     state = prepare(work.spec.build(work.num_classes), work.recipe, setup)
-    network = cast(nn.Module, torch.compile(state.model, dynamic=False, disable=not setup.compiled))
-    state.model.train()
+    network = state.model.train()
     batch = noise_images(state.model, work.image_size, images or work.recipe.batch_size)
     labels = torch.randint(work.num_classes, batch.shape[:1]).to(setup.device)
     return training_step(
@@ -259,6 +280,8 @@ def _precision_in(content: Any) -> str | None:
 
 
 def _choice_in(content: Any) -> MeasuredSetup | None:
+    if isinstance(content["compiled"], bool):  # as it was before modes had names
+        content = {**content, "compiled": USUAL_MODE if content["compiled"] else ""}
     choice = MeasuredSetup(**content)
     valid = choice.precision in FABRIC_PRECISIONS.values() and choice.memory_format in LAYOUTS
-    return choice if valid and isinstance(choice.compiled, bool) else None
+    return choice if valid and choice.compiled in ("", *COMPILE_MODES) else None

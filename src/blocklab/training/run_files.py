@@ -68,6 +68,7 @@ class RunJson(_Plain):
     precision: str
     memory_format: str
     compile: bool = False
+    compile_mode: str = ""
     algorithms: dict[str, str] = {}
     setup_note: str = ""
     devices: Count = 1
