@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from blocklab.blocks.triplet_attention import TripletAttention
 from blocklab.kernels.depthwise import DepthwiseConv2d
 from blocklab.kernels.plane_convolution import PlaneConv2d
 from blocklab.kernels.strided import StridedConv2d
@@ -94,3 +95,18 @@ def test_a_compiled_kernel_has_the_same_values_and_gradients(
     for one, other in zip(expected, found, strict=True):
         bound = 1e-12 if dtype == torch.float64 else 0.02
         assert (one - other).abs().max() <= bound * one.abs().max().clamp_min(1)
+
+
+def test_compiled_gates_and_poolings_are_plain() -> None:
+    """Their lean forms would be looked at as one operation each, which nothing merges with."""
+    torch._dynamo.reset()
+    met: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        met.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    x = torch.randn(2, 16, 5, 6, requires_grad=True)
+    torch.compile(TripletAttention(16), backend=backend, fullgraph=True)(x)
+    assert any("mul" in target for target in met)
+    assert not [target for target in met if "autograd_function" in target]

@@ -17,7 +17,7 @@ from blocklab.models.spec import model_spec
 from blocklab.training import algorithms, autotune, workload
 from blocklab.training.algorithms import measured_algorithms
 from blocklab.training.autotune import choose, measured_layouts, row_setup
-from blocklab.training.device import resumed_setup
+from blocklab.training.device import make_setup, resumed_setup
 from blocklab.training.loop import prepare
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import RunDefinition, execute_run, row_hash
@@ -132,9 +132,9 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A CUDA device, and the made-up times of whole steps on it: by mode, and then as graphs."""
     times: dict[str, Any] = {"asked": []}
 
-    def measured(_: Workload, __: str, ___: str, mode: str, graph: bool) -> Times:
-        times["asked"].append((mode, graph))
-        found = times[f"{mode} graph" if graph else mode]
+    def measured(_: Workload, way: autotune.MeasuredSetup) -> Times:
+        times["asked"].append((way.compiled, way.graph))
+        found = times[f"{way.compiled} graph" if way.graph else way.compiled]
         if isinstance(found, Exception):
             raise found
         return {"step": found, "first": 30.0}
@@ -142,6 +142,8 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(autotune, "probe_device", lambda: torch.device("cuda", 0))
     monkeypatch.setattr(autotune, "missing_compiler", lambda _: None)
     monkeypatch.setattr(autotune, "measured_step", measured)
+    monkeypatch.setattr(autotune, "choose_gate_form", lambda *_: (False, ""))
+    monkeypatch.setattr(algorithms, "_large_kernels", lambda *_: {})
     return times
 
 
@@ -237,7 +239,8 @@ def test_a_real_measurement_of_whole_steps(monkeypatch: pytest.MonkeyPatch, mode
         return original(model, replace(setup, compiled=""))
 
     monkeypatch.setattr(autotune, "compiled_network", compiled)
-    found = autotune.measured_step(_work(), "32-true", "contiguous", mode, False)
+    way = autotune.MeasuredSetup("32-true", "contiguous", mode)
+    found = autotune.measured_step(_work(), way)
     assert asked == [mode]
     assert found.keys() == {"step", "first"} and min(found.values()) > 0
 
@@ -281,6 +284,53 @@ def test_large_kernels_take_the_algorithm_that_is_clearly_faster(
     assert ways == found
     assert resumed_setup(setup.describe()).algorithms == setup.algorithms
     assert not row_setup(_large(steps=10), tmp_path, "short row").algorithms
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "layout", "package", "tried"),
+    [
+        ("cpu", "bf16-mixed", "channels_last", True, ["direct", "plain", "fourier"]),
+        ("mps", "32-true", "channels_last", True, ["direct", "fourier"]),
+        ("cuda", "bf16-mixed", "channels_last", True, ["direct", "fourier", "contiguous"]),
+        ("cuda", "bf16-mixed", "contiguous", False, ["direct", "fourier"]),
+        ("cuda", "32-true", "contiguous", True, ["direct", "fourier", "implicit_gemm"]),
+        ("cuda", "16-mixed", "contiguous", False, ["direct", "fourier"]),
+    ],
+)
+def test_each_device_tries_its_own_ways(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    precision: str,
+    layout: str,
+    package: bool,
+    tried: list[str],
+) -> None:
+    monkeypatch.setattr(algorithms, "probe_device", lambda: torch.device(device))
+    monkeypatch.setattr(algorithms, "has_implicit_gemm", lambda: package)
+    assert list(algorithms.tried_algorithms(precision, layout)) == tried
+
+
+def test_a_way_that_fails_on_a_gpu_is_not_taken(
+    timed: tuple[Times, list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed[0].update(contiguous=0.01, fourier=0.001)
+
+    def make(_: Workload, setup: Any, kernel: algorithms.Kernel, way: str) -> Callable[[], None]:
+        def step() -> None:
+            if way == "fourier":
+                raise RuntimeError("cuFFT error")
+
+        return step
+
+    cuda = make_setup("32-true", "channels_last")
+    monkeypatch.setattr(type(cuda), "device", torch.device("cuda", 0))
+    monkeypatch.setattr(algorithms, "probe_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(algorithms, "make_setup", lambda *_: cuda)
+    monkeypatch.setattr(algorithms, "_step", make)
+    found = measured_algorithms(_large(), "32-true", "channels_last")
+    assert set(found.values()) == {"contiguous"}
+    assert all(names == ["direct", "contiguous"] for names in timed[1])
+    assert len(found) == len(timed[1]) > 4
 
 
 def test_a_real_measurement_of_large_kernels_names_only_what_there_is() -> None:
@@ -402,6 +452,7 @@ def test_a_graph_is_taken_where_it_is_faster_or_asked_for(
 
     monkeypatch.setattr(autotune, "probe_device", lambda: torch.device("cuda", 0))
     monkeypatch.setattr(autotune, "measured_graph", measured)
+    monkeypatch.setattr(autotune, "choose_gate_form", lambda *_: (False, ""))
     choice = choose(_work(memory_format="contiguous", cuda_graph=wanted), "bf16-mixed")
     assert choice.graph is graph
     assert choice.note == (f"CUDA graph: {says}" if says else "")

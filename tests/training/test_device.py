@@ -98,6 +98,8 @@ def test_a_resumed_run_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (named["compile"], named["compile_mode"]) == (True, "reduce-overhead")
     assert resumed_setup(named).compiled == "reduce-overhead"
     assert resumed_setup({**run, "compile": False}).compiled == ""
+    lean = make_setup("32-true", "contiguous", lean=True).describe()
+    assert lean["lean"] is True and resumed_setup(lean).lean
     with pytest.raises(RunError, match="did you mean 'reduce-overhead'"):
         resumed_setup({**named, "compile_mode": "reduced-overhead"})
     with pytest.raises(InputError, match="began on 1 devices, not 2"):

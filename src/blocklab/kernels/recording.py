@@ -1,8 +1,24 @@
 """Which form of a kernel a call takes: the plain one, in the papers' operators, or the lean one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # type: ignore[import-not-found]
+
+_lean_on_gpus = False  # of the process, which trains one run at a time, its backward threads too
+
+
+@contextmanager
+def lean_on_gpus(lean: bool) -> Iterator[None]:
+    """Within it, gates and poolings take their lean forms on a GPU too, or do not."""
+    global _lean_on_gpus
+    before, _lean_on_gpus = _lean_on_gpus, lean
+    try:
+        yield
+    finally:
+        _lean_on_gpus = before
 
 
 def is_compiled() -> bool:
@@ -37,6 +53,6 @@ def is_plain_better(x: Tensor) -> bool:
 
     Besides where the call is recorded or compiled, on a GPU: there each operation is launched, the
     lean forms have more of them, and maps are read and written more often. What those save is
-    memory.
+    memory: where that is short, `lean_on_gpus` takes them.
     """
-    return is_compiled() or is_recorded(x) or x.device.type != "cpu"
+    return is_compiled() or is_recorded(x) or (x.device.type != "cpu" and not _lean_on_gpus)

@@ -13,8 +13,8 @@ def compiled_network(model: nn.Module, setup: Setup) -> nn.Module:
     """Return the model to train through: compiled where the setup says so, else as it is.
 
     Its code is for maps of fixed sizes: a graph for any size, made when the last batch comes, would
-    make bits depend on a resume. PyTorch keeps code for eight networks of a class, last batches
-    included, and runs the ninth uncompiled without a word: what a process compiled before goes.
+    make bits depend on a resume. What this process compiled before goes: of a class of networks
+    PyTorch keeps 256 pieces of code, and runs the next ones uncompiled, with a warning at most.
     """
     if not setup.compiled:
         return model

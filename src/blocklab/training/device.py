@@ -37,7 +37,8 @@ class Setup:
     `compiled` is the mode of `torch.compile`, or empty. `graph` says whether whole steps are
     replayed as CUDA graphs, `deterministic` whether the device must give the same bits again.
     `note` says in a few words how `auto` chose, or is empty. `algorithms` are those of depth-wise
-    convolutions that do not compute in their usual way, by name.
+    convolutions that do not compute in their usual way, by name. `lean` says that gates and
+    poolings save memory on a GPU, as they always do on a processor.
     """
 
     fabric: Fabric
@@ -48,6 +49,7 @@ class Setup:
     algorithms: Mapping[str, str] = field(default_factory=dict)
     graph: bool = False
     deterministic: bool = False
+    lean: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -82,6 +84,7 @@ class Setup:
             "compile": bool(self.compiled),
             **({"compile_mode": self.compiled} if self.compiled not in ("", USUAL_MODE) else {}),
             "cuda_graph": self.graph,
+            **({"lean": True} if self.lean else {}),
             **settings(self.device, self.deterministic),
             "algorithms": dict(self.algorithms),
             "setup_note": self.note,
@@ -203,6 +206,7 @@ def resumed_setup(
         algorithms=run.get("algorithms", {}),
         graph=run.get("cuda_graph", False),
         deterministic=run.get("deterministic", False),
+        lean=run.get("lean", False),
         fabric=fabric,
     )
 
@@ -218,6 +222,7 @@ def make_setup(
     algorithms: Mapping[str, str] | None = None,
     graph: bool = False,
     deterministic: bool = False,
+    lean: bool = False,
     fabric: Fabric | None = None,
 ) -> Setup:
     """Make a setup of what is chosen, all by the names in run.json.
@@ -259,7 +264,8 @@ def make_setup(
             precision=precision,  # type: ignore[arg-type]
         )
     graph = graph and device.type == "cuda" and fabric.world_size == 1
-    return Setup(fabric, precision, layout, compiled, note, algorithms or {}, graph, deterministic)
+    algorithms = algorithms or {}
+    return Setup(fabric, precision, layout, compiled, note, algorithms, graph, deterministic, lean)
 
 
 def started_elsewhere() -> bool:

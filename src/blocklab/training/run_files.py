@@ -69,6 +69,7 @@ class RunJson(_Plain):
     memory_format: str
     compile: bool = False
     compile_mode: str = ""
+    lean: bool = False
     algorithms: dict[str, str] = {}
     setup_note: str = ""
     devices: Count = 1
