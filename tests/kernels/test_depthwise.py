@@ -238,6 +238,8 @@ def test_a_table_of_algorithms() -> None:
     assert model.state_dict().keys() == before.keys()
     with pytest.raises(InputError, match="no depth-wise convolution '1'"):
         apply_algorithms(model, {"0": "plain", "1": "plain"})
-    with pytest.raises(InputError, match="one of direct, plain, fourier"):
+    with pytest.raises(
+        InputError, match="one of direct, plain, fourier, contiguous, implicit_gemm"
+    ):
         apply_algorithms(model, {"0": "plain", "2": "winograd"})
     assert [model[index].algorithm for index in (0, 2)] == ["direct", "fourier"]  # type: ignore[union-attr]

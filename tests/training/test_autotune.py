@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from blocklab.models.spec import model_spec
 from blocklab.training import algorithms, autotune, workload
 from blocklab.training.algorithms import measured_algorithms
 from blocklab.training.autotune import choose, measured_layouts, row_setup
-from blocklab.training.device import resumed_setup
+from blocklab.training.device import make_setup, resumed_setup
 from blocklab.training.loop import prepare
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import RunDefinition, execute_run, row_hash
@@ -126,44 +127,137 @@ def test_an_unwritable_memory_is_no_reason_not_to_train(
     assert len(timed[1]) == 1
 
 
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A CUDA device, and the made-up times of whole steps on it: by mode, and then as graphs."""
+    times: dict[str, Any] = {"asked": []}
+
+    def measured(_: Workload, way: autotune.MeasuredSetup) -> Times:
+        times["asked"].append((way.compiled, way.graph))
+        found = times[f"{way.compiled} graph" if way.graph else way.compiled]
+        if isinstance(found, Exception):
+            raise found
+        return {"step": found, "first": 30.0}
+
+    monkeypatch.setattr(autotune, "probe_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(autotune, "missing_compiler", lambda _: None)
+    monkeypatch.setattr(autotune, "measured_step", measured)
+    monkeypatch.setattr(autotune, "choose_gate_form", lambda *_: (False, ""))
+    monkeypatch.setattr(algorithms, "_large_kernels", lambda *_: {})
+    return times
+
+
+def _compiled(steps: int = 100_000, **changes: Any) -> autotune.MeasuredSetup:
+    fields = {"memory_format": "contiguous", "compile": "auto", "cuda_graph": "off", **changes}
+    return choose(_work(steps, **fields), "bf16-mixed")
+
+
 @pytest.mark.parametrize(
-    ("steps", "plain", "compiled", "picked", "why"),
+    ("steps", "plain", "default", "overhead", "picked", "why"),
     [
-        (400, 0.1, 0.01, False, "a run of 40 s is too short"),
-        (100_000, 0.1, 0.05, True, "50 ms a step against 100"),
-        (100_000, 0.1, 0.099, False, "99 ms a step against 100"),
-        (100_000, 0.1, 0.11, False, "110 ms a step against 100"),
+        (400, 0.1, 0.01, 0.01, "", "a run of 40 s is too short"),
+        (399, 0.1, 0.01, 0.01, "", "399 steps are too few"),
+        (2500, 0.1, 0.089, 0.095, "", "89 ms a step against 100, after 30 s"),  # 27.5 s are won
+        (100_000, 0.1, 0.05, 0.06, "default", "50 ms a step against 100"),
+        (100_000, 0.1, 0.06, 0.05, "reduce-overhead", "50 ms a step against 100"),
+        (100_000, 0.1, 0.099, 0.11, "", "99 ms a step against 100"),
     ],
 )
 def test_compiling_must_repay_its_time(
-    timed: tuple[Times, list[list[str]]],
+    on_cuda: dict[str, Any],
     steps: int,
     plain: float,
-    compiled: float,
-    picked: bool,
+    default: float,
+    overhead: float,
+    picked: str,
     why: str,
 ) -> None:
-    timed[0].update(contiguous=plain, channels_last=plain, step=compiled)
-    choice = choose(_work(steps, compile="auto"), "bf16-mixed")
-    assert choice.compiled is picked
-    assert why in choice.note
-    assert f"compile: {'on' if picked else 'off'}" in choice.note
+    on_cuda.update({"": plain, "default": default, "reduce-overhead": overhead})
+    choice = _compiled(steps)
+    assert choice.compiled == picked
+    assert f"compile: {picked or 'off'} (" in choice.note and why in choice.note
+
+
+def test_where_steps_are_graphs_compiled_ones_must_be_faster_as_graphs(
+    on_cuda: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = {"step": 0.1, "graph": 0.06}
+    monkeypatch.setattr(autotune, "measured_graph", lambda *_: graphs)
+    on_cuda.update({" graph": 0.06, "default graph": 0.03})
+    choice = _compiled(cuda_graph="auto")
+    assert (choice.compiled, choice.graph) == ("default", True)
+    assert on_cuda["asked"] == [("", True), ("default", True)]
+    on_cuda.update({"default graph": 0.059})
+    assert (_compiled(cuda_graph="auto").compiled, choice.graph) == ("", True)
+
+
+def test_graphs_of_a_mode_are_not_tried_with_parts_of_a_batch(on_cuda: dict[str, Any]) -> None:
+    on_cuda.update({"": 0.1, "default": 0.05, "reduce-overhead": 0.01})
+    assert _compiled(accumulate=2).compiled == "default"
+
+
+def test_a_mode_with_graphs_of_its_own_leaves_no_step_to_capture(
+    on_cuda: dict[str, Any], timed: tuple[Times, list[list[str]]]
+) -> None:
+    choice = _compiled(compile="reduce-overhead", cuda_graph="auto")
+    assert (choice.compiled, choice.graph) == ("reduce-overhead", False)
+    assert choice.note == "CUDA graph: off (compile=reduce-overhead makes its own)"
+    assert on_cuda["asked"] == timed[1] == []
 
 
 def test_compiling_that_fails_or_has_no_compiler_is_noted(
-    timed: tuple[Times, list[list[str]]], monkeypatch: pytest.MonkeyPatch
+    on_cuda: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work = _work(100_000, compile="auto")
-
-    def fail(*_: object) -> Times:
-        raise RuntimeError("no such operator")
-
-    monkeypatch.setattr(autotune, "measured_compile", fail)
-    assert "compile: off (it fails with RuntimeError)" in choose(work, "bf16-mixed").note
+    broken = RuntimeError("no such operator")
+    on_cuda.update({"": 0.1, "default": broken, "reduce-overhead": broken})
+    assert "compile: off (it fails with RuntimeError)" in _compiled().note
+    on_cuda.update({"reduce-overhead": 0.05})  # one mode's failure is not the other's
+    assert _compiled().compiled == "reduce-overhead"
     monkeypatch.setattr(autotune, "missing_compiler", lambda _: "a C++ compiler")
-    choice = choose(work, "bf16-mixed")
+    choice = _compiled()
     assert not choice.compiled
     assert choice.note.endswith("compile: off (no C++ compiler)")
+
+
+def test_on_a_processor_auto_spends_no_minute_on_compiling(
+    timed: tuple[Times, list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autotune, "measured_step", lambda *_: pytest.fail("it compiled"))
+    choice = _compiled()
+    assert choice.compiled == ""
+    assert choice.note == "compile: off (no processor trains faster by it)"
+    assert timed[1] == []
+
+
+@pytest.mark.parametrize("mode", ["", "default"])
+def test_a_real_measurement_of_whole_steps(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    asked: list[str] = []
+    original = autotune.compiled_network
+
+    def compiled(model: Any, setup: Any) -> Any:
+        asked.append(setup.compiled)
+        return original(model, replace(setup, compiled=""))
+
+    monkeypatch.setattr(autotune, "compiled_network", compiled)
+    way = autotune.MeasuredSetup("32-true", "contiguous", mode)
+    found = autotune.measured_step(_work(), way)
+    assert asked == [mode]
+    assert found.keys() == {"step", "first"} and min(found.values()) > 0
+
+
+@pytest.mark.parametrize(("saved", "mode"), [(True, "default"), (False, ""), ("max", None)])
+def test_a_rows_choice_of_before_modes_had_names_is_read(
+    timed: tuple[Times, list[list[str]]], tmp_path: Path, saved: object, mode: str | None
+) -> None:
+    file = tmp_path / autotune.SETUPS / "row.json"
+    file.parent.mkdir()
+    choice = {"precision": "bf16-mixed", "memory_format": "contiguous", "compiled": saved}
+    file.write_text(json.dumps(choice))
+    setup = row_setup(_work(), tmp_path, "row")
+    if mode is None:  # no such mode: chosen anew
+        assert (setup.compiled, setup.layout) == ("", "channels_last")
+    else:
+        assert (setup.compiled, setup.layout) == (mode, "contiguous")
 
 
 def _large(steps: int = 4000) -> Workload:
@@ -190,6 +284,53 @@ def test_large_kernels_take_the_algorithm_that_is_clearly_faster(
     assert ways == found
     assert resumed_setup(setup.describe()).algorithms == setup.algorithms
     assert not row_setup(_large(steps=10), tmp_path, "short row").algorithms
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "layout", "package", "tried"),
+    [
+        ("cpu", "bf16-mixed", "channels_last", True, ["direct", "plain", "fourier"]),
+        ("mps", "32-true", "channels_last", True, ["direct", "fourier"]),
+        ("cuda", "bf16-mixed", "channels_last", True, ["direct", "fourier", "contiguous"]),
+        ("cuda", "bf16-mixed", "contiguous", False, ["direct", "fourier"]),
+        ("cuda", "32-true", "contiguous", True, ["direct", "fourier", "implicit_gemm"]),
+        ("cuda", "16-mixed", "contiguous", False, ["direct", "fourier"]),
+    ],
+)
+def test_each_device_tries_its_own_ways(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    precision: str,
+    layout: str,
+    package: bool,
+    tried: list[str],
+) -> None:
+    monkeypatch.setattr(algorithms, "probe_device", lambda: torch.device(device))
+    monkeypatch.setattr(algorithms, "has_implicit_gemm", lambda: package)
+    assert list(algorithms.tried_algorithms(precision, layout)) == tried
+
+
+def test_a_way_that_fails_on_a_gpu_is_not_taken(
+    timed: tuple[Times, list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed[0].update(contiguous=0.01, fourier=0.001)
+
+    def make(_: Workload, setup: Any, kernel: algorithms.Kernel, way: str) -> Callable[[], None]:
+        def step() -> None:
+            if way == "fourier":
+                raise RuntimeError("cuFFT error")
+
+        return step
+
+    cuda = make_setup("32-true", "channels_last")
+    monkeypatch.setattr(type(cuda), "device", torch.device("cuda", 0))
+    monkeypatch.setattr(algorithms, "probe_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(algorithms, "make_setup", lambda *_: cuda)
+    monkeypatch.setattr(algorithms, "_step", make)
+    found = measured_algorithms(_large(), "32-true", "channels_last")
+    assert set(found.values()) == {"contiguous"}
+    assert all(names == ["direct", "contiguous"] for names in timed[1])
+    assert len(found) == len(timed[1]) > 4
 
 
 def test_a_real_measurement_of_large_kernels_names_only_what_there_is() -> None:
@@ -311,6 +452,7 @@ def test_a_graph_is_taken_where_it_is_faster_or_asked_for(
 
     monkeypatch.setattr(autotune, "probe_device", lambda: torch.device("cuda", 0))
     monkeypatch.setattr(autotune, "measured_graph", measured)
+    monkeypatch.setattr(autotune, "choose_gate_form", lambda *_: (False, ""))
     choice = choose(_work(memory_format="contiguous", cuda_graph=wanted), "bf16-mixed")
     assert choice.graph is graph
     assert choice.note == (f"CUDA graph: {says}" if says else "")

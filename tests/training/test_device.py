@@ -81,7 +81,7 @@ def test_the_recipes_layout_is_the_models(network: Callable[[], nn.Module], layo
 
 def test_a_resumed_run_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     _fast(monkeypatch, True)
-    setup = make_setup("32-true", "contiguous", True, note="measured")
+    setup = make_setup("32-true", "contiguous", "default", note="measured")
     run = setup.describe()
     assert run == {
         "precision": "32-true",
@@ -94,6 +94,14 @@ def test_a_resumed_run_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     again = resumed_setup(run)
     assert again.describe() == run
+    named = make_setup("32-true", "contiguous", "reduce-overhead").describe()
+    assert (named["compile"], named["compile_mode"]) == (True, "reduce-overhead")
+    assert resumed_setup(named).compiled == "reduce-overhead"
+    assert resumed_setup({**run, "compile": False}).compiled == ""
+    lean = make_setup("32-true", "contiguous", lean=True).describe()
+    assert lean["lean"] is True and resumed_setup(lean).lean
+    with pytest.raises(RunError, match="did you mean 'reduce-overhead'"):
+        resumed_setup({**named, "compile_mode": "reduced-overhead"})
     with pytest.raises(InputError, match="began on 1 devices, not 2"):
         resumed_setup(run, devices=2)
 

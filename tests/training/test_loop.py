@@ -416,12 +416,15 @@ def test_compiling_goes_through_torch_compile_with_fixed_shapes(
         return model
 
     monkeypatch.setattr(torch, "compile", compile)
-    recipe = _recipe({"epochs": 1, "compile": "on"})
-    for compiled in (True, False):
-        setup = replace(choose_setup(recipe), compiled=compiled)
+    for how in ("on", "max-autotune", "off"):
+        recipe = _recipe({"epochs": 1, "compile": how})
+        setup = choose_setup(recipe)
         list(train(prepare(network(), recipe, setup), data, recipe, setup, 0))
     # A graph for any size, made when the last batch comes, would make bits depend on a resume.
-    assert asked == [{"dynamic": False, "disable": False}, {"dynamic": False, "disable": True}]
+    assert asked == [
+        {"dynamic": False, "mode": None},
+        {"dynamic": False, "mode": "max-autotune"},
+    ]
 
 
 @pytest.mark.slow

@@ -177,7 +177,10 @@ def test_constant_stays() -> None:
         ({"precision": "fp8"}, "'bf16' or 'fp16'"),
         ({"accumulate": 9, "batch_size": 16}, "set accumulate=8 or less"),
         ({"cuda_graph": "maybe"}, "'off', 'auto' or 'on'"),
-        ({"compile": "maybe"}, "'off', 'auto' or 'on'"),
+        ({"compile": "maybe"}, "'off', 'auto', 'on', 'reduce-overhead', 'max-autotune' or"),
+        ({"compile": "reduced-overhead"}, "did you mean 'reduce-overhead'"),
+        ({"compile": "reduce-overhead", "cuda_graph": "on"}, "set cuda_graph=off, or compile=on"),
+        ({"compile": "max-autotune", "accumulate": 2}, "set accumulate=1, or compile=on"),
     ],
 )
 def test_wrong_fields_are_refused_in_one_line(changes: dict[str, object], message: str) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocklab.kernels.layout import is_channels_last
-from blocklab.kernels.recording import is_recorded
+from blocklab.kernels.recording import is_traced
 
 
 def grouped(x: Tensor, groups: int) -> Tensor:
@@ -16,7 +16,7 @@ def grouped(x: Tensor, groups: int) -> Tensor:
 def ungrouped(x: Tensor, groups: int, like: Tensor) -> Tensor:
     """Undo `grouped`, in the layout of `like`: (BG, C, H, W) -> (B, GC, H, W)."""
     whole = x.unflatten(0, (-1, groups)).flatten(1, 2)
-    if is_recorded(x) or not is_channels_last(like):
+    if is_traced(x) or not is_channels_last(like):
         return whole
     return whole.contiguous(memory_format=torch.channels_last)
 
@@ -30,7 +30,7 @@ class SharedConv2d(nn.Conv2d):
         On processors, many images of few channels are slow; a map in channels_last takes one
         grouped convolution with the weights repeated, up to six times as fast.
         """
-        if is_recorded(x) or x.device.type != "cpu" or not is_channels_last(x):
+        if is_traced(x) or x.device.type != "cpu" or not is_channels_last(x):
             return self(groups)
         count = groups.shape[0] // x.shape[0]
         weight = self.weight.repeat(count, 1, 1, 1)
@@ -46,6 +46,6 @@ def shuffled(x: Tensor, parts: int, like: Tensor) -> Tensor:
     Channel i of part j becomes channel i * parts + j: (B, C, H, W) -> same.
     """
     split = x.unflatten(1, (parts, -1))  # (B, j, i, H, W)
-    if is_recorded(x) or not is_channels_last(like):
+    if is_traced(x) or not is_channels_last(like):
         return split.transpose(1, 2).flatten(1, 2)
     return split.permute(0, 3, 4, 2, 1).flatten(3).permute(0, 3, 1, 2)

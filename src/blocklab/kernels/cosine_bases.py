@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from blocklab.kernels.layout import is_channels_last
-from blocklab.kernels.recording import is_recorded
+from blocklab.kernels.recording import is_traced
 
 Frequency = tuple[int, int]  # of rows, of columns
 
@@ -27,7 +27,7 @@ def cosine_bases(x: Tensor, frequencies: Sequence[Frequency], space: int) -> Ten
 def _bases(x: Tensor, frequencies: tuple[Frequency, ...], space: int) -> Tensor:
     _, channels, height, width = x.shape
     size = channels, height, width
-    if is_recorded(x):
+    if is_traced(x):
         return _make(frequencies, space, size, x.dtype, x.device)
     return _made(frequencies, space, size, x.dtype, x.device, is_channels_last(x))
 

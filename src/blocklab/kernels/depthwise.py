@@ -12,6 +12,10 @@ What is left is computed by one of `ALGORITHMS`:
   is a convolution of each image with its output's gradient. Elsewhere it is ``plain``.
 - ``plain``: as PyTorch differentiates it.
 - ``fourier``: as a product of Fourier transforms, in float32 or wider whatever the precision.
+- ``contiguous`` and ``implicit_gemm``, on a CUDA device: see `depthwise_cuda`. Elsewhere, and for
+  what the package of the second does not take, ``direct``.
+
+Under `torch.compile` the cut kernel is convolved as in ``plain``; an export keeps the whole kernel.
 
 Which is fastest depends on machine and map; a model computes by another one only where a table
 says so (`apply_algorithms`), as the choice changes the last bits of the numbers.
@@ -25,10 +29,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocklab.errors import InputError
+from blocklab.kernels.depthwise_cuda import (
+    DEVICE,
+    PACKAGE,
+    convolve_contiguous,
+    has_implicit_gemm,
+    implicit_gemm,
+    takes_implicit_gemm,
+)
 from blocklab.kernels.layout import is_channels_last
-from blocklab.kernels.recording import is_recorded
+from blocklab.kernels.recording import is_compiled, is_recorded
 
-Algorithm = Literal["direct", "plain", "fourier"]
+Algorithm = Literal["direct", "plain", "fourier", "contiguous", "implicit_gemm"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 
 # Measured on float32 and bf16, with AVX-512 (benchmarks/large_kernels.py).
@@ -79,8 +91,13 @@ class DepthwiseConv2d(nn.Conv2d):
             return out if bias is None else out + bias.view(-1, 1, 1)
         if self.algorithm == "fourier":
             return _fourier(input, weight, bias, dilation)
-        plain = self.algorithm == "plain" or input.numel() == 0 or input.ndim != 4
+        plain = self.algorithm == "plain" or input.numel() == 0 or input.ndim != 4 or is_compiled()
         plain = plain or (min(self.kernel_size) == 1 < max(self.kernel_size))  # strips gain nothing
+        if not plain and self.algorithm == "contiguous" and input.device.type == DEVICE:
+            return _as_laid_out(convolve_contiguous(input, weight, bias, dilation), input)
+        by_package = not plain and self.algorithm == "implicit_gemm"
+        if by_package and takes_implicit_gemm(input, weight, dilation):
+            return _as_laid_out(implicit_gemm(input, weight, bias), input)
         if plain or input.device.type != "cpu" or not torch.backends.mkldnn.is_available():
             return _convolve(input, weight, bias, dilation)
         return _Direct.apply(input, weight, bias, dilation)  # type: ignore[return-value]
@@ -108,8 +125,8 @@ def apply_algorithms(model: nn.Module, table: Mapping[str, str]) -> None:
     """Let each depth-wise convolution that a table names compute as it says.
 
     Raises:
-        InputError: for a name that is no depth-wise convolution of the model, or an unknown
-            algorithm; nothing is changed then.
+        InputError: for a name that is no depth-wise convolution of the model, an unknown
+            algorithm, or one whose package is not installed; nothing is changed then.
     """
     modules = {
         name: module
@@ -121,8 +138,17 @@ def apply_algorithms(model: nn.Module, table: Mapping[str, str]) -> None:
             raise InputError(f"the model has no depth-wise convolution '{name}'; measure it again")
         if algorithm not in ALGORITHMS:
             raise InputError(f"no algorithm '{algorithm}'; one of {', '.join(ALGORITHMS)}")
+        if algorithm == "implicit_gemm" and not has_implicit_gemm():
+            raise InputError(
+                f"this run computes with the package {PACKAGE}; install it, or choose another --out"
+            )
     for name, algorithm in table.items():
         modules[name].algorithm = algorithm  # type: ignore[assignment]
+
+
+def _as_laid_out(out: Tensor, x: Tensor) -> Tensor:
+    last = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return out.contiguous(memory_format=last)
 
 
 def _padding(weight: Tensor, dilation: int) -> tuple[int, int]:
@@ -292,8 +318,7 @@ def _fourier(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> T
         product = torch.fft.rfft2(x.to(_wide(dtype)), size) * torch.fft.rfft2(kernel).conj()
         out = torch.fft.irfft2(product, size)[..., : x.shape[2], : x.shape[3]]
     out = out if bias is None else out + bias.view(-1, 1, 1)
-    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-    return out.to(dtype).contiguous(memory_format=layout)
+    return _as_laid_out(out.to(dtype), x)
 
 
 def _smooth(least: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blocklab.kernels.layout import is_channels_last, pieces, widened
-from blocklab.kernels.recording import is_plain_better, is_recorded
+from blocklab.kernels.recording import is_plain_better, is_traced
 
 
 def deviation_gate(x: Tensor, factor: float, offset: float, eps: float) -> Tensor:
@@ -23,7 +23,7 @@ def deviation_gate(x: Tensor, factor: float, offset: float, eps: float) -> Tenso
     sum (x - mean)^2 / (n - 1) over n positions, and 0 of one. What is squared is x - mean divided
     by the deviation: squares of x are beyond float16 where x is near 300.
     """
-    if is_recorded(x):  # whose size may be free
+    if is_traced(x):  # whose size may be free
         return _recorded(x, factor, offset, eps)
     # The same by a variance over n, as norms have it.
     positions = x.shape[2] * x.shape[3]

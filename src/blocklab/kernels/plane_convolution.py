@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocklab.kernels.recording import is_recorded
+from blocklab.kernels.depthwise import cut_to_live_taps
+from blocklab.kernels.recording import is_compiled, is_recorded
 
 # Measured on float32 and bf16: above, the band's zeros cost more than the thin kernel does. With a
 # backward pass the band is 3 times as fast still at 112.
@@ -26,8 +27,9 @@ class PlaneConv2d(nn.Conv2d):
 
     Planes that come with their axes `swapped`, (B, S, Q, P) -> (B, 1, Q, P), are convolved with the
     kernel's swapped. Parameters and state dicts are those of `nn.Conv2d`; outputs and gradients are
-    equal to rounding. A float32 plane is convolved in float32 where autocast or the weights are
-    float16, whose range it may exceed; what comes of it has the weights' type.
+    equal to rounding. Compiled, the kernel is cut to the taps that can meet the plane. A float32
+    plane is convolved in float32 where autocast or the weights are float16, whose range it may
+    exceed; what comes of it has the weights' type.
     """
 
     def __init__(self, channels: int, kernel: int, swapped: bool = False) -> None:
@@ -55,8 +57,12 @@ torch.fx.wrap("_convolve")  # a symbolic trace does not know the plane's type
 
 
 def _convolve_cast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if is_recorded(x) or not _pays(x, weight):
+    if is_recorded(x):
         return F.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
+    if is_compiled():  # elsewhere cutting is a launch more, of its gradient another
+        weight = cut_to_live_taps(weight, 1, x.shape[2], x.shape[3])
+    if is_compiled() or not _pays(x, weight):
+        return F.conv2d(x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2))
     return _convolve_banded(x, weight, bias)
 
 

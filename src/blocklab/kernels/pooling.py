@@ -25,28 +25,28 @@ from blocklab.kernels.layout import (
     pieces,
     widened,
 )
-from blocklab.kernels.recording import is_plain_better, is_recorded
+from blocklab.kernels.recording import is_plain_better, is_traced
 
 Statistic = Literal["max", "avg", "median", "l1", "l2"]
 
 
 def mean_over(x: Tensor, *axes: int) -> Tensor:
     """x.mean(axes, keepdim=True) for axes 2, 3 or both: (B, C, H, W) -> 1 on these axes."""
-    if is_recorded(x) or not _is_pooled_faster(x):
+    if is_plain_better(x) or not _is_pooled_faster(x):
         return x.mean(axes, keepdim=True)
     return F.avg_pool2d(x, _window(x, axes))
 
 
 def sum_over(x: Tensor, *axes: int) -> Tensor:
     """x.sum(axes, keepdim=True) for axes 2, 3 or both: (B, C, H, W) -> 1 on these axes."""
-    if is_recorded(x) or not _is_pooled_faster(x):
+    if is_plain_better(x) or not _is_pooled_faster(x):
         return x.sum(axes, keepdim=True)
     return F.avg_pool2d(x, _window(x, axes), divisor_override=1)
 
 
 def max_over(x: Tensor) -> Tensor:
     """The maximum of each channel's map, (B, C, 1, 1); of equals the first takes the gradient."""
-    if is_recorded(x) or not _is_pooled_faster(x):
+    if is_plain_better(x) or not _is_pooled_faster(x):
         return x.flatten(2).max(2).values[:, :, None, None]
     return F.max_pool2d(x, list(x.shape[2:]))
 
@@ -62,7 +62,7 @@ def energy_over(x: Tensor) -> Tensor:
 
 
 def _energy(x: Tensor) -> Tensor:
-    if not is_recorded(x) and x.dtype != torch.float16 and _is_pooled_faster(x):
+    if not is_traced(x) and x.dtype != torch.float16 and _is_pooled_faster(x):
         return (x * x).sum((HEIGHT, WIDTH), keepdim=True)  # a norm is no vector code there
     return _norm(x, 2, (HEIGHT, WIDTH), True).square()
 
@@ -86,7 +86,7 @@ torch.fx.wrap("_window_means")  # a symbolic trace does not know the map's size
 
 
 def _is_pooled_faster(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.numel() > 0 and is_channels_last(x)
+    return x.numel() > 0 and is_channels_last(x)
 
 
 def _window(x: Tensor, axes: tuple[int, ...]) -> list[int]:

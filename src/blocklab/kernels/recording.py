@@ -1,30 +1,63 @@
 """Which form of a kernel a call takes: the plain one, in the papers' operators, or the lean one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # type: ignore[import-not-found]
 
+_lean_on_gpus = False  # of the process, which trains one run at a time, its backward threads too
+
+
+@contextmanager
+def lean_on_gpus(lean: bool) -> Iterator[None]:
+    """Within it, gates and poolings take their lean forms on a GPU too, or do not."""
+    global _lean_on_gpus
+    before, _lean_on_gpus = _lean_on_gpus, lean
+    try:
+        yield
+    finally:
+        _lean_on_gpus = before
+
+
+def is_compiled() -> bool:
+    """Whether `torch.compile` looks at the call to make code of it, for maps of these sizes.
+
+    It orders and merges operations itself, so that gates and poolings take their plain form; but
+    which taps of a kernel meet a map is not for it to find out. An export, which is for maps of
+    any size, is not meant.
+    """
+    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+
 
 def is_recorded(x: Tensor) -> bool:
-    """Whether an operation on `x` is traced, compiled, exported, transformed or counted.
+    """Whether an operation on `x` is traced, exported, transformed or counted.
 
     Then a kernel takes its plain form, in the operators of the papers: hand-written backward passes
     and cut kernels are for values, and a cost is that of the nominal convolution.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return True
+    if torch.compiler.is_compiling():
+        return torch.compiler.is_exporting()
     return (
-        type(x) not in (Tensor, torch.nn.Parameter)  # first: of a proxy nothing can be asked
+        torch.jit.is_tracing()
+        or type(x) not in (Tensor, torch.nn.Parameter)  # first: of a proxy nothing can be asked
         or x.is_meta
         or torch._C._len_torch_dispatch_stack() > 0  # counters, fake tensors, torch.export
         or is_functorch_wrapped_tensor(x)  # vmap, jvp, functional gradients
     )
 
 
+def is_traced(x: Tensor) -> bool:
+    """Whether a call on `x` is recorded or compiled: what is computed is then written down."""
+    return is_compiled() or is_recorded(x)
+
+
 def is_plain_better(x: Tensor) -> bool:
     """Whether the plain form of a gate or pooling is the better one for `x`.
 
-    Besides where the call is recorded, on a GPU: there each operation is launched, the lean forms
-    have more of them, and maps are read and written more often. What those save is memory.
+    Besides where the call is recorded or compiled, on a GPU: there each operation is launched, the
+    lean forms have more of them, and maps are read and written more often. What those save is
+    memory: where that is short, `lean_on_gpus` takes them.
     """
-    return is_recorded(x) or x.device.type != "cpu"
+    return is_traced(x) or (x.device.type != "cpu" and not _lean_on_gpus)

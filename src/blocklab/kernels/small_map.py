@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blocklab.kernels.recording import is_recorded
+from blocklab.kernels.recording import is_traced
 from blocklab.kernels.strided import StridedConv2d
 
 # The largest map, in pixels, on which a product is the faster one; of other types, one pixel.
@@ -27,7 +27,8 @@ class SmallMapConv2d(StridedConv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if is_recorded(input) or not self._is_product(input) or not _pays(input, self.stride):
+        recorded = is_traced(input)
+        if recorded or not self._is_product(input) or not _pays(input, self.stride):
             return super().forward(input)
         weight = self.weight
         if self.kernel_size != (1, 1):

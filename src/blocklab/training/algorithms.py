@@ -1,21 +1,27 @@
 """Which way each large depth-wise kernel of a network is fastest here, by measurement."""
 
+from contextlib import suppress
+
 import torch
 from torch import nn
 
 from blocklab.kernels.depthwise import (
-    ALGORITHMS,
+    Algorithm,
     DepthwiseConv2d,
     apply_algorithms,
     cut_to_live_taps,
 )
+from blocklab.kernels.depthwise_cuda import has_implicit_gemm
+from blocklab.measure.device import probe_device
 from blocklab.measure.timing import CLEAR_GAIN, Step, shortest_times, training_step
 from blocklab.models.probe import maps_met
 from blocklab.training.device import Setup, make_setup
 from blocklab.training.remembered import Seconds, remembered
 from blocklab.training.workload import Workload
 
-SMALLEST = 11  # taps a side that meet the map; below it there is little to gain
+SMALLEST = 11  # taps a side that meet the map; below it there is little to gain on a processor
+SMALLEST_ON_GPUS = 5  # there cuDNN is slow from here on
+FAILED = 1e9  # seconds of a way that this device or package cannot take
 
 Kernel = tuple[int, int, int, int, int]  # channels, taps a side, dilation, height and width
 
@@ -27,30 +33,54 @@ def measured_algorithms(work: Workload, precision: str, layout: str) -> dict[str
     alike are timed once.
     """
     found: dict[str, str] = {}
+    ways = tried_algorithms(precision, layout)
     for name, kernel in _large_kernels(work).items():
         key = work.key(precision) | {"memory_format": layout, "kernel": list(kernel)}
         key = {what: value for what, value in key.items() if what not in ("model", "optimizer")}
 
         def measure(kernel: Kernel = kernel) -> Seconds:
             setup = make_setup(precision, layout)
-            steps = {way: _step(work, setup, kernel, way) for way in ALGORITHMS}
-            return shortest_times(steps, threads=work.threads)
+            steps: dict[str, Step] = {}
+            for way in ways:
+                step = _step(work, setup, kernel, way)
+                if way == ways[0] or setup.device.type == "cpu":
+                    steps[way] = step
+                    continue
+                with suppress(Exception):  # a library that is made for other GPUs or sizes, say
+                    step()
+                    steps[way] = step
+            failed: Seconds = dict.fromkeys(ways, FAILED)
+            return failed | shortest_times(steps, threads=work.threads)
 
-        seconds = remembered(key, ALGORITHMS, measure)
-        fastest = min(ALGORITHMS, key=seconds.__getitem__)
-        if seconds[fastest] < (1 - CLEAR_GAIN) * seconds[ALGORITHMS[0]]:
+        seconds = remembered(key, ways, measure)
+        fastest = min(ways, key=seconds.__getitem__)
+        if seconds[fastest] < (1 - CLEAR_GAIN) * seconds[ways[0]]:
             found[name] = fastest
     return found
+
+
+def tried_algorithms(precision: str, layout: str) -> tuple[Algorithm, ...]:
+    """Return the algorithms that may be the fastest on this device; the usual one comes first."""
+    if probe_device().type == "cpu":
+        return "direct", "plain", "fourier"
+    ways: list[Algorithm] = ["direct", "fourier"]  # plain is direct there
+    if probe_device().type == "cuda":
+        if layout == "channels_last":
+            ways.append("contiguous")
+        if precision != "bf16-mixed" and has_implicit_gemm():  # which takes no bf16
+            ways.append("implicit_gemm")
+    return tuple(ways)
 
 
 def _large_kernels(work: Workload) -> dict[str, Kernel]:
     """Return the depth-wise convolutions that many taps of meet their maps, by name."""
     found: dict[str, Kernel] = {}
+    smallest = SMALLEST if probe_device().type == "cpu" else SMALLEST_ON_GPUS
     model = work.build_meta()
     for name, conv, (height, width) in maps_met(model, work.image_size, DepthwiseConv2d):
         live = cut_to_live_taps(conv.weight, conv.dilation[0], height, width)
         square = conv.kernel_size[0] == conv.kernel_size[1]  # strips are small
-        if square and max(live.shape[2:]) >= SMALLEST:
+        if square and max(live.shape[2:]) >= smallest:
             kernel = (conv.in_channels, conv.kernel_size[0], conv.dilation[0], height, width)
             found[name] = kernel
     return found

@@ -22,7 +22,7 @@ from blocklab.data.split import Split
 from blocklab.errors import InputError, RunError, did_you_mean, shortened
 from blocklab.measure.device import LAYOUTS, probe_device
 from blocklab.training.numerics import settings
-from blocklab.training.recipe import Recipe
+from blocklab.training.recipe import COMPILE_MODES, USUAL_MODE, Recipe
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each AMP
 
@@ -34,20 +34,22 @@ FABRIC_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"
 class Setup:
     """What a run computes with; recorded in its folder.
 
-    `graph` says whether whole steps are replayed as CUDA graphs, `deterministic` whether the device
-    must give the same bits again. `note` says in a few words how `auto` chose, or is empty.
-    `algorithms` are those of depth-wise convolutions that do not compute in their usual way, by
-    name.
+    `compiled` is the mode of `torch.compile`, or empty. `graph` says whether whole steps are
+    replayed as CUDA graphs, `deterministic` whether the device must give the same bits again.
+    `note` says in a few words how `auto` chose, or is empty. `algorithms` are those of depth-wise
+    convolutions that do not compute in their usual way, by name. `lean` says that gates and
+    poolings save memory on a GPU, as they always do on a processor.
     """
 
     fabric: Fabric
     precision: str
     layout: str
-    compiled: bool = False
+    compiled: str = ""
     note: str = ""
     algorithms: Mapping[str, str] = field(default_factory=dict)
     graph: bool = False
     deterministic: bool = False
+    lean: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -79,8 +81,10 @@ class Setup:
         return {
             "precision": self.precision,
             "memory_format": self.layout,
-            "compile": self.compiled,
+            "compile": bool(self.compiled),
+            **({"compile_mode": self.compiled} if self.compiled not in ("", USUAL_MODE) else {}),
             "cuda_graph": self.graph,
+            **({"lean": True} if self.lean else {}),
             **settings(self.device, self.deterministic),
             "algorithms": dict(self.algorithms),
             "setup_note": self.note,
@@ -169,7 +173,7 @@ def choose_setup(recipe: Recipe) -> Setup:
     return make_setup(
         precision,
         layout,
-        recipe.compile == "on",
+        recipe.compile_mode,
         graph=recipe.cuda_graph == "on",
         deterministic=recipe.deterministic,
     )
@@ -195,13 +199,14 @@ def resumed_setup(
     return make_setup(
         run["precision"],
         run["memory_format"],
-        run.get("compile", False),
+        run.get("compile_mode", USUAL_MODE) if run.get("compile") else "",
         devices=devices,
         nodes=nodes,
         note=run.get("setup_note", ""),
         algorithms=run.get("algorithms", {}),
         graph=run.get("cuda_graph", False),
         deterministic=run.get("deterministic", False),
+        lean=run.get("lean", False),
         fabric=fabric,
     )
 
@@ -209,7 +214,7 @@ def resumed_setup(
 def make_setup(
     precision: str,
     layout: str,
-    compiled: bool = False,
+    compiled: str = "",
     *,
     devices: int = 1,
     nodes: int = 1,
@@ -217,6 +222,7 @@ def make_setup(
     algorithms: Mapping[str, str] | None = None,
     graph: bool = False,
     deterministic: bool = False,
+    lean: bool = False,
     fabric: Fabric | None = None,
 ) -> Setup:
     """Make a setup of what is chosen, all by the names in run.json.
@@ -231,6 +237,7 @@ def make_setup(
     for name, value, choices in (
         ("precision", precision, tuple(FABRIC_PRECISIONS.values())),
         ("memory_format", layout, tuple(LAYOUTS)),
+        ("compile_mode", compiled or USUAL_MODE, COMPILE_MODES),
     ):
         if value not in choices:
             raise RunError(
@@ -238,7 +245,7 @@ def make_setup(
             )
     device = probe_device()
     if compiled and (missing := missing_compiler(device)):
-        raise InputError(f"compile=on needs {missing}; install it, or set compile=off")
+        raise InputError(f"torch.compile needs {missing}; install it, or set compile=off")
     if fabric is None:
         strategy: str | DDPStrategy = "auto"
         if devices * nodes > 1:
@@ -257,7 +264,8 @@ def make_setup(
             precision=precision,  # type: ignore[arg-type]
         )
     graph = graph and device.type == "cuda" and fabric.world_size == 1
-    return Setup(fabric, precision, layout, compiled, note, algorithms or {}, graph, deterministic)
+    algorithms = algorithms or {}
+    return Setup(fabric, precision, layout, compiled, note, algorithms, graph, deterministic, lean)
 
 
 def started_elsewhere() -> bool:

@@ -11,7 +11,7 @@ part, so that the gradient is the whole batch's mean; DDP averages it in the bac
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from blocklab.kernels.depthwise import apply_algorithms
 from blocklab.measure.device import wait
 from blocklab.measure.memory import keep_freed_memory
 from blocklab.training.batches import make_batches
+from blocklab.training.compiling import compiled_network
 from blocklab.training.device import Setup
 from blocklab.training.evaluation import evaluate
 from blocklab.training.freezing import freeze
@@ -120,7 +121,7 @@ def train(
     Stops early where the loss or a weight is no longer a finite number.
     """
     batches = make_batches(data.train, data, recipe, setup, seed, train=True)
-    network = cast(nn.Module, torch.compile(state.model, dynamic=False, disable=not setup.compiled))
+    network = compiled_network(state.model, setup)
     network, optimizer = setup.fabric.setup(network, state.optimizer)
     mix = _mixing(recipe, len(data.class_names))
     step = TrainingStep(state.model, network, optimizer, state.average, recipe, setup)

@@ -19,6 +19,11 @@ from pydantic import (
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.yaml_files import PlainModel, parse_yaml, read_yaml
 
+# Of `torch.compile`; a recipe's `on` is the first.
+USUAL_MODE = "default"
+COMPILE_MODES = (USUAL_MODE, "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+GRAPHED_MODES = ("reduce-overhead", "max-autotune")  # on a GPU, of CUDA graphs of their own
+
 LARGEST_SEED = 2**32 - 1  # what every random generator takes
 # Fields that runs of old were defined without, which are still the same runs.
 ADDED_LATER = (
@@ -69,8 +74,9 @@ class Recipe(PlainModel):
         precision: ``auto`` takes bf16 where the device computes it fast, ``fp16`` (with a scaled
             loss) on a GPU that has no bf16, else ``fp32``.
         memory_format: ``auto`` measures which layout trains the model faster.
-        compile: ``on`` trains through `torch.compile`; ``auto`` tries it where the run is long
-            enough to win back the time of compiling, and keeps it where it is faster.
+        compile: ``on`` (or ``default``) trains through `torch.compile`, as do its other modes by
+            name; ``auto`` tries it on a GPU, where the run is long enough to win back the time of
+            compiling, and keeps it where it is faster. No processor trains faster by it.
         cuda_graph: ``on`` and ``auto`` replay a whole step as one CUDA graph, where it can be
             captured; ``auto`` only where that is faster.
         accumulate: in how many parts a step takes its batch, one after the other, so that a large
@@ -114,7 +120,9 @@ class Recipe(PlainModel):
     test_every_epoch: bool = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
-    compile: Literal["off", "auto", "on"] = "off"
+    compile: Literal[
+        "off", "auto", "on", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"
+    ] = "off"
     cuda_graph: Literal["off", "auto", "on"] = "auto"
     accumulate: int = Field(default=1, gt=0)
     deterministic: bool = False
@@ -125,6 +133,18 @@ class Recipe(PlainModel):
     def _switch(cls, value: object) -> object:
         """Take YAML's `on` and `off`, which it reads as true and false."""
         return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _usual_mode(cls, value: object) -> object:
+        return "on" if value == USUAL_MODE else value
+
+    @property
+    def compile_mode(self) -> str:
+        """The mode of `torch.compile` that is asked for, or an empty text."""
+        if self.compile in ("off", "auto"):
+            return ""
+        return USUAL_MODE if self.compile == "on" else self.compile
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -141,6 +161,16 @@ class Recipe(PlainModel):
             raise InputError(
                 f"a batch of {self.batch_size} cannot be taken in {self.accumulate} parts of two "
                 f"images or more; set accumulate={self.batch_size // 2} or less"
+            )
+        if self.compile in GRAPHED_MODES and self.cuda_graph == "on":
+            raise InputError(
+                f"compile={self.compile} makes CUDA graphs of its own, which none can hold; set "
+                "cuda_graph=off, or compile=on"
+            )
+        if self.compile in GRAPHED_MODES and self.accumulate > 1:
+            raise InputError(
+                f"compile={self.compile} keeps gradients in CUDA graphs, where parts of a batch "
+                "cannot add up; set accumulate=1, or compile=on"
             )
         if self.warmup_epochs > self.epochs:
             raise InputError(

@@ -79,6 +79,8 @@ class RunJson(_Plain):
     precision: str
     memory_format: str
     compile: bool = False
+    compile_mode: str = ""
+    lean: bool = False
     algorithms: dict[str, str] = {}
     setup_note: str = ""
     devices: Count = 1

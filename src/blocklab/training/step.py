@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase  # what all of PyTorch's norms are
 
+from blocklab.kernels.recording import lean_on_gpus
 from blocklab.training.device import Setup
 from blocklab.training.recipe import Recipe
 from blocklab.training.weight_casts import WeightCasts
@@ -101,7 +102,8 @@ class TrainingStep:
     def _backward(
         self, images: Tensor, labels: Tensor, targets: Tensor, in_batch: int, parts: int
     ) -> None:
-        with nullcontext() if self._casts is None else self._casts.in_place():
+        casts = nullcontext() if self._casts is None else self._casts.in_place()
+        with casts, lean_on_gpus(self.setup.lean):
             logits = self.network(images)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
         processes = self.setup.world_size

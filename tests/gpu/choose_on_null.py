@@ -1,0 +1,57 @@
+"""Chooses what a row computes with; run on the null device by `test_choices.py`.
+
+    choose_on_null.py '{"model": ..., "recipe": {...}, "size": 32, "free": 1e9}' FOLDER
+
+FOLDER is where the null device lies, `free` are the bytes of memory that the process may take,
+`algorithm` is that of all large kernels. Prints a line of JSON: the choice, what a step of it asks
+for, how many of its kernels are PyTorch's own for depth-wise convolutions, and the bytes that
+choosing kept.
+"""
+
+import json
+import os
+import sys
+from dataclasses import asdict, replace
+
+import torch
+
+sys.path.insert(0, sys.argv[2])
+from null_device import Counter
+
+from blocklab.models.spec import model_spec
+from blocklab.training import gate_form
+from blocklab.training.algorithms import _large_kernels
+from blocklab.training.autotune import choose, whole_step
+from blocklab.training.recipe import Recipe
+from blocklab.training.workload import Workload
+
+
+def main() -> None:
+    given = json.loads(sys.argv[1])
+    counter = Counter()
+    recipe = Recipe.parse({"epochs": 1, "batch_size": 64, "precision": "bf16"} | given["recipe"])
+    images = given.get("steps", 4000) * recipe.batch_size
+    work = Workload(model_spec(given["model"]), recipe, given["size"], 10, images, 1)
+    if "free" in given:
+        total = torch.cuda.mem_get_info()[1]
+        torch.cuda.set_per_process_memory_fraction(given["free"] / total)
+        gate_form.free_memory = lambda: int(given["free"])
+    choice = choose(work, "bf16-mixed")
+    if "algorithm" in given:
+        choice = replace(choice, graph=False)
+        choice.algorithms.update(dict.fromkeys(_large_kernels(work), given["algorithm"]))
+    allocated = torch.cuda.memory_allocated()
+    step = whole_step(work, choice.setup(work))
+    for _ in range(5):
+        step()
+    counter.reset()
+    step()
+    own = sum(n for name, n in counter.kernels().items() if "conv_depthwise2d" in name)
+    counts = counter.counts()
+    found = {"choice": asdict(choice), "kept": allocated, "counts": counts, "own_depthwise": own}
+    print(json.dumps(found))
+    os._exit(0)  # PyTorch's threads cannot be ended in order on a device that is none
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""What `auto` chooses on a GPU, on a device that does nothing: its memory is real, no time is."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NULL_CUDA = Path(__file__).parents[2] / "benchmarks" / "null_cuda"
+sys.path.insert(0, str(NULL_CUDA))
+import null_device  # noqa: E402
+
+SCRIPT = Path(__file__).parent / "choose_on_null.py"
+REASON = null_device.missing()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=f"nothing to choose on: {REASON}")
+
+Choose = Callable[..., dict[str, Any]]
+MB = 10**6
+
+
+@pytest.fixture(scope="module")
+def choose(tmp_path_factory: pytest.TempPathFactory) -> Choose:
+    built = tmp_path_factory.mktemp("null_cuda")
+    null_device.build(built)
+
+    def chosen(model: object, size: int = 32, timeout: int = 200, **given: Any) -> dict[str, Any]:
+        recipe = given.pop("recipe", {})
+        task = {"model": model, "recipe": recipe, "size": size, **given}
+        arguments = [json.dumps(task), str(NULL_CUDA)]
+        return json.loads(null_device.run(SCRIPT, arguments, built, timeout))
+
+    return chosen
+
+
+def test_gates_are_lean_where_memory_is_short(choose: Choose) -> None:
+    """A step of 128 images takes 620 MB with plain gates and 500 with lean ones."""
+    kernels: dict[int, int] = {}
+    recipe = {"batch_size": 128, "cuda_graph": "off"}
+    for free, lean in ((10_000, False), (700, False), (600, True)):
+        found = choose("resnet50_triplet", recipe=recipe, free=free * MB)
+        assert found["choice"]["lean"] is lean, found["choice"]["note"]
+        assert found["kept"] < 200 * MB  # what was measured is given back
+        kernels[free] = found["counts"]["kernel"]
+        assert ("gates: " in found["choice"]["note"]) == (free < 1_000)
+    assert kernels[600] > 1.2 * kernels[700]  # the lean form is what runs
+
+
+@pytest.mark.parametrize(("algorithm", "own"), [("direct", False), ("contiguous", True)])
+def test_contiguous_around_a_layer_reaches_pytorchs_own_kernel(
+    choose: Choose, algorithm: str, own: bool
+) -> None:
+    off = {"cuda_graph": "off", "memory_format": "channels_last"}
+    found = choose("van_b0_replk", 64, algorithm=algorithm, recipe=off)
+    large = len(found["choice"]["algorithms"])
+    assert large > 10
+    assert found["own_depthwise"] == own * large
+
+
+@pytest.mark.slow
+def test_compiled_steps_are_measured_and_are_graphs(choose: Choose) -> None:
+    row = {"base": "resnet18", "depths": [1], "widths": [16]}
+    found = choose(row, 32, 500, recipe={"compile": "auto", "epochs": 1000})
+    assert found["choice"]["graph"]
+    assert (
+        "; compile: " in found["choice"]["note"] and " a step against " in found["choice"]["note"]
+    )
+    assert found["counts"]["GraphLaunch"] == 1
