@@ -17,7 +17,8 @@ from blocklab.training.workload import Workload
 
 SMALLEST = 11  # taps a side that meet the map; below it there is little to gain
 
-Kernel = tuple[int, int, int, int, int]  # channels, taps a side, dilation, height and width
+Sides = int | tuple[int, int]  # of a square kernel; height and width of a band
+Kernel = tuple[int, Sides, int, int, int]  # channels, taps, dilation, height and width of the map
 
 
 def measured_algorithms(work: Workload, precision: str, layout: str) -> dict[str, str]:
@@ -50,8 +51,9 @@ def _large_kernels(work: Workload) -> dict[str, Kernel]:
     for name, conv, (height, width) in maps_met(model, work.image_size, DepthwiseConv2d):
         live = cut_to_live_taps(conv.weight, conv.dilation[0], height, width)
         if max(live.shape[2:]) >= SMALLEST:
-            kernel = (conv.in_channels, conv.kernel_size[0], conv.dilation[0], height, width)
-            found[name] = kernel
+            high, wide = conv.kernel_size
+            taps = high if high == wide else (high, wide)
+            found[name] = (conv.in_channels, taps, conv.dilation[0], height, width)
     return found
 
 
