@@ -292,7 +292,12 @@ class Backbone(nn.Module):
         """Initialise a new last layer as the backbone's scheme does (default: PyTorch's)."""
 
     def init_weights(self) -> None:
-        """Initialise all parameters as the backbone's scheme does, then what blocks add to it."""
+        """Initialise all parameters as the backbone's scheme does, then what blocks add to it.
+
+        On the meta device there is nothing to fill.
+        """
+        if next(self.parameters()).is_meta:
+            return
         self.apply(self.init_module)
         for part in self.modules():
             if part is not self:
