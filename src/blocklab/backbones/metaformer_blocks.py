@@ -119,6 +119,7 @@ def _fold_scale(block: nn.Module, name: str) -> None:
     scale, mlp = getattr(block, name), block.get_submodule("mlp")
     if scale is None or watched(block) or part_obstacle(block, "mlp", MLP):
         return
+    assert isinstance(mlp, MLP)
     mlp.fold_norms()
     if (
         not isinstance(mlp.norm, nn.Identity)

@@ -29,9 +29,9 @@ class DecomposedLargeKernel(nn.Module):
     def __init__(self, channels: int, *, kernel: OddInt = 51, small_kernel: OddInt = 5) -> None:
         super().__init__()
         narrow = min(small_kernel, kernel)
-        sides = ((kernel, narrow), (narrow, kernel), (narrow, narrow))
-        for name, side in zip(_BRANCHES, sides, strict=True):
-            setattr(self, name, ConvNorm(DepthwiseConv2d(channels, side, bias=False)))
+        self.Decom1 = ConvNorm(DepthwiseConv2d(channels, (kernel, narrow), bias=False))
+        self.Decom2 = ConvNorm(DepthwiseConv2d(channels, (narrow, kernel), bias=False))
+        self.small_conv = ConvNorm(DepthwiseConv2d(channels, (narrow, narrow), bias=False))
         self.high: nn.Conv2d | None = None
         self.wide: nn.Conv2d | None = None
 
@@ -56,9 +56,9 @@ class DecomposedLargeKernel(nn.Module):
             )
             if why:
                 return keep(self, why)
-        (high, shift), (wide, wide_shift), (small, small_shift) = (
-            self.get_submodule(name).folded() for name in _BRANCHES
-        )
+        high, shift = self.Decom1.folded()
+        wide, wide_shift = self.Decom2.folded()
+        small, small_shift = self.small_conv.folded()
         margin = (high.shape[2] - small.shape[2]) // 2
         high = high + F.pad(small, (0, 0, margin, margin))
         self.high, self.wide = _convolution(high), _convolution(wide)

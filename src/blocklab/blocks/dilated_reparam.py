@@ -76,6 +76,7 @@ class DilatedReparam(nn.Module):
         kernel = bias = None
         for conv_name, norm_name in self._pairs():
             conv, norm = self.get_submodule(conv_name), self.get_submodule(norm_name)
+            assert isinstance(conv, nn.Conv2d)
             part, shift = folded_norm(conv, norm)
             part = _spread(part, conv.dilation[0])
             part = F.pad(part, [(size - part.shape[2]) // 2] * 4)

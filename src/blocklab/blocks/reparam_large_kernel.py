@@ -1,6 +1,6 @@
 """Re-parameterised large kernels. Ding, Zhang, Han and Ding, CVPR 2022, arXiv:2203.06717."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -23,7 +23,7 @@ from blocklab.kernels.depthwise import DepthwiseConv2d
 from blocklab.kernels.small_map import SmallMapConv2d
 
 
-def folded_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def folded_norm(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
     """Return the kernel and bias of the one convolution that both are in evaluation mode."""
     variance, mean = norm.running_var, norm.running_mean
     assert variance is not None and mean is not None
