@@ -57,6 +57,8 @@ def test_depthwise(kernel: int) -> None:
 def test_inception(kernel: int, band: int, ratio: float) -> None:
     block = InceptionDepthwise(6, kernel=kernel, band=band, ratio=ratio)
     group = max(1, int(6 * ratio))
+    sides = [conv.kernel_size for conv in (block.dwconv_hw, block.dwconv_w, block.dwconv_h)]
+    assert sides == [(kernel, kernel), (1, band), (band, 1)]
     assert_equals_loop(block, lambda x, w: inception(x, w, group), (2, 6, 6, 5))
 
 
@@ -81,6 +83,9 @@ def test_a_small_kernel_has_no_branches() -> None:
 @pytest.mark.parametrize(("kernel", "small"), [(7, 3), (5, 5), (51, 5)])
 def test_slak(kernel: int, small: int) -> None:
     block = DecomposedLargeKernel(2, kernel=kernel, small_kernel=small)
+    parts = (block.Decom1, block.Decom2, block.small_conv)
+    sides = [part.conv.kernel_size for part in parts]
+    assert sides == [(kernel, small), (small, kernel), (small, small)]
     assert_equals_loop(block, slak, (2, 2, 6, 5))
 
 
