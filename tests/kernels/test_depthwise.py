@@ -243,3 +243,23 @@ def test_a_table_of_algorithms() -> None:
     ):
         apply_algorithms(model, {"0": "plain", "2": "winograd"})
     assert [model[index].algorithm for index in (0, 2)] == ["direct", "fourier"]  # type: ignore[union-attr]
+
+
+BANDS = [(1, 11), (11, 1), (5, 51), (51, 5), (3, 1), (1, 3), (7, 13)]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("sides", BANDS, ids=str)
+def test_kernels_that_are_no_squares(
+    sides: tuple[int, int], layout: torch.memory_format, algorithm: Algorithm
+) -> None:
+    torch.manual_seed(0)
+    ours = DepthwiseConv2d(5, sides)
+    ours.algorithm = algorithm
+    padding = (sides[0] // 2, sides[1] // 2)
+    torchs = nn.Conv2d(5, 5, sides, padding=padding, groups=5).double()
+    torchs.load_state_dict(ours.state_dict())
+    for size in ((9, 17), (1, 1), (2, 30), (40, 3)):
+        x = torch.randn(2, 5, *size).contiguous(memory_format=layout)
+        assert max(errors(ours, torchs, x, torch.randn(2, 5, *size))) < 2e-5

@@ -207,7 +207,65 @@ def replknet(spec: Spec, num_classes: int, in_chans: int) -> int:
     return total + norm(c) + c * num_classes + num_classes
 
 
-FAMILY_FORMULAS = {"resnet": resnet, "van": van, "replknet": replknet}
+def token_mixer(c: int, spec: Spec) -> int:
+    """Of ConvNeXt, InceptionNeXt (section 3.2), PoolFormer, SLaK and UniRepLKNet (section 3.1)."""
+    kind = spec["type"]
+    if kind == "pooling":
+        return 0
+    if kind == "inception_depthwise":
+        group = int(c * spec["ratio"])
+        return group * (spec["kernel"] ** 2 + 2 * spec["band"] + 3)
+    if kind == "slak":
+        k, s = spec["kernel"], spec["small_kernel"]
+        return c * (2 * k * s + s * s) + 3 * norm(c)
+    if kind == "dilated_reparam":
+        if spec["kernel"] == 3:
+            return depthwise(3, c, bias=False)
+        assert spec["kernel"] == 13
+        return sum(depthwise(k, c, bias=False) + norm(c) for k in (13, 5, 7, 3, 3, 3))
+    assert kind == "depthwise"
+    return depthwise(spec["kernel"], c)
+
+
+def metaformer(spec: Spec, num_classes: int, in_chans: int) -> int:
+    widths, first = spec["widths"], spec["widths"][0]
+    outer = norm if spec["outer_norm"] else lambda c: 0
+    if spec["stem"] == "cifar":
+        total = conv(3, in_chans, first, bias=True) + outer(first)
+    elif spec["embedding"] == "two_convs":
+        half = first // 2
+        total = conv(3, in_chans, half, bias=True) + outer(half)
+        total += conv(3, half, first, bias=True) + outer(first)
+    else:
+        kernel = {"patch": 4, "overlap": 7}[spec["embedding"]]
+        total = conv(kernel, in_chans, first, bias=True) + outer(first)
+    for stage, (c, depth, ratio) in enumerate(
+        zip(widths, spec["depths"], spec["mlp_ratios"], strict=True)
+    ):
+        if stage:
+            patch = spec["downsample"] == "patch"
+            total += conv(2 if patch else 3, widths[stage - 1], c, bias=True)
+            total += outer(widths[stage - 1] if patch else c)
+        hidden = int(ratio * c)
+        halves = 2 if spec["block"] == "double" else 1
+        entered = 2 * hidden if spec["block"] == "gated" else hidden
+        block = halves * norm(c) + conv(1, c, entered, bias=True) + conv(1, hidden, c, bias=True)
+        block += spec["grn"] * 2 * hidden + spec["mlp_norm"] * (norm(c) - c)
+        block += halves * c * (spec["layer_scale"] is not None)
+        block += sum(attention(c, one) for one in spec["attention"])
+        total += depth * block
+        mixers = spec["mixer"][stage] if isinstance(spec["mixer"], list) else spec["mixer"]
+        mixers = mixers if isinstance(mixers, list) else [mixers]
+        total += sum(token_mixer(c, mixers[index % len(mixers)]) for index in range(depth))
+    c = widths[-1]
+    total += spec["head_norm"] * norm(c)
+    if ratio := spec["head_ratio"]:
+        total += c * ratio * c + ratio * c + norm(ratio * c)
+        c *= ratio
+    return total + c * num_classes + num_classes
+
+
+FAMILY_FORMULAS = {"resnet": resnet, "van": van, "replknet": replknet, "metaformer": metaformer}
 
 
 def params_by_formula(spec: ModelSpec, num_classes: int = 1000, in_chans: int = 3) -> int:
@@ -225,7 +283,7 @@ def test_entry_formula_and_network_agree(name: str) -> None:
 
 
 def test_the_formulas_take_classes_and_channels_from_the_data() -> None:
-    for name in ("resnet20_ca", "van_b0_mb", "replknet_31n"):
+    for name in ("resnet20_ca", "van_b0_mb", "replknet_31n", "mambaout_femto"):
         built = cost(name, input_size=32, num_classes=7, in_chans=1).params
         assert params_by_formula(model_spec(name), num_classes=7, in_chans=1) == built
 

@@ -22,6 +22,12 @@ from blocklab.measure.cost import cost
 from blocklab.models.spec import ModelSpec, model_spec
 
 CLASSES = 7
+A_BACKBONE = {
+    "resnet": "resnet18",
+    "van": "van_b0",
+    "replknet": "replknet_31n",
+    "metaformer": "convnext_tiny",
+}
 LARGEST_PARAMS = 70_000_000  # what a test machine trains a step of in seconds
 FULL_SIZE = ("resnet18", "resnet20_se", "res2net20_celu", "van_b0", "replknet_31n")
 
@@ -31,11 +37,17 @@ def _narrow(name: str) -> dict[str, Any]:
     value = model_spec(name).to_dict()
     stages = len(value["widths"])
     value["depths"] = [2, *[1] * (stages - 1)]
+    if value["family"] == "metaformer":  # the third stage's pattern of mixers, once
+        value["depths"][2] = max(len(m) if isinstance(m, list) else 1 for m in _mixers(value))
     if value["family"] == "resnet":
         value["widths"] = [16, 32, 64, 128][:stages]
     else:
         value["widths"] = [16, 24, 32, 48][:stages]
     return _one_activation(value)
+
+
+def _mixers(value: dict[str, Any]) -> list[Any]:
+    return value["mixer"] if isinstance(value["mixer"], list) else [value["mixer"]]
 
 
 def _one_activation(value: Any) -> Any:
@@ -135,7 +147,7 @@ def check_head(model: Backbone) -> None:
         assert model.num_classes == 3 and model(x).shape == (batch, 3)
         assert model.get_classifier().out_features == 3
         model.reset_classifier(0)
-        assert model(x).shape == (batch, model.num_features)
+        assert model(x).shape == (batch, model.head_hidden_size)
         torch.testing.assert_close(model(x), model.forward_head(features, pre_logits=True))
 
 
@@ -162,6 +174,10 @@ def check_channels(colour: Backbone, value: dict[str, Any]) -> None:
 
 def check_drop_path(plain: Backbone, value: dict[str, Any]) -> None:
     """Stochastic depth changes what is trained and nothing else."""
+    with torch.no_grad():  # a layer scale that starts near zero would hide what is dropped
+        for name, parameter in plain.named_parameters():
+            if "layer_scale" in name:
+                parameter.fill_(0.1)
     dropping = _built(value, drop_path_rate=0.5)
     assert dropping.state_dict().keys() == plain.state_dict().keys()
     dropping.load_state_dict(plain.state_dict())
@@ -214,7 +230,7 @@ def _one_thread() -> Any:
 @pytest.mark.parametrize("value", _cases())
 def test_every_named_models_slots(value: dict[str, Any]) -> None:
     slots = {key: item for key, item in value.items() if key != "family"}
-    backbone = {"resnet": "resnet18", "van": "van_b0", "replknet": "replknet_31n"}[value["family"]]
+    backbone = A_BACKBONE[value["family"]]
     check_all({"backbone": backbone, **slots}, value)
 
 
@@ -232,6 +248,9 @@ def test_some_models_at_full_size(name: str) -> None:
         ("resnet50", ["layer4.2"]),
         ("van_b0", ["block4.1"]),
         ("replknet_31n", ["stages.3.blocks.0", "stages.3.blocks.1"]),
+        ("convnext_tiny", ["stages.3.blocks.2"]),
+        ("poolformer_s12", ["stages.3.blocks.1"]),
+        ("mambaout_femto", ["stages.3.blocks.2"]),
     ],
 )
 def test_a_dropped_block_is_its_shortcut(name: str, blocks: list[str]) -> None:

@@ -28,6 +28,8 @@ IN_CI = (
     "van_b0_mb",
     "van_b0_replk",
     "replknet_31n",
+    "convnextv2_atto",
+    "inception_next_atto",
 )
 NAMES = [
     pytest.param(name, marks=() if name in IN_CI else pytest.mark.slow) for name in list_models()

@@ -105,9 +105,19 @@ class Backbone(nn.Module):
         """What follows the last stage, before pooling (the identity where there is no norm)."""
         return x if self.norm_name is None else getattr(self, self.norm_name)(x)
 
-    def finish(self, widths: list[int], reductions: list[int]) -> None:
-        """Set what follows from the built stages; called at the end of a constructor."""
-        self.num_features = self.head_hidden_size = widths[-1]
+    def forward_pooled(self, x: Tensor) -> Tensor:
+        """What lies between pool and classifier: (B, num_features) -> (B, head_hidden_size)."""
+        return x
+
+    def finish(
+        self, widths: list[int], reductions: list[int], head_width: int | None = None
+    ) -> None:
+        """Set what follows from the built stages; called at the end of a constructor.
+
+        `head_width` is what the classifier takes, where that is not the last stage's width.
+        """
+        self.num_features = widths[-1]
+        self.head_hidden_size = head_width or widths[-1]
         self.feature_info = FeatureInfo(
             [
                 {"num_chs": width, "reduction": reduction, "module": module}
@@ -128,7 +138,7 @@ class Backbone(nn.Module):
         setattr(self, self.classifier_name, self._classifier(self.num_classes))
 
     def _classifier(self, num_classes: int) -> nn.Module:
-        return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        return nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     # What follows from it.
     def forward_features(self, x: Tensor) -> Tensor:
@@ -157,7 +167,7 @@ class Backbone(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, num_features, H', W') -> (B, num_classes), or the pooled features themselves."""
         if self.global_pool == "avg":
-            x = x.mean((2, 3))
+            x = self.forward_pooled(x.mean((2, 3)))
         if self.drop_rate:
             x = nn.functional.dropout(x, self.drop_rate, self.training)
         return x if pre_logits else self.get_classifier()(x)
@@ -252,7 +262,8 @@ class Backbone(nn.Module):
         if prune_head:
             self.reset_classifier(0, "")
             removed.append(f"{self.classifier_name}.")
-        self.num_features = self.head_hidden_size = self.feature_info.channels()[max(chosen)]
+        if last_goes:
+            self.num_features = self.head_hidden_size = self.feature_info.channels()[max(chosen)]
         self.pruned = (*self.pruned, *removed)
         return chosen
 
@@ -281,7 +292,12 @@ class Backbone(nn.Module):
         """Initialise a new last layer as the backbone's scheme does (default: PyTorch's)."""
 
     def init_weights(self) -> None:
-        """Initialise all parameters as the backbone's scheme does, then what blocks add to it."""
+        """Initialise all parameters as the backbone's scheme does, then what blocks add to it.
+
+        On the meta device there is nothing to fill.
+        """
+        if next(self.parameters()).is_meta:
+            return
         self.apply(self.init_module)
         for part in self.modules():
             if part is not self:

@@ -4,6 +4,7 @@ from typing import Any
 
 from blocklab.backbones.base import Backbone
 from blocklab.backbones.config import BackboneConfig
+from blocklab.backbones.metaformer import MetaFormer, MetaFormerConfig
 from blocklab.backbones.own import KIND, own_backbone, own_family
 from blocklab.backbones.replknet import RepLKNet, RepLKNetConfig
 from blocklab.backbones.resnet import ResNet, ResNetConfig
@@ -14,6 +15,7 @@ FAMILIES: dict[str, tuple[type[Backbone], type[BackboneConfig]]] = {
     "resnet": (ResNet, ResNetConfig),
     "van": (VAN, VANConfig),
     "replknet": (RepLKNet, RepLKNetConfig),
+    "metaformer": (MetaFormer, MetaFormerConfig),
 }
 
 
@@ -26,6 +28,78 @@ def _cifar_resnet(depth: int) -> tuple[str, dict[str, Any]]:
     sizes = {"block": "basic", "depths": ((depth - 2) // 6,) * 3, "widths": (16, 32, 64)}
     return "resnet", {**sizes, "stem": "cifar", "downsample": "pad"}
 
+
+def _convnext(width: int, *depths: int, **changes: Any) -> tuple[str, dict[str, Any]]:
+    widths = (width, 2 * width, 4 * width, 8 * width)
+    return "metaformer", {"widths": widths, "depths": depths, **changes}
+
+
+def _convnext_v2(width: int, *depths: int) -> tuple[str, dict[str, Any]]:
+    return _convnext(width, *depths, grn=True, layer_scale=None)
+
+
+def _inception_next(width: int, *depths: int, **mixer: Any) -> tuple[str, dict[str, Any]]:
+    inception = {
+        "mixer": {"type": "inception_depthwise", **mixer},
+        "norm": "batch",
+        "outer_norm": "batch",
+        "mlp_ratios": (4, 4, 4, 3),
+        "head_norm": False,
+        "head_ratio": 3,
+    }
+    return _convnext(width, *depths, **inception)
+
+
+def _poolformer(
+    widths: tuple[int, ...], depths: tuple[int, ...], layer_scale: float
+) -> tuple[str, dict[str, Any]]:
+    return "metaformer", {
+        "widths": widths,
+        "depths": depths,
+        "embedding": "overlap",
+        "downsample": "conv",
+        "outer_norm": None,
+        "block": "double",
+        "mixer": "pooling",
+        "norm": "group",
+        "layer_scale": layer_scale,
+    }
+
+
+def _mambaout(width: int, *depths: int) -> tuple[str, dict[str, Any]]:
+    return "metaformer", {
+        "widths": (width, 2 * width, 4 * width, 6 * width),
+        "depths": depths,
+        "embedding": "two_convs",
+        "downsample": "conv",
+        "block": "gated",
+        "mlp_ratios": (8 / 3,) * 4,
+        "layer_scale": None,
+        "head_ratio": 4,
+    }
+
+
+def _unireplknet(width: int, third: int, *depths: int) -> tuple[str, dict[str, Any]]:
+    # Of the third stage one block in `third` has the large kernel, the others 3x3 (section 3.2).
+    large, small = ({"type": "dilated_reparam", "kernel": kernel} for kernel in (13, 3))
+    changes = {
+        "embedding": "two_convs",
+        "downsample": "conv",
+        "mixer": [small, large, [large, *[small] * (third - 1)], large],
+        "attention": {"type": "se", "reduction": 4},
+        "norm": "batch",
+        "grn": True,
+        "mlp_norm": True,
+    }
+    return _convnext(width, *depths, **changes)
+
+
+def _slak(width: int, *depths: int) -> tuple[str, dict[str, Any]]:
+    kernels = (51, 49, 47, 13)
+    return _convnext(width, *depths, mixer=[{"type": "slak", "kernel": k} for k in kernels])
+
+
+_POOLFORMER_S, _POOLFORMER_M = (64, 128, 320, 512), (96, 192, 384, 768)
 
 # Name -> family and the configuration that differs from the family's defaults.
 BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -47,6 +121,38 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
             "depths": (2, 2, 18, 2),
         },
     ),
+    "convnext_tiny": _convnext(96, 3, 3, 9, 3),
+    "convnext_small": _convnext(96, 3, 3, 27, 3),
+    "convnext_base": _convnext(128, 3, 3, 27, 3),
+    "convnextv2_atto": _convnext_v2(40, 2, 2, 6, 2),
+    "convnextv2_femto": _convnext_v2(48, 2, 2, 6, 2),
+    "convnextv2_pico": _convnext_v2(64, 2, 2, 6, 2),
+    "convnextv2_nano": _convnext_v2(80, 2, 2, 8, 2),
+    "convnextv2_tiny": _convnext_v2(96, 3, 3, 9, 3),
+    "convnextv2_small": _convnext_v2(96, 3, 3, 27, 3),
+    "convnextv2_base": _convnext_v2(128, 3, 3, 27, 3),
+    "inception_next_atto": _inception_next(40, 2, 2, 6, 2, band=9, ratio=0.25),
+    "inception_next_tiny": _inception_next(96, 3, 3, 9, 3),
+    "inception_next_small": _inception_next(96, 3, 3, 27, 3),
+    "inception_next_base": _inception_next(128, 3, 3, 27, 3),
+    "poolformer_s12": _poolformer(_POOLFORMER_S, (2, 2, 6, 2), 1e-5),
+    "poolformer_s24": _poolformer(_POOLFORMER_S, (4, 4, 12, 4), 1e-5),
+    "poolformer_s36": _poolformer(_POOLFORMER_S, (6, 6, 18, 6), 1e-6),
+    "poolformer_m36": _poolformer(_POOLFORMER_M, (6, 6, 18, 6), 1e-6),
+    "poolformer_m48": _poolformer(_POOLFORMER_M, (8, 8, 24, 8), 1e-6),
+    "unireplknet_a": _unireplknet(40, 1, 2, 2, 6, 2),
+    "unireplknet_f": _unireplknet(48, 1, 2, 2, 6, 2),
+    "unireplknet_p": _unireplknet(64, 1, 2, 2, 6, 2),
+    "unireplknet_n": _unireplknet(80, 1, 2, 2, 8, 2),
+    "unireplknet_t": _unireplknet(80, 2, 3, 3, 18, 3),
+    "unireplknet_s": _unireplknet(96, 3, 3, 3, 27, 3),
+    "unireplknet_b": _unireplknet(128, 3, 3, 3, 27, 3),
+    "mambaout_femto": _mambaout(48, 3, 3, 9, 3),
+    "mambaout_kobe": _mambaout(48, 3, 3, 15, 3),
+    "mambaout_tiny": _mambaout(96, 3, 3, 9, 3),
+    "mambaout_small": _mambaout(96, 3, 4, 27, 3),
+    "mambaout_base": _mambaout(128, 3, 4, 27, 3),
+    "slaknet_tiny": _slak(96, 3, 3, 9, 3),
     # Ours, for 32x32 images: every tap of its kernels can meet its maps (32, 16, 8 and 4 pixels).
     "replknet_31n": (
         "replknet",

@@ -20,6 +20,17 @@ class Conv3x3(SmallMapConv2d):
         super().__init__(in_channels, out_channels, 3, stride, padding=1, bias=False)
 
 
+@register_block("depthwise", kind="token_mixer")
+class Depthwise(DepthwiseConv2d):
+    """ConvNeXt's depth-wise convolution (arXiv:2201.03545): (B, C, H, W) -> same.
+
+    It is itself the convolution, so that its weight keeps the names of others' releases.
+    """
+
+    def __init__(self, channels: int, *, kernel: OddInt = 7) -> None:
+        super().__init__(channels, kernel)
+
+
 @register_block("depthwise3x3", kind="ffn_mixer")
 class Depthwise3x3(nn.Module):
     """VAN's 3x3 depth-wise convolution inside the FFN (arXiv:2202.09741): same shape."""

@@ -49,16 +49,16 @@ def fold(parent: nn.Module, convolution: str, norm: str) -> bool:
 
 
 def fold_before(parent: nn.Module, norm: str, convolution: str) -> bool:
-    """Fold ``convolution(norm(x))`` into a 1x1 convolution without padding or groups."""
+    """Fold ``convolution(norm(x))`` into a convolution without padding or groups."""
     conv, bn = parent.get_submodule(convolution), parent.get_submodule(norm)
-    why = convolution_obstacle(parent, convolution, pointwise=True) or norm_obstacle(parent, norm)
+    why = convolution_obstacle(parent, convolution, unpadded=True) or norm_obstacle(parent, norm)
     if why:
         keep(bn, why)
         return False
     assert isinstance(conv, nn.Conv2d)
     scale, shift = scale_and_shift(bn)
     weight = conv.weight.double()
-    bias = weight[:, :, 0, 0] @ shift
+    bias = weight.sum((2, 3)) @ shift
     if conv.bias is not None:
         bias = bias + conv.bias.double()
     set_convolution(conv, weight * scale[:, None, None], bias)
@@ -96,11 +96,13 @@ def drop(parent: nn.Module, name: str) -> None:
     setattr(parent.get_submodule(owner), child, nn.Identity())
 
 
-def convolution_obstacle(parent: nn.Module, name: str, pointwise: bool = False) -> str:
+def convolution_obstacle(
+    parent: nn.Module, name: str, pointwise: bool = False, unpadded: bool = False
+) -> str:
     """Say why a part is no convolution to fold into; nothing where it is.
 
-    It is to compute PyTorch's convolution and nothing else, where `pointwise` a 1x1 one without
-    padding or groups, and not to be seen by others.
+    It is to compute PyTorch's convolution and nothing else, where `unpadded` one without padding
+    or groups, where `pointwise` a 1x1 one besides, and not to be seen by others.
     """
     conv = parent.get_submodule(name)
     if why := obstacle(parent, name):
@@ -114,8 +116,10 @@ def convolution_obstacle(parent: nn.Module, name: str, pointwise: bool = False) 
     if not plain:
         return f"{name} computes in a way of its own ({type(conv).__name__})"
     assert isinstance(conv, nn.Conv2d)
-    shape = conv.kernel_size == (1, 1) and conv.padding in ((0, 0), "valid") and conv.groups == 1
-    return f"{name} is no 1x1 convolution" if pointwise and not shape else ""
+    bare = conv.padding in ((0, 0), "valid") and conv.groups == 1
+    if pointwise and not (bare and conv.kernel_size == (1, 1)):
+        return f"{name} is no 1x1 convolution"
+    return f"{name} has padding or groups" if unpadded and not bare else ""
 
 
 def norm_obstacle(parent: nn.Module, name: str, evaluating: bool = True) -> str:

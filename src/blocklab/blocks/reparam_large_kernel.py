@@ -1,6 +1,6 @@
 """Re-parameterised large kernels. Ding, Zhang, Han and Ding, CVPR 2022, arXiv:2203.06717."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -23,7 +23,18 @@ from blocklab.kernels.depthwise import DepthwiseConv2d
 from blocklab.kernels.small_map import SmallMapConv2d
 
 
-class _ConvNorm(nn.Module):
+def folded_norm(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
+    """Return the kernel and bias of the one convolution that both are in evaluation mode."""
+    variance, mean = norm.running_var, norm.running_mean
+    assert variance is not None and mean is not None
+    scale = (1 if norm.weight is None else norm.weight) / (variance + norm.eps).sqrt()
+    bias = (0 if norm.bias is None else norm.bias) - mean * scale
+    return conv.weight * scale[:, None, None, None], bias
+
+
+class ConvNorm(nn.Module):
+    """A convolution and its BatchNorm, named as RepLKNet's authors'."""
+
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.conv = conv
@@ -38,16 +49,12 @@ class _ConvNorm(nn.Module):
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Return the kernel and bias of the one convolution that both are in evaluation mode."""
-        variance, mean = self.bn.running_var, self.bn.running_mean
-        assert variance is not None and mean is not None
-        scale = (1 if self.bn.weight is None else self.bn.weight) / (variance + self.bn.eps).sqrt()
-        bias = (0 if self.bn.bias is None else self.bn.bias) - mean * scale
-        return self.conv.weight * scale[:, None, None, None], bias
+        return folded_norm(self.conv, self.bn)
 
 
 def _fold_into_next(block: nn.Module, norm: str) -> None:
     """Fold a block's first norm into its ``pw1``, where that is a convolution and a norm."""
-    if why := part_obstacle(block, "pw1", _ConvNorm):
+    if why := part_obstacle(block, "pw1", ConvNorm):
         keep(block.get_submodule(norm), why)
     else:
         fold_before(block, norm, "pw1.conv")
@@ -68,10 +75,10 @@ class ReparamLargeKernelConv(nn.Module):
                 f"small_kernel {small_kernel} is larger than the kernel {kernel}; "
                 "choose a smaller one or none"
             )
-        self.lkb_origin: _ConvNorm | None = _ConvNorm(DepthwiseConv2d(channels, kernel, bias=False))
-        self.small_conv: _ConvNorm | None = None
+        self.lkb_origin: ConvNorm | None = ConvNorm(DepthwiseConv2d(channels, kernel, bias=False))
+        self.small_conv: ConvNorm | None = None
         if small_kernel is not None:
-            self.small_conv = _ConvNorm(DepthwiseConv2d(channels, small_kernel, bias=False))
+            self.small_conv = ConvNorm(DepthwiseConv2d(channels, small_kernel, bias=False))
         self.lkb_reparam: nn.Conv2d | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,7 +112,7 @@ class ReparamLargeKernelConv(nn.Module):
     def _obstacle(self) -> str:
         for branch in ("lkb_origin", "small_conv")[: 1 if self.small_conv is None else 2]:
             why = (
-                part_obstacle(self, branch, _ConvNorm)
+                part_obstacle(self, branch, ConvNorm)
                 or convolution_obstacle(self, f"{branch}.conv")
                 or norm_obstacle(self, f"{branch}.bn", evaluating=False)
             )
@@ -136,9 +143,9 @@ class RepLKBlock(nn.Module):
         super().__init__()
         inner = max(1, int(channels * width))
         self.prelkb_bn = nn.BatchNorm2d(channels)
-        self.pw1 = _ConvNorm(SmallMapConv2d(channels, inner, 1, bias=False))
+        self.pw1 = ConvNorm(SmallMapConv2d(channels, inner, 1, bias=False))
         self.large_kernel = ReparamLargeKernelConv(inner, kernel, small_kernel)
-        self.pw2 = _ConvNorm(SmallMapConv2d(inner, channels, 1, bias=False))
+        self.pw2 = ConvNorm(SmallMapConv2d(inner, channels, 1, bias=False))
         self.drop_path = DropPath(drop_path if drop_path_rate is None else drop_path_rate)
         self.out_channels = channels
 
@@ -186,8 +193,8 @@ class ConvFFN(nn.Module):
     def __init__(self, channels: int, hidden: int, drop_path: float) -> None:
         super().__init__()
         self.preffn_bn = nn.BatchNorm2d(channels)
-        self.pw1 = _ConvNorm(SmallMapConv2d(channels, hidden, 1, bias=False))
-        self.pw2 = _ConvNorm(SmallMapConv2d(hidden, channels, 1, bias=False))
+        self.pw1 = ConvNorm(SmallMapConv2d(channels, hidden, 1, bias=False))
+        self.pw2 = ConvNorm(SmallMapConv2d(hidden, channels, 1, bias=False))
         self.drop_path = DropPath(drop_path)
 
     def fold_norms(self) -> None:

@@ -59,19 +59,15 @@ _NARROW_KERNEL, _NARROW_OUTPUT = 13, 30
 class DepthwiseConv2d(nn.Conv2d):
     """One odd kernel a channel, padded to keep the map's size: (B, C, H, W) -> same.
 
-    `kernel` is its side, or its height and its width.
+    The kernel is as high as it is wide, or its height and width are given.
     """
 
     def __init__(
-        self,
-        channels: int,
-        kernel: int | tuple[int, int],
-        dilation: int = 1,
-        bias: bool = True,
+        self, channels: int, kernel: int | tuple[int, int], dilation: int = 1, bias: bool = True
     ) -> None:
-        rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
-        padding = dilation * (rows // 2), dilation * (columns // 2)
-        super().__init__(channels, channels, (rows, columns), 1, padding, dilation, channels, bias)
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = (dilation * (height // 2), dilation * (width // 2))
+        super().__init__(channels, channels, (height, width), 1, padding, dilation, channels, bias)
         self.algorithm: Algorithm = "direct"
         self.largest_map: tuple[int, int] | None = None  # what a deployed kernel was cut for
 

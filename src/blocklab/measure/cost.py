@@ -42,15 +42,19 @@ class _MacCounter(TorchDispatchMode):
         super().__init__()
         self.on_count = on_count
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled inside, and the guard around each operator costs time
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         packet = func._overloadpacket
-        quick = quick_result(packet.__name__, args)
-        if quick is not None:
-            return quick
+        out = quick_result(packet.__name__, args)
+        if out is not None and packet.__name__ != "convolution":  # nothing else quick multiplies
+            return out
         kwargs = dict(kwargs or {})
-        out = func(*args, **kwargs)
+        out = func(*args, **kwargs) if out is None else out
         macs = macs_of(func, args, kwargs, out)
         if macs is None:
             return self._counted_in_parts(func, args, kwargs)

@@ -123,6 +123,21 @@ def _is_tagged_free(packet: Any) -> bool:
 _REDUCTION = getattr(torch.Tag, "reduction", None)
 
 
+def _convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    *_: Any,
+    out: Tensor,
+) -> int:
+    pixels = x if transposed else out  # that each meet all the taps
+    return pixels.numel() // pixels.shape[1] * weight.numel()
+
+
 def _dot(first: Tensor, second: Tensor, **_: Any) -> int:
     return first.numel()
 
@@ -183,6 +198,7 @@ def _nothing(*_: Any, **__: Any) -> int:
 
 
 COUNTS: dict[str, Count] = {
+    "aten::convolution": _convolution,
     "aten::dot": _dot,
     "aten::vdot": _dot,
     "aten::mv": _mv,

@@ -199,7 +199,7 @@ def _cut(model: nn.Module, input_size: ImageSize) -> tuple[str, ...]:
     cut = []
     for name, module in list(model.named_modules()):
         owner, _, child = name.rpartition(".")
-        if type(module) is not DepthwiseConv2d or not child or name not in maps:
+        if not isinstance(module, DepthwiseConv2d) or not child or name not in maps:
             continue
         if why := convolution_obstacle(model.get_submodule(owner), child):
             keep(module, why)
@@ -207,13 +207,15 @@ def _cut(model: nn.Module, input_size: ImageSize) -> tuple[str, ...]:
         if module.kernel_size[0] != module.kernel_size[1]:  # which are small
             continue
         weight = cut_to_live_taps(module.weight, module.dilation[0], *maps[name])
-        if max(weight.shape[2:]) == module.weight.shape[2]:  # as one side of the map needs it
+        if max(weight.shape[2:]) == max(module.weight.shape[2:]):
             continue
+        # As far as the longer side of the map needs it; a narrow kernel stays as narrow.
         taps, size = max(weight.shape[2:]), maps[name]
-        margin = (module.weight.shape[2] - taps) // 2
-        kernel = module.weight[:, :, margin : margin + taps, margin : margin + taps]
+        height, width = (min(side, taps) for side in module.weight.shape[2:])
+        top, left = (module.weight.shape[2] - height) // 2, (module.weight.shape[3] - width) // 2
+        kernel = module.weight[:, :, top : top + height, left : left + width]
         new = DepthwiseConv2d(
-            module.out_channels, taps, module.dilation[0], module.bias is not None
+            module.out_channels, (height, width), module.dilation[0], module.bias is not None
         ).to(kernel)
         bias = torch.zeros(len(kernel)).to(kernel) if module.bias is None else module.bias
         set_convolution(new, kernel, bias)

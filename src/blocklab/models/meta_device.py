@@ -59,23 +59,67 @@ def quick_result(name: str, args: Sequence[Any]) -> Any:
     if not isinstance(first, Tensor) or not first.is_meta or not first.is_floating_point():
         return None
     if name in _OF_ONE_MAP:
-        return torch.empty_like(first)
+        return _like(first)
     if name in _OF_TWO_MAPS:
         other = args[1]
         if isinstance(other, Tensor) and other.is_meta and other.dtype == first.dtype:
             shape = _broadcast(first.shape, other.shape)
             return None if shape is None else first.new_empty(shape)
-        return torch.empty_like(first) if isinstance(other, int | float) else None
+        return _like(first) if isinstance(other, int | float) else None
     if name == "native_batch_norm":  # the map, and the batch's statistics in training
         channels = first.shape[1] if args[5] else 0
-        return torch.empty_like(first), first.new_empty(channels), first.new_empty(channels)
+        return _like(first), first.new_empty(channels), first.new_empty(channels)
     if name == "mean" and len(args) > 1 and args[1]:
         return first.new_empty(_without_sides(first.shape, args[1], len(args) > 2 and args[2]))
     if name == "native_layer_norm":
         kept = first.ndim - len(args[1])
         statistic = [*first.shape[:kept], *[1] * len(args[1])]
-        return torch.empty_like(first), first.new_empty(statistic), first.new_empty(statistic)
+        return _like(first), first.new_empty(statistic), first.new_empty(statistic)
+    if name == "convolution":
+        shape = _convolved(*args)
+        return None if shape is None else first.new_empty(shape)
     return None
+
+
+def _like(x: Tensor) -> Tensor:
+    """An empty tensor as x lies in memory; of a dense one without asking PyTorch for its order."""
+    if x.is_contiguous():
+        return x.new_empty(x.shape)
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return x.new_empty_strided(x.shape, x.stride())
+    return torch.empty_like(x)
+
+
+def _convolved(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    _output_padding: Sequence[int],
+    groups: int,
+) -> list[int] | None:
+    """The shape of a plain convolution's result; None where PyTorch is to say what is wrong."""
+    fits = (
+        not transposed
+        and x.ndim == weight.ndim == 4
+        and x.dtype == weight.dtype
+        and x.shape[1] == weight.shape[1] * groups
+        and weight.shape[0] % groups == 0
+        and len(stride) == len(padding) == len(dilation) == 2
+        and (bias is None or (bias.dtype == x.dtype and bias.shape == weight.shape[:1]))
+    )
+    if not fits:
+        return None
+    sides = [
+        (side + 2 * margin - step * (taps - 1) - 1) // jump + 1
+        for side, margin, step, taps, jump in zip(
+            x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True
+        )
+    ]
+    return [x.shape[0], weight.shape[0], *sides] if min(sides) > 0 else None
 
 
 def _without_sides(shape: Sequence[int], sides: Sequence[int], keep: bool) -> list[int]:

@@ -20,6 +20,7 @@ _BLOCKS = {  # family -> the stage and the block in a tensor's name; blocks for 
     "resnet": (re.compile(r"layer(\d+)\.(\d+)\."), 1),
     "van": (re.compile(r"block(\d+)\.(\d+)\."), 1),
     "replknet": (re.compile(r"stages\.(\d+)\.blocks\.(\d+)\."), 2),
+    "metaformer": (re.compile(r"stages\.(\d+)\.blocks\.(\d+)\."), 1),
 }
 _MERGED = re.compile(r"\.(lkb_origin|small_conv|lkb_reparam)\..*")
 
@@ -45,8 +46,13 @@ class Fit:
 
 
 def core_shape(shape: torch.Size) -> tuple[int, ...]:
-    """Return a shape without its last ones: a linear layer's and its 1x1 convolution's agree."""
+    """Return a shape without its last ones: a linear layer's and its 1x1 convolution's agree.
+
+    A vector is one however it lies: (1, 1, 1, C), too.
+    """
     sizes = list(shape)
+    if sum(size > 1 for size in sizes) == 1:
+        return (max(sizes),)
     while sizes and sizes[-1] == 1:
         sizes.pop()
     return tuple(sizes)

@@ -53,6 +53,68 @@ _TRIPLET = (
     (r"(^|\.)SpatialGate\.spatial\.", r"\1hw.conv."),
 )
 
+_STAGE_BLOCK = r"^stages\.(\d+)\.(\d+)\."  # of releases whose stages are lists of blocks
+_HERE = r"stages.\1.blocks.\2."
+_TORCHVISION_CONVNEXT = (
+    (r"^features\.0\.0\.", "stem.conv."),
+    (r"^features\.0\.1\.", "stem.norm."),
+    *(
+        rule
+        for stage in range(4)
+        for rule in (
+            (rf"^features\.{2 * stage + 1}\.(\d+)\.(?:block\.)?", rf"stages.{stage}.blocks.\1."),
+            (rf"^features\.{2 * stage}\.0\.", f"stages.{stage}.downsample.norm."),
+            (rf"^features\.{2 * stage}\.1\.", f"stages.{stage}.downsample.conv."),
+        )
+    ),
+    (r"^(stages\.\d+\.blocks\.\d+\.)0\.", r"\1token_mixer."),
+    (r"^(stages\.\d+\.blocks\.\d+\.)2\.", r"\1norm."),
+    (r"^(stages\.\d+\.blocks\.\d+\.)3\.", r"\1mlp.fc1."),
+    (r"^(stages\.\d+\.blocks\.\d+\.)5\.", r"\1mlp.fc2."),
+    (r"^classifier\.0\.", "pre_logits.norm."),
+    (r"^classifier\.2\.", "head."),
+)
+_TIMM_METAFORMER = (
+    (r"^stem\.0\.", "stem.conv."),
+    (r"^stem\.1\.", "stem.norm."),
+    (r"\.downsample\.0\.", ".downsample.norm."),
+    (r"\.downsample\.1\.", ".downsample.conv."),
+    (r"^(stages\.\d+\.blocks\.\d+\.)(?:conv_dw|conv)\.", r"\1token_mixer."),
+    (r"\.gamma$", ".layer_scale"),
+    (r"\.(layer_scale[12])\.scale$", r".\1"),
+)
+_TIMM_NORM_HEAD = ((r"^head\.norm\.", "pre_logits.norm."), (r"^head\.fc\.", "head."))
+_RELEASED_METAFORMER = (
+    (r"^downsample_layers\.0\.0\.", "stem.conv."),
+    (r"^downsample_layers\.0\.1\.", "stem.norm."),
+    (r"^downsample_layers\.(\d+)\.0\.", r"stages.\1.downsample.norm."),
+    (r"^downsample_layers\.(\d+)\.1\.", r"stages.\1.downsample.conv."),
+    (_STAGE_BLOCK, _HERE),
+    (r"\.pwconv(\d)\.", r".mlp.fc\1."),
+    (r"\.grn\.gamma$", ".mlp.grn.weight"),
+    (r"\.grn\.beta$", ".mlp.grn.bias"),
+    (r"\.gamma$", ".layer_scale"),
+    (r"\.(dwconv|large_kernel)\.", ".token_mixer."),
+    (r"^norm\.", "pre_logits.norm."),
+)
+_UNIREPLKNET = (
+    (r"^downsample_layers\.0\.0\.", "stem.conv1."),
+    (r"^downsample_layers\.0\.1\.", "stem.norm1."),
+    (r"^downsample_layers\.0\.3\.", "stem.conv2."),
+    (r"^downsample_layers\.0\.4\.", "stem.norm2."),
+    (r"^downsample_layers\.(\d+)\.0\.", r"stages.\1.downsample.conv."),
+    (r"^downsample_layers\.(\d+)\.1\.", r"stages.\1.downsample.norm."),
+    (r"\.pwconv1\.1\.", ".mlp.fc1."),
+    (r"\.act\.1\.gamma$", ".mlp.grn.weight"),
+    (r"\.act\.1\.beta$", ".mlp.grn.bias"),
+    (r"\.pwconv2\.0\.", ".mlp.fc2."),
+    (r"\.pwconv2\.2\.", ".mlp.norm."),
+    (r"\.se\.down\.", ".gate.fc1."),
+    (r"\.se\.up\.", ".gate.fc2."),
+    (r"\.dwconv\.(weight|bias)$", r".token_mixer.lk_origin.\1"),
+    *_RELEASED_METAFORMER,
+)
+
 # The first whose mark matches is taken. Those without rules name tensors as we do.
 FORMATS = (
     Format(
@@ -80,6 +142,57 @@ FORMATS = (
     Format("VAN (official, blocklab)", r"^patch_embed1\.proj\.", family="van"),
     Format(
         "RepLKNet (official, blocklab)", r"^stages\.0\.blocks\.0\.prelkb_bn\.", family="replknet"
+    ),
+    Format(
+        "MetaFormer (blocklab)",
+        r"^pre_logits\.|^stages\.0\.blocks\.0\.layer_scale[12]?$",
+        family="metaformer",
+    ),
+    Format(
+        "ConvNeXt (torchvision)",
+        r"^features\.1\.0\.layer_scale$",
+        _TORCHVISION_CONVNEXT,
+        family="metaformer",
+    ),
+    Format(
+        "UniRepLKNet (official)",
+        r"^stages\.0\.0\.se\.down\.",
+        _UNIREPLKNET,
+        family="metaformer",
+    ),
+    Format(
+        "ConvNeXt, SLaK (official)",
+        r"^stages\.0\.0\.(dwconv\.weight|large_kernel\.Decom1\.)",
+        _RELEASED_METAFORMER,
+        family="metaformer",
+    ),
+    Format(
+        "InceptionNeXt (timm)",
+        r"^stages\.0\.blocks\.0\.token_mixer\.dwconv_hw\.",
+        (
+            *_TIMM_METAFORMER,
+            (r"^head\.fc1\.", "pre_logits.fc."),
+            (r"^head\.norm\.", "pre_logits.fc_norm."),
+            (r"^head\.fc2\.", "head."),
+        ),
+        family="metaformer",
+    ),
+    Format(
+        "MambaOut (timm)",
+        r"^head\.pre_logits\.fc\.",
+        (
+            *_TIMM_METAFORMER,
+            (r"^head\.pre_logits\.fc\.", "pre_logits.fc."),
+            (r"^head\.pre_logits\.norm\.", "pre_logits.fc_norm."),
+            *_TIMM_NORM_HEAD,
+        ),
+        family="metaformer",
+    ),
+    Format(
+        "ConvNeXt, PoolFormer (timm)",
+        r"^stages\.0\.blocks\.0\.(conv_dw\.|layer_scale1\.scale$)",
+        (*_TIMM_METAFORMER, *_TIMM_NORM_HEAD),
+        family="metaformer",
     ),
     Format("ResNet with blocks (blocklab)", _BLOCK + r"(attention|conv\d\.\w+)\.\w"),
     Format("ResNet (torchvision, timm, blocklab)", r"^layer1\.0\.conv1\.weight$"),

@@ -23,7 +23,8 @@ SMALLEST = 11  # taps a side that meet the map; below it there is little to gain
 SMALLEST_ON_GPUS = 5  # there cuDNN is slow from here on
 FAILED = 1e9  # seconds of a way that this device or package cannot take
 
-Kernel = tuple[int, int, int, int, int]  # channels, taps a side, dilation, height and width
+Sides = int | tuple[int, int]  # of a square kernel; height and width of a band
+Kernel = tuple[int, Sides, int, int, int]  # channels, taps, dilation, height and width of the map
 
 
 def measured_algorithms(work: Workload, precision: str, layout: str) -> dict[str, str]:
@@ -79,10 +80,11 @@ def _large_kernels(work: Workload) -> dict[str, Kernel]:
     model = work.build_meta()
     for name, conv, (height, width) in maps_met(model, work.image_size, DepthwiseConv2d):
         live = cut_to_live_taps(conv.weight, conv.dilation[0], height, width)
-        square = conv.kernel_size[0] == conv.kernel_size[1]  # strips are small
-        if square and max(live.shape[2:]) >= smallest:
-            kernel = (conv.in_channels, conv.kernel_size[0], conv.dilation[0], height, width)
-            found[name] = kernel
+        strip = min(conv.kernel_size) == 1  # for which there is one way
+        if not strip and max(live.shape[2:]) >= smallest:
+            high, wide = conv.kernel_size
+            taps = high if high == wide else (high, wide)
+            found[name] = (conv.in_channels, taps, conv.dilation[0], height, width)
     return found
 
 
