@@ -16,10 +16,20 @@ from pydantic import (
     model_validator,
 )
 
+from blocklab.data.boxes import RandomResizedCrop
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.yaml_files import PlainModel, parse_yaml, read_yaml
 
 LARGEST_SEED = 2**32 - 1  # what every random generator takes
+# Fields that came later than the others: see `_without_what_does_nothing`.
+LATER = (
+    "cuda_graph",
+    "accumulate",
+    "deterministic",
+    "random_resized_crop",
+    "trivial_augment",
+    "random_erasing",
+)
 
 
 class Recipe(PlainModel):
@@ -44,6 +54,11 @@ class Recipe(PlainModel):
         crop_padding: pixels of padding before a random crop; 0 is no crop.
         flip: mirror half of the images.
         cutout: side in pixels of a square that is set to the mean; 0 is none.
+        random_resized_crop: cut a random part out of each picture and resize it, with ``scale`` and
+            ``ratio`` as torchvision has them; ``true`` takes [0.08, 1] and [0.75, 1.333]. Pictures
+            are kept larger than they are trained on by ``data.kept_size``.
+        trivial_augment: one of TrivialAugment's operations an image, of its wide space.
+        random_erasing: share of the images of which a random box is set to the mean; 0 is none.
         mixup, cutmix: alpha of their Beta distributions; 0 is none. With both, half of each.
         ema_decay: decay of an exponential moving average of the weights a step, which is then what
             is evaluated; None is none.
@@ -90,6 +105,9 @@ class Recipe(PlainModel):
     crop_padding: int = Field(default=0, ge=0)
     flip: bool = False
     cutout: int = Field(default=0, ge=0)
+    random_resized_crop: RandomResizedCrop | None = None
+    trivial_augment: bool = False
+    random_erasing: float = Field(default=0.0, ge=0, le=1)
     mixup: float = Field(default=0.0, ge=0)
     cutmix: float = Field(default=0.0, ge=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
@@ -111,6 +129,12 @@ class Recipe(PlainModel):
         """Take YAML's `on` and `off`, which it reads as true and false."""
         return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
+    @field_validator("random_resized_crop", mode="before")
+    @classmethod
+    def _usual_crop(cls, value: object) -> object:
+        """Take `true` for the usual ranges, and `false` for none."""
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.batch_size == 1:
@@ -127,6 +151,11 @@ class Recipe(PlainModel):
                 f"a batch of {self.batch_size} cannot be taken in {self.accumulate} parts of two "
                 f"images or more; set accumulate={self.batch_size // 2} or less"
             )
+        if self.random_resized_crop and self.crop_padding:
+            raise InputError(
+                "random_resized_crop and crop_padding both choose a part of the picture; set "
+                "crop_padding=0, or random_resized_crop=false"
+            )
         if self.warmup_epochs > self.epochs:
             raise InputError(
                 f"warmup_epochs {self.warmup_epochs:g} is longer than the {self.epochs} epochs; "
@@ -142,7 +171,7 @@ class Recipe(PlainModel):
         fields = serialise(self)
         if self.ema_decay is None:
             del fields["ema_warmup"]
-        for name in ("cuda_graph", "accumulate", "deterministic"):
+        for name in LATER:
             if fields[name] == type(self).model_fields[name].default:
                 del fields[name]
         return fields
