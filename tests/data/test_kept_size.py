@@ -1,5 +1,6 @@
 """Pictures kept larger than they are trained on, and JPEGs decoded in draft mode for that."""
 
+import hashlib
 import io
 import zlib
 from pathlib import Path
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from blocklab.data.cache import open_store
 from blocklab.data.checksums import JoinedChecksum
 from blocklab.data.given_images import as_tensor
 from blocklab.data.image_data import open_data
-from blocklab.data.pictures import Picture, decode
+from blocklab.data.pictures import Contents, Picture, Pictures, Source, decode
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
 
@@ -66,6 +68,19 @@ def test_larger_pictures_are_kept_and_old_stores_stay(folder: Path, cache: Path)
     again = open_data(DataSpec(source=f"folder:{folder}", image_size=56))
     assert again.fingerprint == old.fingerprint != data.fingerprint
     assert stores < set((cache / "data").glob("[!.]*[!k]"))
+
+
+def test_a_store_without_drafts_is_named_as_it_always_was(cache: Path) -> None:
+    """By the SHA-256 of what it was decoded from, as written then: or all would be decoded anew."""
+    image = Picture("one", np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    pictures = Pictures(np.zeros(1, np.int64), lambda: iter([image]))
+    source = Source("mine", ["there"], lambda _: Contents(("a",), pictures, pictures))
+    key = b'[2, "mine", ["there"], 4]'
+    open_store(source, 4)
+    names = {place.name for place in (cache / "data").iterdir() if place.is_dir()}
+    assert names == {f"mine-{hashlib.sha256(key).hexdigest()[:16]}"}
+    open_store(source, 4, draft=True)
+    assert len([place for place in (cache / "data").iterdir() if place.is_dir()]) == 2
 
 
 def test_a_definition_without_it_is_what_it_was(folder: Path) -> None:
