@@ -43,7 +43,8 @@ PROGRAM = """
 import json, threading, time
 from pathlib import Path
 from blocklab.data.image_data import open_data
-from blocklab.data.loader import Augmentation, Batches
+from blocklab.data.augmentation import Augmentation
+from blocklab.data.loader import Batches
 from blocklab.data.spec import DataSpec
 
 root = Path({folder!r})

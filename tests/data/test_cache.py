@@ -221,9 +221,9 @@ def _slowly(seconds: float) -> None:
     decoding.IMAGES_AT_ONCE = 2
     plain = decoding.decode
 
-    def slow(picture: object, image_size: int | None) -> np.ndarray:
+    def slow(*given: object) -> np.ndarray:
         time.sleep(seconds)
-        return plain(picture, image_size)  # pyright: ignore[reportArgumentType]
+        return plain(*given)  # pyright: ignore[reportArgumentType]
 
     decoding.decode = slow
 

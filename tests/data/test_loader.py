@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocklab.data.loader import Augmentation, Batches, Draws, _crop, _cut, _mirror
+from blocklab.data.augmentation import Augmentation, Draws, _crop, _cut, _mirror
+from blocklab.data.loader import Batches
 from blocklab.data.split import Split
 from blocklab.errors import InputError, RunError
 
@@ -275,6 +276,8 @@ def test_images_to_be_checked_are_checked_as_they_are_read(split: Split) -> None
     good = Split(split.images, split.labels, split.indices, checksums)
     assert equal(list(batches(good).epoch(0)), list(batches(split).epoch(0)))
     split.images[split.indices[11], 0, 0, 0] ^= 1
+    list(batches(good).epoch(1))  # each is looked at once
+    good = Split(split.images, split.labels, split.indices, checksums)
     for resident in (False, True):
         with pytest.raises(RunError, match=f"image {split.indices[11]} of .* is damaged; delete"):
             list(batches(good, resident=resident).epoch(0))

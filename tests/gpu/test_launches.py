@@ -101,6 +101,22 @@ def test_nor_does_one_in_fp16_or_in_parts(count: Count, changes: dict[str, objec
     assert one["counts"].get("GraphLaunch", 0) == ("cuda_graph" in changes)
 
 
+AUGMENTED = {"random_resized_crop": {}, "trivial_augment": True, "random_erasing": 0.5}
+
+
+def test_nor_do_augmentations_a_sample(count: Count) -> None:
+    (plain,) = count(["resnet20"], batch=16, crop_padding=0)
+    (one,) = count(["resnet20"], batch=16, crop_padding=0, **AUGMENTED)
+    assert asked(one) == 0
+    assert one["counts"]["kernel"] > plain["counts"]["kernel"] + 50  # they do take place
+
+
+def test_images_that_a_gpu_does_not_hold_are_brought_without_a_wait(count: Count) -> None:
+    (one,) = count(["resnet20"], batch=16, cuda_graph="off", streamed=True)
+    assert one["counts"].get("memcpy:H2D", 0) <= 2  # the next batch's pixels, and no more
+    assert launches.total(one["counts"], "sync", "memcpy:D2H", "memcpy:any") == 0
+
+
 @pytest.mark.parametrize(("optimizer", "graphs"), [("adamw", 1), ("adamp", 0), ("lamb", 0)])
 def test_a_graph_never_keeps_an_old_learning_rate(
     count: Count, optimizer: str, graphs: int

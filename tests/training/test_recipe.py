@@ -149,6 +149,18 @@ def test_constant_stays() -> None:
     assert [recipe.learning_rate(e) for e in (0.5, 1, 2.9)] == pytest.approx([0.025, 0.05, 0.05])
 
 
+def test_augmentations_that_are_not_used_are_no_part_of_a_run() -> None:
+    later = ("random_resized_crop", "trivial_augment", "random_erasing")
+    plain = load_recipe("quick").model_dump(mode="json")
+    assert not set(later) & set(plain)
+    assert load_recipe("quick", {"random_resized_crop": False}).model_dump(mode="json") == plain
+    fields = {"crop_padding": 0, "random_resized_crop": True, "trivial_augment": True}
+    recipe = load_recipe("quick", {**fields, "random_erasing": 0.25})
+    given = recipe.model_dump(mode="json")
+    assert given["random_resized_crop"] == {"scale": [0.08, 1.0], "ratio": [0.75, 4 / 3]}
+    assert Recipe.parse(given) == recipe
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -181,6 +193,17 @@ def test_constant_stays() -> None:
         ({"compile": "reduced-overhead"}, "did you mean 'reduce-overhead'"),
         ({"compile": "reduce-overhead", "cuda_graph": "on"}, "set cuda_graph=off, or compile=on"),
         ({"compile": "max-autotune", "accumulate": 2}, "set accumulate=1, or compile=on"),
+        ({"random_erasing": 1.5}, "random_erasing"),
+        ({"random_erasing": True}, "random_erasing is a number, not true"),
+        ({"trivial_augment": 3}, "trivial_augment: .*true or false"),
+        ({"random_resized_crop": True, "crop_padding": 4}, "set crop_padding=0, or random_res"),
+        ({"random_resized_crop": {"scale": [0, 1]}}, "scale is two shares .* .0.08, 1"),
+        ({"random_resized_crop": {"scale": [1, 0.5]}}, "the smaller first, not .1.0, 0.5"),
+        ({"random_resized_crop": {"scale": 0.5}}, "random_resized_crop.scale"),
+        ({"random_resized_crop": {"scael": [0.1, 1]}}, "did you mean 'scale'"),
+        ({"random_resized_crop": {"ratio": [-1, 1]}}, "ratio is two ratios .* .0.75, 1.333"),
+        ({"random_resized_crop": {"ratio": [0.5, float("inf")]}}, "ratio"),
+        ({"random_resized_crop": 3}, "random_resized_crop"),
     ],
 )
 def test_wrong_fields_are_refused_in_one_line(changes: dict[str, object], message: str) -> None:

@@ -9,7 +9,7 @@ and of the same files of "validation", where the user keeps images for that.
 It is named by what it was decoded from, written under another name and renamed when whole.
 
 Whenever it is opened it is checked, and a damaged one is decoded again. Images of more than
-LARGEST_CHECKED bytes would take too long to read through: each is checked when it is used.
+LARGEST_CHECKED bytes would take too long to read through: each is checked when it is first used.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import os
 import secrets
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from filelock import FileLock, Timeout
 
+from blocklab.data.checksums import JoinedChecksum
 from blocklab.data.decoding import DecodingBar, Tally, decoded
 from blocklab.data.faults import Faults
 from blocklab.data.pictures import Contents, Source, has_deep_values, natural_size
@@ -59,8 +60,10 @@ class Store:
     check_images: bool = False
 
 
-def open_store(source: Source, image_size: int | None) -> Store:
+def open_store(source: Source, image_size: int | None, draft: bool = False) -> Store:
     """Open the store of `source`, decoding it first if there is none or it is damaged.
+
+    With `draft`, JPEGs are decoded so (see `pictures.decode`): a store of its own.
 
     Raises:
         InputError: if an image cannot be used.
@@ -68,7 +71,8 @@ def open_store(source: Source, image_size: int | None) -> Store:
     """
     if source.embedded:
         return _in_memory(source.read(image_size), image_size)
-    key = json.dumps([FORMAT_VERSION, source.name, source.identity, image_size])
+    how = ["draft"] if draft else []
+    key = json.dumps([FORMAT_VERSION, source.name, source.identity, image_size, *how])
     parent = cache_folder() / "data"
     folder = parent / f"{_plain(source.name)}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     store = _open(folder)
@@ -80,7 +84,7 @@ def open_store(source: Source, image_size: int | None) -> Store:
             store = _open(folder)  # another process may have just written it
             if store is None:
                 _sweep(folder)
-                _build(source, image_size, folder)
+                _build(source, image_size, draft, folder)
                 store = _open(folder)
     except OSError as error:
         raise RunError(
@@ -140,7 +144,7 @@ def _sweep(folder: Path) -> None:
             continue
 
 
-def _build(source: Source, image_size: int | None, folder: Path) -> None:
+def _build(source: Source, image_size: int | None, draft: bool, folder: Path) -> None:
     temporary = folder.parent / f".{folder.name}.{secrets.token_hex(4)}"
     temporary.mkdir()  # with the mode that the process's umask gives
     try:
@@ -156,10 +160,10 @@ def _build(source: Source, image_size: int | None, folder: Path) -> None:
                     shape = (len(pictures.labels), size, size, 3)
                     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(cast("Any", file), header)
-                    for chunk in decoded(pictures, image_size, size, faults):
-                        file.write(chunk.data.cast("B"))
+                    for chunk in decoded(pictures, image_size, size, faults, draft):
+                        file.write_images(chunk.pixels.data.cast("B"), chunk.checksums)
                         tally.add(split, chunk)
-                        bar.advance(len(chunk))
+                        bar.advance(len(chunk.pixels))
                 if faults.count:  # those of the other splits are wanted too, and nothing else
                     continue
                 arrays = tally.finish(split, pictures.labels, contents.order_by_content)
@@ -204,9 +208,11 @@ def _check_space(name: str, contents: Contents, size: int, parent: Path) -> None
 def _in_memory(contents: Contents, image_size: int | None) -> Store:
     size, tally, arrays = image_size or natural_size(contents), Tally(), {}
     for split, pictures in contents.splits().items():
-        images = np.concatenate(list(decoded(pictures, image_size, size, Faults())))
-        tally.add(split, images)
-        arrays[f"{split}_images"] = images
+        images: list[np.ndarray] = []
+        for chunk in decoded(pictures, image_size, size, Faults()):
+            images.append(chunk.pixels)
+            tally.add(split, chunk)
+        arrays[f"{split}_images"] = np.concatenate(images)
         finished = tally.finish(split, pictures.labels, contents.order_by_content)
         arrays |= {f"{split}_{what}": values for what, values in finished.items()}
     return Store(arrays, image_size=size, **tally.facts(contents))
@@ -217,11 +223,20 @@ class _Checked:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._joined: JoinedChecksum | None = None
         self.crc32 = 0
 
     def write(self, content: Any) -> int:
         self.crc32 = zlib.crc32(content, self.crc32)
         return self._file.write(content)
+
+    def write_images(self, content: Any, checksums: Sequence[int]) -> None:
+        """Write images of one size, whose own CRC-32s are known: they are not taken again."""
+        if self._joined is None:
+            self._joined = JoinedChecksum(len(content) // len(checksums))
+        for checksum in checksums:
+            self.crc32 = self._joined.of(self.crc32, checksum)
+        self._file.write(content)
 
 
 @contextmanager

@@ -7,11 +7,12 @@ import zlib
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -21,24 +22,41 @@ from blocklab.data.pictures import Contents, Picture, Pictures, decode
 from blocklab.errors import InputError
 
 IMAGES_AT_ONCE = 256
-BYTES_AT_ONCE = 64_000_000  # fewer images at once where they are large
+BYTES_AT_ONCE = 32_000_000  # fewer images at once where they are large; twice as many are held
+
+
+class Chunk(NamedTuple):
+    """Images in order, uint8 (n, S, S, 3); of each a hash and a CRC-32; of all a histogram."""
+
+    pixels: np.ndarray
+    digests: list[int]
+    checksums: list[int]
+    histogram: np.ndarray  # int64 (3, 256)
+
+
+class _One(NamedTuple):
+    pixels: np.ndarray
+    digest: int
+    checksum: int
+    histogram: list[int]
 
 
 def decoded(
-    pictures: Pictures, image_size: int | None, size: int, faults: Faults
-) -> Iterator[np.ndarray]:
-    """Decode in order, uint8 (n, size, size, 3) at a time; decoders run beside each other.
+    pictures: Pictures, image_size: int | None, size: int, faults: Faults, draft: bool = False
+) -> Iterator[Chunk]:
+    """Decode in order, some at a time; decoders run beside each other and beside the caller.
 
-    Images that cannot be read are left out and noted in `faults`, for the user to mend all of
-    them at once; with any of them, what comes is not the split.
+    What is summed up of an image is taken by its decoder too. Images that cannot be read are left
+    out and noted in `faults`, for the user to mend all of them at once; with any of them, what
+    comes is not the split.
 
     Raises:
         InputError: if an image is of another size, or there are not as many as labels.
     """
 
-    def one(picture: Picture) -> np.ndarray | InputError:
+    def one(picture: Picture) -> _One | InputError:
         try:
-            pixels = decode(picture, image_size)
+            pixels = decode(picture, image_size, draft)
         except InputError as error:
             return error
         if pixels.shape != (size, size, 3):
@@ -46,25 +64,51 @@ def decoded(
                 f"{picture.origin} is {pixels.shape[1]}x{pixels.shape[0]} pixels, not "
                 f"{size}x{size} as the first image; set image_size, e.g. image_size={size}"
             )
-        return pixels
+        # Contiguous: pixels out of a pickle lie channel by channel.
+        pixels = np.ascontiguousarray(pixels)
+        digest = hashlib.blake2b(pixels.data, digest_size=8).digest()
+        histogram = Image.fromarray(pixels).histogram()
+        return _One(pixels, int.from_bytes(digest, "little"), zlib.crc32(pixels.data), histogram)
 
     items, count, last = pictures.items(), 0, "the first image"
-    workers = min(8, os.cpu_count() or 1)
+    workers = _cores()
     at_once = max(workers, min(IMAGES_AT_ONCE, BYTES_AT_ONCE // (3 * size * size)))
-    with ThreadPoolExecutor(workers) as threads:
-        while chunk := list(islice(items, at_once)):
-            good: list[np.ndarray] = []
-            for result in threads.map(one, chunk):
-                faults.add(result) if isinstance(result, InputError) else good.append(result)
+    threads = ThreadPoolExecutor(workers)
+    try:
+
+        def begin() -> list[tuple[str, Future[_One | InputError]]]:
+            return [(item.origin, threads.submit(one, item)) for item in islice(items, at_once)]
+
+        chunk = begin()
+        while chunk:
+            following = begin()  # decoded while the caller writes
+            results = [future.result() for _, future in chunk]
+            good = [result for result in results if isinstance(result, _One)]
+            for result in results:
+                if isinstance(result, InputError):
+                    faults.add(result)
+            count, last = count + len(chunk), chunk[-1][0]
             if good:
-                # Contiguous: pixels out of a pickle lie channel by channel, as stacking keeps them.
-                yield np.ascontiguousarray(np.stack(good))
-            count, last = count + len(chunk), chunk[-1].origin
+                yield _chunk(good)
+            chunk = following
+    finally:  # an image that is wrong, or Ctrl-C: what has not begun is not begun
+        threads.shutdown(cancel_futures=True)
     if count != len(pictures.labels):
         raise InputError(
             f"{count:,} images for {len(pictures.labels):,} labels, up to {last}; "
             "the data is damaged, fetch it again"
         )
+
+
+def _chunk(images: list[_One]) -> Chunk:
+    pixels, digests, checksums, histograms = zip(*images, strict=True)
+    histogram = np.sum(np.asarray(histograms, np.int64), axis=0).reshape(3, 256)
+    return Chunk(np.stack(pixels), list(digests), list(checksums), histogram)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Tally:
@@ -76,16 +120,12 @@ class Tally:
         self._checksums: dict[str, array[int]] = defaultdict(lambda: array("I"))
         self._fingerprint = hashlib.sha256()
 
-    def add(self, split: str, images: np.ndarray) -> None:
-        """Take in the next images of a split, uint8 (n, S, S, 3)."""
+    def add(self, split: str, images: Chunk) -> None:
+        """Take in the next images of a split."""
         if split == "train":
-            for channel in range(3):
-                values = images[..., channel].reshape(-1)
-                self._histogram[channel] += np.bincount(values, minlength=256)
-        for image in images:
-            digest = hashlib.blake2b(image, digest_size=8).digest()
-            self._digests[split].append(int.from_bytes(digest, "little"))
-            self._checksums[split].append(zlib.crc32(image))
+            self._histogram += images.histogram
+        self._digests[split].extend(images.digests)
+        self._checksums[split].extend(images.checksums)
 
     def finish(self, split: str, labels: np.ndarray, by_content: bool) -> dict[str, np.ndarray]:
         """Note a finished split in the fingerprint; return its labels, order and checksums."""

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blocklab.data.augmentation import centre
 from blocklab.data.pictures import EXTENSIONS, MAX_PIXELS, Picture, decode
 from blocklab.errors import InputError
 
@@ -55,9 +56,12 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def as_tensor(name: str, image: Given, size: int, upright: bool = False) -> Tensor:
+def as_tensor(
+    name: str, image: Given, size: int, upright: bool = False, kept_size: int | None = None
+) -> Tensor:
     """Return an image as float32 (3, size, size) from 0 to 1, as `pictures.decode` reads a file.
 
+    With `kept_size` it is read at that size, as a store keeps it, and its centre is returned.
     Floats keep their bits where they need no resizing; those of other sizes are read as 8 bits.
 
     Raises:
@@ -72,8 +76,9 @@ def as_tensor(name: str, image: Given, size: int, upright: bool = False) -> Tens
         payload: Path | Image.Image | np.ndarray = pixels
     else:
         payload = image if isinstance(image, Image.Image) else Path(image)
-    pixels = decode(Picture(name, payload, upright), size)
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    read = decode(Picture(name, payload, upright), kept_size or size, kept_size is not None)
+    (inner,) = centre(torch.from_numpy(read.copy())[None], (size, size))
+    return inner.permute(2, 0, 1).float() / 255
 
 
 def _array(name: str, image: np.ndarray | Tensor) -> np.ndarray:

@@ -30,7 +30,8 @@ class ImageData:
 
     `validation` may be empty. `mean` and `std` are of all training images (those set aside for
     validation included), per channel, in 0..1. `fingerprint` depends on the pixels and labels
-    alone. `notes` are for the user to read.
+    alone. `image_size` is what is trained at; the splits' pictures may be kept larger. `notes` are
+    for the user to read.
     """
 
     name: str
@@ -81,7 +82,7 @@ def open_data(spec: DataSpec, measure: bool = False) -> ImageData:
     """
     columns = Columns(spec.image_column, spec.label_column)
     source = find_source(spec.source, spec.splits, columns, spec.exif, measure)
-    store = open_store(source, spec.image_size)
+    store = open_store(source, spec.kept_size or spec.image_size, draft=spec.kept_size is not None)
     if not measure:
         _check_varied(source, store)
     train, test = _whole(store, "train"), _whole(store, "test")
@@ -111,7 +112,7 @@ def open_data(spec: DataSpec, measure: bool = False) -> ImageData:
         class_names=store.class_names,
         mean=store.mean,
         std=store.std,
-        image_size=store.image_size,
+        image_size=spec.image_size or store.image_size,
         fingerprint=store.fingerprint,
         notes=notes,
     )

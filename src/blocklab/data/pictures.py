@@ -1,6 +1,7 @@
 """One picture: from a file, bytes or an array to square RGB pixels."""
 
 import io
+import math
 import os
 import stat
 import zlib
@@ -104,13 +105,15 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def decode(picture: Picture, image_size: int | None) -> np.ndarray:
+def decode(picture: Picture, image_size: int | None, draft: bool = False) -> np.ndarray:
     """Decode to uint8 (H, W, 3); with `image_size` to (image_size, image_size, 3).
 
     The shorter side is resized (bicubic, antialiased) and the centre is cropped. Grey, palette,
     CMYK and 16-bit images become 8-bit RGB, transparency is dropped, and the rotation that a
     camera notes in its EXIF data is not applied (as torchvision's loader does) unless the picture
-    is to be upright. Of several frames the first is taken.
+    is to be upright. Of several frames the first is taken. With `draft`, a JPEG far larger than
+    `image_size` is decoded at a half, a quarter or an eighth of its size, no smaller than that:
+    several times faster, and of other bits.
 
     Raises:
         InputError: if it cannot be read, is no image or has over 64 megapixels, or has values of
@@ -127,6 +130,10 @@ def decode(picture: Picture, image_size: int | None) -> np.ndarray:
         with _opened(payload) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(_too_large(picture, f"{image.width}x{image.height}"))
+            if draft and image_size is not None and image.format == "JPEG":
+                share = image_size / min(image.size)
+                wide, high = (math.ceil(side * share) for side in image.size)
+                image.draft(image.mode, (wide, high))
             rgb = _to_rgb(image)
             if picture.upright:
                 rgb = _turned(rgb, image)

@@ -16,6 +16,7 @@ _ONLY_OF = {
     "image_column": ("parquet", "hf"),
     "label_column": ("parquet", "hf"),
 }
+_LATER = (*_ONLY_OF, "kept_size")
 _ABSENT = object()
 
 
@@ -32,6 +33,8 @@ class DataSpec(PlainModel):
             does not apply where the data has validation images of its own.
         splits: of `folder:PATH`, `none` where folders that are called like splits are classes.
         exif: whether photographs are turned as their EXIF data say.
+        kept_size: side in pixels at which pictures are kept, from `image_size` up: of what lies
+            around the centre, random resized crops take their part. None is `image_size`.
         image_column, label_column: of parquet files, where they are not called as usual.
     """
 
@@ -45,6 +48,7 @@ class DataSpec(PlainModel):
 
     splits: Literal["auto", "none"] = "auto"
     exif: bool = False
+    kept_size: int | None = Field(default=None, gt=0, le=4096)
     image_column: str | None = Field(default=None, min_length=1)
     label_column: str | None = Field(default=None, min_length=1)
 
@@ -63,6 +67,16 @@ class DataSpec(PlainModel):
                     f"data.{name} has no meaning for '{kind}', only for {', '.join(kinds)}; leave "
                     "it out"
                 )
+        if self.kept_size is not None and self.image_size is None:
+            raise InputError(
+                f"data.kept_size={self.kept_size} needs image_size, which is cut out of it; set "
+                f"e.g. image_size={self.kept_size * 7 // 8}"
+            )
+        if self.kept_size and self.image_size and self.kept_size < self.image_size:
+            raise InputError(
+                f"data.kept_size={self.kept_size} is smaller than image_size={self.image_size}, "
+                f"which is cut out of it; set kept_size={self.image_size * 8 // 7}"
+            )
         return self
 
     @classmethod
@@ -93,7 +107,8 @@ class DataSpec(PlainModel):
         """
         kind = source.partition(":")[0]
         names = [name for name, kinds in _ONLY_OF.items() if kind in kinds and name in fields]
-        kept = {name: fields[name] for name in names if name != "splits"}
+        kept = {name: fields[name] for name in (*names, "kept_size") if name in fields}
+        kept.pop("splits", None)
         return cls.parse({**kept, "source": source, "image_size": image_size})
 
     def definition(self) -> dict[str, Any]:
@@ -107,7 +122,7 @@ class DataSpec(PlainModel):
             RunError: if a data set of the hub cannot be fetched.
         """
         source = portable_address(self.source, self.splits)
-        defaults = {name: type(self).model_fields[name].default for name in _ONLY_OF}
+        defaults = {name: type(self).model_fields[name].default for name in _LATER}
         fields = self.model_dump().items()
         kept = {name: value for name, value in fields if defaults.get(name, _ABSENT) != value}
         return {**kept, "source": source}

@@ -23,13 +23,20 @@ class Split:
 
     `images` uint8 (M, H, W, 3) and `labels` int64 (M,) are the whole store; `indices` int64 (N,)
     are the rows of this split, in its order. `targets` are its N labels. `checksums` uint32 (M,)
-    are the images' CRC-32 where they are still to be checked as they are read: see cache.py.
+    are the images' CRC-32 where they are still to be checked when they are first read (see
+    cache.py), and `checked` bool (M,), which all parts of a split share, says which have been.
     """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
     checksums: np.ndarray | None = None
+    checked: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Begin with no image checked."""
+        if self.checksums is not None and self.checked is None:
+            object.__setattr__(self, "checked", np.zeros(len(self.checksums), bool))
 
     @classmethod
     def whole(cls, images: np.ndarray, labels: np.ndarray) -> Self:
@@ -57,11 +64,13 @@ class Split:
         """
         rows = self.indices[places]
         images = np.take(self.images, rows, axis=0)
-        if self.checksums is not None:
-            for row, image in zip(rows, images, strict=True):
-                if zlib.crc32(image) != self.checksums[row]:
-                    place = getattr(self.images.base, "filename", "the cache")
-                    raise RunError(f"image {row} of {place} is damaged; delete it and run again")
+        if self.checksums is not None and self.checked is not None:
+            for place in np.flatnonzero(~self.checked[rows]):
+                row = rows[place]
+                if zlib.crc32(images[place]) != self.checksums[row]:
+                    file = getattr(self.images.base, "filename", "the cache")
+                    raise RunError(f"image {row} of {file} is damaged; delete it and run again")
+                self.checked[row] = True
         return images
 
 

@@ -2,8 +2,9 @@
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from blocklab.data.augmentation import NONE, Augmentation
 from blocklab.data.image_data import ImageData
-from blocklab.data.loader import Augmentation, Batches
+from blocklab.data.loader import Batches
 from blocklab.data.split import Split
 from blocklab.training.device import Setup
 from blocklab.training.recipe import Recipe
@@ -41,12 +42,22 @@ def make_batches(
         std=std,
         device=setup.device,
         memory_format=setup.memory_format,
-        augmentation=Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout)
-        if train
-        else Augmentation(),
+        image_size=data.image_size,
+        augmentation=_augmentation(recipe) if train else NONE,
         shuffle=train,
         drop_last=train and recipe.drop_last,
         seed=seed,
         rank=setup.rank if train else 0,
         world_size=setup.world_size if train else 1,
+    )
+
+
+def _augmentation(recipe: Recipe) -> Augmentation:
+    return Augmentation(
+        recipe.random_resized_crop,
+        recipe.crop_padding,
+        recipe.flip,
+        recipe.trivial_augment,
+        recipe.cutout,
+        recipe.random_erasing,
     )

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
@@ -96,7 +97,7 @@ class Setup:
         if self.world_size == 1:
             return split
         bounds = [len(split) * part // self.world_size for part in (self.rank, self.rank + 1)]
-        return Split(split.images, split.labels, split.indices[slice(*bounds)])
+        return split.part(np.arange(*bounds))
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up over all processes."""

@@ -183,10 +183,11 @@ class FinishedRun:
     def _tensors(
         self, images: Iterable[tuple[str, Given]], on_fault: Callable[[InputError], None] | None
     ) -> Iterator[tuple[str, Tensor]]:
-        upright = self.run["definition"]["data"].get("exif", False)
+        fields = self.run["definition"]["data"]
+        upright, kept = fields.get("exif", False), fields.get("kept_size")
         for name, image in images:
             try:
-                yield name, as_tensor(name, image, self.run["image_size"], upright)
+                yield name, as_tensor(name, image, self.run["image_size"], upright, kept)
             except InputError as fault:
                 if on_fault is None:
                     raise

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from blocklab.data.boxes import RandomResizedCrop
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.yaml_files import PlainModel, parse_yaml, read_yaml
 
@@ -29,6 +30,7 @@ LARGEST_SEED = 2**32 - 1  # what every random generator takes
 ADDED_LATER = (
     *("cuda_graph", "accumulate", "deterministic"),
     *("freeze", "head_lr", "layer_decay"),
+    *("random_resized_crop", "trivial_augment", "random_erasing"),
 )
 
 
@@ -54,6 +56,11 @@ class Recipe(PlainModel):
         crop_padding: pixels of padding before a random crop; 0 is no crop.
         flip: mirror half of the images.
         cutout: side in pixels of a square that is set to the mean; 0 is none.
+        random_resized_crop: cut a random part out of each picture and resize it, with ``scale`` and
+            ``ratio`` as torchvision has them; ``true`` takes [0.08, 1] and [0.75, 1.333]. Pictures
+            are kept larger than they are trained on by ``data.kept_size``.
+        trivial_augment: one of TrivialAugment's operations an image, of its wide space.
+        random_erasing: share of the images of which a random box is set to the mean; 0 is none.
         mixup, cutmix: alpha of their Beta distributions; 0 is none. With both, half of each.
         ema_decay: decay of an exponential moving average of the weights a step, which is then what
             is evaluated; None is none.
@@ -108,6 +115,9 @@ class Recipe(PlainModel):
     crop_padding: int = Field(default=0, ge=0)
     flip: bool = False
     cutout: int = Field(default=0, ge=0)
+    random_resized_crop: RandomResizedCrop | None = None
+    trivial_augment: bool = False
+    random_erasing: float = Field(default=0.0, ge=0, le=1)
     mixup: float = Field(default=0.0, ge=0)
     cutmix: float = Field(default=0.0, ge=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
@@ -146,6 +156,12 @@ class Recipe(PlainModel):
             return ""
         return USUAL_MODE if self.compile == "on" else self.compile
 
+    @field_validator("random_resized_crop", mode="before")
+    @classmethod
+    def _usual_crop(cls, value: object) -> object:
+        """Take `true` for the usual ranges, and `false` for none."""
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.batch_size == 1:
@@ -171,6 +187,11 @@ class Recipe(PlainModel):
             raise InputError(
                 f"compile={self.compile} keeps gradients in CUDA graphs, where parts of a batch "
                 "cannot add up; set accumulate=1, or compile=on"
+            )
+        if self.random_resized_crop and self.crop_padding:
+            raise InputError(
+                "random_resized_crop and crop_padding both choose a part of the picture; set "
+                "crop_padding=0, or random_resized_crop=false"
             )
         if self.warmup_epochs > self.epochs:
             raise InputError(
