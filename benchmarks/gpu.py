@@ -255,8 +255,6 @@ HEADINGS = (
     f"{'model':22}{'batch':>6}  {'loop':28}{'images/s':>12}{'roofline %':>11}{'launches':>10}  "
     "waits"
 )
-    f"{'model':22}{'batch':>6}  {'loop':28}{'images/s':>12}{'roofline %':>11}{'launches':>10}"
-)
 
 
 def run_all(given: argparse.Namespace) -> list[dict[str, Any]]:
