@@ -36,6 +36,7 @@ from blocklab.cli import app
 from blocklab.execution import train_studies
 from blocklab.files import write_checked_json
 from blocklab.study.study import Study
+from blocklab.training.checkpoints import KEEP_VARIABLE
 from blocklab.training.run import execute_run
 from blocklab.training.run_folder import write_result
 
@@ -430,6 +431,7 @@ def attacker(whole: Path, seed: int, kinds: list[str], connection: Any) -> None:
 def prepare(whole: Path) -> None:
     """Train the study that is attacked, and write weights, a recipe and an image beside it."""
     out = whole / "runs"
+    os.environ[KEEP_VARIABLE] = "1"  # so that checkpoints are there to be attacked
     study = Study.parse(STUDY, "study")
     for run in study.plan():
         execute_run(run.definition, out, threads=1)

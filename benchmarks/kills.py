@@ -1,11 +1,12 @@
 """Kill a study at random moments, over and over, and count what is lost: it should be nothing.
 
-    python benchmarks/kills.py [--kills 50] [--epochs 150] [--seed 0] [--json]
+    python benchmarks/kills.py [--kills 50] [--epochs 150] [--seconds 0] [--seed 0] [--json]
 
 Each kill is SIGKILL to a worker, to the study's process or to all of its processes, at a random
-moment. After each it is checked that no process is left and that every epoch in a log is in a
-checkpoint that opens; then the same command is run again. A study that has ended is compared with
-one that was never stopped, file by file, and started anew. The last one is left to end.
+moment. After each it is checked that no process is left and that a checkpoint that opens has every
+epoch of the log but those of the last so many seconds; then the same command is run again. A study
+that has ended is compared with one that was never stopped, file by file, and started anew. The last
+one is left to end.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from blocklab.execution.verify import untimed
 from blocklab.study.study import Study
+from blocklab.training.checkpoints import SECONDS_VARIABLE
 from blocklab.training.run import execute_run
 from blocklab.training.run_files import CHECKPOINT, LOG, PREVIOUS
 from blocklab.training.run_folder import RunFolder
@@ -156,9 +158,22 @@ def check_state(
         os.kill(pid, signal.SIGKILL)
     summary.results_lost += sum(not is_finished(out / name) for name in finished)
     for name, epochs in seen.items():
+        if name in finished:
+            continue
         saved, _ = RunFolder(out / name).load_checkpoint(name)
-        if saved is None or saved["epochs_done"] < epochs:
-            summary.epochs_lost += epochs - (saved["epochs_done"] if saved else 0)
+        kept = saved["epochs_done"] if saved else 0
+        # An epoch is in the log while its checkpoint is being written.
+        summary.epochs_lost += max(0, epochs - kept - 1 - may_cost(out / name, kept))
+
+
+def may_cost(folder: Path, kept: int) -> int:
+    """Return how many epochs after those kept were trained within the seconds between writes."""
+    seconds, epochs = float(os.environ[SECONDS_VARIABLE]), 0
+    for line in (folder / LOG).read_text().splitlines()[kept:]:
+        if seconds > 0:
+            seconds -= json.loads(line)["train_seconds"]
+            epochs += 1
+    return epochs
 
 
 def compare(reference: Path, out: Path, summary: Summary) -> None:
@@ -182,7 +197,7 @@ def compare(reference: Path, out: Path, summary: Summary) -> None:
             for folder in (one, other)
         ]
         leftovers = [*other.glob(".*.tmp"), *other.glob(PREVIOUS)]
-        whole = (other / CHECKPOINT).exists() and not leftovers
+        whole = not (other / CHECKPOINT).exists() and not leftovers
         if not (same and whole and logs[0] == logs[1] and figures[0] == figures[1]):
             summary.runs_with_differing_bits += 1
 
@@ -211,9 +226,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--seconds", type=float, default=0.0, help="between two checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    os.environ[SECONDS_VARIABLE] = str(given.seconds)
     with tempfile.TemporaryDirectory(prefix="blocklab-kills-") as name:
         summary = torture(given.kills, given.epochs, given.seed, Path(name))
     if given.json:

@@ -13,12 +13,18 @@ from blocklab.execution.train_studies import train_studies
 from blocklab.execution.verify import compare_runs
 from blocklab.models.spec import model_spec
 from blocklab.study.study import Study
+from blocklab.training.checkpoints import KEEP_VARIABLE
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import RunDefinition, execute_run
 from blocklab.training.run_folder import write_result
 from blocklab.training.run_reader import RunReader
 
 TINY = "resnet20:widths=[4,4,8],depths=[1,1,1]"
+
+
+@pytest.fixture(autouse=True)
+def _checkpoints_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEEP_VARIABLE, "1")
 
 
 def definition(epochs: int, **changes: Any) -> RunDefinition:
@@ -109,6 +115,47 @@ def test_what_cannot_be_gone_on_from_is_left(
             changes["lr"] = 0.06
         assert trained(out, 2, **changes)[1] == [1, 2], harm
         monkeypatch.undo()
+
+
+def test_without_a_kept_checkpoint_it_begins_anew_and_says_what_to_set(
+    tmp_path: Path, blocklab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KEEP_VARIABLE)
+    command = ("train", TINY, "--data", "digits", "--out", tmp_path)
+    fields = ("batch_size=16", "schedule=constant", "data.train_images=48", "data.test_images=40")
+    options = [part for field in fields for part in ("--set", field)]
+    assert blocklab(*command, *options, "--set", "epochs=1").status == 0
+    said = blocklab(*command, *options, "--set", "epochs=2")
+    assert said.status == 0
+    assert (
+        "note it trains from its first epoch, though a run of 1 is finished, as it kept no "
+        "checkpoint; runs trained with BLOCKLAB_KEEP_CHECKPOINT=1 do" in " ".join(said.err.split())
+    )
+
+
+def test_the_longest_that_kept_its_checkpoint_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(tmp_path, 1)
+    monkeypatch.delenv(KEEP_VARIABLE)
+    trained(tmp_path, 2)
+    assert trained(tmp_path, 3)[1] == [2, 3]
+
+
+def test_a_kill_does_not_cost_the_epochs_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once begun, a run goes on from its own checkpoint alone: there must be one at once."""
+    trained(tmp_path, 2)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("blocklab.training.run.train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, 4)
+    monkeypatch.undo()
+    assert trained(tmp_path, 4)[1] == [3, 4]
 
 
 def _with_another_fingerprint(number: int) -> Any:

@@ -1,4 +1,7 @@
-"""Ctrl-C, as a terminal sends it to every process: one line says what is kept and how to go on."""
+"""Ctrl-C, as a terminal sends it to every process: one line says what is kept and how to go on.
+
+SIGTERM to the command is the same. Checkpoints are written each minute: the stop writes these.
+"""
 
 import os
 import signal
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from blocklab.cli.app import run
+from blocklab.training.run_folder import load_sealed
 
 LONG = """\
 title: Long
@@ -31,7 +35,9 @@ TRAIN = (
 FEW = ("--set", "data.train_images=48", "--set", "batch_size=16")
 
 
-def stopped(out: Path, *arguments: str) -> tuple[int, list[str], str]:
+def stopped(
+    out: Path, *arguments: str, by: signal.Signals = signal.SIGINT
+) -> tuple[int, list[str], str]:
     """Stop a command once two epochs are kept; return its status, what it said, and a run."""
     program = "from blocklab_command import main; main()"
     command = [sys.executable, "-c", program, *arguments, "--out", str(out)]
@@ -47,15 +53,27 @@ def stopped(out: Path, *arguments: str) -> tuple[int, list[str], str]:
         while not logs and process.poll() is None and time.monotonic() < deadline:
             logs = [log for log in out.glob("*/log.jsonl") if log.read_text().count("\n") >= 2]
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)
+        if by == signal.SIGINT:
+            os.killpg(process.pid, by)
+        else:
+            process.send_signal(by)
         said = process.communicate(timeout=120)[1]
     assert logs, said
     return process.returncode, said.splitlines(), logs[0].parent.name
 
 
+def epochs(folder: Path) -> tuple[int, int]:
+    """Those of a run's log, and of its checkpoint."""
+    saved = load_sealed(folder / "last.ckpt")
+    return (folder / "log.jsonl").read_text().count("\n"), (saved or {}).get("epochs_done", 0)
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("devices", [1, 2])
-def test_a_run(tmp_path: Path, devices: int) -> None:
-    status, said, name = stopped(tmp_path, *TRAIN, *FEW, "--devices", str(devices))
+def test_a_run(tmp_path: Path, devices: int, by: signal.Signals) -> None:
+    status, said, name = stopped(tmp_path, *TRAIN, *FEW, "--devices", str(devices), by=by)
+    logged, saved = epochs(tmp_path / name)
+    assert logged - 1 <= saved <= logged + 1  # a stop may fall between the two
     kept = (tmp_path / name / "log.jsonl").read_text().count("\n")
     assert status == 130
     assert said[-1] == (
@@ -78,6 +96,22 @@ def test_a_study_with_workers(tmp_path: Path, text: str) -> None:
         f" more keep their whole epochs, in {out}; the same command goes on from there"
     )
     assert not [line for line in said if "Traceback" in line or "Interrupt" in line]
+    for log in out.glob("*/log.jsonl"):
+        logged, saved = epochs(log.parent)
+        assert logged - 1 <= saved <= logged + 1
+
+
+def test_a_study_that_is_killed_leaves_what_its_workers_reached(tmp_path: Path) -> None:
+    path = tmp_path / "long.yaml"
+    path.write_text(LONG)
+    out = tmp_path / "runs"
+    arguments = ("study", str(path), "--workers", "1", "--threads", "1")
+    *_, name = stopped(out, *arguments, by=signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while not (out / name / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    logged, saved = epochs(out / name)
+    assert logged >= 2 and logged - 1 <= saved <= logged + 1
 
 
 def test_any_other_command(

@@ -3,19 +3,22 @@
 import copy
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from blocklab import create_model
 from blocklab.errors import InputError
-from blocklab.measure import speed
+from blocklab.measure import speed, ways
 from blocklab.measure.speed import bench
+from blocklab.measure.ways import onnxruntime_latency
 
 
 @pytest.fixture(autouse=True)
 def _small_matrices_and_one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(speed, "PEAK_SIDE", 64)
+    monkeypatch.setattr(speed, "PEAK_SIDES", {"cpu": 64})
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -26,6 +29,7 @@ def test_every_way_is_timed_and_the_model_stays() -> None:
     model = create_model("resnet20_se", num_classes=5, depths=(1,), widths=(8,))
     before = copy.deepcopy(model.state_dict())
     report = bench(model, input_size=8, batch_size=4, rounds=2)
+    assert {one.mode for one in report.speeds} == {"eager"} and not report.notes
     ways = [(one.work, one.layout, one.precision) for one in report.speeds]
     works = ("training", "inference", "inference, deployed")
     assert ways == [
@@ -36,12 +40,16 @@ def test_every_way_is_timed_and_the_model_stays() -> None:
     ]
     for one in report.speeds:
         assert 0 < one.slowest <= one.images_per_second <= one.fastest
-        assert one.memory_bytes >= 0 and one.peak_percent > 0
+        assert (one.memory_bytes or 0) >= 0 and one.peak_percent > 0
+        assert (one.latency_ms is None) == (one.work == "training")
+        assert one.latency_ms is None or one.latency_ms > 0
     after = model.state_dict()
     assert all(after[name].equal(value) for name, value in before.items()) and model.training
     cells = report.cells()
     assert len(cells) == 12 and all(len(line) == len(report.headings) for line in cells)
     assert "ResNet at 8x8, batch 4" in report.title
+    assert report.onnxruntime_ms is None or report.onnxruntime_ms > 0
+    assert "ONNX Runtime" in report.title
     assert json.loads(json.dumps(report.to_dict()))["peaks_macs_per_second"].keys() == {
         "fp32",
         "bf16",
@@ -51,11 +59,51 @@ def test_every_way_is_timed_and_the_model_stays() -> None:
 def test_memory_of_a_batch_grows_with_it() -> None:
     model = create_model("resnet20", num_classes=5, depths=(1,), widths=(32,))
     small, large = (
-        max(one.memory_bytes for one in bench(model, 32, batch, rounds=1).speeds[:4])
+        max(one.memory_bytes or 0 for one in bench(model, 32, batch, rounds=1).speeds[:4])
         for batch in (2, 32)
     )
     activations = 32 * 32 * 32 * 32 * 4
     assert large > small + activations
+
+
+def test_a_mode_that_fails_is_named_and_the_rest_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled as asked: the fastest layout and precision of each work but the deployed one."""
+
+    def compiled(network: nn.Module, dynamic: bool, disable: bool) -> nn.Module:
+        if not disable and network.training:
+            raise RuntimeError("no compiler\nat all")
+        return network
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    report = bench("resnet20:depths=[1],widths=[8]", 8, 4, rounds=1, compiled=True)
+    eager = [one for one in report.speeds if one.mode == "eager"]
+    (way,) = (one for one in report.speeds if one.mode == "compiled")
+    assert len(eager) == 12 and way.work == "inference" and way.latency_ms is not None
+    assert report.notes == ("training, compiled: left out (RuntimeError: no compiler at all)",)
+    assert report.notes[0] in report.title
+
+
+def test_without_onnxruntime_a_word_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways.importlib.util, "find_spec", lambda name: None)
+    found = onnxruntime_latency(create_model("resnet20", depths=(1,), widths=(8,)), 8, 1)
+    assert found == (None, "left out: onnx, onnxscript, onnxruntime not installed")
+
+
+def test_onnxruntime_times_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    shapes = []
+    write = ways.write_onnx
+
+    def watched(*arguments: Any) -> Any:
+        run = write(*arguments)
+        return lambda images: (shapes.append(tuple(images.shape)), run(images))
+
+    monkeypatch.setattr(ways, "write_onnx", watched)
+    network = create_model("resnet20", depths=(1,), widths=(8,)).eval()
+    milliseconds, word = onnxruntime_latency(network, (8, 12), 1)
+    assert milliseconds is not None and milliseconds > 0 and word.startswith("ONNX Runtime ")
+    assert set(shapes) == {(1, 3, 8, 12)} and len(shapes) == 6
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,19 @@ import pytest
 
 from blocklab.execution.verify import untimed
 from blocklab.study.study import Study
+from blocklab.training.checkpoints import SECONDS_VARIABLE, Checkpoints
 from blocklab.training.run import RunDefinition, execute_run
 from blocklab.training.run_reader import RunReader
 
 TINY = {"backbone": "resnet20", "widths": [4, 8, 8], "depths": [1, 1, 1]}
 
 Bits = Callable[[Path], dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _a_checkpoint_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the files of a run written as often as they can be, so that each can be damaged."""
+    monkeypatch.setenv(SECONDS_VARIABLE, "0")
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +50,8 @@ def definition(make_study: Callable[..., Study]) -> RunDefinition:
 
 @pytest.fixture(scope="session")
 def _finished(definition: RunDefinition, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return execute_run(definition, tmp_path_factory.mktemp("whole"), threads=1)
+    kept = Checkpoints(seconds=0.0, keep=True)
+    return execute_run(definition, tmp_path_factory.mktemp("whole"), threads=1, checkpoints=kept)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Run folders that travel over storage: a run goes on elsewhere, with the same bits."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ class Breaking(Storage):
     left = 4  # the first epoch's three files, and one of the second's
 
     def send(self, folder: Path, names: tuple[str, ...] = ()) -> None:
+        deadline = time.monotonic() + 30
+        while not (folder / "last.ckpt").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)  # it is written aside
         for name in names:
             self.left -= 1
             if self.left < 0:

@@ -10,9 +10,9 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blocklab.measure.numerics import arithmetic
 from blocklab.training.device import Setup, make_setup
 from blocklab.training.loop import State, prepare
-from blocklab.training.numerics import arithmetic
 from blocklab.training.recipe import Recipe
 from blocklab.training.step import BatchCounters, TrainingStep
 from blocklab.training.weight_casts import WeightCasts

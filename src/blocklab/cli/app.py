@@ -12,6 +12,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 from contextlib import suppress
 from typing import Annotated, Any
@@ -166,4 +167,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="blocklab.spell")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop in order, as Ctrl-C is
     sys.exit(run(sys.argv[1:]))

@@ -68,14 +68,19 @@ class Progress:
 
     def started(self, job: Job) -> None:
         """Add a line for the run."""
-        self.running[job.hash] = _Running(job)
+        self.running.setdefault(job.hash, _Running(job))  # there, if its process died
 
     def epoch(self, job: Job, record: dict[str, Any]) -> None:
-        """Move the run's line on; work that an earlier call has done is no work of this one."""
+        """Move the run's line on; work that an earlier call has done is no work of this one.
+
+        Epochs that went with a process that was killed are trained again, which is more work.
+        """
         running = self.running.setdefault(job.hash, _Running(job))
-        if not running.records:
-            self.work_total -= job.work / job.epochs * (record["epoch"] - 1)
-        running.records.append(record)
+        before = [one for one in running.records if one["epoch"] < record["epoch"]]
+        again = len(running.records) - len(before)
+        missed = 0 if running.records else record["epoch"] - 1
+        self.work_total += job.work / job.epochs * (again - missed)
+        running.records[:] = [*before, record]
         self.work_done += job.work / job.epochs
 
     def note(self, job: Job, text: str) -> None:

@@ -172,7 +172,7 @@ def _train_with_storage(task: Task, plugins: Sequence[str], storage: Storage) ->
         try:
             storage.fetch(folder)
             ended = train_task(replace(task, out=Path(name)), send, plugins)
-            if ended.kind == "finished":
+            if ended.kind != "busy":  # of a run that failed, its last whole epoch
                 storage.send(folder)
             return ended
         except RunError as error:

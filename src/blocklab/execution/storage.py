@@ -2,7 +2,8 @@
 
 BLOCKLAB_STORAGE names the place, by any URL that fsspec knows (``s3://bucket/runs``,
 ``gs://…``, ``file:///…``). A run is trained in a local folder, which is fetched before and sent
-after each epoch: the checkpoint first, the result last. Checksums tell a file that arrived whole.
+after each epoch: the checkpoint first, if there is a new one, the result last. Checksums tell a
+file that arrived whole.
 """
 
 import os
@@ -42,6 +43,7 @@ class Storage:
                 "and that fsspec's package for it is installed"
             ) from None
         self.url = url
+        self._sent: dict[Path, tuple[int, int]] = {}  # checkpoints, by inode and time
 
     @classmethod
     def named(cls) -> "Storage | None":
@@ -75,10 +77,19 @@ class Storage:
         try:
             self.files.makedirs(self._there(folder, ""), exist_ok=True)
             for name in names:
-                if (folder / name).exists():
-                    there = self._there(folder, name)
-                    self.files.put_file(str(folder / name), f"{there}.part")
-                    self.files.mv(f"{there}.part", there)
+                path, there = folder / name, self._there(folder, name)
+                if not path.exists():
+                    if name == CHECKPOINT and (folder / RESULT).exists():  # it is not kept
+                        with suppress(FileNotFoundError):
+                            self.files.rm_file(there)
+                    continue
+                file = path.stat().st_ino, path.stat().st_mtime_ns
+                if name == CHECKPOINT and self._sent.get(path) == file:
+                    continue
+                self.files.put_file(str(path), f"{there}.part")
+                self.files.mv(f"{there}.part", there)
+                if name == CHECKPOINT:
+                    self._sent[path] = file
         except Exception as error:
             raise RunError(f"cannot write to {self.url}: {error_line(error)}") from error
 

@@ -1,21 +1,20 @@
 """A worker: a process that trains one run after another and tells what happens through a pipe.
 
-It may die at any moment, and so may the study that started it: then it stops at once, which frees
-the lock of its run, and the run goes on later from the checkpoint of its last whole epoch.
+It may die at any moment, and so may the study that started it: then it writes the last whole epoch
+of its run and stops, which frees the run's lock, and the run goes on later from that epoch.
 """
 
 import contextlib
 import os
 import signal
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from multiprocessing import parent_process
-from multiprocessing.connection import Connection, wait
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from blocklab.errors import error_line
+from blocklab.training.checkpoints import Checkpoints, end_when_told
 from blocklab.training.run import RunDefinition, execute_run
 from blocklab.training.run_folder import BusyError
 
@@ -31,6 +30,7 @@ class Task:
     label: str
     threads: int
     run_hash: str
+    checkpoints: Checkpoints = field(default_factory=Checkpoints.named)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def work(connection: Connection, plugins: Sequence[str], device: int | None) -> 
     `device` is the GPU of this worker where there are several.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which ends us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_when_told()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -61,13 +61,6 @@ def work(connection: Connection, plugins: Sequence[str], device: int | None) -> 
                 return
             connection.send(train_task(task, connection.send, plugins))
     os._exit(1)  # the study was killed: nobody is left to tell
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)  # whatever is half done is done again: a checkpoint is whole or not there
 
 
 def train_task(task: Task, tell: Tell, plugins: Sequence[str] = ()) -> Message:
@@ -81,6 +74,7 @@ def train_task(task: Task, tell: Tell, plugins: Sequence[str] = ()) -> Message:
             task.threads,
             on_epoch=lambda record: tell(Message("epoch", record)),
             on_note=lambda text: tell(Message("note", text=text)),
+            checkpoints=task.checkpoints,
         )
     except BusyError:
         return Message("busy")

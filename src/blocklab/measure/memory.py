@@ -1,6 +1,7 @@
 """Peak memory: of a process on the CPU, of PyTorch's allocator on a GPU."""
 
 import ctypes
+import gc
 import resource
 import sys
 from contextlib import suppress
@@ -43,6 +44,16 @@ def release_freed_memory() -> None:
     """Give the system back what the C library keeps of freed memory (glibc; elsewhere nothing)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def give_back(device: torch.device) -> None:
+    """Give a GPU the memory back that nothing refers to any more: other processes may need it."""
+    gc.collect()  # networks have cycles
+    if device.type == "cuda":
+        torch._C._cuda_clearCublasWorkspaces()
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def current_memory(device: torch.device) -> int:

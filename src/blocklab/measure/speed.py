@@ -2,38 +2,54 @@
 
 All ways are timed in turn, round after round, so that a machine whose speed drifts does not favour
 one of them; the median and the spread over the rounds are given. Each layout has a copy of the
-network of its own: the network that is handed in stays as it is, and no conversion is timed.
+network of its own: the network that is handed in stays as it is, and no conversion is timed. On a
+GPU the fastest layout and precision of each kind of work is timed as one CUDA graph too, and but
+for the deployed form through `torch.compile`; what cannot be so run is named with the reason.
 """
 
 import copy
 import statistics
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from blocklab.backbones.base import check_count
+from blocklab.errors import error_line
 from blocklab.measure.cost import Cost, cost
-from blocklab.measure.device import LAYOUTS, PRECISIONS, device_name, probe_device, wait
+from blocklab.measure.device import LAYOUTS, device_name, probe_device, wait
 from blocklab.measure.footprint import check_memory, footprint
 from blocklab.measure.memory import (
     current_memory,
+    give_back,
     keep_freed_memory,
     peak_memory,
     release_freed_memory,
     reset_peak_memory,
 )
-from blocklab.measure.timing import Step, shortest_times, time_in_turn, training_step
+from blocklab.measure.numerics import arithmetic
+from blocklab.measure.timing import Step, time_in_turn
+from blocklab.measure.ways import (
+    COMPILED,
+    DEPLOYED,
+    GRAPH,
+    INFERENCE,
+    TRAINING,
+    Way,
+    best_of_matrices,
+    make_step,
+    onnxruntime_latency,
+    precisions,
+)
 from blocklab.models.deploy import deploy
-from blocklab.models.probe import ImageSize, check_input_size, noise_images, plain_size, size_text
+from blocklab.models.probe import ImageSize, check_input_size, plain_size, size_text
 from blocklab.models.spec import model_spec
 
 BENCH_COPIES = 12  # of the weights: a network a kind of work and layout, with its gradients
-PEAK_SIDE = 2048  # of the square matrices whose product stands for the machine's best
+# Of the square matrices whose product stands for the machine's best: a GPU needs large ones.
+PEAK_SIDES = {"cuda": 8192, "mps": 4096, "cpu": 2048}
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,8 @@ class Speed:
 
     `images_per_second` is the median over rounds, `slowest` and `fastest` its spread.
     `memory_bytes` is what a batch takes besides the weights: activations, and in training
-    gradients.
+    gradients; None of a graph, which keeps its memory.
+    `latency_ms` is the median time of a single image, of inference alone.
     `peak_percent` is the share of the matrix-product peak measured here in the same precision:
     MACs of the forward pass, three times that for a training step.
     """
@@ -50,10 +67,12 @@ class Speed:
     work: str
     layout: str
     precision: str
+    mode: str
     images_per_second: float
     slowest: float
     fastest: float
-    memory_bytes: int
+    latency_ms: float | None
+    memory_bytes: int | None
     peak_percent: float
 
 
@@ -71,20 +90,28 @@ class SpeedReport:
     cost: Cost
     peaks: Mapping[str, float]  # precision -> MACs a second of a large matrix product
     speeds: tuple[Speed, ...]
+    onnxruntime_ms: float | None  # of one image on the processor, deployed
+    onnxruntime_note: str
+    notes: tuple[str, ...] = ()  # what could not be timed
 
     headings = (
-        *("work", "layout", "precision", "images/s", "slowest to fastest", "ms a batch"),
-        *("memory of a batch (MB)", "of the matrix peak (%)"),
+        *("work", "layout", "precision", "mode", "images/s", "slowest to fastest", "ms a batch"),
+        *("ms of one image", "memory of a batch (MB)", "of the matrix peak (%)"),
     )
 
     @property
     def title(self) -> str:
         """One line for above the table."""
+        onnx = self.onnxruntime_note
+        if self.onnxruntime_ms is not None:
+            onnx += f" on the CPU, deployed: {self.onnxruntime_ms:,.2f} ms of one image"
+        else:
+            onnx = f"ONNX Runtime {onnx}"
         peaks = ", ".join(f"{p} {peak / 1e9:,.0f} G MACs/s" for p, peak in self.peaks.items())
         return (
             f"{self.model} at {size_text(self.input_size)}, batch {self.batch_size}, on "
             f"{self.device} ({self.threads} threads, PyTorch {self.torch}); matrix peak: {peaks}; "
-            f"median of {self.rounds} rounds"
+            f"median of {self.rounds} rounds; {'; '.join((onnx, *self.notes))}"
         )
 
     def cells(self) -> list[tuple[str, ...]]:
@@ -94,10 +121,12 @@ class SpeedReport:
                 one.work,
                 one.layout,
                 one.precision,
+                one.mode,
                 f"{one.images_per_second:,.1f}",
                 f"{one.slowest:,.1f} to {one.fastest:,.1f}",
                 f"{1000 * self.batch_size / one.images_per_second:,.1f}",
-                f"{one.memory_bytes / 1e6:,.0f}",
+                "" if one.latency_ms is None else f"{one.latency_ms:,.2f}",
+                "" if one.memory_bytes is None else f"{one.memory_bytes / 1e6:,.0f}",
                 f"{one.peak_percent:.1f}",
             )
             for one in self.speeds
@@ -116,8 +145,11 @@ def bench(
     batch_size: int = 64,
     rounds: int = 5,
     num_classes: int = 100,
+    compiled: bool | None = None,
 ) -> SpeedReport:
     """Time training steps and inference of a network, in each layout and precision.
+
+    `compiled` also times it through `torch.compile`, which takes minutes; None does so on a GPU.
 
     Raises:
         InputError: for an unknown model, or sizes that are not positive or that it cannot take.
@@ -137,43 +169,15 @@ def bench(
         needed = taken.training_bytes(batch_size, copies=BENCH_COPIES)
         check_memory(needed, f"training steps with batches of {batch_size:,}")
         model = spec.build(num_classes, input_size=input_size)
-    networks = {
-        "training": copy.deepcopy(model).to(device).train(),
-        "inference": copy.deepcopy(model).to(device).eval(),
-        "inference, deployed": deploy(model, input_size).to(device),
-    }
-    ways: dict[tuple[str, str, str], Step] = {}
-    for work, network in networks.items():
-        for layout, memory_format in LAYOUTS.items():
-            own = copy.deepcopy(network).to(memory_format=memory_format)  # type: ignore[call-overload]
-            for precision in PRECISIONS:
-                ways[work, layout, precision] = _way(
-                    own, work, layout, precision, input_size, batch_size
-                )
-    memory = {way: _memory_of(run, device) for way, run in ways.items()}  # also warms up
-    peaks = {name: 0.0 for name in PRECISIONS}
-    seconds: dict[tuple[str, str, str], list[float]] = {way: [] for way in ways}
-    for _ in range(rounds):
-        for name, peak in _matrix_peaks(device).items():
-            peaks[name] = max(peaks[name], peak)
-        for way, times in time_in_turn(ways, 1, warm_up=False).items():
-            seconds[way] += times
-    speeds = []
-    for (work, layout, precision), times in seconds.items():
-        median = statistics.median(times)
-        macs = counted.macs * batch_size * (3 if work == "training" else 1)
-        speeds.append(
-            Speed(
-                work,
-                layout,
-                precision,
-                batch_size / median,
-                batch_size / max(times),
-                batch_size / min(times),
-                memory[work, layout, precision],
-                100 * macs / median / peaks[precision],
-            )
-        )
+    deployed = deploy(model, input_size)
+    networks = {TRAINING: model, INFERENCE: model, DEPLOYED: deployed}
+    more = [GRAPH] * (device.type == "cuda")
+    more += [COMPILED] * (device.type == "cuda" if compiled is None else compiled)
+    try:
+        timed = _time(networks, more, input_size, batch_size, rounds, counted)
+    finally:
+        give_back(device)
+    onnx_ms, onnx_note = onnxruntime_latency(deployed.cpu(), input_size, rounds)
     return SpeedReport(
         model=type(model).__name__ if isinstance(model_or_name, nn.Module) else str(model_or_name),
         input_size=plain_size(input_size),
@@ -183,27 +187,113 @@ def bench(
         torch=torch.__version__,
         rounds=rounds,
         cost=counted,
-        peaks=peaks,
-        speeds=tuple(speeds),
+        peaks=timed.peaks,
+        speeds=timed.speeds,
+        onnxruntime_ms=onnx_ms,
+        onnxruntime_note=onnx_note,
+        notes=timed.notes,
     )
 
 
-def _way(
-    network: nn.Module, work: str, layout: str, precision: str, size: ImageSize, batch: int
-) -> Step:
-    """Return one batch of the work."""
-    images = noise_images(network, size, batch).contiguous(memory_format=LAYOUTS[layout])
-    labels = torch.zeros(batch, dtype=torch.long, device=images.device)
-    bf16 = precision == "bf16"
-    autocast = partial(torch.autocast, images.device.type, torch.bfloat16, enabled=bf16)
+@dataclass(frozen=True)
+class _Found:
+    speeds: tuple[Speed, ...]
+    peaks: Mapping[str, float]
+    notes: tuple[str, ...]
 
-    def infer() -> None:
-        with torch.inference_mode(), autocast():
-            network(images)
 
-    if work != "training":
-        return infer
-    return training_step(network, images, lambda logits: F.cross_entropy(logits, labels), autocast)
+def _time(
+    networks: Mapping[str, nn.Module],
+    modes: Sequence[str],
+    size: ImageSize,
+    batch: int,
+    rounds: int,
+    counted: Cost,
+) -> _Found:
+    """Time copies of each work's network; nothing on the device is referred to afterwards."""
+    device = probe_device()
+    own = {
+        work: copy.deepcopy(network).to(device).train(work == TRAINING)
+        for work, network in networks.items()
+    }
+    with arithmetic(device, deterministic=False):
+        timed = _Timed(size, batch, device)
+        for work, network in own.items():
+            for layout in LAYOUTS:
+                in_layout = _in_layout(network, layout)
+                for precision in precisions(device):
+                    timed.add(in_layout, Way(work, layout, precision))
+        notes = timed.add_modes(own, modes)
+        peaks = timed.measure(rounds)
+    speeds = tuple(timed.speed(way, counted, peaks) for way in timed.steps)
+    return _Found(speeds, peaks, tuple(notes))
+
+
+class _Timed:
+    """The ways that are timed, and their times so far."""
+
+    def __init__(self, size: ImageSize, batch: int, device: torch.device) -> None:
+        self.size, self.batch, self.device = size, batch, device
+        self.steps: dict[Way, Step] = {}
+        self.of_one: dict[Way, Step] = {}  # inference of a single image
+        self.memory: dict[Way, int | None] = {}
+        self.seconds: dict[Way, list[float]] = {}
+        self.seconds_of_one: dict[Way, list[float]] = {}
+
+    def add(self, network: nn.Module, way: Way) -> None:
+        """Add a way, and warm it up."""
+        step = make_step(network, way, self.size, self.batch)
+        memory = _memory_of(step, self.device)
+        self.memory[way] = None if way.mode == GRAPH else memory
+        if way.work != TRAINING:
+            self.of_one[way] = make_step(network, way, self.size, 1)
+            self.of_one[way]()
+        self.steps[way] = step
+
+    def add_modes(self, networks: Mapping[str, nn.Module], modes: Sequence[str]) -> list[str]:
+        """Add these modes of each work's fastest way so far; return why one is left out."""
+        notes = []
+        first = time_in_turn(self.steps, 1, warm_up=False) if modes else {}
+        for work, network in networks.items():
+            for mode in modes:
+                if mode == COMPILED and work == DEPLOYED:
+                    continue
+                best = min((way for way in first if way.work == work), key=lambda way: first[way])
+                try:
+                    self.add(_in_layout(network, best.layout), replace(best, mode=mode))
+                except Exception as error:  # whatever a block does that no graph or compiler takes
+                    notes.append(f"{work}, {mode}: left out ({error_line(error)})")
+        return notes
+
+    def measure(self, rounds: int) -> dict[str, float]:
+        """Time all ways in turn; return the matrix peaks, a precision each."""
+        peaks: dict[str, float] = {}
+        for _ in range(rounds):
+            for name, peak in best_of_matrices(PEAK_SIDES[self.device.type]).items():
+                peaks[name] = max(peaks.get(name, 0.0), peak)
+            for steps, found in ((self.steps, self.seconds), (self.of_one, self.seconds_of_one)):
+                for way, times in time_in_turn(steps, 1, warm_up=False).items():
+                    found.setdefault(way, []).extend(times)
+        return peaks
+
+    def speed(self, way: Way, counted: Cost, peaks: Mapping[str, float]) -> Speed:
+        """Return what came of a way."""
+        times, of_one = self.seconds[way], self.seconds_of_one.get(way)
+        median = statistics.median(times)
+        macs = counted.macs * self.batch * (3 if way.work == TRAINING else 1)
+        return Speed(
+            **asdict(way),
+            images_per_second=self.batch / median,
+            slowest=self.batch / max(times),
+            fastest=self.batch / min(times),
+            latency_ms=None if of_one is None else 1000 * statistics.median(of_one),
+            memory_bytes=self.memory[way],
+            peak_percent=100 * macs / median / peaks[way.precision],
+        )
+
+
+def _in_layout(network: nn.Module, layout: str) -> nn.Module:
+    return copy.deepcopy(network).to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
 
 
 def _memory_of(run: Step, device: torch.device) -> int:
@@ -215,13 +305,3 @@ def _memory_of(run: Step, device: torch.device) -> int:
     run()
     wait(device)
     return max(0, peak_memory(device) - before)
-
-
-def _matrix_peaks(device: torch.device) -> dict[str, float]:
-    """Return MACs a second of the best of a few large matrix products, a precision each."""
-    products: dict[str, Step] = {}
-    for name, dtype in PRECISIONS.items():
-        matrix = torch.randn(PEAK_SIDE, PEAK_SIDE, device=device, dtype=dtype)
-        products[name] = partial(torch.mm, matrix, matrix)
-    times = shortest_times(products)
-    return {name: PEAK_SIDE**3 / seconds for name, seconds in times.items()}

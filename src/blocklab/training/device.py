@@ -22,7 +22,7 @@ from torch import Tensor, distributed, nn
 from blocklab.data.split import Split
 from blocklab.errors import InputError, RunError, did_you_mean, shortened
 from blocklab.measure.device import LAYOUTS, probe_device
-from blocklab.training.numerics import settings
+from blocklab.measure.numerics import settings
 from blocklab.training.recipe import COMPILE_MODES, USUAL_MODE, Recipe
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each AMP

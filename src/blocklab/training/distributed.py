@@ -10,7 +10,6 @@ stochastic depth, MixUp and CutMix, which are each process's own.
 """
 
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -19,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,7 @@ from blocklab.blocks.plugins import load_plugin
 from blocklab.data.image_data import open_data
 from blocklab.errors import BlocklabError, InputError, RunError, error_line
 from blocklab.training.autotune import row_setup
+from blocklab.training.checkpoints import end_when_told
 from blocklab.training.device import (
     Setup,
     available_cores,
@@ -57,6 +56,7 @@ from blocklab.training.run_folder import RunFolder
 from blocklab.training.workload import Workload
 
 STEP_SECONDS = 0.1  # between two words about steps
+PATIENCE_SECONDS = 30.0  # for processes that were told to end
 
 
 def launch(
@@ -228,8 +228,11 @@ def _start(
     except (ProcessExitedException, ProcessRaisedException) as error:
         failure = error
     except BaseException:  # Ctrl-C, to which they are deaf
-        for process in set(multiprocessing.active_children()) - others:
+        started = set(multiprocessing.active_children()) - others
+        for process in started:
             process.terminate()
+        for process in started:  # the first of them writes the last epoch
+            process.join(PATIENCE_SECONDS)
         raise
     finally:
         theirs.send(None)
@@ -246,7 +249,7 @@ def _start(
 def _train_rank(fabric: Fabric, task: _Task, connection: Any) -> None:
     """Train as one of the processes started here."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the process that started us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_when_told()
     try:
         for path in task.plugins:
             load_plugin(path)
@@ -283,13 +286,6 @@ def _leave() -> None:
     distributed.destroy_process_group()
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)  # the lock went with it; whatever is half done is done again
-
-
 def _outer_rank() -> int:
     return launcher_number("RANK", launcher_number("SLURM_PROCID", 0))
 
@@ -297,10 +293,9 @@ def _outer_rank() -> int:
 class _Silent(RunFolder):
     """A run's folder for the processes that do not write."""
 
-    def write_run(self, run: dict[str, Any]) -> None:
-        """Leave it to the first process."""
+    writes = False
 
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
+    def write_run(self, run: dict[str, Any]) -> None:
         """Leave it to the first process."""
 
     def write_log(self, log: list[dict[str, Any]]) -> None:
@@ -312,5 +307,5 @@ class _Silent(RunFolder):
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Leave it to the first process."""
 
-    def finish(self, result: dict[str, Any]) -> None:
+    def finish(self, result: dict[str, Any], keep_checkpoint: bool = False) -> None:
         """Leave it to the first process."""

@@ -14,18 +14,19 @@ from blocklab.errors import BlocklabError, InputError, RunError, error_line
 from blocklab.measure.cost import Cost, cost
 from blocklab.measure.footprint import Footprint, check_memory, footprint
 from blocklab.measure.memory import peak_memory, reset_peak_memory
+from blocklab.measure.numerics import arithmetic
 from blocklab.models.pretrained import Pretrained
 from blocklab.models.spec import ModelSpec
 from blocklab.models.timm_models import check_logits
 from blocklab.training.autotune import row_setup
+from blocklab.training.checkpoints import CheckpointKeeper, Checkpoints
 from blocklab.training.device import Setup, available_cores, resumed_setup
 from blocklab.training.evaluation import evaluate, is_at_chance
 from blocklab.training.freezing import check_rates
 from blocklab.training.loop import OnStep, Record, State, prepare, train
-from blocklab.training.numerics import arithmetic
 from blocklab.training.provenance import describe_run, described_start
 from blocklab.training.recipe import LARGEST_SEED, Recipe
-from blocklab.training.run_files import RUN, RUN_HASH, definition_hash
+from blocklab.training.run_files import CHECKPOINT, LOG, RUN, RUN_HASH, definition_hash
 from blocklab.training.run_folder import RunFolder
 from blocklab.training.shorter_run import GOING_ON, shorter_run
 from blocklab.training.workload import Workload
@@ -176,6 +177,7 @@ def execute_run(
     on_epoch: OnEpoch | None = None,
     on_note: OnNote | None = None,
     on_step: OnStep | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Path:
     """Train one run to its end, from its last checkpoint if there is one; return its folder.
 
@@ -183,21 +185,33 @@ def execute_run(
     same but for fewer epochs, where its schedule allows (see `shorter_run`). `threads` are this
     process's for the run (default: all cores); a resumed run keeps those that it began with, so
     that its bits do not change. `on_note` gets, in one line each, what was found damaged and how it
-    was mended; `on_step` (steps done, steps of the epoch) after each step.
+    was mended; `on_step` (steps done, steps of the epoch) after each step. `checkpoints` says how
+    often they are written and whether the last is kept (default: as the environment says).
 
     Raises:
         InputError: if the definition does not fit the data or the machine.
-        RunError: if it fails midway; the checkpoint of the last whole epoch is kept.
+        RunError: if it fails midway; the last whole epoch is kept.
         BusyError: if another process is training this run.
     """
     folder = RunFolder(out / definition.hash)
     fault = folder.reader.fault  # before the lock, with which another run's files go
     with folder.locked():
         if fault and on_note is not None:
-            on_note(f"{fault}; it is made again from the last checkpoint that is its own")
+            kept = (folder.path / CHECKPOINT).exists()
+            how = "made again from the last checkpoint that is its own" if kept else "trained anew"
+            on_note(f"{fault}; it is {how}")
         if not folder.reader.finished:
             try:
-                train_to_the_end(definition, folder, label, threads, on_epoch, on_note, on_step)
+                train_to_the_end(
+                    definition,
+                    folder,
+                    label,
+                    threads,
+                    on_epoch,
+                    on_note,
+                    on_step,
+                    checkpoints=checkpoints,
+                )
             except (BlocklabError, BrokenPipeError, ConnectionResetError):
                 raise
             except Exception as error:  # whatever a block does wrong ends in one line
@@ -214,12 +228,14 @@ def train_to_the_end(
     on_note: OnNote | None,
     on_step: OnStep | None = None,
     setup: Setup | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Train a run in its folder, which is locked, and write its result; see `execute_run`.
 
     A `setup` that is given is one of several processes that train the run together.
     """
     recipe, seed = definition.recipe, definition.seed
+    checkpoints = checkpoints or Checkpoints.named()
     reset_peak_memory()
     data = open_data(definition.data)
     check_batches_fill(recipe, data)
@@ -282,16 +298,23 @@ def train_to_the_end(
             if shorter and checkpoint is not None:
                 begun["went_on_from"] = shorter.folder.name
             folder.write_run(begun)
-        try:
-            for record in train(state, data, recipe, setup, seed, on_step):
-                if not state.diverged:  # else the last good checkpoint stays
-                    extra = {RUN_HASH: definition.hash, "run": begun}
-                    folder.save_checkpoint(state.to_dict() | extra)
-                folder.write_log(state.log)
-                if on_epoch is not None:
-                    on_epoch(record)
+        extra = {RUN_HASH: definition.hash, "run": begun}
+        if shorter and checkpoint is not None:  # a kill must not cost the epochs of that run
+            folder.save_checkpoint(state.to_dict() | extra)
+        if (folder.path / LOG).exists():  # it may be of more epochs than the checkpoint
             folder.write_log(state.log)
-            _finish(state, data, recipe, setup, folder)
+        try:
+            with CheckpointKeeper(folder.save_checkpoint, checkpoints) as keeper:
+                for record in train(state, data, recipe, setup, seed, on_step):
+                    if folder.writes and not state.diverged:  # else the last good one stays
+                        keeper.epoch_ended(state.to_dict() | extra)
+                    folder.write_log(state.log)
+                    if on_epoch is not None:
+                        on_epoch(record)
+                keeper.end(write=checkpoints.keep or state.diverged)
+                folder.write_log(state.log)
+                result = _end(state, data, recipe, setup, folder)
+                folder.finish(result, checkpoints.keep)
         except (BlocklabError, BrokenPipeError, ConnectionResetError):
             raise
         except Exception as error:
@@ -316,7 +339,8 @@ def _failure(error: Exception) -> str:
     return line
 
 
-def _finish(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder: RunFolder) -> None:
+def _end(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder: RunFolder) -> Record:
+    """Evaluate a run that has ended, and write its weights; return its result."""
     seconds = sum(record["train_seconds"] for record in state.log)
     speeds = [record["images_per_second"] for record in state.log]
     result: Record = {
@@ -342,4 +366,4 @@ def _finish(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder:
         folder.write_predictions(per_image)
         folder.write_weights(state.evaluated.state_dict())
     result["peak_memory_bytes"] = peak_memory(setup.device)
-    folder.finish(result)
+    return result

@@ -3,8 +3,8 @@
 Every file is written whole or not at all, and everything that is trusted later has a checksum:
 run.json and result.json carry their own, a checkpoint's is the comment of its zip archive (so it
 still opens with `torch.load`), and result.json holds those of the run's other files. A run whose
-result or predictions are damaged counts as unfinished; done again from its last checkpoint, it
-ends with the same bits.
+result or predictions are damaged counts as unfinished; done again, from its last checkpoint where
+that was kept, it ends with the same bits.
 """
 
 import hashlib
@@ -61,6 +61,8 @@ class BusyError(RunError):
 
 class RunFolder:
     """The folder of one run, for the process that trains it."""
+
+    writes = True  # else the files are another process's to write
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -130,11 +132,12 @@ class RunFolder:
         `log` and `run` are made plain, as a checkpoint with any class in it would not be read.
         """
         plain = {name: json.loads(json.dumps(state[name])) for name in ("log", "run")}
-        buffer, state = io.BytesIO(), state | plain
-        torch.save(state, buffer)
+        buffer = io.BytesIO()
+        torch.save(state | plain, buffer)
+        _seal(buffer)
         self.check_there()
         self._keep_previous()
-        write_atomically(self.path / CHECKPOINT, _sealed(buffer.getvalue()))
+        write_atomically(self.path / CHECKPOINT, lambda path: _write(path, buffer))
 
     def _keep_previous(self) -> None:
         last, spare = self.path / CHECKPOINT, self.path / f".{PREVIOUS}.{owner()}.0.tmp"
@@ -146,6 +149,7 @@ class RunFolder:
                 except OSError:  # no hard links on this file system
                     shutil.copyfile(last, spare)
                 spare.replace(self.path / PREVIOUS)
+                spare.unlink(missing_ok=True)  # still there, where both were one file already
         except OSError as error:
             raise RunError(
                 f"cannot write {self.path / PREVIOUS}: {error.strerror or error}; free some space"
@@ -192,13 +196,18 @@ class RunFolder:
         self.check_there()
         write_atomically(self.path / WEIGHTS, save_tensors(plain))
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Write result.json, after which the run counts as finished."""
+    def finish(self, result: dict[str, Any], keep_checkpoint: bool = False) -> None:
+        """Write result.json, after which the run counts as finished.
+
+        The last good checkpoint of a run that diverged stays, that of another one if it is to.
+        """
         self.check_there()
         if result["status"] != FINISHED:  # what is there of them is not of this result
             self._remove(PREDICTIONS, WEIGHTS)
         write_result(self.path, result)
         self._remove(PREVIOUS)
+        if not keep_checkpoint and result["status"] == FINISHED:
+            self._remove(CHECKPOINT)
 
     def _remove(self, *names: str) -> None:
         for name in names:
@@ -228,11 +237,19 @@ def forget_failure(folder: Path) -> None:
         (folder / FAILURE).unlink(missing_ok=True)
 
 
-def _sealed(archive: bytes) -> bytes:
-    """Give a zip archive without a comment its own checksum as one."""
-    assert archive[-22:-18] == b"PK\x05\x06" and archive[-2:] == b"\0\0", "not as torch.save ends"
-    body = archive[:-2] + _SEAL_BYTES.to_bytes(2, "little")
-    return body + _SEAL + hashlib.sha256(body).hexdigest().encode()
+def _seal(archive: io.BytesIO) -> None:
+    """Give a zip archive without a comment its own checksum as one, without copying it."""
+    archive.seek(-22, io.SEEK_END)
+    end = archive.read()
+    assert end[:4] == b"PK\x05\x06" and end[-2:] == b"\0\0", "not as torch.save ends"
+    archive.seek(-2, io.SEEK_END)
+    archive.write(_SEAL_BYTES.to_bytes(2, "little"))
+    seal = _SEAL + hashlib.sha256(archive.getbuffer()).hexdigest().encode()
+    archive.write(seal)
+
+
+def _write(path: Path, content: io.BytesIO) -> None:
+    path.write_bytes(content.getbuffer())
 
 
 def load_sealed(path: Path) -> dict[str, Any] | None:

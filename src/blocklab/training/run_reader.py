@@ -160,8 +160,8 @@ class RunReader:
             return self._read(WEIGHTS, load_tensors, result["files"])
         except DamageError:
             raise RunError(
-                f"{self.folder / WEIGHTS} is damaged; delete it and run again: it is written anew "
-                "from the last checkpoint"
+                f"{self.folder / WEIGHTS} is damaged; delete it and run again: it is written anew, "
+                "from the last checkpoint where that was kept"
             ) from None
 
     def require_result(self) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Draws are functions of the seed and the epoch, and a constant or a step schedule gives an epoch the
 same learning rates however many follow: so a run that goes on has the bits of one that was never
-shorter. Cosine and one-cycle look at the last epoch from the first step on.
+shorter. Cosine and one-cycle look at the last epoch from the first step on. The shorter run must
+have kept its last checkpoint, which a finished run does where it was asked to.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blocklab.training.checkpoints import KEEP_VARIABLE
 from blocklab.training.run_files import CHECKPOINT, FINISHED, RUN_HASH, definition_hash
 from blocklab.training.run_folder import load_sealed
 from blocklab.training.run_reader import RunReader
@@ -25,6 +27,11 @@ class ShorterRun:
     epochs: int
     run: dict[str, Any]  # run.json
 
+    @property
+    def kept(self) -> bool:
+        """Whether its last checkpoint is there, whole or not."""
+        return (self.folder / CHECKPOINT).exists()
+
     def checkpoint(self) -> dict[str, Any] | None:
         """Return what it reached; None where that is damaged or gone."""
         saved = load_sealed(self.folder / CHECKPOINT)
@@ -34,8 +41,11 @@ class ShorterRun:
 
 
 def shorter_run(definition: Mapping[str, Any], out: Path) -> ShorterRun | None:
-    """Return the longest finished run in `out` that has fewer epochs than the one so defined."""
-    recipe = definition["recipe"]
+    """Return the longest finished run in `out` that has fewer epochs than the one so defined.
+
+    One that kept its checkpoint goes before a longer one that did not.
+    """
+    recipe, without = definition["recipe"], None
     for epochs in range(recipe["epochs"] - 1, 0, -1):
         shorter = {**definition, "recipe": {**recipe, "epochs": epochs}}
         folder = out / definition_hash(shorter)
@@ -44,8 +54,11 @@ def shorter_run(definition: Mapping[str, Any], out: Path) -> ShorterRun | None:
             run, result = reader.run, reader.result
             alone = run is not None and run.get("devices", 1) == 1
             if run and alone and result and result["status"] == FINISHED:
-                return ShorterRun(folder, epochs, run)
-    return None
+                found = ShorterRun(folder, epochs, run)
+                if found.kept:
+                    return found
+                without = without or found
+    return without
 
 
 def why_anew(definition: Mapping[str, Any], out: Path, devices: int = 1) -> str | None:
@@ -54,13 +67,15 @@ def why_anew(definition: Mapping[str, Any], out: Path, devices: int = 1) -> str 
     None where it goes on from that, or there is none.
     """
     schedule, epochs = definition["recipe"]["schedule"], definition["recipe"]["epochs"]
-    if schedule in GOING_ON and devices == 1:
-        return None
     if (out / definition_hash(definition)).is_dir() or (
         there := shorter_run(definition, out)
     ) is None:
         return None
-    if schedule in GOING_ON:
+    if schedule in GOING_ON and devices == 1:
+        if there.kept:
+            return None
+        why = f"as it kept no checkpoint; runs trained with {KEEP_VARIABLE}=1 do"
+    elif schedule in GOING_ON:
         why = "as a run on several devices goes on from its own checkpoints alone"
     else:
         why = (

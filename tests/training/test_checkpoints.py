@@ -1,0 +1,259 @@
+"""Checkpoints by time: what is written when, what a stop keeps, and the bits after a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from blocklab.data.spec import DataSpec
+from blocklab.errors import InputError, RunError
+from blocklab.execution.verify import compare_runs
+from blocklab.models.spec import model_spec
+from blocklab.training import run
+from blocklab.training.checkpoints import CheckpointKeeper, Checkpoints, on_host
+from blocklab.training.recipe import Recipe
+from blocklab.training.run import RunDefinition, execute_run
+from blocklab.training.run_folder import RunFolder, load_sealed
+from blocklab.training.run_reader import RunReader, logged
+
+EACH_EPOCH, NEVER = Checkpoints(0.0), Checkpoints(1e6)
+
+
+def definition(epochs: int = 4) -> RunDefinition:
+    recipe = {"epochs": epochs, "batch_size": 16, "lr": 0.05, "ema_decay": 0.9, "flip": True}
+    data = DataSpec.parse({"source": "digits", "train_images": 48, "test_images": 40})
+    tiny = model_spec("resnet20:widths=[4,4,8],depths=[1,1,1]")
+    return RunDefinition(tiny, data, Recipe.parse(recipe), 3)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunReader:
+    """The run that nothing stopped, with checkpoints as the default has them."""
+    return RunReader(execute_run(definition(), tmp_path_factory.mktemp("whole"), threads=1))
+
+
+def stop_in(epoch: int) -> Callable[[dict[str, Any]], None]:
+    def stop(record: dict[str, Any]) -> None:
+        if record["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def epochs_kept(folder: Path) -> int:
+    saved = load_sealed(folder / "last.ckpt")
+    return 0 if saved is None else saved["epochs_done"]
+
+
+def test_a_finished_run_keeps_its_checkpoint_only_if_asked(
+    tmp_path: Path, whole: RunReader
+) -> None:
+    assert not list(whole.folder.glob("*.ckpt"))
+    kept = execute_run(definition(), tmp_path, threads=1, checkpoints=Checkpoints(keep=True))
+    assert epochs_kept(kept) == 4 and not (kept / "previous.ckpt").exists()
+    assert compare_runs(whole, RunReader(kept))[0] is None
+
+
+def test_a_caught_stop_keeps_the_last_whole_epoch(tmp_path: Path, whole: RunReader) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        execute_run(definition(), tmp_path, threads=1, on_epoch=stop_in(2), checkpoints=NEVER)
+    folder = tmp_path / definition().hash
+    assert epochs_kept(folder) == 2 and len(logged(folder)) == 2
+    execute_run(definition(), tmp_path, checkpoints=NEVER)
+    assert compare_runs(whole, RunReader(folder))[0] is None
+
+
+def test_a_stop_within_an_epoch_keeps_the_one_before(tmp_path: Path, whole: RunReader) -> None:
+    """Its weights are no longer those of the last whole epoch."""
+    steps: list[int] = []
+
+    def stop(done: int, of: int) -> None:
+        steps.append(done)
+        if len(steps) == of + 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute_run(definition(), tmp_path, threads=1, on_step=stop, checkpoints=NEVER)
+    folder = tmp_path / definition().hash
+    assert epochs_kept(folder) == 1
+    execute_run(definition(), tmp_path)
+    assert compare_runs(whole, RunReader(folder))[0] is None
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_log_ahead_of_the_checkpoint_is_cut_and_the_bits_are_the_same(
+    tmp_path: Path, whole: RunReader, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """As a kill leaves it: three epochs in the log, fewer in the checkpoint, or none there."""
+    written = RunFolder.save_checkpoint
+
+    def as_killed(folder: RunFolder, state: dict[str, Any]) -> None:
+        if state["epochs_done"] <= kept:
+            written(folder, state)
+
+    monkeypatch.setattr(RunFolder, "save_checkpoint", as_killed)
+    with pytest.raises(KeyboardInterrupt):
+        execute_run(definition(), tmp_path, threads=1, on_epoch=stop_in(3), checkpoints=EACH_EPOCH)
+    monkeypatch.undo()
+    folder = tmp_path / definition().hash
+    assert (epochs_kept(folder), len(logged(folder))) == (kept, 3)
+    lines: list[int] = []
+    real = run.train
+
+    def look_then_train(*arguments: Any, **named: Any) -> Any:
+        lines.append(len(logged(folder)))
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(run, "train", look_then_train)
+    execute_run(definition(), tmp_path)
+    assert lines == [kept], "the log is cut before anything is trained"
+    assert compare_runs(whole, RunReader(folder))[0] is None
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from blocklab.training.run import execute_run
+from test_checkpoints import definition
+execute_run(definition(400), Path(sys.argv[1]), threads=1)
+"""
+
+
+def start(out: Path, seconds: float) -> "subprocess.Popen[bytes]":
+    paths = [str(Path(__file__).parent), *sys.path]
+    named = {"PYTHONPATH": os.pathsep.join(paths), "BLOCKLAB_CHECKPOINT_SECONDS": str(seconds)}
+    command = [sys.executable, "-c", CHILD, str(out)]
+    return subprocess.Popen(command, env={**os.environ, **named})
+
+
+def test_a_kill_costs_the_seconds_between_writes_and_no_bit(tmp_path: Path) -> None:
+    """SIGKILL: nothing is written at the end, so the log is ahead and the file is whole."""
+    folder = tmp_path / definition(400).hash
+    child, deadline = start(tmp_path, 0.5), time.monotonic() + 120
+    while epochs_kept(folder) < 1 or len(logged(folder)) < epochs_kept(folder) + 2:
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait(60)
+    kept = epochs_kept(folder)
+    assert 0 < kept < len(logged(folder))
+    saved = load_sealed(folder / "last.ckpt")
+    assert saved is not None
+
+    def stop(record: dict[str, Any]) -> None:  # two epochs on
+        if record["epoch"] == kept + 2:
+            raise KeyboardInterrupt
+
+    for out in (tmp_path, tmp_path / "anew"):
+        with pytest.raises(KeyboardInterrupt):
+            execute_run(definition(400), out, threads=1, on_epoch=stop, checkpoints=NEVER)
+    pair = [load_sealed(out / folder.name / "last.ckpt") for out in (tmp_path, tmp_path / "anew")]
+    for part in ("model", "average"):
+        one, other = ((saved or {})[part] for saved in pair)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_no_two_writes_at_once_and_training_goes_on_beside_one() -> None:
+    begun, let, inside, most = threading.Event(), threading.Event(), 0, 0
+    written: list[int] = []
+
+    def save(state: dict[str, Any]) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        begun.set()
+        assert let.wait(30)
+        written.append(state["epochs_done"])
+        inside -= 1
+
+    with CheckpointKeeper(save, EACH_EPOCH) as keeper:
+        keeper.epoch_ended({"epochs_done": 1})  # returns though the write does not
+        assert begun.wait(30) and not written
+        aside = threading.Thread(target=keeper.epoch_ended, args=({"epochs_done": 2},))
+        aside.start()
+        aside.join(0.2)
+        assert aside.is_alive() and inside == 1
+        let.set()
+        aside.join(30)
+        keeper.end(write=True)
+    assert written == [1, 2] and most == 1
+
+
+def test_what_is_written_is_the_state_as_the_epoch_left_it() -> None:
+    weights, log = torch.ones(3), [{"epoch": 1}]
+    written: list[dict[str, Any]] = []
+    with CheckpointKeeper(written.append, NEVER) as keeper:
+        keeper.epoch_ended({"epochs_done": 1, "model": {"w": weights}, "log": log})
+        weights.zero_()
+        log.append({"epoch": 2})
+        keeper.end(write=True)
+        keeper.end(write=True)  # no second time
+    (state,) = written
+    assert state["model"]["w"].tolist() == [1, 1, 1] and state["log"] == [{"epoch": 1}]
+
+
+def test_a_copy_keeps_the_layout() -> None:
+    image = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    copy = on_host({"a": [image]})["a"][0]
+    assert copy.stride() == image.stride() and copy.data_ptr() != image.data_ptr()
+
+
+def test_a_write_that_fails_ends_the_run_in_its_words() -> None:
+    def full(state: dict[str, Any]) -> None:
+        raise RunError("the disk is full")
+
+    with (
+        pytest.raises(RunError, match="the disk is full"),
+        CheckpointKeeper(full, EACH_EPOCH) as keeper,
+    ):
+        keeper.epoch_ended({"epochs_done": 1})
+        keeper.epoch_ended({"epochs_done": 2})
+
+
+def test_damaged_results_without_a_checkpoint_are_trained_anew(
+    tmp_path: Path, whole: RunReader
+) -> None:
+    folder = execute_run(definition(), tmp_path, threads=1)
+    (folder / "predictions.npz").write_bytes(b"damaged")
+    said: list[str] = []
+    epochs: list[int] = []
+    execute_run(
+        definition(),
+        tmp_path,
+        on_note=said.append,
+        on_epoch=lambda record: epochs.append(record["epoch"]),
+    )
+    assert said[0] == "predictions.npz is damaged; it is trained anew"
+    assert epochs == [1, 2, 3, 4]
+    assert compare_runs(whole, RunReader(folder))[0] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("BLOCKLAB_CHECKPOINT_SECONDS", "soon"),
+        ("BLOCKLAB_CHECKPOINT_SECONDS", "-1"),
+        ("BLOCKLAB_CHECKPOINT_SECONDS", "nan"),
+        ("BLOCKLAB_CHECKPOINT_SECONDS", "inf"),
+        ("BLOCKLAB_KEEP_CHECKPOINT", "yes"),
+    ],
+)
+def test_a_wrong_wish_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, given: str) -> None:
+    monkeypatch.setenv(name, given)
+    with pytest.raises(InputError, match=f"^{name} is .*not '{given}'$"):
+        Checkpoints.named()
+
+
+def test_wishes_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Checkpoints.named() == Checkpoints(60.0, False)
+    monkeypatch.setenv("BLOCKLAB_CHECKPOINT_SECONDS", "2.5")
+    monkeypatch.setenv("BLOCKLAB_KEEP_CHECKPOINT", "1")
+    assert Checkpoints.named() == Checkpoints(2.5, True)
