@@ -57,6 +57,8 @@ def test_a_finished_run_keeps_its_checkpoint_only_if_asked(
     tmp_path: Path, whole: RunReader
 ) -> None:
     assert not list(whole.folder.glob("*.ckpt"))
+    gone = execute_run(definition(), tmp_path / "gone", threads=1, checkpoints=EACH_EPOCH)
+    assert not list(gone.glob("*.ckpt")), "those that were written on the way are removed"
     kept = execute_run(definition(), tmp_path, threads=1, checkpoints=Checkpoints(keep=True))
     assert epochs_kept(kept) == 4 and not (kept / "previous.ckpt").exists()
     assert compare_runs(whole, RunReader(kept))[0] is None
