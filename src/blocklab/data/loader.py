@@ -128,7 +128,8 @@ class Batches:
         self._labels = torch.from_numpy(np.asarray(split.targets, np.int64)).to(device)
         if resident is None:
             size = len(split) * height * width * 3
-            resident = device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 4
+            free = torch.accelerator.get_memory_info(device)[0] if device.type == "cuda" else 0
+            resident = size < free // 4
         self._pixels = self._upload() if resident else None
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """Peak memory: of a process on the CPU, of PyTorch's allocator on a GPU."""
 
 import ctypes
+import gc
 import resource
 import sys
 from contextlib import suppress
@@ -8,21 +9,28 @@ from pathlib import Path
 
 import torch
 
+from blocklab.measure.device import (
+    allocated,
+    empty_cache,
+    most_allocated,
+    probe_device,
+    reset_peak,
+)
+
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's mallopt: what is given back, what is mapped
 
 
 def reset_peak_memory() -> None:
     """Begin to count anew, where the system can (Linux; elsewhere the process's whole life)."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak(probe_device())
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory(device: torch.device) -> int:
     """Return the largest number of bytes in use since the last reset."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    if device.type != "cpu":
+        return most_allocated(device)
     return _of_process("VmHWM")
 
 
@@ -45,10 +53,20 @@ def release_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def release_memory() -> None:
+    """Give back what was measured with and is done with: networks, graphs and their pools, caches.
+
+    Of a GPU; a processor's goes as the tensors go.
+    """
+    if (device := probe_device()).type != "cpu":
+        gc.collect()  # networks, optimizers and graphs hold each other in circles
+        empty_cache(device)
+
+
 def current_memory(device: torch.device) -> int:
     """Return the bytes in use now (where the system does not say, the peak)."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
+    if device.type != "cpu":
+        return allocated(device)
     return _of_process("VmRSS")
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from blocklab.backbones.base import check_count
+from blocklab.measure.alone import alone_on_device
 from blocklab.measure.cost import Cost, cost
 from blocklab.measure.device import LAYOUTS, PRECISIONS, device_name, probe_device, wait
 from blocklab.measure.footprint import check_memory, footprint
@@ -111,6 +112,7 @@ class SpeedReport:
         return report
 
 
+@alone_on_device()
 def bench(
     model_or_name: nn.Module | str | Mapping[str, Any],
     input_size: ImageSize = 32,

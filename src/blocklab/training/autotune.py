@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from blocklab.errors import error_line
 from blocklab.measure.device import LAYOUTS, probe_device
+from blocklab.measure.memory import release_memory
 from blocklab.measure.timing import (
     CLEAR_GAIN,
     Step,
@@ -84,6 +85,7 @@ def row_setup(work: Workload, out: Path, row: str, devices: int = 1, nodes: int 
     choice = read_or_make(
         out / SETUPS / f"{row}.json", _choice_in, lambda: choose(work, precision), asdict
     )
+    release_memory()  # also of what failed, whose traceback held it
     notes = [choice.note] if choice.note else []
     if precision != own:
         notes.insert(0, f"{precision} as the other runs in this folder, though {own} is fast here")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase  # what all of PyTorch's norms are
 
+from blocklab.measure.device import widest
 from blocklab.training.device import Setup
 from blocklab.training.recipe import Recipe
 from blocklab.training.weight_casts import WeightCasts
@@ -40,8 +41,7 @@ class TrainingStep:
         # Mixup smooths its targets itself.
         self.label_smoothing = 0.0 if self.mixes else recipe.label_smoothing
         device = setup.device
-        wide = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no more
-        self.loss_sum = torch.zeros((), dtype=wide, device=device)
+        self.loss_sum = torch.zeros((), dtype=widest(device), device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped = torch.zeros((), device=device)
         raw: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
