@@ -99,6 +99,7 @@ def row_setup(work: Workload, out: Path, row: str, devices: int = 1, nodes: int 
         algorithms=choice.algorithms,
         graph=choice.graph and devices * nodes == 1,
         deterministic=recipe.deterministic,
+        parts=recipe.accumulate > 1,
     )
 
 

@@ -193,6 +193,7 @@ def resumed_setup(
         algorithms=run.get("algorithms", {}),
         graph=run.get("cuda_graph", False),
         deterministic=run.get("deterministic", False),
+        parts=run.get("definition", {}).get("recipe", {}).get("accumulate", 1) > 1,
         fabric=fabric,
     )
 
@@ -208,12 +209,14 @@ def make_setup(
     algorithms: Mapping[str, str] | None = None,
     graph: bool = False,
     deterministic: bool = False,
+    parts: bool = False,
     fabric: Fabric | None = None,
 ) -> Setup:
     """Make a setup of what is chosen, all by the names in run.json.
 
     `devices` are processes a node. With more than one in all, `setup.fabric.launch` starts them.
-    A `graph` is of one CUDA device; elsewhere steps run as they are.
+    A `graph` is of one CUDA device; elsewhere steps run as they are. `parts` says that batches are
+    taken in parts, whose gradients add up.
 
     Raises:
         InputError: if it compiles and the machine has no compiler.
@@ -239,6 +242,9 @@ def make_setup(
                 start_method="popen" if started_elsewhere() else "spawn",
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
+                # So parameters that are never used are no fault. What uses them in some steps only
+                # DDP refuses with it as without it, and it cannot add up the parts of a batch.
+                static_graph=not parts,
             )
         fabric = Fabric(
             accelerator=device.type,

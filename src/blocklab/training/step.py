@@ -83,7 +83,7 @@ class TrainingStep:
 
         `in_batch` are the images of the whole batch, over all processes.
         """
-        parts = self.parts(len(labels))
+        parts = self.parts(in_batch)
         pieces = zip(*(t.tensor_split(parts) for t in (images, labels, targets)), strict=True)
         for number, (some, their_labels, their_targets) in enumerate(pieces):
             last = number == parts - 1
@@ -91,9 +91,13 @@ class TrainingStep:
                 self._backward(some, their_labels, their_targets, in_batch, parts)
         self._update()
 
-    def parts(self, images: int) -> int:
-        """Return in how many parts so many images are taken: of two or more, for BatchNorm."""
-        return max(1, min(self.recipe.accumulate, images // 2))
+    def parts(self, in_batch: int) -> int:
+        """Return in how many parts a batch is taken: of two images or more, for BatchNorm.
+
+        By the smallest share of it, so that all processes take as many and meet in each.
+        """
+        share = min(in_batch, self.recipe.batch_size) // self.setup.world_size
+        return max(1, min(self.recipe.accumulate, share // 2))
 
     def _backward(
         self, images: Tensor, labels: Tensor, targets: Tensor, in_batch: int, parts: int
