@@ -58,7 +58,7 @@ def measured(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
     from blocklab.errors import error_line
     from blocklab.measure.device import device_name, probe_device
-    from blocklab.measure.memory import give_back
+    from blocklab.measure.memory import release_memory
 
     device, model, quick = probe_device(), MODELS[task["model"]], task["quick"]
     cuda = device.type == "cuda"
@@ -80,7 +80,7 @@ def measured(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
             except Exception as error:  # of one loop, or out of memory: the others go on
                 line["failed"] = error_line(error)
             torch.compiler.reset()
-            give_back(device)
+            release_memory()
             yield line
     if "eager" in task["loops"]:
         count = 2 if quick else EQUAL_STEPS

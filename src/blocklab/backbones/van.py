@@ -18,8 +18,10 @@ from blocklab.blocks.activation import create_activation
 from blocklab.blocks.folding import (
     convolution_obstacle,
     drop_obstacle,
+    exact,
     fold,
     fold_before,
+    like,
     norm_obstacle,
     part_obstacle,
     scale_and_shift,
@@ -152,8 +154,8 @@ class Block(nn.Module):
             return keep(self.norm2, why)
         attention, feed_forward = self.attn, self.mlp
         scale, shift = scale_and_shift(self.norm1)
-        first, second = self.layer_scale_1.double(), self.layer_scale_2.double()
-        skip = (1 + first * scale)[:, None, None].to(self.layer_scale_1.dtype)
+        first, second = exact(self.layer_scale_1), exact(self.layer_scale_2)
+        skip = like((1 + first * scale)[:, None, None], self.layer_scale_1)
         fold_before(self, "norm1", "attn.proj_1")
         fold_before(self, "norm2", "mlp.fc1")
         _scale_outputs(attention.proj_2, first, shift)
@@ -182,8 +184,8 @@ class Block(nn.Module):
 
 def _scale_outputs(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> None:
     """Let a convolution give scale * (what it gives + shift)."""
-    bias = shift if conv.bias is None else conv.bias.double() + shift
-    set_convolution(conv, conv.weight.double() * scale[:, None, None, None], bias * scale)
+    bias = shift if conv.bias is None else exact(conv.bias) + shift
+    set_convolution(conv, exact(conv.weight) * scale[:, None, None, None], bias * scale)
 
 
 class _FoldedBlock(nn.Module):

@@ -40,10 +40,8 @@ def fold(parent: nn.Module, convolution: str, norm: str) -> bool:
         return False
     assert isinstance(conv, nn.Conv2d)
     scale, shift = scale_and_shift(bn)
-    weight = conv.weight.double() * scale[:, None, None, None]
-    set_convolution(
-        conv, weight, shift if conv.bias is None else conv.bias.double() * scale + shift
-    )
+    weight = exact(conv.weight) * scale[:, None, None, None]
+    set_convolution(conv, weight, shift if conv.bias is None else exact(conv.bias) * scale + shift)
     drop(parent, norm)
     return True
 
@@ -57,19 +55,24 @@ def fold_before(parent: nn.Module, norm: str, convolution: str) -> bool:
         return False
     assert isinstance(conv, nn.Conv2d)
     scale, shift = scale_and_shift(bn)
-    weight = conv.weight.double()
+    weight = exact(conv.weight)
     bias = weight.sum((2, 3)) @ shift
     if conv.bias is not None:
-        bias = bias + conv.bias.double()
+        bias = bias + exact(conv.bias)
     set_convolution(conv, weight * scale[:, None, None], bias)
     drop(parent, norm)
     return True
 
 
+def exact(values: Tensor) -> Tensor:
+    """Return values in float64; on the processor, where they are on a GPU that has none."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
 def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
     """What a plain norm does to each channel in evaluation mode, in float64: scale * x + shift."""
     mean, variance, weight, bias = (
-        None if value is None else value.double()
+        None if value is None else exact(value)
         for value in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
     )
     assert mean is not None and variance is not None
@@ -86,8 +89,13 @@ def set_convolution(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
     layout = torch.contiguous_format
     if old.is_contiguous(memory_format=torch.channels_last):
         layout = torch.channels_last
-    conv.weight = nn.Parameter(weight.detach().to(old.dtype).contiguous(memory_format=layout))
-    conv.bias = nn.Parameter(bias.detach().to(old.dtype))
+    conv.weight = nn.Parameter(like(weight, old).contiguous(memory_format=layout))
+    conv.bias = nn.Parameter(like(bias, old))
+
+
+def like(values: Tensor, old: Tensor) -> Tensor:
+    """Return exact values as others are: in their precision, on their device."""
+    return values.detach().to(old.dtype).to(old.device)  # in this order: float64 stays behind
 
 
 def drop(parent: nn.Module, name: str) -> None:

@@ -46,7 +46,7 @@ def study(
     out: Out = Path("runs"),
     settings: Settings = [],  # noqa: B006 - read only
     workers: Annotated[
-        str, typer.Option(help="Processes that share the cores: a number, or auto.")
+        str, typer.Option(help="Processes that share cores and GPUs: a number, or auto.")
     ] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads of each run.")] = None,
     ray: Annotated[
@@ -81,7 +81,8 @@ def study(
     if dry_run:
         from blocklab.execution.plan import plan_lines
 
-        _print_plan(studies, plan_lines(studies, out, _worker_count(workers), threads), json)
+        lines = plan_lines(studies, out, _worker_count(workers), threads, plugins)
+        _print_plan(studies, lines, json)
         return 0
     results = run_and_report(collection, out, workers, threads, ray, plugins)
     if json:

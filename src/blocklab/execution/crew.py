@@ -11,10 +11,9 @@ import signal
 import sys
 import tempfile
 import time
-import types
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -22,9 +21,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from blocklab.errors import RunError
+from blocklab.execution.new_process import no_main_module
 from blocklab.execution.plan import Job
 from blocklab.execution.sharing import Sharing
 from blocklab.execution.worker import Message, Task, work
+from blocklab.measure.device import gpu_count, visible_gpus
 from blocklab.training.run_folder import forget_failure, note_failure
 from blocklab.training.run_reader import is_busy, is_finished
 
@@ -146,7 +147,7 @@ class Crew:
     ) -> None:
         self.ledger = Ledger(out, watcher)
         self.sharing, self.plugins = sharing, tuple(plugins)
-        self.workers: dict[int, _Worker] = {}  # by place, which is also the GPU's number
+        self.workers: dict[int, _Worker] = {}  # by place
         method = "forkserver" if _has_sockets() else "spawn"
         self.context: Any = multiprocessing.get_context(method)  # its types vary by system
         if method == "forkserver":  # PyTorch is imported once, not once a worker
@@ -183,16 +184,19 @@ class Crew:
         for place in range(self.sharing.workers):
             if place not in self.workers and (job := self.ledger.next_job()) is not None:
                 ours, theirs = self.context.Pipe()
-                devices = self.sharing.devices
-                device = place % devices if devices > 1 else None
                 process = self.context.Process(
-                    target=work, args=(theirs, self.plugins, device), daemon=True
+                    target=work, args=(theirs, self.plugins, self._gpu_of(place)), daemon=True
                 )
-                with _no_main_module():
+                with no_main_module():
                     process.start()
                 theirs.close()
                 self.workers[place] = _Worker(process, ours, job)
                 self._hand(self.workers[place], job)
+
+    def _gpu_of(self, place: int) -> dict[str, str]:
+        """Return the variable that gives a worker its GPU, of those that are given to us."""
+        name, each = visible_gpus(gpu_count())
+        return {name: each[self.sharing.gpus[place]]} if self.sharing.gpus and each else {}
 
     def _hand(self, worker: _Worker, job: Job) -> None:
         worker.job = job
@@ -250,17 +254,3 @@ def _start_forkserver() -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _no_main_module() -> Iterator[None]:
-    """Hide the caller's script, which a new process would otherwise run again as a module.
-
-    So a script may run a study at its top level. Blocks of its own it gives as plugins.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

@@ -13,10 +13,12 @@ from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
 from blocklab.execution.diagnosis import check_batches
-from blocklab.execution.sharing import Sharing, share_machine
+from blocklab.execution.gpu_memory import measured_needs
+from blocklab.execution.sharing import Sharing, asks_needs, share_machine
 from blocklab.execution.study_folder import check_folders, study_folder, threads_begun_with
 from blocklab.execution.tuning import with_candidates
 from blocklab.files import canonical_json
+from blocklab.measure.alone import alone_on_device
 from blocklab.measure.amounts import counted
 from blocklab.measure.cost import Cost
 from blocklab.measure.footprint import Footprint, check_memory, fits_machine
@@ -80,11 +82,13 @@ def make_plan(
     workers: int | None = None,
     threads: int | None = None,
     cluster: bool = False,
+    plugins: Sequence[str] = (),
 ) -> Plan:
     """Open each row's data, check that its model can train on it, and list what is to be done.
 
-    A run that several rows or studies share is listed once. On a cluster, whose machines are not
-    this one, runs have the threads that are asked for, or one.
+    A run that several rows or studies share is listed once. Where GPUs may get several runs each,
+    what the one of most memory takes is measured, with the blocks of `plugins`. On a cluster, whose
+    machines are not this one, runs have the threads that are asked for, or one.
 
     Raises:
         InputError: naming the row that does not fit, or if the machine has fewer cores, or a
@@ -126,15 +130,16 @@ def make_plan(
             runs.setdefault(run_hash, Job(run.definition, run_hash, label, work, kept[number]))
     kept_threads = max((job.threads for job in runs.values()), default=0) or None
     largest = max(memory.values(), default=0)
+    left = [job for job in runs.values() if not is_finished(out / job.hash)]
     if cluster:
-        sharing = Sharing(len(runs), threads or kept_threads or 1, 0, "as the cluster has room")
+        sharing = Sharing(len(runs), threads or kept_threads or 1, (), "as the cluster has room")
     else:
-        sharing = share_machine(len(runs), workers, threads, kept_threads, largest)
-    pending = tuple(
-        replace(job, threads=threads or job.threads or sharing.threads)
-        for job in runs.values()
-        if not is_finished(out / job.hash)
-    )
+        needs = None
+        if left and asks_needs(len(runs), workers):
+            heaviest = max(left, key=lambda job: memory[job.hash])
+            needs = measured_needs(heaviest.definition, memory[heaviest.hash], plugins)
+        sharing = share_machine(len(runs), workers, threads, kept_threads, largest, needs)
+    pending = tuple(replace(job, threads=threads or job.threads or sharing.threads) for job in left)
     done = len(runs) - len(pending)
     return Plan(tuple(studies), out, tuple(costs), sharing, pending, done, memory)
 
@@ -157,14 +162,18 @@ PLAN_HEADINGS = (
 
 
 def plan_lines(
-    studies: Sequence[Study], out: Path, workers: int | None = None, threads: int | None = None
+    studies: Sequence[Study],
+    out: Path,
+    workers: int | None = None,
+    threads: int | None = None,
+    plugins: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Say of each row what it costs, and about how long what is left of it will take.
 
     The time is measured on one row's training step and scaled by MACs: a guide, not a promise.
     There is none for what the machine has not the memory for.
     """
-    plan = make_plan(with_candidates(studies), out, workers, threads)
+    plan = make_plan(with_candidates(studies), out, workers, threads, plugins=plugins)
     jobs = [job for job in plan.jobs if fits_machine(plan.memory[job.hash])]
     rate = _macs_a_second(jobs) * plan.sharing.workers if jobs else 1.0
     left = {job.hash: job.work / rate for job in jobs}
@@ -220,6 +229,7 @@ def plan_cells(line: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+@alone_on_device()
 def _macs_a_second(jobs: Sequence[Job]) -> float:
     """Time a few training steps of the row of middling cost, on one run's threads."""
     job = sorted(jobs, key=lambda job: job.work)[len(jobs) // 2]

@@ -100,7 +100,7 @@ class RayCrew:
             name=job.name,
         )
         url = None if self.storage is None else self.storage.url
-        self.running[remote.remote(task, self.plugins, url)] = _Running(
+        self.running[remote.remote(task, self.plugins, url, self.gpus)] = _Running(
             job, epochs=len(self._log(job))
         )
 
@@ -148,7 +148,9 @@ class RayCrew:
         self.ledger.end(job, failure)
 
 
-def _train_on_cluster(task: Task, plugins: Sequence[str], url: str | None) -> Message:
+def _train_on_cluster(task: Task, plugins: Sequence[str], url: str | None, gpus: float) -> Message:
+    if not gpus:  # newer versions of Ray leave all of a machine's GPUs to a task that asks for none
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if url is not None:
         return _train_with_storage(task, plugins, Storage(url))
     if not task.out.is_dir():

@@ -55,7 +55,7 @@ def train_studies(
         rest = {"threads": threads, "watcher": watcher, "plugins": plugins, "ray": ray}
         found = iter(train_studies(tried, out, workers, command=command, **rest))
         studies = [choose(study, next(found)) if study.tune else study for study in studies]
-    plan = make_plan(studies, out, workers, threads, cluster=ray is not None)
+    plan = make_plan(studies, out, workers, threads, ray is not None, plugins)
     if ray is None:
         check_memory_of(plan)
     folders = [

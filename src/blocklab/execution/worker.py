@@ -7,13 +7,14 @@ of its run and stops, which frees the run's lock, and the run goes on later from
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from blocklab.errors import error_line
+from blocklab.execution.new_process import load_plugins
 from blocklab.training.checkpoints import Checkpoints, end_when_told
 from blocklab.training.run import RunDefinition, execute_run
 from blocklab.training.run_folder import BusyError
@@ -45,15 +46,14 @@ class Message:
     text: str = ""
 
 
-def work(connection: Connection, plugins: Sequence[str], device: int | None) -> None:
+def work(connection: Connection, plugins: Sequence[str], gpu: Mapping[str, str]) -> None:
     """Train what arrives until None does, or until the other end is gone.
 
-    `device` is the GPU of this worker where there are several.
+    `gpu` are the variables of the environment that say which GPU is this worker's.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which ends us
     end_when_told()
-    if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
+    os.environ.update(gpu)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             task: Task | None = connection.recv()
@@ -83,13 +83,3 @@ def train_task(task: Task, tell: Tell, plugins: Sequence[str] = ()) -> Message:
     except Exception as error:  # also of a block that cannot be built
         return Message("failed", text=error_line(error))
     return Message("finished")
-
-
-def load_plugins(paths: Sequence[str]) -> None:
-    """Register the blocks of plugin files, in a process that has not."""
-    if not paths:
-        return
-    from blocklab.blocks.plugins import load_plugin
-
-    for path in paths:
-        load_plugin(Path(path))

@@ -9,6 +9,7 @@ from torch import nn
 
 from blocklab.blocks.plugins import plugin_errors
 from blocklab.errors import InputError
+from blocklab.measure.device import gpu_count
 from blocklab.models.meta_device import QuickShapes
 from blocklab.models.probe import ImageSize, blank_images
 from blocklab.models.timm_models import image_errors
@@ -68,7 +69,7 @@ def machine_memory() -> int:
 
 def fits_machine(needed: int) -> bool:
     """Whether so many bytes are there; on a GPU it is its allocator that says so."""
-    return torch.cuda.is_available() or needed <= machine_memory()
+    return gpu_count() > 0 or needed <= machine_memory()
 
 
 def check_memory(needed: int, what: str) -> None:

@@ -9,21 +9,28 @@ from pathlib import Path
 
 import torch
 
+from blocklab.measure.device import (
+    allocated,
+    empty_cache,
+    most_allocated,
+    probe_device,
+    reset_peak,
+)
+
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's mallopt: what is given back, what is mapped
 
 
 def reset_peak_memory() -> None:
     """Begin to count anew, where the system can (Linux; elsewhere the process's whole life)."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak(probe_device())
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory(device: torch.device) -> int:
     """Return the largest number of bytes in use since the last reset."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    if device.type != "cpu":
+        return most_allocated(device)
     return _of_process("VmHWM")
 
 
@@ -46,20 +53,20 @@ def release_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def give_back(device: torch.device) -> None:
-    """Give a GPU the memory back that nothing refers to any more: other processes may need it."""
-    gc.collect()  # networks have cycles
-    if device.type == "cuda":
-        torch._C._cuda_clearCublasWorkspaces()
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
+def release_memory() -> None:
+    """Give back what was measured with and is done with: networks, graphs and their pools, caches.
+
+    Of a GPU; a processor's goes as the tensors go.
+    """
+    if (device := probe_device()).type != "cpu":
+        gc.collect()  # networks, optimizers and graphs hold each other in circles
+        empty_cache(device)
 
 
 def current_memory(device: torch.device) -> int:
     """Return the bytes in use now (where the system does not say, the peak)."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
+    if device.type != "cpu":
+        return allocated(device)
     return _of_process("VmRSS")
 
 

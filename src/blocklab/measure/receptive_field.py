@@ -208,7 +208,7 @@ def receptive_field(
             raise InputError("the network gives no map (B, C, H, W) to take the centre of")
         centre = features[:, :, features.shape[2] // 2, features.shape[3] // 2]
         (gradient,) = torch.autograd.grad(centre.sum(), pixels)
-    values = gradient.abs().sum(1).mean(0).double().cpu().numpy()  # (H, W)
+    values = gradient.abs().sum(1).mean(0).cpu().double().numpy()  # (H, W)
     largest = float(values.max())
     if largest > 0:
         values = values / largest

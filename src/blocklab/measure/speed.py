@@ -18,15 +18,16 @@ from torch import nn
 
 from blocklab.backbones.base import check_count
 from blocklab.errors import error_line
+from blocklab.measure.alone import alone_on_device
 from blocklab.measure.cost import Cost, cost
 from blocklab.measure.device import LAYOUTS, device_name, probe_device, wait
 from blocklab.measure.footprint import check_memory, footprint
 from blocklab.measure.memory import (
     current_memory,
-    give_back,
     keep_freed_memory,
     peak_memory,
     release_freed_memory,
+    release_memory,
     reset_peak_memory,
 )
 from blocklab.measure.numerics import arithmetic
@@ -139,6 +140,7 @@ class SpeedReport:
         return report
 
 
+@alone_on_device()
 def bench(
     model_or_name: nn.Module | str | Mapping[str, Any],
     input_size: ImageSize = 32,
@@ -176,7 +178,7 @@ def bench(
     try:
         timed = _time(networks, more, input_size, batch_size, rounds, counted)
     finally:
-        give_back(device)
+        release_memory()
     onnx_ms, onnx_note = onnxruntime_latency(deployed.cpu(), input_size, rounds)
     return SpeedReport(
         model=type(model).__name__ if isinstance(model_or_name, nn.Module) else str(model_or_name),

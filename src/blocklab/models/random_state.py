@@ -13,9 +13,16 @@ def random_state_kept() -> Iterator[None]:
     """Give PyTorch (every device in use), NumPy and Python their random states back afterwards."""
     numpy, python = np.random.get_state(), random.getstate()
     try:
-        on_cuda = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
-        with torch.random.fork_rng(devices=on_cuda):
+        with torch.random.fork_rng(devices=_in_use()):
             yield
     finally:
         np.random.set_state(numpy)
         random.setstate(python)
+
+
+def _in_use() -> range:
+    """The numbers of the GPUs that this process has begun to use: asking others would begin it."""
+    gpu = torch.accelerator.current_accelerator()
+    if gpu is None or not getattr(torch.get_device_module(gpu), "is_initialized", lambda: True)():
+        return range(0)
+    return range(torch.accelerator.device_count())

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from blocklab.errors import error_line
 from blocklab.kernels.recording import lean_on_gpus
 from blocklab.measure.device import LAYOUTS, probe_device
+from blocklab.measure.memory import release_memory
 from blocklab.measure.timing import (
     CLEAR_GAIN,
     Step,
@@ -87,6 +88,7 @@ class MeasuredSetup:
             graph=self.graph and devices * nodes == 1,
             deterministic=work.recipe.deterministic,
             lean=self.lean,
+            parts=work.recipe.accumulate > 1,
         )
 
     def key(self, work: Workload) -> dict[str, Any]:
@@ -115,6 +117,7 @@ def row_setup(work: Workload, out: Path, row: str, devices: int = 1, nodes: int 
     choice = read_or_make(
         out / SETUPS / f"{row}.json", _choice_in, lambda: choose(work, precision), asdict
     )
+    release_memory()  # also of what failed, whose traceback held it
     notes = [choice.note] if choice.note else []
     if precision != own:
         notes.insert(0, f"{precision} as the other runs in this folder, though {own} is fast here")

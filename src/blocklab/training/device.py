@@ -20,8 +20,9 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, distributed, nn
 
 from blocklab.data.split import Split
-from blocklab.errors import InputError, RunError, did_you_mean, shortened
-from blocklab.measure.device import LAYOUTS, probe_device
+from blocklab.errors import InputError, RunError, did_you_mean
+from blocklab.measure.device import LAYOUTS, has_fast_bf16, probe_device
+from blocklab.measure.launcher import started_elsewhere
 from blocklab.measure.numerics import settings
 from blocklab.training.recipe import COMPILE_MODES, USUAL_MODE, Recipe
 
@@ -129,21 +130,11 @@ class Setup:
                     buffer.copy_(part.view_as(buffer))
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 in hardware."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
-    return False
-
-
 def choose_precision(recipe: Recipe, device: torch.device) -> str:
     """Return Fabric's name of the recipe's precision.
 
     `auto` is bf16 where that is fast, fp16 on a CUDA device without it (T4, V100, RTX 20), where
-    fp16 is, and fp32 elsewhere.
+    fp16 is, and fp32 elsewhere: on Apple's GPUs too, where bf16 is had by name, and was not timed.
 
     Raises:
         InputError: if the recipe asks for what the device has not.
@@ -208,6 +199,7 @@ def resumed_setup(
         graph=run.get("cuda_graph", False),
         deterministic=run.get("deterministic", False),
         lean=run.get("lean", False),
+        parts=run.get("definition", {}).get("recipe", {}).get("accumulate", 1) > 1,
         fabric=fabric,
     )
 
@@ -224,12 +216,14 @@ def make_setup(
     graph: bool = False,
     deterministic: bool = False,
     lean: bool = False,
+    parts: bool = False,
     fabric: Fabric | None = None,
 ) -> Setup:
     """Make a setup of what is chosen, all by the names in run.json.
 
     `devices` are processes a node. With more than one in all, `setup.fabric.launch` starts them.
-    A `graph` is of one CUDA device; elsewhere steps run as they are.
+    A `graph` is of one CUDA device; elsewhere steps run as they are. `parts` says that batches are
+    taken in parts, whose gradients add up.
 
     Raises:
         InputError: if it compiles and the machine has no compiler.
@@ -256,10 +250,14 @@ def make_setup(
                 start_method="popen" if started_elsewhere() else "spawn",
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
+                # So parameters that are never used are no fault. What uses them in some steps only
+                # DDP refuses with it as without it, and it cannot add up the parts of a batch.
+                static_graph=not parts,
             )
         fabric = Fabric(
             accelerator=device.type,
-            devices=devices,
+            # By number where it is one GPU: of several that torchrun's processes see, their own.
+            devices=[device.index] if device.type == "cuda" and devices * nodes == 1 else devices,
             num_nodes=nodes,
             strategy=strategy,
             precision=precision,  # type: ignore[arg-type]
@@ -267,28 +265,6 @@ def make_setup(
     graph = graph and device.type == "cuda" and fabric.world_size == 1
     algorithms = algorithms or {}
     return Setup(fabric, precision, layout, compiled, note, algorithms, graph, deterministic, lean)
-
-
-def started_elsewhere() -> bool:
-    """Whether torchrun or a SLURM job step of several tasks has started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ or (
-        "SLURM_JOB_ID" in os.environ and launcher_number("SLURM_NTASKS", 1) > 1
-    )
-
-
-def launcher_number(name: str, otherwise: int) -> int:
-    """Read a number that torchrun or SLURM tells its processes; `otherwise` where it is not set.
-
-    Raises:
-        InputError: if it is none.
-    """
-    given = os.environ.get(name) or str(otherwise)
-    if not given.isdecimal() or len(given) > 9:
-        raise InputError(
-            f"{name} is {shortened(given)} and should be a number, as torchrun and SLURM set it; "
-            "unset it"
-        )
-    return int(given)
 
 
 def missing_compiler(device: torch.device) -> str | None:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning_fabric import Fabric
 from torch import Tensor, distributed
 from torch.multiprocessing import (  # pyright: ignore[reportPrivateImportUsage]
@@ -33,15 +32,11 @@ from torch.multiprocessing import (  # pyright: ignore[reportPrivateImportUsage]
 from blocklab.blocks.plugins import load_plugin
 from blocklab.data.image_data import open_data
 from blocklab.errors import BlocklabError, InputError, RunError, error_line
+from blocklab.measure.device import gpu_count
+from blocklab.measure.launcher import launcher_number, started_elsewhere
 from blocklab.training.autotune import row_setup
 from blocklab.training.checkpoints import end_when_told
-from blocklab.training.device import (
-    Setup,
-    available_cores,
-    launcher_number,
-    resumed_setup,
-    started_elsewhere,
-)
+from blocklab.training.device import Setup, available_cores, resumed_setup
 from blocklab.training.loop import OnStep, Record
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import (
@@ -160,9 +155,10 @@ def _check_processes(devices: int, nodes: int) -> None:
             f"start the processes of {nodes} nodes with torchrun or SLURM, one a device: on each "
             f"node, torchrun --nnodes {nodes} --nproc-per-node {devices} …; see docs/clusters.md"
         )
-    there = torch.cuda.device_count() or available_cores()
+    gpus = gpu_count()
+    there = gpus or available_cores()
     if devices > there:
-        what = "GPUs" if torch.cuda.device_count() else "cores"
+        what = f"GPU{'s' * (gpus > 1)}" if gpus else "cores"
         raise InputError(f"this machine has {there} {what}: set --devices from 1 to {there}")
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from blocklab.measure.device import wait
 from blocklab.training.step import TrainingStep
 
 WARM_UP_STEPS = (
@@ -57,7 +58,7 @@ class GraphedStep:
 
     def _captured(self, images: Tensor, labels: Tensor, targets: Tensor) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
+        wait(self.step.setup.device)
         with torch.cuda.graph(graph):
             self.step(images, labels, targets, self.batch_size)
         return graph

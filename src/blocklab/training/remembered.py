@@ -7,11 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from filelock import FileLock
 
 from blocklab.errors import RunError
 from blocklab.files import cache_folder, write_json
+from blocklab.measure.alone import alone_on_device
+from blocklab.models.random_state import random_state_kept
 
 Seconds = dict[str, float]
 Value = TypeVar("Value")
@@ -30,7 +31,7 @@ def remembered(
         return seconds if whole else None
 
     def measure_quietly() -> Seconds:
-        with torch.random.fork_rng():  # whoever asks has its random numbers as before
+        with random_state_kept(), alone_on_device():  # who asks has its random numbers as before
             return measure()
 
     return read_or_make(

@@ -11,6 +11,7 @@ import torch
 from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.spec import DataSpec
 from blocklab.errors import BlocklabError, InputError, RunError, error_line
+from blocklab.measure.alone import taking_turns
 from blocklab.measure.cost import Cost, cost
 from blocklab.measure.footprint import Footprint, check_memory, footprint
 from blocklab.measure.memory import peak_memory, reset_peak_memory
@@ -276,7 +277,8 @@ def train_to_the_end(
             work = Workload.of(definition.model, recipe, data, threads)
             setup = row_setup(work, folder.path.parent, row_hash(definition))
             reset_peak_memory()
-    with arithmetic(setup.device, setup.deterministic):
+    turns = taking_turns(setup.device, setup.world_size, on_step)
+    with arithmetic(setup.device, setup.deterministic), turns as on_step:
         torch.manual_seed(seed)
         network = definition.model.build(len(data.class_names), input_size=data.image_size)
         loaded = None

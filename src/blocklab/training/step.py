@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase  # what all of PyTorch's norms are
 
 from blocklab.kernels.recording import lean_on_gpus
+from blocklab.measure.device import widest
 from blocklab.training.device import Setup
 from blocklab.training.recipe import Recipe
 from blocklab.training.weight_casts import WeightCasts
@@ -41,8 +42,7 @@ class TrainingStep:
         # Mixup smooths its targets itself.
         self.label_smoothing = 0.0 if self.mixes else recipe.label_smoothing
         device = setup.device
-        wide = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no more
-        self.loss_sum = torch.zeros((), dtype=wide, device=device)
+        self.loss_sum = torch.zeros((), dtype=widest(device), device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped = torch.zeros((), device=device)
         raw: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
@@ -87,7 +87,7 @@ class TrainingStep:
 
         `in_batch` are the images of the whole batch, over all processes.
         """
-        parts = self.parts(len(labels))
+        parts = self.parts(in_batch)
         pieces = zip(*(t.tensor_split(parts) for t in (images, labels, targets)), strict=True)
         for number, (some, their_labels, their_targets) in enumerate(pieces):
             last = number == parts - 1
@@ -95,9 +95,13 @@ class TrainingStep:
                 self._backward(some, their_labels, their_targets, in_batch, parts)
         self._update()
 
-    def parts(self, images: int) -> int:
-        """Return in how many parts so many images are taken: of two or more, for BatchNorm."""
-        return max(1, min(self.recipe.accumulate, images // 2))
+    def parts(self, in_batch: int) -> int:
+        """Return in how many parts a batch is taken: of two images or more, for BatchNorm.
+
+        By the smallest share of it, so that all processes take as many and meet in each.
+        """
+        share = min(in_batch, self.recipe.batch_size) // self.setup.world_size
+        return max(1, min(self.recipe.accumulate, share // 2))
 
     def _backward(
         self, images: Tensor, labels: Tensor, targets: Tensor, in_batch: int, parts: int

@@ -45,10 +45,11 @@ class Workload:
 
     def key(self, precision: str) -> dict[str, Any]:
         """Return all that a step's time depends on, besides what is chosen by it."""
+        device = probe_device()
         return {
-            "device": device_name(probe_device()),
+            "device": device_name(device),
             **versions(),
-            "threads": self.threads,
+            "threads": self.threads if device.type == "cpu" else 0,  # a GPU's steps have none
             "model": self.spec.to_dict(),
             "num_classes": self.num_classes,
             "batch_size": self.recipe.batch_size,
