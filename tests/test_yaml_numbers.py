@@ -7,7 +7,7 @@ from blocklab.errors import InputError
 from blocklab.models.spec import model_spec
 from blocklab.study.schema import TuneFile
 from blocklab.training.recipe import LARGEST_SEED, load_recipe
-from blocklab.training.run import RunDefinition
+from blocklab.training.run_definition import RunDefinition
 from blocklab.yaml_files import parse_yaml
 
 

@@ -15,7 +15,8 @@ from blocklab.models.spec import model_spec
 from blocklab.study.study import Study
 from blocklab.training.checkpoints import KEEP_VARIABLE
 from blocklab.training.recipe import Recipe
-from blocklab.training.run import RunDefinition, execute_run
+from blocklab.training.run import execute_run
+from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_folder import write_result
 from blocklab.training.run_reader import RunReader
 

@@ -18,7 +18,9 @@ from blocklab.execution.verify import untimed, verify_run
 from blocklab.measure.footprint import machine_memory
 from blocklab.study.study import Study
 from blocklab.training.device import available_cores
-from blocklab.training.run import RunDefinition, count, execute_run, training_memory
+from blocklab.training.run import execute_run
+from blocklab.training.run_checks import count, training_memory
+from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_folder import write_result
 from blocklab.training.run_reader import RunReader, is_finished
 

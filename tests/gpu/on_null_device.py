@@ -25,7 +25,8 @@ from blocklab.models.factory import create_model
 from blocklab.models.spec import model_spec
 from blocklab.training import autotune, loop, step
 from blocklab.training.recipe import load_recipe
-from blocklab.training.run import RunDefinition, execute_run
+from blocklab.training.run import execute_run
+from blocklab.training.run_definition import RunDefinition
 
 
 class Float64OnGpu(TorchDispatchMode):

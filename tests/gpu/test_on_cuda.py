@@ -18,7 +18,8 @@ from blocklab.models.spec import model_spec
 from blocklab.training.autotune import choose
 from blocklab.training.distributed import launch
 from blocklab.training.recipe import Recipe
-from blocklab.training.run import RunDefinition, execute_run
+from blocklab.training.run import execute_run
+from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_reader import RunReader
 from blocklab.training.step import TrainingStep
 from blocklab.training.workload import Workload

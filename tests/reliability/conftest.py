@@ -11,7 +11,8 @@ import pytest
 from blocklab.execution.verify import untimed
 from blocklab.study.study import Study
 from blocklab.training.checkpoints import SECONDS_VARIABLE, Checkpoints
-from blocklab.training.run import RunDefinition, execute_run
+from blocklab.training.run import execute_run
+from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_reader import RunReader
 
 TINY = {"backbone": "resnet20", "widths": [4, 8, 8], "depths": [1, 1, 1]}

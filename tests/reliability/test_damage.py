@@ -14,7 +14,8 @@ from blocklab.errors import RunError
 from blocklab.execution.train_studies import train_studies
 from blocklab.results.study_folder import read_study_folder
 from blocklab.study.study import Study
-from blocklab.training.run import RunDefinition, execute_run
+from blocklab.training.run import execute_run
+from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_folder import RunFolder
 from blocklab.training.run_reader import RunReader, is_finished
 

@@ -12,7 +12,8 @@ from blocklab.errors import RunError
 from blocklab.execution.train_studies import train_studies
 from blocklab.study.study import Study
 from blocklab.training import run
-from blocklab.training.run import RunDefinition, execute_run
+from blocklab.training.run import execute_run
+from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_reader import RunReader
 
 EXPLODES = {  # fine in its first epoch, then a learning rate of 1e29

@@ -11,7 +11,7 @@ from blocklab.errors import InputError, RunError
 from blocklab.execution.ray_cluster import _train_with_storage
 from blocklab.execution.storage import Storage
 from blocklab.execution.worker import Task
-from blocklab.training.run import RunDefinition
+from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_reader import is_finished
 
 

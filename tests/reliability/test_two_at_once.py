@@ -16,7 +16,8 @@ from blocklab.execution import crew
 from blocklab.execution.crew import Silent
 from blocklab.execution.train_studies import train_studies
 from blocklab.study.study import Study
-from blocklab.training.run import RunDefinition, execute_run
+from blocklab.training.run import execute_run
+from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_folder import BusyError
 from blocklab.training.run_reader import is_busy, is_finished
 

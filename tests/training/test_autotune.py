@@ -20,7 +20,8 @@ from blocklab.training.autotune import choose, measured_layouts, row_setup
 from blocklab.training.device import make_setup, resumed_setup
 from blocklab.training.loop import prepare
 from blocklab.training.recipe import Recipe
-from blocklab.training.run import RunDefinition, execute_run, row_hash
+from blocklab.training.run import execute_run
+from blocklab.training.run_definition import RunDefinition, row_hash
 from blocklab.training.workload import Workload
 
 Times = dict[str, float]

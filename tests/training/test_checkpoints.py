@@ -20,7 +20,8 @@ from blocklab.models.spec import model_spec
 from blocklab.training import run
 from blocklab.training.checkpoints import CheckpointKeeper, Checkpoints, on_host
 from blocklab.training.recipe import Recipe
-from blocklab.training.run import RunDefinition, execute_run
+from blocklab.training.run import execute_run
+from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_folder import RunFolder, load_sealed
 from blocklab.training.run_reader import RunReader, logged
 

@@ -20,7 +20,7 @@ from blocklab.training.device import available_cores
 from blocklab.training.distributed import check_shares, launch
 from blocklab.training.finished import FinishedRun
 from blocklab.training.recipe import Recipe
-from blocklab.training.run import RunDefinition
+from blocklab.training.run_definition import RunDefinition
 from blocklab.training.sync_norm import SyncBatchNorm2d, synchronise_batchnorm
 
 needs_two_cores = pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
@@ -147,7 +147,7 @@ from blocklab.data.spec import DataSpec
 from blocklab.models.spec import model_spec
 from blocklab.training.distributed import launch
 from blocklab.training.recipe import load_recipe
-from blocklab.training.run import RunDefinition
+from blocklab.training.run_definition import RunDefinition
 
 if __name__ == "__main__":
     load_plugin(Path(sys.argv[1]))

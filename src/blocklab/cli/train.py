@@ -47,7 +47,7 @@ def train(
     from blocklab.study.rows import split_settings
     from blocklab.training.distributed import launch
     from blocklab.training.recipe import load_recipe
-    from blocklab.training.run import RunDefinition
+    from blocklab.training.run_definition import RunDefinition
     from blocklab.training.run_reader import RunReader, logged
     from blocklab.training.shorter_run import why_anew
 

@@ -31,7 +31,7 @@ from blocklab.measure.memory import release_memory
 from blocklab.training.autotune import row_setup, whole_step
 from blocklab.training.device import Setup
 from blocklab.training.graph import WARM_UP_STEPS
-from blocklab.training.run import RunDefinition
+from blocklab.training.run_definition import RunDefinition
 from blocklab.training.workload import Workload
 
 CONTEXT_BYTES = 600 << 20  # CUDA's own, a process: they are in no count of tensors

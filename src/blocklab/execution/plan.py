@@ -26,13 +26,8 @@ from blocklab.measure.timing import shortest_times
 from blocklab.study.study import Study
 from blocklab.training.autotune import make_step
 from blocklab.training.device import choose_setup
-from blocklab.training.run import (
-    RunDefinition,
-    check_batches_fill,
-    check_start,
-    count,
-    training_memory,
-)
+from blocklab.training.run_checks import check_batches_fill, check_start, count, training_memory
+from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_reader import is_finished
 from blocklab.training.workload import Workload
 

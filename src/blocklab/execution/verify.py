@@ -11,7 +11,8 @@ import torch
 
 from blocklab.measure.device import processor
 from blocklab.training.provenance import versions
-from blocklab.training.run import OnEpoch, RunDefinition, execute_run
+from blocklab.training.run import OnEpoch, execute_run
+from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_files import FINISHED
 from blocklab.training.run_folder import RunFolder
 from blocklab.training.run_reader import RunReader

@@ -16,7 +16,8 @@ from typing import Any
 from blocklab.errors import error_line
 from blocklab.execution.new_process import load_plugins
 from blocklab.training.checkpoints import Checkpoints, end_when_told
-from blocklab.training.run import RunDefinition, execute_run
+from blocklab.training.run import execute_run
+from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_folder import BusyError
 
 Tell = Callable[["Message"], None]

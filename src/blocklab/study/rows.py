@@ -16,7 +16,7 @@ from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.study.reported import CostAt, Reported
 from blocklab.study.schema import ReportedFile, RowFile, StudyFile
 from blocklab.training.recipe import Recipe, load_recipe
-from blocklab.training.run import RunDefinition
+from blocklab.training.run_definition import RunDefinition
 
 RECIPE_PREFIX, DATA_PREFIX, START_PREFIX = "recipe", "data", "pretrained"
 CHANGED = " (changed)"  # after the name of a recipe that a study does not take as it is

@@ -57,7 +57,7 @@ from blocklab.study.schema import (
 )
 from blocklab.study.statements import read_claims, stated_notes
 from blocklab.training.recipe import Recipe
-from blocklab.training.run import RunDefinition
+from blocklab.training.run_definition import RunDefinition
 
 
 @dataclass(frozen=True)

@@ -39,14 +39,9 @@ from blocklab.training.checkpoints import end_when_told
 from blocklab.training.device import Setup, available_cores, resumed_setup
 from blocklab.training.loop import OnStep, Record
 from blocklab.training.recipe import Recipe
-from blocklab.training.run import (
-    OnNote,
-    RunDefinition,
-    check_threads,
-    execute_run,
-    row_hash,
-    train_to_the_end,
-)
+from blocklab.training.run import OnNote, execute_run, train_to_the_end
+from blocklab.training.run_checks import check_threads
+from blocklab.training.run_definition import RunDefinition, row_hash
 from blocklab.training.run_folder import RunFolder
 from blocklab.training.workload import Workload
 

@@ -1,173 +1,34 @@
 """One run: what defines it, its folder, and doing it from wherever it stopped."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 
 from blocklab.data.image_data import ImageData, open_data
-from blocklab.data.spec import DataSpec
-from blocklab.errors import BlocklabError, InputError, RunError, error_line
+from blocklab.errors import BlocklabError, RunError, error_line
 from blocklab.measure.alone import taking_turns
-from blocklab.measure.cost import Cost, cost
-from blocklab.measure.footprint import Footprint, check_memory, footprint
+from blocklab.measure.footprint import check_memory
 from blocklab.measure.memory import peak_memory, reset_peak_memory
 from blocklab.measure.numerics import arithmetic
-from blocklab.models.pretrained import Pretrained
-from blocklab.models.spec import ModelSpec
-from blocklab.models.timm_models import check_logits
 from blocklab.training.autotune import row_setup
 from blocklab.training.checkpoints import CheckpointKeeper, Checkpoints
 from blocklab.training.device import Setup, available_cores, resumed_setup
 from blocklab.training.evaluation import evaluate, is_at_chance
-from blocklab.training.freezing import check_rates
 from blocklab.training.loop import OnStep, Record, State, prepare, train
 from blocklab.training.provenance import describe_run, described_start
-from blocklab.training.recipe import LARGEST_SEED, Recipe
-from blocklab.training.run_files import CHECKPOINT, LOG, RUN, RUN_HASH, definition_hash
+from blocklab.training.recipe import Recipe
+from blocklab.training.run_checks import check_batches_fill, check_start, count, training_memory
+from blocklab.training.run_definition import RunDefinition, row_hash
+from blocklab.training.run_files import CHECKPOINT, LOG, RUN, RUN_HASH
 from blocklab.training.run_folder import RunFolder
 from blocklab.training.shorter_run import GOING_ON, shorter_run
 from blocklab.training.workload import Workload
 
 OnEpoch = Callable[[Record], None]
 OnNote = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class RunDefinition:
-    """All that decides a run's results; its hash names the run's folder."""
-
-    model: ModelSpec
-    data: DataSpec
-    recipe: Recipe
-    seed: int
-    pretrained: Pretrained | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise InputError(f"a seed is from 0 to {LARGEST_SEED}, not {self.seed}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the definition as plain JSON, all defaults filled in."""
-        return {
-            "model": self.model.to_dict(),
-            "data": self.data.definition(),
-            "recipe": self.recipe.model_dump(mode="json"),
-            "seed": self.seed,
-            # What starts at random is the run that it was before there was a choice.
-            **({"pretrained": self.pretrained.definition()} if self.pretrained else {}),
-        }
-
-    def to_task(self) -> dict[str, Any]:
-        """Return what another process needs to train it: plain JSON, with its files' own paths."""
-        task = {**self.to_dict(), "data": self.data.model_dump(mode="json")}
-        return task | ({"pretrained": self.pretrained.to_task()} if self.pretrained else {})
-
-    @classmethod
-    def from_dict(
-        cls,
-        value: Mapping[str, Any],
-        data_source: str | None = None,
-        weights: str | None = None,
-    ) -> Self:
-        """Rebuild a definition from `to_task`, or from `to_dict` and where its files lie.
-
-        Raises:
-            InputError: if a part of it is not known here, such as a block of a plugin.
-        """
-        data = dict(value["data"])
-        if data_source is not None:
-            data["source"] = data_source
-        start = value.get("pretrained")
-        if start is not None and weights is not None:
-            start = {**start, "weights": weights}
-        return cls(
-            ModelSpec.from_dict(value["model"]),
-            DataSpec.parse(data),
-            Recipe.parse(value["recipe"]),
-            value["seed"],
-            None if start is None else Pretrained.parse(start),
-        )
-
-    @property
-    def hash(self) -> str:
-        """16 hexadecimal digits of the definition's SHA-256."""
-        return definition_hash(self.to_dict())
-
-
-def row_hash(definition: RunDefinition) -> str:
-    """Return what names the runs that differ from this one in their seed alone."""
-    return replace(definition, seed=0).hash
-
-
-def check_batches_fill(recipe: Recipe, data: ImageData) -> None:
-    """Check that images make whole batches, before anything is trained.
-
-    Raises:
-        InputError: if they do not.
-    """
-    if recipe.drop_last and len(data.train) < recipe.batch_size:
-        raise InputError(
-            f"{len(data.train)} training images do not fill one batch of {recipe.batch_size}; "
-            f"set batch_size={min(len(data.train), 32)} or use more images"
-        )
-    if not recipe.drop_last and len(data.train) % recipe.batch_size == 1:
-        raise InputError(
-            f"{len(data.train)} images leave a last batch of one, which BatchNorm cannot train on; "
-            "set drop_last=true or another batch_size"
-        )
-
-
-def count(model: ModelSpec, classes: int, image_size: int) -> tuple[Cost, Footprint]:
-    """Count what a model costs and what it takes of memory; nothing is computed.
-
-    Raises:
-        InputError: if the network cannot take images of that size.
-    """
-    network = model.build_meta(classes, input_size=image_size)
-    check_logits(network, image_size, classes)
-    return cost(network, image_size), footprint(network.train(), image_size)
-
-
-def check_start(definition: RunDefinition, classes: int, image_size: int) -> None:
-    """Check what a run starts from, and which of its weights it trains, before it does.
-
-    Raises:
-        InputError: if the weights do not fit the network, or it has not the parts that the recipe
-            names.
-        RunError: if the weights cannot be downloaded.
-    """
-    recipe = definition.recipe
-    rated = recipe.freeze or recipe.head_lr is not None or recipe.layer_decay is not None
-    if not rated and definition.pretrained is None:
-        return
-    network = definition.model.build_meta(classes, input_size=image_size)
-    check_rates(network, recipe)
-    if definition.pretrained is not None:
-        definition.pretrained.check(network)
-
-
-def training_memory(taken: Footprint, recipe: Recipe, train_images: int) -> int:
-    """Estimate the bytes of memory that training takes on a CPU."""
-    copies = 4 + (recipe.ema_decay is not None)
-    at_once = -(-min(recipe.batch_size, train_images) // recipe.accumulate)
-    return taken.training_bytes(at_once, copies)
-
-
-def check_threads(threads: int | None) -> None:
-    """Check a number of threads that someone asked for.
-
-    Raises:
-        InputError: if this machine has fewer cores; many more would bring it to a halt.
-    """
-    cores = available_cores()
-    if threads is not None and not 1 <= threads <= cores:
-        raise InputError(
-            f"this machine has {cores} cores, not {threads}: set --threads from 1 to {cores}"
-        )
 
 
 def execute_run(

@@ -1,0 +1,79 @@
+"""What is looked at before a run is trained: whether its parts fit each other and the machine."""
+
+from blocklab.data.image_data import ImageData
+from blocklab.errors import InputError
+from blocklab.measure.cost import Cost, cost
+from blocklab.measure.footprint import Footprint, footprint
+from blocklab.models.spec import ModelSpec
+from blocklab.models.timm_models import check_logits
+from blocklab.training.device import available_cores
+from blocklab.training.freezing import check_rates
+from blocklab.training.recipe import Recipe
+from blocklab.training.run_definition import RunDefinition
+
+
+def check_batches_fill(recipe: Recipe, data: ImageData) -> None:
+    """Check that images make whole batches, before anything is trained.
+
+    Raises:
+        InputError: if they do not.
+    """
+    if recipe.drop_last and len(data.train) < recipe.batch_size:
+        raise InputError(
+            f"{len(data.train)} training images do not fill one batch of {recipe.batch_size}; "
+            f"set batch_size={min(len(data.train), 32)} or use more images"
+        )
+    if not recipe.drop_last and len(data.train) % recipe.batch_size == 1:
+        raise InputError(
+            f"{len(data.train)} images leave a last batch of one, which BatchNorm cannot train on; "
+            "set drop_last=true or another batch_size"
+        )
+
+
+def count(model: ModelSpec, classes: int, image_size: int) -> tuple[Cost, Footprint]:
+    """Count what a model costs and what it takes of memory; nothing is computed.
+
+    Raises:
+        InputError: if the network cannot take images of that size.
+    """
+    network = model.build_meta(classes, input_size=image_size)
+    check_logits(network, image_size, classes)
+    return cost(network, image_size), footprint(network.train(), image_size)
+
+
+def check_start(definition: RunDefinition, classes: int, image_size: int) -> None:
+    """Check what a run starts from, and which of its weights it trains, before it does.
+
+    Raises:
+        InputError: if the weights do not fit the network, or it has not the parts that the recipe
+            names.
+        RunError: if the weights cannot be downloaded.
+    """
+    recipe = definition.recipe
+    rated = recipe.freeze or recipe.head_lr is not None or recipe.layer_decay is not None
+    if not rated and definition.pretrained is None:
+        return
+    network = definition.model.build_meta(classes, input_size=image_size)
+    check_rates(network, recipe)
+    if definition.pretrained is not None:
+        definition.pretrained.check(network)
+
+
+def training_memory(taken: Footprint, recipe: Recipe, train_images: int) -> int:
+    """Estimate the bytes of memory that training takes on a CPU."""
+    copies = 4 + (recipe.ema_decay is not None)
+    at_once = -(-min(recipe.batch_size, train_images) // recipe.accumulate)
+    return taken.training_bytes(at_once, copies)
+
+
+def check_threads(threads: int | None) -> None:
+    """Check a number of threads that someone asked for.
+
+    Raises:
+        InputError: if this machine has fewer cores; many more would bring it to a halt.
+    """
+    cores = available_cores()
+    if threads is not None and not 1 <= threads <= cores:
+        raise InputError(
+            f"this machine has {cores} cores, not {threads}: set --threads from 1 to {cores}"
+        )
