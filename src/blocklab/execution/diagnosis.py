@@ -8,6 +8,7 @@ from pathlib import Path
 
 from blocklab.data.image_data import ImageData
 from blocklab.errors import BlocklabError, InputError
+from blocklab.measure.memory import release_memory
 from blocklab.study.rows import Row
 from blocklab.study.study import Batches, Study
 from blocklab.training.batches import evaluated_at_once
@@ -47,6 +48,8 @@ def diagnose_studies(studies: Sequence[Study], out: Path) -> None:
             if study.diagnose and finished and not _is_diagnosed(reader, study.diagnose):
                 opened = FinishedRun.open(reader.folder)
                 diagnose_run(opened, study.diagnose.first, study.diagnose.last)
+                del opened
+                release_memory()
 
 
 def _is_diagnosed(reader: RunReader, batches: Batches) -> bool:
