@@ -206,7 +206,9 @@ def test_a_result_in_another_encoding_is_mended(
     said = blocklab("report", out / "tiny+rows=plain")
     assert said.status == 0 and "seed 0: result.json is damaged" in said.out
     assert blocklab("study", study_file, "--out", out, "--rows", "plain").status == 0
-    assert json.loads(path.read_bytes())["files"] == json.loads(whole)["files"]
+    mended, before = json.loads(path.read_bytes())["files"], json.loads(whole)["files"]
+    for name in ("model.safetensors", "predictions.npz"):  # the log has other times
+        assert mended[name] == before[name]
 
 
 def test_commands_on_another_runs_folder_are_refused_in_one_line(

@@ -12,7 +12,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as vision
 
 from blocklab.data.augmentation import Augmentation, draw_further
-from blocklab.data.boxes import Boxes, RandomResizedCrop, blank, draw_crops, draw_erased, resized
+from blocklab.data.boxes import Boxes, blank, draw_crops, draw_erased, resized
+from blocklab.data.crop_ranges import RandomResizedCrop
 from blocklab.data.loader import Batches
 from blocklab.data.split import Split
 from blocklab.data.trivial_augment import (

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from blocklab.data.boxes import Boxes, RandomResizedCrop, blank, draw_crops, draw_erased, resized
+from blocklab.data.boxes import Boxes, blank, draw_crops, draw_erased, resized
+from blocklab.data.crop_ranges import RandomResizedCrop
 from blocklab.data.trivial_augment import Trivial, augment_trivially, draw_trivial
 from blocklab.errors import InputError
 

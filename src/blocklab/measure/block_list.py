@@ -17,7 +17,7 @@ from blocklab.models.meta_device import without_memory
 # The reference place: the third stage of a ResNet at 224 pixels, before its last 1x1 convolution.
 CHANNELS, SIDE = 256, 14
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
-_YEAR = re.compile(r"(?<![.\d:])(?:19|20)\d\d(?![.\d])")
+_YEAR = re.compile(r"(?<![.\d:])(?:19|20)\d\d(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def paper_of(cls: type) -> tuple[int | None, str | None]:
 
     A year that is not named is that of the number.
     """
-    for text in (cls.__doc__, getattr(sys.modules.get(cls.__module__), "__doc__", None)):
-        first = (inspect.cleandoc(text or "")).split("\n\n")[0]
-        arxiv, year = _ARXIV.search(first), _YEAR.search(first)
+    of_class = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]  # below it may name others
+    for text in (of_class, getattr(sys.modules.get(cls.__module__), "__doc__", None) or ""):
+        arxiv, year = _ARXIV.search(text), _YEAR.search(text)
         if arxiv or year:
             number = arxiv[1] if arxiv else None
             return int(year[0]) if year else 2000 + int(arxiv[1][:2]), number  # type: ignore[index]

@@ -117,6 +117,13 @@ def most_allocated(device: torch.device) -> int:
     return torch.accelerator.max_memory_allocated(device)
 
 
+def reserved(device: torch.device) -> int:
+    """Return the bytes of a GPU's memory that are reserved for tensors now."""
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    return torch.accelerator.memory_reserved(device)
+
+
 def most_reserved(device: torch.device) -> int:
     """Return the most bytes that were reserved for tensors since `reset_peak`."""
     if device.type == "mps":

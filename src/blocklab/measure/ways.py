@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from blocklab.errors import BlocklabError
-from blocklab.measure.device import LAYOUTS, PRECISIONS, probe_device
+from blocklab.measure.device import LAYOUTS, PRECISIONS, has_fast_bf16, probe_device
 from blocklab.measure.timing import Step, time_in_turn, training_step
 from blocklab.models.graph_export import GraphForm, write_onnx
 from blocklab.models.probe import ImageSize, noise_images
@@ -35,7 +35,7 @@ class Way:
 
 def precisions(device: torch.device) -> dict[str, torch.dtype]:
     """Return those to be timed, by name: fp16 in place of bf16 on a GPU that has no bf16."""
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if device.type == "cuda" and not has_fast_bf16(device):
         return {"fp32": torch.float32, "fp16": torch.float16}
     return PRECISIONS
 

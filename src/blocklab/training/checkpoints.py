@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from blocklab.errors import InputError
+from blocklab.measure.device import probe_device
 
 SECONDS_VARIABLE = "BLOCKLAB_CHECKPOINT_SECONDS"
 KEEP_VARIABLE = "BLOCKLAB_KEEP_CHECKPOINT"
@@ -67,7 +68,7 @@ class _Snapshot:
     def __init__(self, state: dict[str, Any]) -> None:
         self.epochs_done: int = state["epochs_done"]
         self._state = on_host(state)
-        self._copied = torch.cuda.Event() if torch.cuda.is_available() else None
+        self._copied = torch.cuda.Event() if probe_device().type == "cuda" else None
         if self._copied is not None:
             self._copied.record()
 

@@ -5,14 +5,14 @@ backward pass. So the plain one is taken unless a whole step of it, measured, le
 the memory that is free.
 """
 
-import gc
 from collections.abc import Callable
 
 import torch
 
-from blocklab.measure.device import probe_device, wait
+from blocklab.measure.device import allocated, most_reserved, probe_device, reserved, wait
+from blocklab.measure.device import free_memory as device_memory
 from blocklab.measure.footprint import footprint
-from blocklab.measure.memory import reset_peak_memory
+from blocklab.measure.memory import release_memory, reset_peak_memory
 from blocklab.measure.timing import Step
 from blocklab.training.workload import Workload
 
@@ -47,8 +47,7 @@ def choose_gate_form(work: Workload, make_step: MakeStep) -> tuple[bool, str]:
 def free_memory() -> int:
     """Bytes that this process may still take of its GPU, with what its allocator keeps unused."""
     device = probe_device()
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + kept
+    return device_memory(device) + reserved(device) - allocated(device)
 
 
 def step_memory(make_step: MakeStep, lean: bool) -> int | None:
@@ -58,22 +57,20 @@ def step_memory(make_step: MakeStep, lean: bool) -> int | None:
     measured is given back.
     """
     device = probe_device()
-    gc.collect()
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_reserved(device)
+    release_memory()
+    before = reserved(device)
     reset_peak_memory()
     try:
         step = make_step(lean)
         for _ in range(STEPS):
             step()
         wait(device)
-        return torch.cuda.max_memory_reserved(device) - before
+        return most_reserved(device) - before
     except torch.OutOfMemoryError:
         return None
     finally:
         step = None  # with its network
-        gc.collect()
-        torch.cuda.empty_cache()
+        release_memory()
 
 
 def _gb(size: float) -> str:

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from blocklab.data.boxes import RandomResizedCrop
+from blocklab.data.crop_ranges import RandomResizedCrop
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.yaml_files import PlainModel, parse_yaml, read_yaml
 
