@@ -108,6 +108,8 @@ class Counter:
             ("cudnn_batch_norm_backward", self._batch_norm_backward),
         ):
             self._aten.impl(name, operator, "CUDA")
+        # Attention by PyTorch's own kernels: cuDNN, which is not there, would be asked first.
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
     def _convolution(self, x: Any, weight: Any, padding: Any, stride: Any, dilation: Any, *_: Any):
         import torch
@@ -157,7 +159,7 @@ class Counter:
                 self._launched(f"{str(backend).rpartition('.')[2]}:convolution_backward")
                 found[number] = torch.empty_like(like)
         if mask[2]:
-            found[2] = grad.sum((0, 2, 3))
+            found[2] = grad.sum((0, *range(2, grad.ndim)))
         return tuple(found)
 
     def _batch_norm(self, x: Any, weight: Any, *others: Any) -> Any:

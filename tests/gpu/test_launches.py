@@ -43,7 +43,16 @@ def asked(found: dict[str, Any]) -> int:
 
 
 ATTENTIONS = ["cbam", "bam", "eca", "simam", "ema", "shuffle", "ela", "gather_excite"]
+MORE = ["fca", "gct", "non_local", "scsa", "mlca", "lsk", "caa"]
+MIXERS = ["grouped", "partial", "involution", "odconv"]
+TOKEN_MIXERS = ["pooling", "inception_depthwise", "dilated_reparam", "slak"]
+NEW = [
+    *(f"resnet20:attention={name}" for name in MORE),
+    *(f"resnet20:mixer={name}" for name in MIXERS),
+    *(f"convnextv2_atto:mixer={name},stem=cifar" for name in TOKEN_MIXERS),
+]
 FAMILIES = ["resnet20_se", "res2net50_celu_cd_st", "skresnet18", "van_b0", "van_b0_replk"]
+FAMILIES += ["convnextv2_atto", "poolformer_s12", "mambaout_femto"]
 
 
 @pytest.mark.parametrize(
@@ -51,6 +60,7 @@ FAMILIES = ["resnet20_se", "res2net50_celu_cd_st", "skresnet18", "van_b0", "van_
     [
         pytest.param(FAMILIES, id="a row a family"),
         pytest.param([f"resnet20:attention={name}" for name in ATTENTIONS], id="attentions"),
+        pytest.param(NEW, id="blocks"),
         pytest.param(list_models(), id="every named row", marks=pytest.mark.slow),
     ],
 )

@@ -28,16 +28,21 @@ SMALL = {
     "basic": {"base": "resnet18", "depths": [1, 1], "widths": [16, 32]},
     "bottleneck": {"base": "resnet50", "depths": [1, 1], "widths": [16, 32]},
     "van": {"base": "van_b0", "depths": [1, 1], "widths": [16, 32], "ffn_ratios": [2, 2]},
+    "metaformer": {
+        "base": "convnextv2_atto",
+        **{"depths": [1, 1], "widths": [16, 32], "mlp_ratios": [2, 2]},
+    },
     "replknet": {"base": "replknet_31b", "kernels": [7, 5], "depths": [1, 1], "widths": [16, 32]},
 }
 SLOTS = {  # family -> slot -> the kinds of blocks that fit it; replknet has one mixer
     "basic": {"mixer": ("mixer",), "attention": ("attention",)},
     "bottleneck": {"mixer": ("mixer",), "attention": ("attention",)},
     "van": {"mixer": ("token_mixer", "attention"), "ffn_mixer": ("ffn_mixer",)},
+    "metaformer": {"mixer": ("token_mixer", "mixer")},
 }
 FAST = {  # every kernel that chooses how to compute by device or by map, in one of them
     *("bottleneck-mixer-selective_kernel", "bottleneck-attention-triplet"),
-    *("basic-attention-coordinate", "van-ffn_mixer-hierarchical_split"),
+    *("basic-attention-coordinate", "van-ffn_mixer-hierarchical_split", "metaformer-mixer-slak"),
 }
 ROWS = [
     pytest.param(
