@@ -1,5 +1,6 @@
 """Asking Hugging Face's hub, and saying in one line what it answered."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ def asking(address: str, repository: str, kind: str) -> Iterator[None]:
         RevisionNotFoundError,
     )
 
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # of each try it warns on several lines
     try:
         yield
     except RepositoryNotFoundError:
@@ -51,5 +55,15 @@ def asking(address: str, repository: str, kind: str) -> Iterator[None]:
     except Exception as error:  # of whichever library asks: no network, no answer, no JSON
         raise RunError(
             f"the hub at {endpoint()} did not answer for {address} "
-            f"({error_line(error, kind=False)[:200]}); try again later, or set HF_ENDPOINT"
+            f"({error_line(_first_cause(error), kind=False)[:200]}); try again later, or set "
+            "HF_ENDPOINT"
         ) from error
+    finally:
+        logger.setLevel(before)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return what a library's error began with: a name that is not known, say."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
