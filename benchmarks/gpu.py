@@ -313,7 +313,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu", "null"), default="cuda")
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--batches", default="128,512")
+    parser.add_argument("--batches", help="128,512 unless it is quick")
     parser.add_argument("--quick", action="store_true", help="two steps each, nothing compiled")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="all that was found")
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
@@ -321,6 +321,8 @@ def parsed() -> argparse.Namespace:
     given.models = given.models.split(",")
     if wrong := [name for name in given.models if name not in MODELS]:
         parser.error(f"no model {wrong[0]}; models: {', '.join(MODELS)}")
+    if given.batches is None:
+        given.batches = "8" if given.quick else "128,512"
     try:
         given.batches = [int(number) for number in given.batches.split(",")]
     except ValueError:

@@ -175,11 +175,11 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "another size": (
         file("4.png", png(PIXELS[:6, :6])),
-        r"4.png is 6x6 pixels, not 8x8 as the first image; set image_size, e\.g\. image_size=8",
+        r"4.png is 6x6 pixels, not 8x8 as the first image; set data\.image_size, such as data\.",
     ),
     "not square": (
         file("4.png", png(PIXELS[:, :6])),
-        "4.png is 6x8 pixels, not 8x8 as the first image; set image_size",
+        "4.png is 6x8 pixels, not 8x8 as the first image; set data.image_size",
     ),
     "bomb": (
         file("0.png", _declares(100_000, 100_000)),
@@ -216,7 +216,10 @@ def test_folders(case: str, folder: Path, cache: Path) -> None:
 def test_a_first_image_that_is_not_square(folder: Path) -> None:
     for number, path in enumerate(folder.rglob("*.png")):
         path.write_bytes(png(np.roll(PIXELS[:, :6], number)))
-    refused(f"folder:{folder}", "is 6x8 pixels, not square; set image_size, e.g. image_size=6")
+    refused(
+        f"folder:{folder}",
+        "is 6x8 pixels, not square; set data.image_size, such as data.image_size=6",
+    )
     sized = {"source": f"folder:{folder}", "image_size": 6, "validation_fraction": 0}
     assert open_data(DataSpec.parse(sized)).image_size == 6
 

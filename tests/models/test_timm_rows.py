@@ -57,6 +57,8 @@ def test_a_network_is_timms_own_from_the_same_seed() -> None:
         ("timm:convnext_atto", {"depths": "x"}, "timm:convnext_atto: depths:"),
         ("timm:convnext_atto:depths=", {}, "'depths=' is not slot=value"),
         ("timm:resnet18", {"act_layer.x": 1}, "'act_layer.x' names no option of one block"),
+        ("timm:convnext_atto", {"drop_path_rate": -3}, "drop_path_rate is from 0 to below 1"),
+        ("timm:convnext_atto", {"drop_rate": 1.0}, "drop_rate is from 0 to below 1, not 1.0"),
     ],
 )
 def test_what_timm_would_swallow_is_refused(model: str, slots: dict[str, Any], said: str) -> None:

@@ -218,3 +218,13 @@ def test_the_documentation_has_the_numbers_of_seeds() -> None:
         sd, *seeds = (float(cell) for cell in line.strip("|").split("|"))
         asked = [(1.0, 1), (0.5, 1), (0.2, 1), (0.5, 10), (0.5, 40)]
         assert seeds == [seeds_needed(sd, gain, alpha=0.05 / rows) for gain, rows in asked]
+
+
+def test_a_baseline_that_never_learned_is_named_and_rows_without_runs_are_not_at_chance() -> None:
+    gaps = {"low": gap_of([1.0, 1.1]), "learned": gap_of([5.0, 5.1]), "not run": None}
+    found = compare(gaps, at_chance={"low"}, baseline_at_chance=True)
+    assert {row: one.word for row, one in found.items()} == {
+        "low": "at chance",
+        "learned": "baseline at chance",
+        "not run": "too few seeds",
+    }

@@ -45,6 +45,10 @@ class Involution(nn.Module):
     ``conv1.bn``, ``conv2.conv``). Differs from the paper: nothing; a last odd row or column is
     averaged by itself, the channels of a group are cut to the largest count that divides C, and
     where C_in is not C, as in a basic block, a 1x1 convolution (``project``) comes first.
+
+    y is of second degree in x, so that a chain of them grows without bound where BatchNorm's
+    running statistics do not fit: a network that has trained for a few steps may give no finite
+    number in evaluation.
     """
 
     def __init__(

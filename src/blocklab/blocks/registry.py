@@ -255,8 +255,9 @@ def parse_block(kinds: str | tuple[str, ...], value: object) -> BlockSpec:
         value = {"type": value}
     kind = kinds if isinstance(kinds, str) else kinds[0]
     if not isinstance(value, Mapping) or "type" not in value:
+        article = "an" if kind[0] in "aeiou" else "a"
         raise InputError(
-            f"a {kind} is a name or a mapping with a 'type', not {value!r}; "
+            f"{article} {kind} is a name or a mapping with a 'type', not {value!r}; "
             f"for example {{type: {_example(kind)}}}"
         )
     info = block_info(kinds, value["type"])

@@ -62,7 +62,8 @@ def decoded(
         if pixels.shape != (size, size, 3):
             raise InputError(
                 f"{picture.origin} is {pixels.shape[1]}x{pixels.shape[0]} pixels, not "
-                f"{size}x{size} as the first image; set image_size, e.g. image_size={size}"
+                f"{size}x{size} as the first image; set "
+                f"data.image_size, such as data.image_size={size}"
             )
         # Contiguous: pixels out of a pickle lie channel by channel.
         pixels = np.ascontiguousarray(pixels)

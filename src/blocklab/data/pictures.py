@@ -180,8 +180,8 @@ def natural_size(contents: Contents) -> int:
                 continue
             if height != width:
                 raise InputError(
-                    f"{picture.origin} is {width}x{height} pixels, not square; set image_size, "
-                    f"e.g. image_size={min(height, width)}"
+                    f"{picture.origin} is {width}x{height} pixels, not square; set "
+                    f"data.image_size, such as data.image_size={min(height, width)}"
                 )
             return height
     faults.refuse("images cannot be used")

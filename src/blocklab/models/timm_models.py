@@ -8,11 +8,11 @@ was it is the same, and its runs are; one that changes it makes another model of
 import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import timm
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
 from timm.models import get_pretrained_cfg, is_model, list_models, model_entrypoint
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ from blocklab.models.probe import ImageSize, blank_images, check_input_size, siz
 from blocklab.yaml_files import PlainModel
 
 FAMILY = "timm"
+_RATES = ("drop_rate", "drop_path_rate")  # and such as attn_drop_rate
 _TOLD = ("num_classes", "in_chans")  # by the data, and no option
 _OWN = "blocklab"  # what this package's own models begin with in timm's registry
 # What a module does and its tensors do not show.
@@ -237,6 +238,14 @@ def _schema(name: str) -> type[BaseModel]:
 
 class _Options(PlainModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _rates(self) -> Self:
+        for name in type(self).model_fields:
+            rate = getattr(self, name)
+            if name.endswith(_RATES) and isinstance(rate, int | float) and not 0 <= rate < 1:
+                raise ValueError(f"{name} is from 0 to below 1, not {rate}")
+        return self
 
 
 @functools.cache

@@ -151,7 +151,7 @@ def verdict_counts(results: StudyResults) -> str:
         return "too few seeds for a verdict" if words else ABSENT
     shown = [f"{words[word]} {word}" for word in (BETTER, WORSE) if words[word]]
     rest = sum(words.values()) - words[BETTER] - words[WORSE]
-    return ", ".join([*shown, *([f"{rest} not shown to be either"] if rest else [])])
+    return ", ".join([*shown, *([f"{rest} not shown to differ"] if rest else [])])
 
 
 def best_row(results: StudyResults) -> RowResult | None:

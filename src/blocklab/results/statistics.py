@@ -26,6 +26,7 @@ MOST_SEEDS = 10_000  # more are as good as out of reach
 BETTER, WORSE = "better", "worse"
 NOT_SHOWN, TOO_FEW = "no difference shown", "too few seeds"
 AT_CHANCE = "at chance"  # it never learned: nothing to test
+BASELINE_AT_CHANCE = "baseline at chance"  # which never learned: nothing to compare with
 SAME = "identical function"  # not of a test: see `StudyResults.identical`
 
 # Accuracies are percentages of counted images, so a spread below this is rounding, not variation.
@@ -83,9 +84,10 @@ class Difference:
 class Comparison:
     """What a study says of one row against its baseline.
 
-    `word` is one of `better`, `worse`, `no difference shown`, `too few seeds`, `at chance`
-    and `identical function`; `reason` says what a reader cannot see from the numbers. `p_holm` is
-    corrected for the `rows` tested together, this one included; None where it was not tested.
+    `word` is one of `better`, `worse`, `no difference shown`, `too few seeds`, `at chance`,
+    `baseline at chance` and `identical function`; `reason` says what a reader cannot see from the
+    numbers. `p_holm` is corrected for the `rows` tested together, this one included; None where it
+    was not tested.
     """
 
     word: str
@@ -187,19 +189,20 @@ def paired_difference(
 def compare(
     differences: Mapping[str, Difference | None],
     identical: Collection[str] = (),
-    at_chance: Mapping[str, str] | None = None,
+    at_chance: Collection[str] = (),
+    baseline_at_chance: bool = False,
 ) -> dict[str, Comparison]:
     """Return a verdict a row, from the rows' differences to their baseline.
 
     A row is better or worse where Holm's p, over all rows that can be tested, is below 0.05.
-    Rows in `identical` compute the baseline's function, and those `at_chance` (with the reason)
-    never learned, or their baseline did not: they are named so, not tested.
+    Rows in `identical` compute the baseline's function, and those `at_chance` never learned: they
+    are named so, not tested. Nor is any where the baseline never learned.
     """
-    at_chance = at_chance or {}
+    untested = {*identical, *at_chance, *(differences if baseline_at_chance else ())}
     tested = {
         row: gap
         for row, gap in differences.items()
-        if gap is not None and gap.n >= FEWEST_SEEDS and row not in {*identical, *at_chance}
+        if gap is not None and gap.n >= FEWEST_SEEDS and row not in untested
     }
     # A row without spread has no p. As 1 it still counts as one of the rows that were looked at.
     p_values = [1.0 if gap.p is None else gap.p for gap in tested.values()]
@@ -207,11 +210,14 @@ def compare(
     found = {}
     for row, gap in differences.items():
         if row in at_chance:
-            found[row] = Comparison(AT_CHANCE, at_chance[row], gap)
+            reason = "no better on its own training images than the commonest class"
+            found[row] = Comparison(AT_CHANCE, reason, gap)
         elif row in identical:
             found[row] = Comparison(SAME, "same bits on every seed", gap)
         elif gap is None:
             found[row] = Comparison(TOO_FEW, "shares no finished seed with the baseline")
+        elif baseline_at_chance:
+            found[row] = Comparison(BASELINE_AT_CHANCE, "the baseline never learned", gap)
         elif row not in tested:
             reason = "one shared seed has no spread to test against"
             found[row] = Comparison(TOO_FEW, reason, gap)

@@ -61,15 +61,10 @@ class StudyResults:
             for name, row in compared.items()
             if row.baseline is not None and identical_seeds(row, row.baseline)
         }
-        at_chance = {
-            name: "no better on its own training images than the commonest class"
-            if row.at_chance
-            else f"the baseline {self.baseline} never learned"
-            for name, row in compared.items()
-            if row.at_chance or (row.baseline is not None and row.baseline.at_chance)
-        }
+        at_chance = {name for name, row in compared.items() if row.at_chance}
+        baseline_at_chance = any(row.baseline and row.baseline.at_chance for row in self.rows)
         differences = {name: row.difference for name, row in compared.items()}
-        return compare(differences, identical, at_chance)
+        return compare(differences, identical, at_chance, baseline_at_chance)
 
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:

@@ -145,6 +145,8 @@ def train_to_the_end(
         loaded = None
         if definition.pretrained is not None and checkpoint is None:
             loaded = definition.pretrained.load(network)
+            if on_note is not None:
+                on_note(f"starts from {definition.pretrained.weights}: {loaded}")
         state = prepare(network, recipe, setup)
         if checkpoint is not None:
             _resume(state, checkpoint, folder)
