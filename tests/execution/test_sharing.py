@@ -155,6 +155,9 @@ def test_each_worker_sees_the_gpu_of_its_place(
 
 
 def test_a_worker_takes_its_gpu_before_it_does_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It is deaf to Ctrl-C from then on, as are its children: a worker, and not this process.
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    monkeypatch.setattr("blocklab.execution.worker.end_when_told", lambda: None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     ours, theirs = multiprocessing.Pipe()
     ours.send(None)

@@ -16,6 +16,7 @@ from blocklab.execution.train_studies import train_studies
 from blocklab.study.study import Study
 from blocklab.training.run import execute_run
 from blocklab.training.run_definition import RunDefinition
+from blocklab.training.run_folder import RunFolder
 from blocklab.training.run_reader import is_finished
 
 Bits = Callable[[Path], dict[str, Any]]
@@ -137,3 +138,16 @@ def test_an_out_that_is_a_file_is_refused(definition: RunDefinition, tmp_path: P
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot write to .*choose another --out"):
         execute_run(definition, tmp_path / "file")
+
+
+def test_a_folder_that_vanishes_while_it_is_written_to_is_noticed(
+    definition: RunDefinition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / definition.hash
+
+    def vanish(run_folder: RunFolder) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    monkeypatch.setattr(RunFolder, "_keep_previous", vanish)  # between the check and the write
+    with pytest.raises(RunError, match="vanished while its run was trained"):
+        execute_run(definition, tmp_path, threads=1)

@@ -74,7 +74,10 @@ def execute_run(
                     on_step,
                     checkpoints=checkpoints,
                 )
-            except (BlocklabError, BrokenPipeError, ConnectionResetError):
+            except BlocklabError:
+                folder.check_there()  # without it, whatever could not be written is no news
+                raise
+            except (BrokenPipeError, ConnectionResetError):
                 raise
             except Exception as error:  # whatever a block does wrong ends in one line
                 raise RunError(_failure(error)) from error
