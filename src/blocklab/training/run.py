@@ -74,8 +74,9 @@ def execute_run(
                     on_step,
                     checkpoints=checkpoints,
                 )
-            except BlocklabError:
-                folder.check_there()  # without it, whatever could not be written is no news
+            except BlocklabError as error:
+                if _missed_a_file(error):
+                    folder.check_there()  # that it is gone says more
                 raise
             except (BrokenPipeError, ConnectionResetError):
                 raise
@@ -197,6 +198,12 @@ def _resume(state: State, checkpoint: dict[str, Any], folder: RunFolder) -> None
             f"the checkpoint in {folder.path} does not fit this run ({type(error).__name__}); "
             "delete that folder to train it anew"
         ) from error
+
+
+def _missed_a_file(error: BaseException | None) -> bool:
+    return error is not None and (
+        isinstance(error, FileNotFoundError) or _missed_a_file(error.__cause__)
+    )
 
 
 def _failure(error: Exception) -> str:
