@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from blocklab.blocks import plugins, registry
 from blocklab.training.predictions import pack, read_per_image
 from blocklab.training.run_files import definition_hash
 from blocklab.training.run_folder import RunFolder
@@ -38,6 +39,17 @@ def one_thread_and_a_fixed_seed() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def registry_as_it_was() -> Iterator[None]:
+    """Take back what a test registers, and which files it loads."""
+    blocks, loaded = dict(registry._REGISTRY), dict(plugins._LOADED)
+    yield
+    registry._REGISTRY.clear()
+    registry._REGISTRY.update(blocks)
+    plugins._LOADED.clear()
+    plugins._LOADED.update(loaded)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import broken_blocks
@@ -10,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from blocklab.blocks import registry
 from blocklab.blocks.registry import (
     BlockInfo,
     block_info,
@@ -22,6 +20,8 @@ from blocklab.contract.checks import CHECKS
 from blocklab.contract.report_card import ReportCard, check_block
 from blocklab.contract.trial import Subject
 from blocklab.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("registry_as_it_was")
 
 # What a block that has no useful defaults is checked with.
 NEEDED: dict[str, dict[str, Any]] = {"mean": {"of": ["se", "coordinate"]}}
@@ -126,14 +126,6 @@ def test_code_that_inductor_makes() -> None:
     card = check_block("attention", "se", compile_backend="inductor", checks=["compile"])
     assert_keeps_contract(card)
     assert "compiled to code" in card["compile"].detail
-
-
-@pytest.fixture(autouse=True)
-def _registry_as_it_was() -> Iterator[None]:
-    blocks = dict(registry._REGISTRY)
-    yield
-    registry._REGISTRY.clear()
-    registry._REGISTRY.update(blocks)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,12 @@
 import multiprocessing
 import pickle
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from blocklab.blocks import plugins, registry
+from blocklab.blocks import plugins
 from blocklab.blocks.plugins import load_plugin
 from blocklab.blocks.registry import create_block, parse_block, registered_blocks
 from blocklab.errors import InputError
@@ -32,14 +31,7 @@ class Halve(nn.Module):
 """
 
 
-@pytest.fixture(autouse=True)
-def _registry_as_it_was() -> Iterator[None]:
-    blocks, loaded = dict(registry._REGISTRY), dict(plugins._LOADED)
-    yield
-    registry._REGISTRY.clear()
-    registry._REGISTRY.update(blocks)
-    plugins._LOADED.clear()
-    plugins._LOADED.update(loaded)
+pytestmark = pytest.mark.usefixtures("registry_as_it_was")
 
 
 @pytest.fixture

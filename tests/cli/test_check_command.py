@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,7 @@ class Leaky(nn.Module):
 """
 
 
-@pytest.fixture(autouse=True)
-def _registry_as_it_was() -> Iterator[None]:
-    blocks, loaded = dict(registry._REGISTRY), dict(plugins._LOADED)
-    yield
-    registry._REGISTRY.clear()
-    registry._REGISTRY.update(blocks)
-    plugins._LOADED.clear()
-    plugins._LOADED.update(loaded)
+pytestmark = pytest.mark.usefixtures("registry_as_it_was")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

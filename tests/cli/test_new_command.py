@@ -2,26 +2,19 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from blocklab.blocks import plugins, registry
-
 Blocklab = Any
 
 
 @pytest.fixture(autouse=True)
-def _in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _in_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry_as_it_was: None
+) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks, loaded = dict(registry._REGISTRY), dict(plugins._LOADED)
-    yield
-    registry._REGISTRY.clear()
-    registry._REGISTRY.update(blocks)
-    plugins._LOADED.clear()
-    plugins._LOADED.update(loaded)
 
 
 def pytest_of(*files: str) -> str:

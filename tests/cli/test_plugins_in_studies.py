@@ -1,13 +1,10 @@
 """A study with a user's own block, in worker processes; what a changed or a faulty file does."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from blocklab.blocks import plugins, registry
 
 STUDY = """\
 title: A block of one's own
@@ -37,14 +34,7 @@ class Mine(nn.Module):
 """
 
 
-@pytest.fixture(autouse=True)
-def _registry_as_it_was() -> Iterator[None]:
-    blocks, loaded = dict(registry._REGISTRY), dict(plugins._LOADED)
-    yield
-    registry._REGISTRY.clear()
-    registry._REGISTRY.update(blocks)
-    plugins._LOADED.clear()
-    plugins._LOADED.update(loaded)
+pytestmark = pytest.mark.usefixtures("registry_as_it_was")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from torchvision.models.convnext import CNBlockConfig
 
 from blocklab import cost, create_model, deploy, load_weights
 from blocklab.errors import InputError
+from blocklab.measure.description import describe
 from blocklab.models.spec import model_spec
 
 pytestmark = pytest.mark.usefixtures("one_thread_and_a_fixed_seed")
@@ -263,3 +264,8 @@ def test_a_mixer_for_each_stage_and_block() -> None:
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         create_model("convnext_tiny", **changes)
+
+
+def test_a_size_that_is_too_small_is_named_as_it_was_asked_for() -> None:
+    with pytest.raises(InputError, match="cannot take 8x8 images"):
+        describe(create_model("convnext_tiny", 10), 8)

@@ -1,6 +1,6 @@
 """A backbone of a user's own: what is added to it, what is refused in a line, and its check."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import timm
 import torch
 
 import blocklab
-from blocklab.blocks import plugins, registry
+from blocklab.blocks import registry
 from blocklab.blocks.plugins import load_plugin
 from blocklab.contract.backbones import BACKBONE_CHECKS
 from blocklab.contract.report_card import check_block
@@ -56,14 +56,7 @@ class MyNet(nn.Module):
 Load = Callable[..., Any]
 
 
-@pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
-    blocks, loaded = dict(registry._REGISTRY), dict(plugins._LOADED)
-    yield
-    registry._REGISTRY.clear()
-    registry._REGISTRY.update(blocks)
-    plugins._LOADED.clear()
-    plugins._LOADED.update(loaded)
+pytestmark = pytest.mark.usefixtures("registry_as_it_was")
 
 
 @pytest.fixture

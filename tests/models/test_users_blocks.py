@@ -1,7 +1,6 @@
 """What a user's block says of itself is honoured in every form that a network takes."""
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,21 +52,7 @@ ON_META = "self.one is None and not self.wide.weight.is_meta:\n        "
 KERNELS = ("layer1.0.conv1", "layer2.0.conv1")
 
 
-@pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
-    blocks, loaded, threads = (
-        dict(registry._REGISTRY),
-        dict(plugins._LOADED),
-        torch.get_num_threads(),
-    )
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-    registry._REGISTRY.clear()
-    registry._REGISTRY.update(blocks)
-    plugins._LOADED.clear()
-    plugins._LOADED.update(loaded)
+pytestmark = pytest.mark.usefixtures("registry_as_it_was", "one_thread_and_a_fixed_seed")
 
 
 def build(folder: Path, was: str = "", becomes: str = "") -> Any:

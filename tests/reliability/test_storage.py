@@ -12,7 +12,13 @@ from blocklab.execution.ray_cluster import _train_with_storage
 from blocklab.execution.storage import Storage
 from blocklab.execution.worker import Task
 from blocklab.training.run_definition import RunDefinition
+from blocklab.training.run_folder import load_sealed
 from blocklab.training.run_reader import is_finished
+
+
+def _saved(folder: Path) -> int:
+    """Epochs of its checkpoint."""
+    return (load_sealed(folder / "last.ckpt") or {}).get("epochs_done", 0)
 
 
 class Breaking(Storage):
@@ -22,7 +28,8 @@ class Breaking(Storage):
 
     def send(self, folder: Path, names: tuple[str, ...] = ()) -> None:
         deadline = time.monotonic() + 30
-        while not (folder / "last.ckpt").exists() and time.monotonic() < deadline:
+        done = (folder / "log.jsonl").read_text().count("\n")
+        while _saved(folder) < done and time.monotonic() < deadline:
             time.sleep(0.01)  # it is written aside
         for name in names:
             self.left -= 1

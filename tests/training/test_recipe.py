@@ -1,5 +1,6 @@
 """Recipes: fields to the letter, rates against PyTorch's and timm's, what is refused."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -263,3 +264,22 @@ def test_a_warmed_average_is_part_of_a_runs_definition_where_there_is_one() -> N
     averaged = load_recipe("quick", {"ema_decay": 0.9})
     assert averaged.model_dump(mode="json")["ema_warmup"] is True  # not the runs of before
     assert load_recipe("quick", averaged.model_dump(mode="json")) == averaged
+
+
+def test_the_page_of_recipes_has_every_field_and_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    said = {}
+    for names, defaults, *_ in rows:
+        fields = re.findall(r"`(\w+)`", names)
+        values = [value.strip(" `") for value in defaults.split(",")]
+        said |= dict(
+            zip(fields, values * len(fields) if len(values) == 1 else values, strict=False)
+        )
+    usual = {name: getattr(Recipe(), name) for name in Recipe.model_fields}
+    words = {None: "none", True: "true", False: "false"}
+    for name, value in usual.items():
+        plain = words[value] if value is None or isinstance(value, bool) else f"{value}"
+        shown = {"[]": "none", "0.0": "0"}.get(plain, plain)
+        assert said.get(name) == shown, name
+    assert said.keys() == usual.keys()

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, PositiveInt
 
+from blocklab.blocks.grouping import fitting_groups
 from blocklab.blocks.registry import LARGEST_SIZE, register_block
 from blocklab.errors import InputError
 from blocklab.kernels.strided import StridedConv2d
@@ -48,7 +49,7 @@ class GroupedConv3x3(StridedConv2d):
         self.inner_width(out_channels, groups, group_width)
         most = gcd(in_channels, out_channels)
         wanted = most if isinstance(groups, str) else min(groups, most)
-        fitting = max(count for count in range(1, wanted + 1) if most % count == 0)
+        fitting = fitting_groups(wanted, most)
         super().__init__(
             in_channels, out_channels, 3, stride, padding=1, groups=fitting, bias=False
         )

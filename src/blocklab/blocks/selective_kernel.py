@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from blocklab.blocks.activation import create_activation
 from blocklab.blocks.folding import fold
+from blocklab.blocks.grouping import fitting_groups
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
 from blocklab.kernels.depthwise import DepthwiseConv2d
@@ -96,9 +97,7 @@ class SelectiveKernel(nn.Module):
             )
         self.split_input = split_input
         taken = in_channels // branches if split_input else in_channels
-        fitting = max(
-            count for count in range(1, groups + 1) if taken % count == out_channels % count == 0
-        )
+        fitting = fitting_groups(groups, taken, out_channels)
         self.paths = nn.ModuleList(
             _ConvNormAct(taken, out_channels, stride, dilation, fitting, activation)
             for dilation in dilations

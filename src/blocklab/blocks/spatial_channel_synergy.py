@@ -4,6 +4,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from blocklab.blocks.grouping import fitting_groups
 from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
@@ -46,7 +47,7 @@ class SpatialChannelSynergy(nn.Module):
                 "take another width"
             )
         width = channels // _GROUPS
-        self.heads = max(count for count in range(1, heads + 1) if channels % count == 0)
+        self.heads = fitting_groups(heads, channels)
         self.scale = (channels // self.heads) ** -0.5
         self.window = window
         self.local_dwc, self.global_dwc_s, self.global_dwc_m, self.global_dwc_l = (

@@ -27,10 +27,10 @@ from blocklab.measure.device import (
     reset_peak,
     wait,
 )
+from blocklab.measure.graphs import WARM_UP_STEPS
 from blocklab.measure.memory import release_memory
 from blocklab.training.autotune import row_setup, whole_step
 from blocklab.training.device import Setup
-from blocklab.training.graph import WARM_UP_STEPS
 from blocklab.training.run_definition import RunDefinition
 from blocklab.training.workload import Workload
 

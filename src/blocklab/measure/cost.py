@@ -24,7 +24,7 @@ from blocklab.blocks.registry import registered_blocks
 from blocklab.errors import InputError, error_line
 from blocklab.measure.operators import COUNTS, macs_of
 from blocklab.models.meta_device import quick_result, without_memory
-from blocklab.models.probe import ImageSize, blank_images, check_input_size, evaluating
+from blocklab.models.probe import ImageSize, blank_images, check_input_size, evaluating, size_text
 from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.models.timm_models import image_errors
 
@@ -77,8 +77,15 @@ class _MacCounter(TorchDispatchMode):
 
 
 @plugin_errors()
-def count_macs(model: nn.Module, images: Tensor, on_count: Callable[[int], None]) -> None:
+def count_macs(
+    model: nn.Module,
+    images: Tensor,
+    on_count: Callable[[int], None],
+    asked: ImageSize | None = None,
+) -> None:
     """Run a model on `images` and report each product's MACs as it happens.
+
+    `asked` is the size to speak of, where `images` are maps on the way.
 
     Raises:
         InputError: for an operator of unknown cost, or images that the network cannot take.
@@ -98,9 +105,10 @@ def count_macs(model: nn.Module, images: Tensor, on_count: Callable[[int], None]
     except RuntimeError as error:
         if isinstance(error, InputError) or not _is_about_size(str(error)):
             raise
-        size = "x".join(map(str, images.shape[2:]))
+        size = (images.shape[2], images.shape[3]) if asked is None else asked
         raise InputError(
-            f"the network cannot take {size} images; use larger ones or a stem for small images"
+            f"the network cannot take {size_text(size)} images; use larger ones or a stem for "
+            "small images"
         ) from None
 
 

@@ -102,7 +102,7 @@ def _by_stages(model: Backbone, input_size: ImageSize) -> Description:
     for name, function in functions:
         part, counts, used = _Function(function), list[int](), _ParametersUsed()
         with evaluating(model), used:
-            count_macs(part, x, counts.append)
+            count_macs(part, x, counts.append, input_size)
         params = sum(p.numel() for key, p in used.found.items() if key not in seen)
         seen |= used.found.keys()
         x = part.output

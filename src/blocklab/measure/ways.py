@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from blocklab.errors import BlocklabError
 from blocklab.measure.device import LAYOUTS, PRECISIONS, has_fast_bf16, probe_device
+from blocklab.measure.graphs import WARM_UP_STEPS, aside
 from blocklab.measure.timing import Step, time_in_turn, training_step
 from blocklab.models.graph_export import GraphForm, write_onnx
 from blocklab.models.probe import ImageSize, noise_images
@@ -20,7 +21,6 @@ from blocklab.models.probe import ImageSize, noise_images
 TRAINING, INFERENCE, DEPLOYED = "training", "inference", "inference, deployed"
 EAGER, COMPILED, GRAPH = "eager", "compiled", "graph"
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-_WARM_UP_STEPS = 3  # of a graph, before it is captured: libraries set themselves up in them
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,9 @@ def replayed(step: Step) -> Step:
     Raises:
         Exception: whatever the step does that no graph may.
     """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM_UP_STEPS):
+    with aside():
+        for _ in range(WARM_UP_STEPS):
             step()
-    torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()

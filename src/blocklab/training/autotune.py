@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from blocklab.errors import error_line
 from blocklab.kernels.recording import lean_on_gpus
 from blocklab.measure.device import LAYOUTS, probe_device
+from blocklab.measure.graphs import WARM_UP_STEPS
 from blocklab.measure.memory import release_memory
 from blocklab.measure.timing import (
     CLEAR_GAIN,
@@ -44,7 +45,7 @@ from blocklab.training.device import (
     usual_layout,
 )
 from blocklab.training.gate_form import choose_gate_form
-from blocklab.training.graph import WARM_UP_STEPS, GraphedStep
+from blocklab.training.graph import GraphedStep
 from blocklab.training.loop import prepare
 from blocklab.training.recipe import COMPILE_MODES, GRAPHED_MODES, USUAL_MODE
 from blocklab.training.remembered import Seconds, read_or_make, remembered

@@ -1,17 +1,11 @@
 """A whole training step as one CUDA graph: one launch in place of hundreds or thousands."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
 from blocklab.measure.device import wait
+from blocklab.measure.graphs import WARM_UP_STEPS, aside
 from blocklab.training.step import TrainingStep
-
-WARM_UP_STEPS = (
-    3  # as they are, on a stream aside: libraries set themselves up in their first calls
-)
 
 
 class GraphedStep:
@@ -36,7 +30,7 @@ class GraphedStep:
             self.step(images, labels, targets, in_batch)
         elif self._warmed < WARM_UP_STEPS:
             self._warmed += 1
-            with _aside():
+            with aside():
                 self.step(images, labels, targets, in_batch)
         else:
             self._replay((images, labels, targets))
@@ -62,13 +56,3 @@ class GraphedStep:
         with torch.cuda.graph(graph):
             self.step(images, labels, targets, self.batch_size)
         return graph
-
-
-@contextmanager
-def _aside() -> Iterator[None]:
-    """Work on another stream than the usual one, as what is to be captured must before."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream().wait_stream(stream)
