@@ -18,9 +18,7 @@ from blocklab.measure.device import device_identity, probe_device, wait
 from blocklab.measure.memory import release_memory
 
 LOOK_SECONDS = 0.2  # between looks at the gate
-PATIENCE_SECONDS = (
-    60.0  # for a room that does not empty: one who trains may be stopped, or evaluate
-)
+PATIENCE_SECONDS = 60.0  # for a room that does not empty: who trains may be stopped, or evaluate
 POLL_SECONDS = 0.05
 
 OnStep = Callable[[int, int], None]
