@@ -21,6 +21,7 @@ from blocklab.report.drawing import (
 from blocklab.results.row_result import RowResult
 from blocklab.results.statistics import PERCENT, summarise
 from blocklab.results.study_results import StudyResults
+from blocklab.study.metric import TOP1
 from blocklab.training.recipe import Recipe
 
 MOST_LINES = 30  # more lines and labels than this cannot be told apart
@@ -32,8 +33,9 @@ def shown_rows(results: StudyResults, most: int = MOST_LINES) -> list[RowResult]
     """Return the rows that figures name: all, or of many the baseline and the most accurate."""
     if len(results.rows) <= most:
         return list(results.rows)
-    finished = [row for row in results.rows if row.top1 is not None]
-    ranked = sorted(finished, key=lambda row: row.top1.mean if row.top1 else 0.0, reverse=True)
+    finished = [row for row in results.rows if row.score is not None]
+    rank = results.metric.rank
+    ranked = sorted(finished, key=lambda row: -rank(row.score.mean) if row.score else 0.0)
     kept = {row.name for row in ranked[: most - 1]} | {results.baseline}
     return [row for row in results.rows if row.name in kept]
 
@@ -43,22 +45,31 @@ def left_out(results: StudyResults, most: int = MOST_LINES) -> str:
     shown = len(shown_rows(results, most))
     if shown == len(results.rows):
         return ""
-    which = "the baseline and the most accurate ones" if results.baseline else "the most accurate"
+    ones = "most accurate" if results.metric.group else "best"
+    which = f"the baseline and the {ones} ones" if results.baseline else f"the {ones}"
     return f" Of {len(results.rows)} rows {shown} are named: {which}."
 
 
 def over_epochs(results: StudyResults, split: str, top: int, name: str) -> Figure | None:
-    """Draw an accuracy over epochs; None where no run has recorded it, or it says nothing."""
+    """Draw an accuracy over epochs; None where no run has recorded it, or it says nothing.
+
+    Of a study by another metric, that metric takes the place of test top-1.
+    """
     if top == 5 and not results.shows_top5:
         return None
-    thin, means, ends = _points(shown_rows(results), f"{split}_top{top}_percent")
+    field, what = f"{split}_top{top}_percent", f"{split.capitalize()} top-{top}"
+    bounds, heading = PERCENT, f"{what} accuracy (%)"
+    if results.metric != TOP1 and field == TOP1.figure:
+        field, what = results.metric.figure, results.metric.title
+        bounds, heading = results.metric.bounds, results.metric.heading
+    thin, means, ends = _points(shown_rows(results), field, results.metric.decimals)
     if not means:
         return None
     single = all(len(row.runs) <= 1 for row in results.rows)
     blurred = len(thin) > MOST_THIN_POINTS
     height = max(320, LINE_OF_TEXT * (len(ends) + 2))
     drawn = [point["value"] for point in [*([] if blurred else thin), *means]]
-    low, high = limits(drawn, bounds=PERCENT)
+    low, high = limits(drawn, results.metric.least_shown, bounds)
     last = max(point["epoch"] for point in means)
     gap = (high - low) * LINE_OF_TEXT / height
     for end, place in zip(ends, spread([e["value"] for e in ends], gap, high), strict=True):
@@ -71,9 +82,13 @@ def over_epochs(results: StudyResults, split: str, top: int, name: str) -> Figur
     step = -(-(last - first) // 10) or 1
     count = alt.Axis(values=list(range(first, last + 1, step)), format="d", grid=False)
     x = alt.X("epoch:Q", title="Epoch", axis=count, scale=epochs)
-    y = alt.Y("value:Q", title=f"{split.capitalize()} top-{top} accuracy (%)", scale=percent)
+    y = alt.Y("value:Q", title=heading, scale=percent)
     end_x, label_y = alt.X("last:Q", scale=epochs), alt.Y("label:Q", scale=percent)
-    tooltip = [alt.Tooltip("row:N"), alt.Tooltip("epoch:Q"), alt.Tooltip("value:Q", format=".2f")]
+    tooltip = [
+        alt.Tooltip("row:N"),
+        alt.Tooltip("epoch:Q"),
+        alt.Tooltip("value:Q", format=f".{results.metric.decimals}f"),
+    ]
     # Pointing at a line, or at its label, dims the others.
     hovered = alt.selection_point(fields=["row"], on="pointerover", clear="pointerout", empty=True)
     dimmed = alt.when(hovered).then(alt.value(1)).otherwise(alt.value(0.15))
@@ -103,9 +118,9 @@ def over_epochs(results: StudyResults, split: str, top: int, name: str) -> Figur
     shows = "One seed a row." if single else "Thick: mean over finished seeds; thin: one seed each."
     if blurred:
         shows = "Mean over finished seeds; there are too many single seeds to draw."
-    if split == "test":
+    if field == TOP1.figure:
         shows += " This recipe reads the test set after every epoch; the best epoch flatters."
-    title = f"{split.capitalize()} top-{top} over epochs"
+    title = f"{what} over epochs"
     return Figure(name, title, shows + left_out(results), specification(layers, height))
 
 
@@ -168,7 +183,7 @@ def _steps_an_epoch(results: StudyResults, recipe: Recipe) -> int | None:
 Points = list[dict[str, Any]]
 
 
-def _points(rows: Sequence[RowResult], field: str) -> tuple[Points, Points, Points]:
+def _points(rows: Sequence[RowResult], field: str, digits: int) -> tuple[Points, Points, Points]:
     """Return the points of single seeds, of means over finished seeds, and the last means."""
     thin, means, ends = [], [], []
     for row in rows:
@@ -180,7 +195,7 @@ def _points(rows: Sequence[RowResult], field: str) -> tuple[Points, Points, Poin
                 kept = (len(run.log) - 1 - place) % step == 0  # the last epoch is
                 if value is None or not math.isfinite(value) or not kept:
                     continue
-                point = {"row": row.name, "epoch": line["epoch"], "value": round(value, 3)}
+                point = {"row": row.name, "epoch": line["epoch"], "value": round(value, digits + 1)}
                 thin.append(point | {"seed": run.seed})
                 if not run.diverged:
                     by_epoch[line["epoch"]].append(value)
@@ -188,7 +203,7 @@ def _points(rows: Sequence[RowResult], field: str) -> tuple[Points, Points, Poin
             {
                 "row": row.name,
                 "epoch": epoch,
-                "value": round(summarise(values).mean, 4),
+                "value": round(summarise(values).mean, digits + 2),
                 "n": len(values),
             }
             for epoch, values in sorted(by_epoch.items())

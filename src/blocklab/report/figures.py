@@ -23,7 +23,7 @@ from blocklab.report.drawing import (
     specification,
 )
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import BETTER, PERCENT, POINTS, WORSE
+from blocklab.results.statistics import BETTER, WORSE
 from blocklab.results.study_results import StudyResults
 
 NAMES = (
@@ -44,7 +44,7 @@ SHOWN, NOT_SHOWN = "#0072b2", "#8a8a8a"
 
 def figures(results: StudyResults) -> tuple[Figure, ...]:
     """Return the figures that the finished runs can fill; none without a finished run."""
-    if not any(row.top1 for row in results.rows):
+    if not any(row.score for row in results.rows):
         return ()
     found = [
         over_epochs(results, "validation", 1, NAMES[0]),
@@ -97,16 +97,16 @@ def png(figure: Figure) -> bytes:
 def _against_macs(results: StudyResults) -> Figure | None:
     points, named = [], {row.name for row in shown_rows(results, MOST_LABELS)}
     for row in results.rows:
-        if row.top1 is None:
+        if row.score is None or row.macs is None:
             continue
-        point = {"row": row.name, "macs_g": row.macs / 1e9, "top1": row.top1.mean}
-        points.append(point | {"low": row.top1.low, "high": row.top1.high, "n": row.top1.n})
+        point = {"row": row.name, "macs_g": row.macs / 1e9, "top1": row.score.mean}
+        points.append(point | {"low": row.score.low, "high": row.score.high, "n": row.score.n})
     if not points:
         return None
     labelled = [point for point in points if point["row"] in named]
     height = max(360, LINE_OF_TEXT * (len(labelled) + 2))
     ends = [v for p in points for v in (p["top1"], p["low"], p["high"])]
-    low, high = limits(ends, bounds=PERCENT)
+    low, high = limits(ends, results.metric.least_shown, results.metric.bounds)
     macs = [point["macs_g"] for point in points]
     wide = min(macs) > 0 and max(macs) / min(macs) > 8  # then equal ratios deserve equal lengths
     left, right = (
@@ -117,18 +117,22 @@ def _against_macs(results: StudyResults) -> Figure | None:
         point["place"] = WIDTH * (scale(point["macs_g"]) - scale(left))
         point["place"] /= scale(right) - scale(left)
     place_labels(labelled, points, low, (high - low) * LINE_OF_TEXT / height)
-    sizes = {row.input_size for row in results.rows}
+    sizes = {row.input_size or 0 for row in results.rows}
     size = f"at {square(*sizes)}" if len(sizes) == 1 else "each at the row's own size"
+    size = "" if sizes == {0} else f", {size}"  # of runs from elsewhere it is not known
     x = alt.X(
         "macs_g:Q",
-        title=f"MACs for one image (G, {size}{', logarithmic' if wide else ''})",
+        title=f"MACs for one image (G{size}{', logarithmic' if wide else ''})",
         scale=alt.Scale(domain=[left, right], type="log" if wide else "linear", nice=False),
         axis=alt.Axis(grid=False, tickCount=8),
     )
     percent = alt.Scale(domain=[low, high], nice=False)
-    y = alt.Y("top1:Q", title="Test top-1 accuracy (%)", scale=percent)
+    y = alt.Y("top1:Q", title=results.metric.axis, scale=percent)
     tooltip = [alt.Tooltip("row:N"), alt.Tooltip("macs_g:Q", title="MACs (G)", format=".4~r")]
-    tooltip += [alt.Tooltip(f"{name}:Q", format=".2f") for name in ("top1", "low", "high")]
+    tooltip += [
+        alt.Tooltip(f"{name}:Q", format=f".{results.metric.decimals}f")
+        for name in ("top1", "low", "high")
+    ]
     tooltip += [alt.Tooltip("n:Q", title="seeds")]
     base = alt.Chart(data(points))
     colour = {"color": look([row.name for row in results.rows])["color"]}
@@ -140,7 +144,9 @@ def _against_macs(results: StudyResults) -> Figure | None:
             alt.Chart(data(point for point in points if point[end] == bound))
             .mark_point(shape=shape, filled=True, size=40, opacity=0.7)
             .encode(x=x, y=alt.Y(f"{end}:Q", scale=percent), **colour)
-            for end, bound, shape in zip(("low", "high"), PERCENT, CUT_SHAPES, strict=True)
+            for end, bound, shape in zip(
+                ("low", "high"), results.metric.bounds, CUT_SHAPES, strict=True
+            )
         ),
         base.mark_point(filled=True, size=80, opacity=1).encode(
             x=x, y=y, tooltip=tooltip, **colour
@@ -156,7 +162,7 @@ def _against_macs(results: StudyResults) -> Figure | None:
         labels = beside.mark_text(align=align, dx=sign * LABEL_OFFSET, baseline="middle")
         layers.append(labels.encode(x=x, y=label_y, text="row:N"))
     shows = "Point: mean over finished seeds. Bar: 95 % interval; a row with one seed has none."
-    if any(point["low"] == PERCENT[0] or point["high"] == PERCENT[1] for point in points):
+    if any(point[end] in results.metric.bounds for point in points for end in ("low", "high")):
         shows += " A triangle at its end: cut there, at what an accuracy can be."
     title, shape = "Accuracy against MACs", specification(layers, height)
     return Figure(NAMES[4], title, shows + left_out(results, MOST_LABELS), shape)
@@ -175,7 +181,7 @@ def _differences(results: StudyResults) -> Figure | None:
     points = [_difference_point(row, results) for row in compared]
     x = alt.X(
         "mean:Q",
-        title=f"Test top-1 minus {results.baseline} (percentage points)",
+        title=results.metric.minus(str(results.baseline)),
         scale=alt.Scale(zero=True, nice=True),
     )
     bare = alt.Axis(grid=False, ticks=False, domain=False, labelPadding=10)
@@ -198,7 +204,10 @@ def _differences(results: StudyResults) -> Figure | None:
         bars = alt.Chart(data(drawn)).mark_rule(strokeWidth=2.5)
         layers.insert(1, bars.encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=colour))
         for end, bound, shape in zip(
-            ("low", "high"), POINTS, ("triangle-left", "triangle-right"), strict=True
+            ("low", "high"),
+            results.metric.difference_bounds,
+            ("triangle-left", "triangle-right"),
+            strict=True,
         ):
             cut = [point for point in drawn if point[end] == bound]
             marks = alt.Chart(data(cut)).mark_point(shape=shape, filled=True, size=60, opacity=1)

@@ -64,7 +64,7 @@ def _entry(name: str, results: StudyResults) -> _Entry:
         link=f"../{quote(name)}/{PAGE}",
         title=results.title,
         state=_state(results),
-        best=f"{best.name}: {mean_and_sd(best.top1)}" if best else ABSENT,
+        best=f"{best.name}: {mean_and_sd(best.score, results.metric)}" if best else ABSENT,
         verdicts=verdict_counts(results) if best else ABSENT,
         claims=", ".join(f"{count} {word}" for word, count in judged.items()) or ABSENT,
     )

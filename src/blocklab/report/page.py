@@ -13,17 +13,18 @@ from markupsafe import Markup
 
 from blocklab.errors import printable
 from blocklab.files import remove_file, write_atomically
-from blocklab.report.cell_text import ABSENT, accuracy_percent, square
+from blocklab.report.cell_text import ABSENT, accuracy_percent, mean_and_sd, plain, square
 from blocklab.report.columns import Table
 from blocklab.report.drawing import ON_PAGE, Figure
 from blocklab.report.figures import figures, save_figures, svg
 from blocklab.report.table_files import csv, csv_text, latex, markdown_of_all
 from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, tables
 from blocklab.results.ended_run import EndedRun
-from blocklab.results.lines import RUN_COLUMNS, run_line
+from blocklab.results.lines import RUN_COLUMNS
 from blocklab.results.row_result import RowResult
 from blocklab.results.statistics import BETTER, FEWEST_FOR_SIGN_FLIPS, TOO_FEW, WORSE
 from blocklab.results.study_results import StudyResults
+from blocklab.study.metric import Metric
 
 PAGE = "report.html"
 # A stretch of Hebrew, Arabic and their kin, with what stands between its words.
@@ -48,8 +49,8 @@ def write_report(results: StudyResults, folder: Path) -> Path:
     for name in {"verdicts", "uncertainty", "reported"} - {table.name for table in made}:
         remove_file(folder / f"{name}.tex")
     write_atomically(folder / "table.csv", csv(results))
-    lines = [run_line(row, run) for row, run in results.runs]
-    write_atomically(folder / "runs.csv", csv_text(lines, RUN_COLUMNS))
+    names = () if results.run_lines else RUN_COLUMNS
+    write_atomically(folder / "runs.csv", csv_text(results.run_lines, names))
     drawn = figures(results)
     save_figures(drawn, folder / "figures")
     page = folder / PAGE
@@ -94,7 +95,10 @@ def html(
             speeds=[_speed(row) for row in results.rows if row.finished],
             setups=_setups(results),
             run_headings=_run_headings(results),
-            runs=[_run_cells(row.name, run, results.shows_top5) for row, run in results.runs],
+            runs=[
+                _run_cells(row.name, run, results.metric, results.shows_top5)
+                for row, run in results.runs
+            ],
             runs_open=len(results.runs) <= RUNS_SHOWN_OPEN,
             recipe=_flat(results.recipe),
             data=_flat(results.data),
@@ -131,16 +135,16 @@ def at_a_glance(results: StudyResults) -> list[tuple[str, str]]:
     """Return what most readers want first, each with its name: the best row and the verdicts."""
     found = []
     if best := best_row(results):
-        assert best.top1 is not None
-        spread = f" \u00b1 {best.top1.sd:.2f}" if best.top1.sd is not None else ""
-        found.append(("highest mean top-1", f"{best.name}: {best.top1.mean:.2f}{spread} %"))
+        metric = results.metric
+        shown = f"{best.name}: {mean_and_sd(best.score, metric)} {metric.unit}".rstrip()
+        found.append((f"{metric.best} mean {metric.title}", shown))
     if best and results.comparisons:
         found.append((f"against {results.baseline}", verdict_counts(results)))
     if plan := results.planning:
         alone = "more than 10,000" if plan.seeds_alone is None else f"{plan.seeds_alone:,}"
         among = "more than 10,000" if plan.seeds_among_all is None else f"{plan.seeds_among_all:,}"
         needed = f"{alone} alone" + (f", {among} among {plan.rows} rows" if plan.rows > 1 else "")
-        found.append(("seeds that show 0.5 points", needed))
+        found.append((f"seeds that show {results.metric.gain_text}", needed))
     return found
 
 
@@ -155,13 +159,17 @@ def verdict_counts(results: StudyResults) -> str:
 
 
 def best_row(results: StudyResults) -> RowResult | None:
-    """Return the row of the highest mean top-1; None where no run has finished."""
-    finished = [row for row in results.rows if row.top1 is not None]
-    return max(finished, key=lambda row: row.top1.mean if row.top1 else 0.0, default=None)
+    """Return the row of the best mean, mostly of top-1; None where no run has finished."""
+    rank = results.metric.rank
+    ranked = {row.name: rank(row.score.mean) for row in results.rows if row.score is not None}
+    finished = [row for row in results.rows if row.name in ranked]
+    return max(finished, key=lambda row: ranked[row.name], default=None)
 
 
 def summary_sentence(results: StudyResults) -> str:
     """Say in one sentence what was compared: data, recipe, seeds, images, epochs."""
+    if results.origin:
+        return _origin_sentence(results)
     run = results.runs[0][1].run if results.runs else {}
     images = ""
     if "train_images" in run:
@@ -183,6 +191,16 @@ def summary_sentence(results: StudyResults) -> str:
         f"{len(results.rows)} model{_s(len(results.rows))} on {source}{images}, each trained by "
         f"the recipe {results.recipe_name}{length}, from {seeds} seed{_s(seeds)}"
         f"{varies}{baseline}."
+    )
+
+
+def _origin_sentence(results: StudyResults) -> str:
+    rows, seeds = len(results.rows), len(results.seeds)
+    baseline = f"; the baseline is {results.baseline}" if results.baseline else ""
+    better = "higher" if results.metric.higher_is_better else "lower"
+    return (
+        f"{rows} row{_s(rows)} by {results.metric.title} ({better} is better), from "
+        f"{seeds} seed{_s(seeds)}, trained elsewhere: {results.origin}{baseline}."
     )
 
 
@@ -226,18 +244,18 @@ def _setups(results: StudyResults) -> list[list[str]]:
 
 
 def _run_headings(results: StudyResults) -> list[str]:
-    accuracies = ["top-1 (%)", *(["top-5 (%)"] if results.shows_top5 else [])]
+    accuracies = [results.metric.heading, *(["top-5 (%)"] if results.shows_top5 else [])]
     return ["row", "seed", "status", "epochs", *accuracies, "training (s)", "started", "folder"]
 
 
-def _run_cells(row: str, run: EndedRun, top5: bool) -> list[str]:
+def _run_cells(row: str, run: EndedRun, metric: Metric, top5: bool) -> list[str]:
     seconds = run.figure("train_seconds")
     return [
         row,
         str(run.seed),
         run.result["status"],
         str(run.epochs or ABSENT),
-        accuracy_percent(run.figure("test_top1_percent")),
+        plain(run.figure(metric.figure), metric),
         *([accuracy_percent(run.figure("test_top5_percent"))] if top5 else []),
         ABSENT if seconds is None else f"{seconds:,.0f}",
         str(run.run.get("started", ABSENT)),

@@ -1,5 +1,6 @@
 """One row of a study: a model, what it costs, and what its runs over seeds came to."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,13 +10,13 @@ from blocklab.results.ended_run import EndedRun
 from blocklab.results.image_intervals import ImageInterval, over_images
 from blocklab.results.statistics import (
     PERCENT,
-    POINTS,
     UNBOUNDED,
     Difference,
     Summary,
     paired_difference,
     summarise,
 )
+from blocklab.study.metric import TOP1, Metric
 from blocklab.study.reported import CostAt, Reported
 from blocklab.training.recipe import Recipe
 
@@ -26,24 +27,27 @@ COST_TOLERANCE_PERCENT = 3.0  # tools that count differ by less; beyond it, some
 class RowResult:
     """One row of a study: a model, what it costs, and the runs of it that have ended.
 
-    `macs` and `params` are plain counts, `macs` for one image of `input_size` pixels a side.
+    `macs` and `params` are plain counts, `macs` for one image of `input_size` pixels a side; None
+    of a row that was trained elsewhere and whose costs nobody gave. `costs` are others, by name.
     `runs` holds one record a seed. `failed` holds a message a run that ended in an error.
     `reported_cost` is our count at the size (and with the classes) that `reported` was counted at.
     `tuned` holds what was chosen for this row on validation data, such as ``{"lr": 0.05}``.
-    `baseline` is filled in by `StudyResults`.
+    `metric` and `baseline` are filled in by `StudyResults`.
     """
 
     name: str
     model: dict[str, Any]
-    macs: int
-    params: int
-    input_size: int
+    macs: int | None
+    params: int | None
+    input_size: int | None
     runs: tuple[EndedRun, ...]
     planned_seeds: tuple[int, ...]
     failed: tuple[str, ...] = ()
     reported: Reported | None = None
     reported_cost: CostAt | None = None
     tuned: dict[str, Any] | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
+    metric: Metric = TOP1
     baseline: "RowResult | None" = field(default=None, repr=False)
 
     @cached_property
@@ -78,7 +82,14 @@ class RowResult:
         if not values:
             return None
         bounds = PERCENT if name.endswith("_percent") else UNBOUNDED
+        if name == self.metric.figure:
+            bounds = self.metric.bounds
         return summarise(tuple(values.values()), bounds=bounds)
+
+    @cached_property
+    def score(self) -> Summary | None:
+        """What rows are compared by, `metric`, after the last epoch: in most studies top-1."""
+        return self.over_seeds(self.metric.figure)
 
     @cached_property
     def top1(self) -> Summary | None:
@@ -102,14 +113,11 @@ class RowResult:
 
     @cached_property
     def difference(self) -> Difference | None:
-        """Test top-1 minus the baseline's, in percentage points, paired by seed."""
+        """Its score minus the baseline's (of top-1 in percentage points), paired by seed."""
         if self.baseline is None:
             return None
-        return paired_difference(
-            self.by_seed("test_top1_percent"),
-            self.baseline.by_seed("test_top1_percent"),
-            bounds=POINTS,
-        )
+        figure, bounds = self.metric.figure, self.metric.difference_bounds
+        return paired_difference(self.by_seed(figure), self.baseline.by_seed(figure), bounds=bounds)
 
     @cached_property
     def over_images(self) -> ImageInterval | None:

@@ -10,14 +10,37 @@ import pandas as pd
 
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.judgements import Judgement, judge_claims
-from blocklab.results.lines import RUN_COLUMNS, SUMMARY_COLUMNS, frame, run_line, summary_line
+from blocklab.results.lines import (
+    RUN_COLUMNS,
+    SUMMARY_COLUMNS,
+    frame,
+    run_line,
+    summary_line,
+    told_of,
+)
 from blocklab.results.row_result import RowResult, identical_seeds
-from blocklab.results.statistics import SAME, Comparison, Planning, compare, plan_seeds
+from blocklab.results.statistics import (
+    ALPHA,
+    BETTER,
+    GAIN,
+    SAME,
+    WORSE,
+    Comparison,
+    Planning,
+    compare,
+    plan_seeds,
+    seeds_needed,
+)
+from blocklab.study.metric import TOP1, Metric
 
 
 @dataclass(frozen=True)
 class StudyResults:
-    """All that a page or a table says of a study. Rows may lack runs, and may have none."""
+    """All that a page or a table says of a study. Rows may lack runs, and may have none.
+
+    `metric` is what rows are compared by. `origin` says where runs that were trained elsewhere are
+    from: such a study has no data, no recipe and no models of its own.
+    """
 
     title: str
     description: str
@@ -32,15 +55,15 @@ class StudyResults:
     command: str | None = None
     claims: tuple[str, ...] = ()
     claim_notes: Mapping[str, str] = field(default_factory=dict)  # claim -> what it stands for
+    metric: Metric = TOP1
+    origin: str | None = None
 
     def __post_init__(self) -> None:
-        """Tell each row which one it is compared with."""
-        baseline = next((row for row in self.rows if row.name == self.baseline), None)
-        object.__setattr__(
-            self,
-            "rows",
-            tuple(replace(r, baseline=None if r is baseline else baseline) for r in self.rows),
-        )
+        """Tell each row what it is compared by, and with which one."""
+        rows = [replace(row, metric=self.metric, baseline=None) for row in self.rows]
+        baseline = next((row for row in rows if row.name == self.baseline), None)
+        compared = (row if row is baseline else replace(row, baseline=baseline) for row in rows)
+        object.__setattr__(self, "rows", tuple(compared))
 
     @cached_property
     def runs(self) -> tuple[tuple[RowResult, EndedRun], ...]:
@@ -50,6 +73,8 @@ class StudyResults:
     @cached_property
     def shows_top5(self) -> bool:
         """Whether top-5 says anything: of five classes or fewer it is always 100 %."""
+        if self.metric != TOP1:
+            return False
         return not self.runs or any(len(run.run.get("class_names", ())) > 5 for _, run in self.runs)
 
     @cached_property
@@ -64,12 +89,18 @@ class StudyResults:
         at_chance = {name for name, row in compared.items() if row.at_chance}
         baseline_at_chance = any(row.baseline and row.baseline.at_chance for row in self.rows)
         differences = {name: row.difference for name, row in compared.items()}
-        return compare(differences, identical, at_chance, baseline_at_chance)
+        found = compare(differences, identical, at_chance, baseline_at_chance)
+        if self.metric.higher_is_better:
+            return found
+        turned = {BETTER: WORSE, WORSE: BETTER}
+        return {
+            name: replace(one, word=turned.get(one.word, one.word)) for name, one in found.items()
+        }
 
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
         """What its runs say of each of its claims."""
-        return judge_claims(self.claims, self.rows, self.baseline)
+        return judge_claims(self.claims, self.rows, self.baseline, self.metric)
 
     @cached_property
     def troubles(self) -> tuple[tuple[str, str], ...]:
@@ -79,7 +110,11 @@ class StudyResults:
     @cached_property
     def planning(self) -> Planning | None:
         """What the spread of all rows' differences says about how many seeds are needed."""
-        return plan_seeds(self.comparisons.values())
+        plan, gain = plan_seeds(self.comparisons.values()), self.metric.gain
+        if plan is None or gain == GAIN:
+            return plan
+        among_all = seeds_needed(plan.sd, gain, alpha=ALPHA / plan.rows)
+        return replace(plan, seeds_alone=seeds_needed(plan.sd, gain), seeds_among_all=among_all)
 
     @cached_property
     def identical(self) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
@@ -115,8 +150,8 @@ class StudyResults:
     def remarks(self) -> tuple[str, ...]:
         """The study's notes, then each row's, then what is known about reported figures."""
         remarks = list(self.notes)
-        has_baseline = any(row.name == self.baseline and row.top1 for row in self.rows)
-        if self.baseline and not has_baseline and any(row.top1 for row in self.rows):
+        has_baseline = any(row.name == self.baseline and row.score for row in self.rows)
+        if self.baseline and not has_baseline and any(row.score for row in self.rows):
             remarks.append(f"no differences: the baseline {self.baseline} has no finished run")
         if self.reads_test_set_every_epoch:
             remarks.append(
@@ -143,13 +178,19 @@ class StudyResults:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one line a run that has ended; a figure that it lacks is missing, not 0."""
-        return frame([run_line(row, run) for row, run in self.runs], RUN_COLUMNS)
+        return frame(self.run_lines, RUN_COLUMNS)
 
     def summary_frame(self) -> pd.DataFrame:
         """Return one line a row; a figure that it lacks is missing, not 0."""
         return frame(self.summary_lines, SUMMARY_COLUMNS)
 
     @cached_property
+    def run_lines(self) -> list[dict[str, Any]]:
+        """The lines of `to_frame` with whole numbers whole and None for missing."""
+        return told_of(self.metric, [run_line(row, run) for row, run in self.runs])
+
+    @cached_property
     def summary_lines(self) -> list[dict[str, Any]]:
         """The lines of `summary_frame` with whole numbers whole and None for missing."""
-        return [summary_line(row, self.comparisons.get(row.name)) for row in self.rows]
+        lines = [summary_line(row, self.comparisons.get(row.name)) for row in self.rows]
+        return told_of(self.metric, lines, [row.costs for row in self.rows])
