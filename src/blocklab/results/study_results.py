@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from blocklab.results.advice import more_seeds
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.judgements import Judgement, judge_claims
 from blocklab.results.lines import (
@@ -115,6 +116,11 @@ class StudyResults:
             return plan
         among_all = seeds_needed(plan.sd, gain, alpha=ALPHA / plan.rows)
         return replace(plan, seeds_alone=seeds_needed(plan.sd, gain), seeds_among_all=among_all)
+
+    @cached_property
+    def advice(self) -> tuple[str, ...]:
+        """Which rows want more seeds, and how many, a line each."""
+        return more_seeds(self.rows, self.comparisons, self.planning, self.metric)
 
     @cached_property
     def identical(self) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
