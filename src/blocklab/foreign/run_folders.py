@@ -3,7 +3,7 @@
 | program | the file that shows it | its configuration |
 |---|---|---|
 | timm | ``summary.csv`` | ``args.yaml`` |
-| Ultralytics | ``results.csv`` | ``args.yaml`` |
+| Ultralytics | ``results.csv``, beside ``args.yaml`` | ``args.yaml`` |
 | Lightning | ``metrics.csv`` | ``hparams.yaml`` |
 | mmpretrain | ``vis_data/scalars.json`` | ``vis_data/config.py``, or the one .py above |
 | TensorBoard | ``events.out.tfevents.*`` | ``hparams.yaml`` or ``args.yaml``, if there is one |
@@ -34,13 +34,14 @@ class Kind:
     seed: str
     metric: str | None
     epoch: str
+    beside: str | None = None  # a file without which the other is anybody's
 
 
 KINDS = (
     Kind("timm", "summary.csv", ("args.yaml",), "model", "seed", "eval_top1", "epoch"),
     Kind(
         *("Ultralytics", "results.csv", ("args.yaml",), "model", "seed"),
-        *("metrics/accuracy_top1", "epoch"),
+        *("metrics/accuracy_top1", "epoch", "args.yaml"),
     ),
     Kind("Lightning", "metrics.csv", ("hparams.yaml",), "model", "seed", None, "epoch"),
     Kind(
@@ -85,6 +86,8 @@ def _folders(root: Path) -> Iterator[tuple[Kind, Path]]:
         for kind in KINDS:
             first, _, rest = kind.shown_by.partition("/")
             names = folders if rest else files
+            if kind.beside and kind.beside not in files:
+                continue
             if any(Path(name).match(first) for name in names) and list(folder.glob(kind.shown_by)):
                 folders.clear()  # what lies deeper is this run's
                 yield kind, folder
@@ -111,13 +114,13 @@ Lines = tuple[tuple[str, ...], list[Record]]
 
 
 def _of_table(kind: Kind, folder: Path) -> Lines:
-    table = read_table(folder / kind.shown_by)
+    table = read_table(folder / kind.shown_by, log=True)
     return table.columns, list(table.records)
 
 
 def _of_json_lines(kind: Kind, folder: Path) -> Lines:
     path = folder / kind.shown_by
-    table = read_table(path, lines=True)
+    table = read_table(path, lines=True, log=True)
     return table.columns, list(table.records)
 
 

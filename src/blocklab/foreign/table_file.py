@@ -69,8 +69,11 @@ def choices(given: str, names: Sequence[str]) -> str:
     return f"{did_you_mean(given, names) or '.'} There: {', '.join(names[:MOST_NAMED])}{more}"
 
 
-def read_table(path: Path, lines: bool = False) -> TextTable:
+def read_table(path: Path, lines: bool = False, log: bool = False) -> TextTable:
     """Read a CSV, TSV or JSON Lines file; with `lines` it is JSON Lines, whatever it is called.
+
+    A `log` is another program's: a line that does not fit the others is passed over, since timm
+    leaves out what an epoch has not measured, and a run that was killed ends in half a line.
 
     Raises:
         InputError: if it is none, or a line does not fit the others.
@@ -84,15 +87,15 @@ def read_table(path: Path, lines: bool = False) -> TextTable:
     except ValueError as error:
         raise InputError(f"cannot read {path}: {error}") from None
     if lines or path.suffix.lower() in (".jsonl", ".ndjson"):
-        table = _json_lines(path, text)
+        table = _json_lines(path, text, log)
     else:
-        table = _separated(path, text)
+        table = _separated(path, text, log)
     if not table.records:
         raise InputError(f"{path} has no line under its heading; nothing is to be compared")
     return table
 
 
-def _separated(path: Path, text: str) -> TextTable:
+def _separated(path: Path, text: str, log: bool) -> TextTable:
     heading = text.partition("\n")[0]
     tabs = path.suffix.lower() in (".tsv", ".tab")
     delimiter = "\t" if tabs else max(",;\t", key=heading.count)
@@ -110,6 +113,8 @@ def _separated(path: Path, text: str) -> TextTable:
             if tuple(cell.strip() for cell in line) == columns:
                 continue  # timm writes its heading again where training goes on
             if len(line) != len(columns):
+                if log:
+                    continue
                 raise InputError(
                     f"{place} has {len(line)} cells, and the heading {len(columns)}; mend the line"
                 )
@@ -122,7 +127,7 @@ def _separated(path: Path, text: str) -> TextTable:
     return TextTable(path, columns, tuple(records))
 
 
-def _json_lines(path: Path, text: str) -> TextTable:
+def _json_lines(path: Path, text: str, log: bool) -> TextTable:
     records: list[Record] = []
     columns: dict[str, None] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -132,6 +137,8 @@ def _json_lines(path: Path, text: str) -> TextTable:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
+            if log:
+                continue
             raise InputError(f"{place} is no JSON ({error_line(error, kind=False)})") from None
         if not isinstance(value, dict):
             raise InputError(f'{place} is no JSON object, such as {{"row": "se", "seed": 0}}')
