@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from blocklab.results.image_intervals import ImageInterval
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import Difference, Summary
+from blocklab.statistics.family import Difference
+from blocklab.statistics.summary import Summary
 from blocklab.study.metric import TOP1, Metric
 
 ABSENT = "\u2013"  # an en dash: not measured, which is not zero
@@ -61,10 +62,8 @@ def difference(row: RowResult, baseline: str | None) -> str:
     gap = row.difference
     if gap is None:
         return ABSENT
-    if gap.n == 1:
-        return signed(gap.mean, row.metric)
-    between = signed_interval(gap, row.metric)
-    return f"{signed(gap.mean, row.metric)} {f'({between})' if between == NO_SPREAD else between}"
+    between = "" if gap.low is None else f" {signed_interval(gap, row.metric)}"
+    return signed(gap.mean, row.metric) + between
 
 
 def signed_interval(gap: Difference | ImageInterval | None, metric: Metric = TOP1) -> str:
@@ -84,10 +83,10 @@ def _between(
     shown: Callable[[float], str],
     bounds: tuple[float, float],
 ) -> str:
-    if one is None or (not isinstance(one, ImageInterval) and one.n == 1):
-        return ABSENT
-    if one.low is None or one.high is None:
+    if isinstance(one, Summary) and one.n > 1 and one.low is None:
         return NO_SPREAD
+    if one is None or one.low is None or one.high is None:
+        return ABSENT
     return _ends(one.low, one.high, shown, bounds)
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import FEWEST_SEEDS, NOT_SHOWN, TOO_FEW, Comparison, Planning
+from blocklab.statistics.family import FEWEST_SEEDS, NOT_SHOWN, TOO_FEW, Comparison
+from blocklab.statistics.planning import Planning
 from blocklab.study.metric import Metric
 
 MOST_NAMED = 8

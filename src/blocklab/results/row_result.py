@@ -8,14 +8,8 @@ from typing import Any
 from blocklab.errors import InputError
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.image_intervals import ImageInterval, over_images
-from blocklab.results.statistics import (
-    PERCENT,
-    UNBOUNDED,
-    Difference,
-    Summary,
-    paired_difference,
-    summarise,
-)
+from blocklab.statistics.family import Difference
+from blocklab.statistics.summary import PERCENT, UNBOUNDED, Summary, summarise
 from blocklab.study.metric import TOP1, Metric
 from blocklab.study.reported import CostAt, Reported
 from blocklab.training.recipe import Recipe
@@ -32,7 +26,8 @@ class RowResult:
     `runs` holds one record a seed. `failed` holds a message a run that ended in an error.
     `reported_cost` is our count at the size (and with the classes) that `reported` was counted at.
     `tuned` holds what was chosen for this row on validation data, such as ``{"lr": 0.05}``.
-    `metric` and `baseline` are filled in by `StudyResults`.
+    `metric`, `baseline` and `difference` (its score minus the baseline's, of top-1 in points) are
+    filled in by `StudyResults`.
     """
 
     name: str
@@ -49,6 +44,7 @@ class RowResult:
     costs: Mapping[str, float] = field(default_factory=dict)
     metric: Metric = TOP1
     baseline: "RowResult | None" = field(default=None, repr=False)
+    difference: Difference | None = field(default=None, repr=False)
 
     @cached_property
     def finished(self) -> tuple[EndedRun, ...]:
@@ -112,14 +108,6 @@ class RowResult:
         return self.over_seeds("best_test_top5_percent")
 
     @cached_property
-    def difference(self) -> Difference | None:
-        """Its score minus the baseline's (of top-1 in percentage points), paired by seed."""
-        if self.baseline is None:
-            return None
-        figure, bounds = self.metric.figure, self.metric.difference_bounds
-        return paired_difference(self.by_seed(figure), self.baseline.by_seed(figure), bounds=bounds)
-
-    @cached_property
     def over_images(self) -> ImageInterval | None:
         """Test top-1 in %, with its interval over other test images; None without predictions."""
         read = [run.per_image for run in self.finished]
@@ -172,8 +160,9 @@ class RowResult:
         elif self.baseline and epochs and (others := self.baseline._epochs()) not in ([], epochs):
             notes.append(f"{epochs[0]} epochs, the baseline {' and '.join(map(str, others))}")
         notes += dict.fromkeys(note for run in self.finished if (note := _recipe_warning(run)))
-        if self.difference and self.difference.n < len(self.finished):
-            notes.append(f"the baseline has {self.difference.n} of its {len(self.finished)} seeds")
+        if self.difference and self.difference.n < len(self.finished):  # of a paired study
+            used, n = self.difference.n, len(self.finished)
+            notes.append(f"compared over {used} of its {n} seeds, those that all rows have")
         return tuple(notes)
 
     @cached_property

@@ -1,7 +1,7 @@
 """Run folders become one table: what each row costs, reaches, and gains on the baseline."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -20,18 +20,8 @@ from blocklab.results.lines import (
     told_of,
 )
 from blocklab.results.row_result import RowResult, identical_seeds
-from blocklab.results.statistics import (
-    ALPHA,
-    BETTER,
-    GAIN,
-    SAME,
-    WORSE,
-    Comparison,
-    Planning,
-    compare,
-    plan_seeds,
-    seeds_needed,
-)
+from blocklab.statistics.family import SAME, Comparison, Family, compare_rows
+from blocklab.statistics.planning import GAIN, Planning, plan_seeds, seeds_needed
 from blocklab.study.metric import TOP1, Metric
 
 
@@ -56,15 +46,36 @@ class StudyResults:
     command: str | None = None
     claims: tuple[str, ...] = ()
     claim_notes: Mapping[str, str] = field(default_factory=dict)  # claim -> what it stands for
+    paired: bool = False  # whether what a seed does to every row is taken out of differences
     metric: Metric = TOP1
     origin: str | None = None
+    family: Family = field(init=False)
 
     def __post_init__(self) -> None:
-        """Tell each row what it is compared by, and with which one."""
+        """Compare the rows, and tell each by what, with which one, and how it differs."""
         rows = [replace(row, metric=self.metric, baseline=None) for row in self.rows]
         baseline = next((row for row in rows if row.name == self.baseline), None)
-        compared = (row if row is baseline else replace(row, baseline=baseline) for row in rows)
-        object.__setattr__(self, "rows", tuple(compared))
+        family = self._compared(rows, baseline) if baseline else Family("none")
+        told = []
+        for row in rows:
+            compared = family.comparisons.get(row.name)
+            gap = compared.difference if compared else None
+            other = None if row is baseline else baseline
+            told.append(replace(row, baseline=other, difference=gap))
+        object.__setattr__(self, "family", family)
+        object.__setattr__(self, "rows", tuple(told))
+
+    def _compared(self, rows: Sequence[RowResult], baseline: RowResult) -> Family:
+        others = [row for row in rows if row is not baseline]
+        return compare_rows(
+            {row.name: row.by_seed(self.metric.figure) for row in rows},
+            baseline.name,
+            identical={row.name for row in others if identical_seeds(row, baseline)},
+            at_chance={row.name for row in rows if row.at_chance},
+            paired=self.paired,
+            bounds=self.metric.difference_bounds,
+            higher_is_better=self.metric.higher_is_better,
+        )
 
     @cached_property
     def runs(self) -> tuple[tuple[RowResult, EndedRun], ...]:
@@ -78,25 +89,10 @@ class StudyResults:
             return False
         return not self.runs or any(len(run.run.get("class_names", ())) > 5 for _, run in self.runs)
 
-    @cached_property
-    def comparisons(self) -> dict[str, Comparison]:
+    @property
+    def comparisons(self) -> Mapping[str, Comparison]:
         """A verdict for each row but the baseline; empty where no baseline is among the rows."""
-        compared = {row.name: row for row in self.rows if row.baseline is not None}
-        identical = {
-            name
-            for name, row in compared.items()
-            if row.baseline is not None and identical_seeds(row, row.baseline)
-        }
-        at_chance = {name for name, row in compared.items() if row.at_chance}
-        baseline_at_chance = any(row.baseline and row.baseline.at_chance for row in self.rows)
-        differences = {name: row.difference for name, row in compared.items()}
-        found = compare(differences, identical, at_chance, baseline_at_chance)
-        if self.metric.higher_is_better:
-            return found
-        turned = {BETTER: WORSE, WORSE: BETTER}
-        return {
-            name: replace(one, word=turned.get(one.word, one.word)) for name, one in found.items()
-        }
+        return self.family.comparisons
 
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
@@ -110,12 +106,15 @@ class StudyResults:
 
     @cached_property
     def planning(self) -> Planning | None:
-        """What the spread of all rows' differences says about how many seeds are needed."""
-        plan, gain = plan_seeds(self.comparisons.values()), self.metric.gain
+        """What the spread of the rows says about how many seeds are needed."""
+        plan, gain = plan_seeds(self.family), self.metric.gain
         if plan is None or gain == GAIN:
             return plan
-        among_all = seeds_needed(plan.sd, gain, alpha=ALPHA / plan.rows)
-        return replace(plan, seeds_alone=seeds_needed(plan.sd, gain), seeds_among_all=among_all)
+        alone, among_all = (
+            seeds_needed(plan.sd, gain, rows=rows, stretch=self.family.stretch)
+            for rows in (1, plan.rows)
+        )
+        return replace(plan, seeds_alone=alone, seeds_among_all=among_all)
 
     @cached_property
     def advice(self) -> tuple[str, ...]:
