@@ -16,6 +16,7 @@ from blocklab.results.statistics import (
     paired_difference,
     summarise,
 )
+from blocklab.results.undertrained import why_undertrained
 from blocklab.study.reported import CostAt, Reported
 from blocklab.training.recipe import Recipe
 
@@ -60,6 +61,11 @@ class RowResult:
     def at_chance(self) -> bool:
         """Whether none of its finished runs has learned anything."""
         return bool(self.finished) and all(run.at_chance for run in self.finished)
+
+    @cached_property
+    def undertrained(self) -> str | None:
+        """Why its accuracy is not its best; None where its training had come to rest."""
+        return why_undertrained(self.finished)
 
     @cached_property
     def missing_seeds(self) -> tuple[int, ...]:
