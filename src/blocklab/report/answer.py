@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from blocklab.report.cell_text import ABSENT, difference, mean_and_sd, square
 from blocklab.report.metric import metric_of
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import (
+from blocklab.results.study_results import StudyResults
+from blocklab.statistics.family import (
     AT_CHANCE,
     BASELINE_AT_CHANCE,
     BETTER,
@@ -15,7 +16,6 @@ from blocklab.results.statistics import (
     TOO_FEW,
     WORSE,
 )
-from blocklab.results.study_results import StudyResults
 
 NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()
 AS_GOOD = "as good"

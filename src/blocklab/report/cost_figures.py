@@ -24,8 +24,8 @@ from blocklab.report.drawing import (
 )
 from blocklab.report.metric import metric_of
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import PERCENT
 from blocklab.results.study_results import StudyResults
+from blocklab.statistics.summary import PERCENT
 
 MOST_LABELS = 16  # beside points, among their bars; pointing at a point names the others
 CUT_SHAPES = ("triangle-down", "triangle-up")  # of an interval that goes on beyond what can be

@@ -12,8 +12,8 @@ from markupsafe import Markup
 from blocklab.report.cell_text import difference, signed
 from blocklab.report.drawing import ticks
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import BETTER, WORSE
 from blocklab.results.study_results import StudyResults
+from blocklab.statistics.family import BETTER, WORSE
 
 HEIGHT = 24  # pixels
 FAR = 4.0  # times what the middle row reaches: beyond it, a row is cut off with an arrow

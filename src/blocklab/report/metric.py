@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from blocklab.results.statistics import PERCENT
 from blocklab.results.study_results import StudyResults
+from blocklab.statistics.summary import PERCENT
 
 
 @dataclass(frozen=True)

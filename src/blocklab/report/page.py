@@ -28,7 +28,6 @@ from blocklab.report.what_ran import (
     speeds,
 )
 from blocklab.results.lines import RUN_COLUMNS, run_line
-from blocklab.results.statistics import FEWEST_FOR_SIGN_FLIPS
 from blocklab.results.study_results import StudyResults
 
 PAGE = "report.html"
@@ -99,7 +98,6 @@ def html(
     drawn = figures(results) if drawn is None else drawn
     made = tables(results) if made is None else made
     named = {table.name: table for table in made}
-    shared = [one.difference.n for one in results.comparisons.values() if one.difference]
     words = Counter(one.word for one in results.comparisons.values())
     lead = _lead(named["table"], results.baseline)
     return render(
@@ -126,9 +124,6 @@ def html(
         finished=sum(len(row.finished) for row in results.rows),
         planned=sum(len(row.planned_seeds) for row in results.rows),
         most_seeds=max((len(row.finished) for row in results.rows), default=0),
-        most_shared=max(shared, default=0),
-        flips=FEWEST_FOR_SIGN_FLIPS,
-        flips_shown=any(one.p_sign_flip is not None for one in results.comparisons.values()),
         design_notes=getattr(results, "design_notes", ()),
         optimistic=any(row.best_top1 for row in results.rows),
         diagnosed=any(row.zeros_percent for row in results.rows),

@@ -10,7 +10,7 @@ from blocklab.report.curves import Curve
 from blocklab.report.drawing import COLOURS, LINE_OF_TEXT, limits, spread, ticks
 from blocklab.report.rendering import Drawn
 from blocklab.results.ended_run import EndedRun
-from blocklab.results.statistics import PERCENT
+from blocklab.statistics.summary import PERCENT
 
 WIDTH, HEIGHT = 460, 240  # of the axes
 LEFT, RIGHT, TOP, BOTTOM = 58, 110, 10, 44  # around them
