@@ -8,6 +8,7 @@ from typing import Any
 from blocklab.errors import InputError
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.image_intervals import ImageInterval, over_images
+from blocklab.results.undertrained import why_undertrained
 from blocklab.statistics.family import Difference
 from blocklab.statistics.summary import PERCENT, UNBOUNDED, Summary, summarise
 from blocklab.study.metric import TOP1, Metric
@@ -60,6 +61,11 @@ class RowResult:
     def at_chance(self) -> bool:
         """Whether none of its finished runs has learned anything."""
         return bool(self.finished) and all(run.at_chance for run in self.finished)
+
+    @cached_property
+    def undertrained(self) -> str | None:
+        """Why its accuracy is not its best; None where its training had come to rest."""
+        return why_undertrained(self.finished)
 
     @cached_property
     def missing_seeds(self) -> tuple[int, ...]:
