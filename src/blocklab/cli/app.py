@@ -32,6 +32,7 @@ COMMANDS = {
     "study": "study",
     "report": "study",
     "records": "records",
+    "compare": "compare",
     "evaluate": "runs",
     "predict": "runs",
     "diagnose": "runs",
