@@ -10,6 +10,7 @@ import numpy as np
 
 from blocklab.data.cache import SPLITS, Store, open_store
 from blocklab.data.faults import first_few
+from blocklab.data.left_out import without_copies
 from blocklab.data.pictures import Source
 from blocklab.data.sources import find_source
 from blocklab.data.spec import DataSpec
@@ -31,7 +32,8 @@ class ImageData:
     `validation` may be empty. `mean` and `std` are of all training images (those set aside for
     validation included), per channel, in 0..1. `fingerprint` depends on the pixels and labels
     alone. `image_size` is what is trained at; the splits' pictures may be kept larger. `notes` are
-    for the user to read.
+    for the user to read. `test_left_out` are test images that have a copy in training and are not
+    in `test`; None where none were looked for.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ImageData:
     image_size: int
     fingerprint: str
     notes: tuple[str, ...] = ()
+    test_left_out: int | None = None
 
     def of_classes(self, class_names: tuple[str, ...]) -> Self:
         """Number the labels as these classes are, by name; some may have no images here.
@@ -85,10 +88,10 @@ def open_data(spec: DataSpec, measure: bool = False) -> ImageData:
     store = open_store(source, spec.kept_size or spec.image_size, draft=spec.kept_size is not None)
     if not measure:
         _check_varied(source, store)
-    train, test = _whole(store, "train"), _whole(store, "test")
+    train, test = whole_split(store, "train"), whole_split(store, "test")
     notes = source.notes
     if "validation_images" in store.arrays:
-        kept, held, validation = train, 0, _whole(store, "validation")
+        kept, held, validation = train, 0, whole_split(store, "validation")
         if spec.validation_fraction and not measure:
             notes += (
                 f"{source.name} has {len(validation):,} validation images of its own, which are "
@@ -103,6 +106,16 @@ def open_data(spec: DataSpec, measure: bool = False) -> ImageData:
                 "raise it, or set it to 0"
             )
         kept, held, validation = train.part(stays), len(held_out), train.part(held_out)
+    left_out = None
+    if spec.exclude_duplicates and not measure:
+        among = len(test)
+        test = without_copies(store, train, test)
+        left_out = among - len(test)
+        if not len(test):
+            raise InputError(
+                f"every test image of {source.name} has a copy among its training images, so "
+                "exclude_duplicates leaves none; look at `blocklab data check`"
+            )
     _say(notes)
     return ImageData(
         name=source.name,
@@ -115,6 +128,7 @@ def open_data(spec: DataSpec, measure: bool = False) -> ImageData:
         image_size=spec.image_size or store.image_size,
         fingerprint=store.fingerprint,
         notes=notes,
+        test_left_out=left_out,
     )
 
 
@@ -142,7 +156,8 @@ def _say(notes: tuple[str, ...]) -> None:
             logging.getLogger("blocklab.data").warning("%s", printable(note))
 
 
-def _whole(store: Store, split: str) -> Split:
+def whole_split(store: Store, split: str) -> Split:
+    """Return all images of a split of a store, in their canonical order."""
     images, labels, order, checksums = (
         store.arrays[f"{split}_{what}"] for what in ("images", "labels", "order", "crc32")
     )

@@ -16,7 +16,7 @@ _ONLY_OF = {
     "image_column": ("parquet", "hf"),
     "label_column": ("parquet", "hf"),
 }
-_LATER = (*_ONLY_OF, "kept_size")
+_LATER = (*_ONLY_OF, "kept_size", "exclude_duplicates")
 _ABSENT = object()
 
 
@@ -36,6 +36,8 @@ class DataSpec(PlainModel):
         kept_size: side in pixels at which pictures are kept, from `image_size` up: of what lies
             around the centre, random resized crops take their part. None is `image_size`.
         image_column, label_column: of parquet files, where they are not called as usual.
+        exclude_duplicates: whether test images that have a copy in the training split, exact or
+            near, are left out of the test.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +53,7 @@ class DataSpec(PlainModel):
     kept_size: int | None = Field(default=None, gt=0, le=4096)
     image_column: str | None = Field(default=None, min_length=1)
     label_column: str | None = Field(default=None, min_length=1)
+    exclude_duplicates: bool = False
 
     @field_validator("source")
     @classmethod

@@ -171,6 +171,8 @@ def summary_sentence(results: StudyResults) -> str:
             if run.get(f"{split}_images")
         ]
         counts = f"{', '.join(counts)} and {run.get('test_images', 0):,} test images"
+        if left_out := run.get("test_images_left_out"):
+            counts += f", without {left_out:,} that have a copy in the training split"
         shape = f"{square(run.get('image_size', 0))}, {len(run.get('class_names', ()))} classes"
         images = f" ({counts}, {shape})"
     source = results.data.get("source", "the data")
