@@ -18,6 +18,7 @@ from blocklab.data.split import (
     LIMIT_SEED,
     VALIDATION_SEED,
     Split,
+    seed_of_run,
     stratified_limit,
     stratified_split,
 )
@@ -73,11 +74,12 @@ class ImageData:
         return replace(self, class_names=class_names, **splits)
 
 
-def open_data(spec: DataSpec, measure: bool = False) -> ImageData:
+def open_data(spec: DataSpec, measure: bool = False, seed: int = 0) -> ImageData:
     """Find (or download), decode once, and split.
 
     With `measure`, images that are in no splits are all for testing, there may be test images
-    alone, and none are set aside for validation.
+    alone, and none are set aside for validation. `seed` is the run's, by which images are split
+    where `spec` says that they vary with it; how many there are never depends on it.
 
     Raises:
         InputError: if the data is not usable, or has fewer images than asked for.
@@ -90,6 +92,9 @@ def open_data(spec: DataSpec, measure: bool = False) -> ImageData:
         _check_varied(source, store)
     train, test = whole_split(store, "train"), whole_split(store, "test")
     notes = source.notes
+    seeds = VALIDATION_SEED, LIMIT_SEED
+    if spec.vary_split:
+        seeds = seed_of_run(VALIDATION_SEED, seed), seed_of_run(LIMIT_SEED, seed)
     if "validation_images" in store.arrays:
         kept, held, validation = train, 0, whole_split(store, "validation")
         if spec.validation_fraction and not measure:
@@ -97,9 +102,14 @@ def open_data(spec: DataSpec, measure: bool = False) -> ImageData:
                 f"{source.name} has {len(validation):,} validation images of its own, which are "
                 f"used: validation_fraction={spec.validation_fraction} does not apply",
             )
+        if spec.vary_split and spec.train_images is None and not measure:
+            raise InputError(
+                f"{source.name} has validation images of its own, so vary_split has nothing to "
+                "vary; leave it out, or set train_images"
+            )
     else:
         fraction = 0 if measure else spec.validation_fraction
-        stays, held_out = stratified_split(train.targets, fraction, VALIDATION_SEED)
+        stays, held_out = stratified_split(train.targets, fraction, seeds[0])
         if fraction and not len(held_out):
             raise InputError(
                 f"validation_fraction={fraction} of {len(train)} images is none; "
@@ -119,7 +129,7 @@ def open_data(spec: DataSpec, measure: bool = False) -> ImageData:
     _say(notes)
     return ImageData(
         name=source.name,
-        train=_limited(kept, spec.train_images, "train_images", held),
+        train=_limited(kept, spec.train_images, "train_images", held, seeds[1]),
         validation=validation,
         test=_limited(test, spec.test_images, "test_images"),
         class_names=store.class_names,
@@ -164,8 +174,10 @@ def whole_split(store: Store, split: str) -> Split:
     return Split(images, labels, order, checksums if store.check_images else None)
 
 
-def _limited(split: Split, count: int | None, what: str, held: int = 0) -> Split:
+def _limited(
+    split: Split, count: int | None, what: str, held: int = 0, seed: int = LIMIT_SEED
+) -> Split:
     if count is None:
         return split
     note = f" ({held} more are set aside for validation)" if held else ""
-    return split.part(stratified_limit(split.targets, count, LIMIT_SEED, what, note))
+    return split.part(stratified_limit(split.targets, count, seed, what, note))

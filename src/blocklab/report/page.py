@@ -164,10 +164,13 @@ def summary_sentence(results: StudyResults) -> str:
     """Say in one sentence what was compared: data, recipe, seeds, images, epochs."""
     run = results.runs[0][1].run if results.runs else {}
     images = ""
+    validation = "validation"
+    if results.data.get("vary_split"):
+        validation = "validation (others from each seed)"
     if "train_images" in run:
         counts = [
             f"{run[f'{split}_images']:,} {name}"
-            for split, name in (("train", "training"), ("validation", "validation"))
+            for split, name in (("train", "training"), ("validation", validation))
             if run.get(f"{split}_images")
         ]
         counts = f"{', '.join(counts)} and {run.get('test_images', 0):,} test images"
