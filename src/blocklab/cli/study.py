@@ -211,4 +211,5 @@ def _results_as_json(
 
 def _lines_as_json(results: "StudyResults") -> dict[str, object]:
     troubles = [{"row": row, "trouble": line} for row, line in results.troubles]
-    return {"rows": results.summary_lines, "troubles": troubles}
+    family = {name: value for name, value in vars(results.family).items() if name != "comparisons"}
+    return {"rows": results.summary_lines, "family": family, "troubles": troubles}

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from blocklab.results.image_intervals import ImageInterval
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import PERCENT, POINTS, Difference, Summary
+from blocklab.statistics.family import Difference
+from blocklab.statistics.summary import PERCENT, POINTS, Summary
 
 ABSENT = "\u2013"  # an en dash: not measured, which is not zero
 MINUS = "\u2212"
@@ -53,10 +54,7 @@ def difference(row: RowResult, baseline: str | None) -> str:
     gap = row.difference
     if gap is None:
         return ABSENT
-    if gap.n == 1:
-        return signed(gap.mean)
-    between = signed_interval(gap)
-    return f"{signed(gap.mean)} {f'({between})' if between == NO_SPREAD else between}"
+    return signed(gap.mean) + ("" if gap.low is None else f" {signed_interval(gap)}")
 
 
 def signed_interval(gap: Difference | ImageInterval | None) -> str:
@@ -74,10 +72,10 @@ def _between(
     shown: Callable[[float], str],
     bounds: tuple[float, float],
 ) -> str:
-    if one is None or (not isinstance(one, ImageInterval) and one.n == 1):
-        return ABSENT
-    if one.low is None or one.high is None:
+    if isinstance(one, Summary) and one.n > 1 and one.low is None:
         return NO_SPREAD
+    if one is None or one.low is None or one.high is None:
+        return ABSENT
     return _ends(one.low, one.high, shown, bounds)
 
 

@@ -19,8 +19,8 @@ from blocklab.report.drawing import (
     spread,
 )
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import PERCENT, summarise
 from blocklab.results.study_results import StudyResults
+from blocklab.statistics.summary import PERCENT, summarise
 from blocklab.training.recipe import Recipe
 
 MOST_LINES = 30  # more lines and labels than this cannot be told apart

@@ -12,7 +12,7 @@ from typing import Any
 
 import altair as alt
 
-from blocklab.results.statistics import UNBOUNDED
+from blocklab.statistics.summary import UNBOUNDED
 
 # Okabe and Ito's colours for every kind of colour vision, less those too pale to read on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#8a8a8a")

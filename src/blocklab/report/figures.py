@@ -23,8 +23,9 @@ from blocklab.report.drawing import (
     specification,
 )
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import BETTER, PERCENT, POINTS, WORSE
 from blocklab.results.study_results import StudyResults
+from blocklab.statistics.family import BETTER, WORSE
+from blocklab.statistics.summary import PERCENT, POINTS
 
 NAMES = (
     "validation_accuracy_over_epochs",
@@ -166,7 +167,7 @@ def _differences(results: StudyResults) -> Figure | None:
     compared = [row for row in results.rows if row.difference is not None]
     if not compared:
         return None
-    shows = "Mean over the seeds that both rows have, paired by seed, with its 95 % interval."
+    shows = "Difference of means, with intervals that in 95 % of studies hold for all rows at once."
     if len(compared) > MOST_DIFFERENCES:
         shows += f" Of {len(compared)} rows, the {MOST_DIFFERENCES} that differ most."
         size = {row.name: abs(row.difference.mean) if row.difference else 0.0 for row in compared}
@@ -203,9 +204,9 @@ def _differences(results: StudyResults) -> Figure | None:
             cut = [point for point in drawn if point[end] == bound]
             marks = alt.Chart(data(cut)).mark_point(shape=shape, filled=True, size=60, opacity=1)
             layers.append(marks.encode(x=alt.X(f"{end}:Q"), y=y, color=colour))
-        shows += " Blue: better or worse, corrected for all rows; grey: not shown to be either."
+        shows += " Blue: better or worse; grey: not shown to be either."
     else:
-        shows += " One shared seed gives no interval."
+        shows += " Too few seeds for intervals."
     shape = specification(layers, alt.Step(30 if len(points) < 30 else 20))
     return Figure(NAMES[5], "Differences to the baseline", shows, shape)
 

@@ -22,8 +22,8 @@ from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, tables
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.lines import RUN_COLUMNS, run_line
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import BETTER, FEWEST_FOR_SIGN_FLIPS, TOO_FEW, WORSE
 from blocklab.results.study_results import StudyResults
+from blocklab.statistics.family import BETTER, TOO_FEW, WORSE
 
 PAGE = "report.html"
 # A stretch of Hebrew, Arabic and their kin, with what stands between its words.
@@ -68,7 +68,6 @@ def html(
     """
     drawn = figures(results) if drawn is None else drawn
     made = tables(results) if made is None else made
-    shared = [one.difference.n for one in results.comparisons.values() if one.difference]
     return (
         environment()
         .get_template("page.html.j2")
@@ -86,8 +85,6 @@ def html(
             finished=sum(len(row.finished) for row in results.rows),
             planned=sum(len(row.planned_seeds) for row in results.rows),
             most_seeds=max((len(row.finished) for row in results.rows), default=0),
-            most_shared=max(shared, default=0),
-            flips=FEWEST_FOR_SIGN_FLIPS,
             optimistic=any(row.best_top1 for row in results.rows),
             diagnosed=any(row.zeros_percent for row in results.rows),
             tuned=any(row.tuned for row in results.rows),

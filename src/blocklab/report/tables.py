@@ -12,13 +12,12 @@ from blocklab.report.cell_text import (
     signed_ends,
     signed_interval,
     square,
-    whole,
 )
 from blocklab.report.columns import ACCURACY, COST, Column, Table
 from blocklab.report.reported_columns import reported_columns
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import BETTER, FEWEST_FOR_SIGN_FLIPS, GAIN, SAME, WORSE, Comparison
 from blocklab.results.study_results import StudyResults
+from blocklab.statistics.family import BETTER, SAME, WORSE
 
 CLAIM_HEADINGS = ("claim", "judgement", "p (Holm)", "numbers (left minus right)", "in words")
 
@@ -91,25 +90,27 @@ def columns(results: StudyResults) -> tuple[Column, ...]:
 
 def _verdict_columns(results: StudyResults) -> tuple[Column, ...]:
     compared = results.comparisons
-    flips = any(one.p_sign_flip is not None for one in compared.values())
-    test, needed = "paired t test", f"seeds that show {GAIN:g} points"
     found = [
         Column("row", lambda row: row.name),
-        Column("shared seeds", lambda row: str(row.difference.n if row.difference else 0)),
-        Column("points [95 % interval]", lambda row: difference(row, results.baseline), test),
-        Column("p", lambda row: chance(row.difference.p if row.difference else None), test),
-        Column("p (Holm)", lambda row: chance(compared[row.name].p_holm), test),
-        Column("alone", lambda row: whole(compared[row.name].seeds_alone), needed),
-        Column("among all rows", lambda row: whole(compared[row.name].seeds_among_all), needed),
+        Column("seeds", _compared_seeds),
+        Column("points [95 % interval of all]", lambda row: difference(row, results.baseline)),
+        Column("p", lambda row: chance(compared[row.name].p)),
+        Column("p if it were alone", _alone),
         Column("verdict", lambda row: verdict(results, row), look=_look_of(results), left=True),
         Column("because", lambda row: compared[row.name].reason or ABSENT, left=True),
     ]
-    if flips:
-        cell = Column("p (sign flips)", lambda row: _flips(compared[row.name]))
-        found.insert(5, cell)
     if not any(one.reason for one in compared.values()):
         found.pop()
     return tuple(found)
+
+
+def _compared_seeds(row: RowResult) -> str:
+    gap = row.difference
+    return ABSENT if gap is None else f"{gap.n} and {gap.n_baseline}"
+
+
+def _alone(row: RowResult) -> str:
+    return chance(row.difference.p_alone if row.difference else None)
 
 
 def _uncertainty_columns(results: StudyResults) -> tuple[Column, ...]:
@@ -162,11 +163,6 @@ def _zeros(row: RowResult) -> str:
 def _look_of(results: StudyResults) -> Callable[[RowResult], str]:
     looks = {BETTER: "better", WORSE: "worse", SAME: "same"}
     return lambda row: looks.get(verdict(results, row), "open")
-
-
-def _flips(one: Comparison) -> str:
-    few = one.difference is not None and one.difference.n < FEWEST_FOR_SIGN_FLIPS
-    return f"needs {FEWEST_FOR_SIGN_FLIPS} seeds or more" if few else chance(one.p_sign_flip)
 
 
 def _both(row: RowResult) -> str:

@@ -18,14 +18,9 @@ from statsmodels.stats.weightstats import DescrStatsW
 from blocklab.errors import InputError
 from blocklab.measure.amounts import counted
 from blocklab.results.row_result import RowResult, identical_seeds
-from blocklab.results.statistics import (
-    ALPHA,
-    FEWEST_SEEDS,
-    SPREAD_OF_ROUNDING,
-    Difference,
-    holm,
-    paired_difference,
-)
+from blocklab.statistics.family import FEWEST_SEEDS
+from blocklab.statistics.paired import PairedDifference, paired_difference
+from blocklab.statistics.summary import ALPHA, SPREAD_OF_ROUNDING, holm
 from blocklab.study.claims import (
     COUNTED,
     MEASURED,
@@ -143,7 +138,7 @@ def _judge(claim: AnyClaim, rows: Mapping[str, RowResult]) -> Judgement | _Test:
 
 def _gap(
     weights: Mapping[str, float], metric: str, rows: Mapping[str, RowResult]
-) -> Difference | None:
+) -> PairedDifference | None:
     """Return the weighted sum of rows' figures, over the seeds that all of them have."""
     figures = {name: rows[name].by_seed(MEASURED[metric]) for name in weights}
     seeds = set.intersection(*(set(values) for values in figures.values()))
@@ -186,7 +181,7 @@ def _judge_best(claim: BestClaim, rows: Mapping[str, RowResult]) -> Judgement | 
     return _Test(claim.text, SUPPORTED, f"{numbers}, the least clear of {len(found)}", p)
 
 
-def _test_equal(claim: Claim | GainClaim, gap: Difference, numbers: str) -> _Test:
+def _test_equal(claim: Claim | GainClaim, gap: PairedDifference, numbers: str) -> _Test:
     """Two one-sided tests for a gap inside the margins; outside, a test against the nearer one."""
     numbers = f"{numbers}, margin {claim.margin:g}"
     if abs(gap.mean) > claim.margin:
@@ -244,7 +239,7 @@ def _sizes_differ(claim: AnyClaim, rows: Mapping[str, RowResult]) -> bool:
     return claim.metric == "macs" and len({rows[row].input_size for row in claim.rows}) > 1
 
 
-def _numbers(gap: Difference, metric: str) -> str:
+def _numbers(gap: PairedDifference, metric: str) -> str:
     seeds = f"{gap.n} seed{'' if gap.n == 1 else 's'}"
     form = {"loss": "+.4f", ZEROS: "+,.0f"}.get(metric, "+.2f")
     unit = {"loss": "", ZEROS: " zeros"}.get(metric, " points")

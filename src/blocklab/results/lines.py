@@ -6,7 +6,7 @@ import pandas as pd
 
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.row_result import RowResult
-from blocklab.results.statistics import Comparison
+from blocklab.statistics.family import Comparison
 
 RESULT_FIGURES = (
     "test_top1_percent",
@@ -32,9 +32,7 @@ SUMMARY_COLUMNS = (
         for part in ("mean", "sd", "low", "high")
     ),
     *(f"difference_top1_points_{part}" for part in ("mean", "low", "high")),
-    *("difference_seeds", "difference_p_uncorrected", "difference_p_holm"),
-    *("difference_p_sign_flip", "verdict", "verdict_reason"),
-    *("seeds_to_show_half_a_point_alone", "seeds_to_show_half_a_point_among_all_rows"),
+    *("difference_seeds", "difference_p_alone", "difference_p", "verdict", "verdict_reason"),
     *(f"test_top1_percent_images_{part}" for part in ("low", "high")),
     *(
         f"difference_top1_points_{part}"
@@ -90,13 +88,10 @@ def summary_line(row: RowResult, comparison: Comparison | None) -> dict[str, Any
     if row.difference:
         for part in ("mean", "low", "high"):
             line[f"difference_top1_points_{part}"] = getattr(row.difference, part)
-        line["difference_p_uncorrected"] = row.difference.p
+        line["difference_p_alone"] = row.difference.p_alone
+        line["difference_p"] = row.difference.p
     if comparison:
         line |= {"verdict": comparison.word, "verdict_reason": comparison.reason or None}
-        line |= {"difference_p_holm": comparison.p_holm}
-        line |= {"difference_p_sign_flip": comparison.p_sign_flip}
-        line |= {"seeds_to_show_half_a_point_alone": comparison.seeds_alone}
-        line |= {"seeds_to_show_half_a_point_among_all_rows": comparison.seeds_among_all}
     if images := row.over_images:
         line |= {"test_top1_percent_images_low": images.low}
         line |= {"test_top1_percent_images_high": images.high}

@@ -7,15 +7,8 @@ from typing import Any
 from blocklab.errors import InputError
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.image_intervals import ImageInterval, over_images
-from blocklab.results.statistics import (
-    PERCENT,
-    POINTS,
-    UNBOUNDED,
-    Difference,
-    Summary,
-    paired_difference,
-    summarise,
-)
+from blocklab.statistics.family import Difference
+from blocklab.statistics.summary import PERCENT, UNBOUNDED, Summary, summarise
 from blocklab.study.reported import CostAt, Reported
 from blocklab.training.recipe import Recipe
 
@@ -30,7 +23,8 @@ class RowResult:
     `runs` holds one record a seed. `failed` holds a message a run that ended in an error.
     `reported_cost` is our count at the size (and with the classes) that `reported` was counted at.
     `tuned` holds what was chosen for this row on validation data, such as ``{"lr": 0.05}``.
-    `baseline` is filled in by `StudyResults`.
+    `baseline` and `difference` (test top-1 minus the baseline's, in points) are filled in by
+    `StudyResults`.
     """
 
     name: str
@@ -45,6 +39,7 @@ class RowResult:
     reported_cost: CostAt | None = None
     tuned: dict[str, Any] | None = None
     baseline: "RowResult | None" = field(default=None, repr=False)
+    difference: Difference | None = field(default=None, repr=False)
 
     @cached_property
     def finished(self) -> tuple[EndedRun, ...]:
@@ -101,17 +96,6 @@ class RowResult:
         return self.over_seeds("best_test_top5_percent")
 
     @cached_property
-    def difference(self) -> Difference | None:
-        """Test top-1 minus the baseline's, in percentage points, paired by seed."""
-        if self.baseline is None:
-            return None
-        return paired_difference(
-            self.by_seed("test_top1_percent"),
-            self.baseline.by_seed("test_top1_percent"),
-            bounds=POINTS,
-        )
-
-    @cached_property
     def over_images(self) -> ImageInterval | None:
         """Test top-1 in %, with its interval over other test images; None without predictions."""
         read = [run.per_image for run in self.finished]
@@ -164,8 +148,9 @@ class RowResult:
         elif self.baseline and epochs and (others := self.baseline._epochs()) not in ([], epochs):
             notes.append(f"{epochs[0]} epochs, the baseline {' and '.join(map(str, others))}")
         notes += dict.fromkeys(note for run in self.finished if (note := _recipe_warning(run)))
-        if self.difference and self.difference.n < len(self.finished):
-            notes.append(f"the baseline has {self.difference.n} of its {len(self.finished)} seeds")
+        if self.difference and self.difference.n < len(self.finished):  # of a paired study
+            used, n = self.difference.n, len(self.finished)
+            notes.append(f"compared over {used} of its {n} seeds, those that all rows have")
         return tuple(notes)
 
     @cached_property

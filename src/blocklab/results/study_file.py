@@ -80,6 +80,7 @@ class StudyJson(_Strict):
     seeds: list[Count]
     varies: list[str]
     baseline: str | None
+    paired: bool = False
     notes: list[str]
     claims: list[str] = []
     claim_notes: dict[str, str] = {}

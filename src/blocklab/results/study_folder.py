@@ -43,6 +43,7 @@ def read_study_folder(folder: Path, failures: Mapping[str, str] | None = None) -
         command=study.command,
         claims=tuple(study.claims),
         claim_notes=study.claim_notes,
+        paired=study.paired,
     )
 
 

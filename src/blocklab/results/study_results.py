@@ -12,7 +12,9 @@ from blocklab.results.ended_run import EndedRun
 from blocklab.results.judgements import Judgement, judge_claims
 from blocklab.results.lines import RUN_COLUMNS, SUMMARY_COLUMNS, frame, run_line, summary_line
 from blocklab.results.row_result import RowResult, identical_seeds
-from blocklab.results.statistics import SAME, Comparison, Planning, compare, plan_seeds
+from blocklab.statistics.family import SAME, Comparison, Family, compare_rows
+from blocklab.statistics.planning import Planning, plan_seeds
+from blocklab.statistics.summary import POINTS
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,31 @@ class StudyResults:
     command: str | None = None
     claims: tuple[str, ...] = ()
     claim_notes: Mapping[str, str] = field(default_factory=dict)  # claim -> what it stands for
+    paired: bool = False  # whether what a seed does to every row is taken out of differences
+    family: Family = field(init=False)
 
     def __post_init__(self) -> None:
-        """Tell each row which one it is compared with."""
+        """Compare the rows, and tell each which one it is compared with and how it differs."""
         baseline = next((row for row in self.rows if row.name == self.baseline), None)
-        object.__setattr__(
-            self,
-            "rows",
-            tuple(replace(r, baseline=None if r is baseline else baseline) for r in self.rows),
+        family = self._compared(baseline) if baseline else Family("none")
+        rows = []
+        for row in self.rows:
+            compared = family.comparisons.get(row.name)
+            gap = compared.difference if compared else None
+            other = None if row is baseline else baseline
+            rows.append(replace(row, baseline=other, difference=gap))
+        object.__setattr__(self, "family", family)
+        object.__setattr__(self, "rows", tuple(rows))
+
+    def _compared(self, baseline: RowResult) -> Family:
+        others = [row for row in self.rows if row is not baseline]
+        return compare_rows(
+            {row.name: row.by_seed("test_top1_percent") for row in self.rows},
+            baseline.name,
+            identical={row.name for row in others if identical_seeds(row, baseline)},
+            at_chance={row.name for row in self.rows if row.at_chance},
+            paired=self.paired,
+            bounds=POINTS,
         )
 
     @cached_property
@@ -52,19 +71,10 @@ class StudyResults:
         """Whether top-5 says anything: of five classes or fewer it is always 100 %."""
         return not self.runs or any(len(run.run.get("class_names", ())) > 5 for _, run in self.runs)
 
-    @cached_property
-    def comparisons(self) -> dict[str, Comparison]:
+    @property
+    def comparisons(self) -> Mapping[str, Comparison]:
         """A verdict for each row but the baseline; empty where no baseline is among the rows."""
-        compared = {row.name: row for row in self.rows if row.baseline is not None}
-        identical = {
-            name
-            for name, row in compared.items()
-            if row.baseline is not None and identical_seeds(row, row.baseline)
-        }
-        at_chance = {name for name, row in compared.items() if row.at_chance}
-        baseline_at_chance = any(row.baseline and row.baseline.at_chance for row in self.rows)
-        differences = {name: row.difference for name, row in compared.items()}
-        return compare(differences, identical, at_chance, baseline_at_chance)
+        return self.family.comparisons
 
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
@@ -78,8 +88,8 @@ class StudyResults:
 
     @cached_property
     def planning(self) -> Planning | None:
-        """What the spread of all rows' differences says about how many seeds are needed."""
-        return plan_seeds(self.comparisons.values())
+        """What the spread of the rows says about how many seeds are needed."""
+        return plan_seeds(self.family)
 
     @cached_property
     def identical(self) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:

@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StrictInt,
     ValidationError,
     model_validator,
@@ -122,6 +123,7 @@ class StudyFile(_Strict):
     seeds: Any = 1  # read by `read_seeds`, as those of the command line
     varies: list[str]
     baseline: str | None = None
+    paired: StrictBool = False  # take out of differences what a seed does to every row
     model: dict[str, Any] = Field(default_factory=dict)
     rows: Any = None  # names, or rows by name: read by `read_rows`
     ablate: AblateFile | None = None  # in place of rows
