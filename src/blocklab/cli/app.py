@@ -40,6 +40,7 @@ COMMANDS = {
     "bench": "bench",
     "check": "check",
     "new": "new",
+    "data": "data",
     "studies": "shipped",
     "recipes": "shipped",
 }

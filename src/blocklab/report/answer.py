@@ -185,14 +185,18 @@ def summary_sentence(results: StudyResults) -> str:
     if results.origin:
         return _origin_sentence(results)
     run = results.runs[0][1].run if results.runs else {}
-    images = ""
+    images, validation = "", "validation"
+    if results.data.get("vary_split"):
+        validation = "validation (others from each seed)"
     if "train_images" in run:
         counts = [
             f"{run[f'{split}_images']:,} {name}"
-            for split, name in (("train", "training"), ("validation", "validation"))
+            for split, name in (("train", "training"), ("validation", validation))
             if run.get(f"{split}_images")
         ]
         counts = f"{', '.join(counts)} and {run.get('test_images', 0):,} test images"
+        if left_out := run.get("test_images_left_out"):
+            counts += f", without {left_out:,} that have a copy in the training split"
         shape = f"{square(run.get('image_size', 0))}, {len(run.get('class_names', ()))} classes"
         images = f" ({counts}, {shape})"
     source = results.data.get("source", "the data")

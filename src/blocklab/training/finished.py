@@ -113,7 +113,7 @@ class FinishedRun:
         """
         fields = {**self.run["definition"]["data"], "source": address or self.run["data_address"]}
         if address is None:
-            data = open_data(DataSpec.parse(fields))
+            data = open_data(DataSpec.parse(fields), seed=self.run["definition"]["seed"])
         else:  # limits are the run's own business
             given = DataSpec.like(fields, address, self.run["image_size"])
             data = open_data(given, measure=True).of_classes(self.class_names)

@@ -103,7 +103,7 @@ def train_to_the_end(
     recipe, seed = definition.recipe, definition.seed
     checkpoints = checkpoints or Checkpoints.named()
     reset_peak_memory()
-    data = open_data(definition.data)
+    data = open_data(definition.data, seed=seed)
     check_batches_fill(recipe, data)
     counted, taken = count(definition.model, len(data.class_names), data.image_size)
     check_start(definition, len(data.class_names), data.image_size)

@@ -92,6 +92,7 @@ class RunJson(_Plain):
     train_images: Count
     validation_images: Count
     test_images: Count
+    test_images_left_out: Count = 0
     data_mean: Channels
     data_std: Channels
     cost: Cost | None = None
