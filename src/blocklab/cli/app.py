@@ -43,6 +43,7 @@ COMMANDS = {
     "data": "data",
     "studies": "shipped",
     "recipes": "shipped",
+    "runs": "stored",
 }
 
 STOPPED = "what had ended before is kept; the same command goes on from there"
@@ -60,7 +61,6 @@ app = typer.Typer(
     name="blocklab",
     cls=_InOrder,
     help="Name a convolutional backbone, fill its slots with blocks, and learn what that buys.",
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

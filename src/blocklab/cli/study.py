@@ -15,6 +15,8 @@ from blocklab.cli.options import (
     Out,
     Plugins,
     Settings,
+    complete_recipes,
+    complete_studies,
     load_plugins,
     parse_names,
     parse_seeds,
@@ -34,9 +36,14 @@ STUDY = "A study's YAML file, or the name of one that is shipped with blocklab."
 
 @app.command()
 def study(
-    file: Annotated[str, typer.Argument(metavar="FILE_OR_NAME", help=STUDY)] = "",
+    file: Annotated[
+        str, typer.Argument(metavar="FILE_OR_NAME", help=STUDY, autocompletion=complete_studies)
+    ] = "",
     data: Annotated[str | None, typer.Option(help="Images to use in place of the study's.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Recipe in place of the study's.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Recipe in place of the study's.", autocompletion=complete_recipes),
+    ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="N", help="How many seeds, or which: 0,1,5.")
     ] = None,

@@ -14,8 +14,8 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from blocklab.errors import InputError, did_you_mean, one_line
-from blocklab.study.ablation import ablated_names
 from blocklab.study.folder_name import joined_name, safe_name, worded_changes
+from blocklab.study.named_rows import row_names
 from blocklab.study.relative_paths import path_from
 from blocklab.study.schema import (
     CollectionFile,
@@ -109,7 +109,7 @@ def _chosen(
     found: Mapping[str, FoundStudy], rows: Sequence[str], name: str
 ) -> dict[str, list[str] | None]:
     """Return the studies that have some of the rows, with those that they have."""
-    given = {study: _row_names(one.value) for study, one in found.items()}
+    given = {study: row_names(one.value) for study, one in found.items()}
     known = dict.fromkeys(row for names in given.values() for row in names)
     for row in rows:
         if row not in known:
@@ -119,12 +119,3 @@ def _chosen(
             )
     kept = {study: [row for row in rows if row in names] for study, names in given.items()}
     return {study: names or None for study, names in kept.items() if names}
-
-
-def _row_names(content: object) -> list[str]:
-    if not isinstance(content, Mapping):
-        return []
-    ablate, rows = content.get("ablate"), content.get("rows")
-    if isinstance(ablate, Mapping) and isinstance(ablate.get("full"), Mapping):
-        rows = ablated_names([change for change in ablate["full"] if isinstance(change, str)])
-    return [row for row in rows if isinstance(row, str)] if isinstance(rows, list | dict) else []

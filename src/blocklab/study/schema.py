@@ -234,12 +234,6 @@ def study_names() -> list[str]:
     return [file.removesuffix(".yaml") for file in by_number]  # table_2 before table_10
 
 
-def study_titles() -> dict[str, str]:
-    """Return the shipped studies by name, each with its title."""
-    contents: dict[str, Any] = {name: find_study(name)[0] for name in study_names()}
-    return {name: content["title"] for name, content in contents.items()}
-
-
 class FoundStudy(NamedTuple):
     """A study file's content, not yet checked; a shipped one has no path."""
 
