@@ -16,6 +16,7 @@ from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, check_choice
 from blocklab.files import write_json
 from blocklab.measure.activations import Diagnosis, count_zeros
+from blocklab.measure.answers import Answers
 from blocklab.models.export import ENDINGS, Exported, export_model
 from blocklab.models.hub import Card
 from blocklab.models.probe import ImageSize
@@ -24,6 +25,7 @@ from blocklab.models.weights import load_weights
 from blocklab.training.batches import CONSTANTS, make_batches
 from blocklab.training.device import Setup, make_setup
 from blocklab.training.evaluation import evaluate
+from blocklab.training.logits import limit_mb, too_many
 from blocklab.training.loop import Record
 from blocklab.training.recipe import Recipe
 from blocklab.training.run_files import DIAGNOSIS, RUN, RUN_HASH, definition_hash
@@ -132,12 +134,25 @@ class FinishedRun:
         Raises:
             InputError: as `open_data`, or if the split has no images.
         """
+        return self.evaluate_images(address, split)[0]
+
+    def evaluate_images(
+        self, address: str | None = None, split: str = "test"
+    ) -> tuple[Record, Answers]:
+        """Measure as `evaluate` does; return too what the network says of each image.
+
+        Raises:
+            InputError: as `open_data`, or if the split has no images.
+        """
         check_choice("split", split, ("validation", "test"))
         data, setup = self.open_data(address), self.setup()
         images = len(getattr(data, split))
+        unkept = too_many(images, len(self.class_names), limit_mb())
         model = self.placed(setup)
-        record, _ = evaluate(model, data, split, self.recipe, setup)
-        return {"split": split, "images": images, **record}
+        record, said = evaluate(model, data, split, self.recipe, setup, not unkept)
+        kept = (said[name] for name in ("labels", "top5", "loss"))
+        answers = Answers(self.class_names, *kept, said.get("logits"), unkept)
+        return {"split": split, "images": images, **record}, answers
 
     @torch.inference_mode()
     def predict(
