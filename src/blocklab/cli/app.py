@@ -34,6 +34,7 @@ COMMANDS = {
     "evaluate": "runs",
     "predict": "runs",
     "diagnose": "runs",
+    "figure": "figure",
     "export": "runs",
     "bench": "bench",
     "check": "check",

@@ -181,12 +181,10 @@ class FinishedRun:
             raise InputError(f"top is 1 class or more, not {top!r}")
         setup = self.setup()
         model = self.placed(setup)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in self.normalisation)
-        readable = self._tensors(each_image(images), on_fault)
+        readable = self.read_images(images, on_fault)
         found: list[Prediction] = []
         while some := list(islice(readable, MOST_PREDICTED_AT_ONCE)):
-            batch = torch.stack([pixels for _, pixels in some])
-            batch = ((batch - mean) / std).to(setup.device, memory_format=setup.memory_format)
+            batch = self.normalised(torch.stack([pixels for _, pixels in some]))
             with setup.fabric.autocast():
                 shares: Tensor = model(batch).float().softmax(1).cpu()
             best = shares.topk(min(top, shares.shape[1]))
@@ -195,12 +193,24 @@ class FinishedRun:
                 found.append(Prediction(image, tuple(zip(named, values.tolist(), strict=True))))
         return found
 
-    def _tensors(
-        self, images: Iterable[tuple[str, Given]], on_fault: Callable[[InputError], None] | None
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Take pixels (B, 3, H, W) from 0 to 1 to what the network takes, on its device."""
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in self.normalisation)
+        setup = self.setup()
+        return ((pixels - mean) / std).to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
+
+    def read_images(
+        self,
+        images: Given | Iterable[Given],
+        on_fault: Callable[[InputError], None] | None = None,
     ) -> Iterator[tuple[str, Tensor]]:
+        """Yield images by name, (3, H, W) from 0 to 1, resized and cropped as the run's own were.
+
+        The arguments are those of `predict`.
+        """
         fields = self.run["definition"]["data"]
         upright, kept = fields.get("exif", False), fields.get("kept_size")
-        for name, image in images:
+        for name, image in each_image(images):
             try:
                 yield name, as_tensor(name, image, self.run["image_size"], upright, kept)
             except InputError as fault:
