@@ -36,6 +36,7 @@ COMMANDS = {
     "evaluate": "runs",
     "predict": "runs",
     "diagnose": "runs",
+    "figure": "figure",
     "export": "runs",
     "bench": "bench",
     "check": "check",

@@ -57,17 +57,24 @@ def save_figures(figures: tuple[Figure, ...], folder: Path) -> list[Path]:
     """
     if folder.is_symlink():
         remove_file(folder)
-    written = []
-    for figure in figures:
-        for ending in ("svg", "png"):
-            path = folder / f"{figure.name}.{ending}"
-            write_atomically(path, svg(figure, ON_PAPER) if ending == "svg" else png(figure))
-            written.append(path)
+    written = [path for one in figures for path in write_figure(one, folder, one.name)]
     for name in NAMES:
         for path in (folder / f"{name}.svg", folder / f"{name}.png"):
             if path not in written:
                 remove_file(path)
     return written
+
+
+def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write a figure as NAME.svg and NAME.png; return their paths.
+
+    Raises:
+        RunError: if the folder cannot be written.
+    """
+    paths = folder / f"{name}.svg", folder / f"{name}.png"
+    for path, content in zip(paths, (svg(figure, ON_PAPER), png(figure)), strict=True):
+        write_atomically(path, content)
+    return [*paths]
 
 
 def _differences(results: StudyResults) -> Figure | None:

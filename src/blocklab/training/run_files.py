@@ -12,6 +12,7 @@ from blocklab.files import canonical_json, parse_checked_json, parse_json
 RUN, LOG, RESULT = "run.json", "log.jsonl", "result.json"
 CHECKPOINT, PREVIOUS = "last.ckpt", "previous.ckpt"
 WEIGHTS, PREDICTIONS = "model.safetensors", "predictions.npz"
+LOGITS = "logits.npz"  # its checksum is in RESULT too, and yet the run is whole without it
 DIAGNOSIS = "diagnosis.json"  # of `blocklab diagnose`, for the pages of the run's studies
 FAILURE = "failed.json"  # why the run last ended without a result
 LOCK = "lock"
