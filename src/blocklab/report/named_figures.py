@@ -7,7 +7,7 @@ from pathlib import Path
 from blocklab.data.given_images import Given
 from blocklab.errors import InputError, check_choice
 from blocklab.models.probe import ImageSize
-from blocklab.report.curves import learning_rate, over_epochs
+from blocklab.report.curves import CURVES, learning_rate, over_epochs
 from blocklab.report.drawing import Figure
 from blocklab.report.figures import write_figure
 from blocklab.report.receptive import receptive_field_figure
@@ -178,11 +178,7 @@ def _accuracies(subjects: Sequence[str]) -> tuple[Figure, ...]:
         results = read_study_folder(Path(subjects[0]))
     else:
         results = _of_runs([_ended(find_run(named)) for named in subjects])
-    figures = [
-        over_epochs(results, split, top, f"{split}_{measured}_over_epochs")
-        for split in ("validation", "test")
-        for top, measured in ((1, "accuracy"), (5, "top5"))
-    ]
+    figures = (over_epochs(results, curve) for curve in CURVES if curve.percent)
     found = tuple(figure for figure in figures if figure is not None)
     if not found:
         raise InputError("no accuracies to draw: no run has ended that recorded any by epoch")

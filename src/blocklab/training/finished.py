@@ -150,8 +150,8 @@ class FinishedRun:
         unkept = too_many(images, len(self.class_names), limit_mb())
         model = self.placed(setup)
         record, said = evaluate(model, data, split, self.recipe, setup, not unkept)
-        kept = (said[name] for name in ("labels", "top5", "loss"))
-        answers = Answers(self.class_names, *kept, said.get("logits"), unkept)
+        labels, top5, loss = (said[name] for name in ("labels", "top5", "loss"))
+        answers = Answers(self.class_names, labels, top5, loss, said.get("logits"), unkept)
         return {"split": split, "images": images, **record}, answers
 
     @torch.inference_mode()
