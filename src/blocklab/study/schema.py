@@ -139,10 +139,12 @@ class StudyFile(_Strict):
 
 
 class CollectionFile(_Strict):
-    """A file that names studies."""
+    """A file that names studies, and what it changes in all of them."""
 
     title: str
     description: str = ""
+    seeds: Any = None  # read as a study's
+    settings: dict[str, Any] = Field(default_factory=dict)  # fields of recipes, or of data.
     studies: Annotated[list[str], Field(min_length=1)]
 
 
