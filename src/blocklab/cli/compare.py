@@ -99,5 +99,5 @@ def compare(
         return
     print_results(results)
     for line in results.advice:
-        print(line)
+        print(f"next: {line}")
     print(f"page: {page}")

@@ -103,7 +103,7 @@ def row_html(results: StudyResults, row: RowResult, folder: Path) -> str:
         zeros=_zeros(row),
         model=flat(row.model),
         run_headings=run_headings(results)[1:],
-        runs=[run_cells(row, run, results.shows_top5)[1:] for run in row.runs],
+        runs=[run_cells(results, row, run)[1:] for run in row.runs],
         commands=_commands(row, f"{folder.parent.name}/{folder.name}"),
     )
 
