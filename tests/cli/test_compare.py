@@ -85,3 +85,27 @@ def test_what_is_typed_wrong_is_said_in_one_line(
     assert found.status == 2
     assert found.err.count("\n") == 1 and said in found.err
     assert not Path("runs").exists()
+
+
+def test_folders_of_studies_are_shown_side_by_side(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert blocklab("study", study_file, "--seeds", "1").status == 0
+    assert blocklab("study", study_file, "--seeds", "1", "--set", "epochs=1").status == 0
+    one, other = (path.parent for path in sorted(Path("runs").glob("*/study.json")))
+    said = blocklab("compare", one, other)
+    assert said.status == 0, said.err
+    assert "Of 1 row that is compared with a baseline in every study, 1 has" in said.out
+    page = Path("runs") / f"compare_{one.name}_{other.name}" / "report.html"
+    assert f"page: {page}" in said.out and "recipe.epochs" in page.read_text()
+    told = json.loads(blocklab("compare", one, other, "--json", "--out", "both").out)
+    assert [line["row"] for line in told["rows"]] == ["plain", "se"] * 2
+    for arguments, wrong in (
+        ((one,), f"name a study to compare {one} with"),
+        ((one, other, "--metric", "top1"), "take no options but"),
+        ((one, study_file), "is no study's folder"),
+        ((one, one), "one study is named twice"),
+    ):
+        said = blocklab("compare", *arguments)
+        assert said.status == 2 and wrong in said.err and said.err.count("\n") == 1
