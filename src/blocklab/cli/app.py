@@ -32,6 +32,7 @@ COMMANDS = {
     "study": "study",
     "report": "study",
     "compare": "compare",
+    "records": "records",
     "evaluate": "runs",
     "predict": "runs",
     "diagnose": "runs",
