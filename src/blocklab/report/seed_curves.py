@@ -61,7 +61,8 @@ class _Axes:
             y = f"{self.down(value):.1f}"
             parts.append(
                 f'<line x1="{LEFT}" x2="{LEFT + WIDTH}" y1="{y}" y2="{y}" stroke="currentColor" '
-                f'opacity=".12"/><text x="{LEFT - 6}" y="{y}" dy="4" text-anchor="end">{value:g}</text>'
+                f'opacity=".12"/>'
+                f'<text x="{LEFT - 6}" y="{y}" dy="4" text-anchor="end">{value:g}</text>'
             )
         for epoch in ticks(self.first, self.last, 8, least=1):
             x = f"{self.across(epoch):.1f}"
