@@ -115,7 +115,7 @@ def _said(results: StudyResults, row: RowResult) -> str:
     seeds = f"{row.score.n} seed{'' if row.score.n == 1 else 's'}"
     unit = f" {metric.percent}" if metric.percent else ""
     mean = mean_and_sd(row.score, results.metric)
-    said = f"{mean}{unit} {metric.test.lower()}{metric.name} over {seeds}"
+    said = f"{mean}{unit} {metric.of('test').lower()}{metric.name} over {seeds}"
     comparison = results.comparisons.get(row.name)
     if comparison is None:
         return f"{said}{': the baseline' if row.name == results.baseline else ''}."
