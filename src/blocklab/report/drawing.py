@@ -80,7 +80,7 @@ def theme(ink: str, paper: str, font: str = "Helvetica, Arial, sans-serif") -> d
 
 
 ON_PAPER = theme("#1a1a1a", "white")
-ON_PAGE = theme("currentColor", "transparent", "system-ui, sans-serif")  # follows light and dark
+ON_PAGE = theme("currentColor", "transparent")  # follows light and dark
 
 
 def spread(places: Sequence[float], gap: float, highest: float = math.inf) -> list[float]:

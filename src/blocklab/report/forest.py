@@ -43,7 +43,7 @@ def forest(results: StudyResults) -> Forest | None:
     far = max(FAR * reach[len(reach) // 2], 2 * least)
     limit = reach[-1] if reach[-1] <= far else far
     limit = max(limit, least)
-    marked = ticks(-limit, limit, 4)
+    marked = ticks(-limit, limit, 6)
     cells = {row.name: _cell(row, results, limit, marked) for row in results.rows}
     return Forest(cells, _axis(limit, marked), reach[-1] > limit)
 

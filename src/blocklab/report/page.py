@@ -108,6 +108,9 @@ def html(
         metric=metric_of(results),
         live=live,
         lead=lead,
+        less=[
+            i for i, c in enumerate(lead.columns) if c.group == ACCURACY and c.heading != "top-1"
+        ],
         forest=forest(results),
         rows=_lines(results, lead, links or {}),
         numbers={row.name: number for number, row in enumerate(results.rows)},
@@ -120,7 +123,7 @@ def html(
         curves_of_accuracy=any(
             figure.name.startswith(("validation_accuracy", "test_accuracy")) for figure in drawn
         ),
-        cost_names={cost.figure: cost.name for cost in COSTS},
+        cost_names={cost.figure: cost.label for cost in COSTS},
         finished=sum(len(row.finished) for row in results.rows),
         planned=sum(len(row.planned_seeds) for row in results.rows),
         most_seeds=max((len(row.finished) for row in results.rows), default=0),
@@ -133,7 +136,7 @@ def html(
         speeds=speeds(results),
         speed_headings=SPEED_HEADINGS,
         run_headings=run_headings(results),
-        runs=[run_cells(row, run, results.shows_top5) for row, run in results.runs],
+        runs=[run_cells(results, row, run) for row, run in results.runs],
         recipe=flat(results.recipe),
         data=flat(results.data),
     )

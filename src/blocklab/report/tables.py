@@ -19,6 +19,7 @@ from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
 from blocklab.statistics.family import BETTER, SAME, WORSE
 
+VERDICT_LOOKS = {BETTER: "better", WORSE: "worse", SAME: "same"}
 CLAIM_HEADINGS = ("claim", "judgement", "p (Holm)", "numbers (left minus right)", "in words")
 
 
@@ -190,8 +191,7 @@ def _zeros(row: RowResult) -> str:
 
 
 def _look_of(results: StudyResults) -> Callable[[RowResult], str]:
-    looks = {BETTER: "better", WORSE: "worse", SAME: "same"}
-    return lambda row: looks.get(verdict(results, row), "open")
+    return lambda row: VERDICT_LOOKS.get(verdict(results, row), "open")
 
 
 def _both(row: RowResult) -> str:
