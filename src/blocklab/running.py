@@ -1,11 +1,13 @@
 """Studies from end to end: what is missing is trained, pages and tables are written."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from blocklab.errors import InputError
-from blocklab.execution.crew import Watcher
+from blocklab.execution.crew import Silent, Watcher
 from blocklab.execution.study_folder import study_folder
+from blocklab.execution.tracked import Tracked
 from blocklab.execution.train_studies import train_studies
 from blocklab.files import read_checked_json, write_checked_json
 from blocklab.report.index import INDEX, write_index
@@ -13,6 +15,7 @@ from blocklab.report.page import write_report
 from blocklab.results.study_results import StudyResults
 from blocklab.study.collection import StudyCollection
 from blocklab.study.study import Study
+from blocklab.tracking.tracking import Tracking
 
 COLLECTION = "collection.json"  # beside its page: the folders of its studies
 
@@ -27,6 +30,7 @@ def run_study(
     ray: str | None = None,
     watcher: Watcher | None = None,
     command: str | None = None,
+    track: Sequence[str] = (),
 ) -> StudyResults:
     """Train what has not finished, write the study's page and tables, return the results.
 
@@ -40,9 +44,10 @@ def run_study(
         ray: the address of a Ray cluster, or ``auto``; None is this machine alone.
         watcher: is told what happens on the way.
         command: how this was called, for the page.
+        track: names of trackers that are told beside our own files, see `blocklab.tracking`.
 
     Raises:
-        InputError: if the study does not fit the data or the machine.
+        InputError: if the study does not fit the data or the machine, or a tracker is not there.
         RunError: if a folder cannot be written. A run that fails does not raise: see
             `StudyResults.troubles`.
     """
@@ -56,6 +61,7 @@ def run_study(
         ray=ray,
         watcher=watcher,
         command=command,
+        track=track,
     )
     return results
 
@@ -70,6 +76,7 @@ def run_collection(
     ray: str | None = None,
     watcher: Watcher | None = None,
     command: str | None = None,
+    track: Sequence[str] = (),
 ) -> tuple[StudyResults, ...]:
     """Run the studies of a collection, each distinct run once; see `run_study`.
 
@@ -78,24 +85,35 @@ def run_collection(
     out, studies = Path(out), collection.studies
     if len(studies) > 1:
         _check_collection(collection, out)
-    results = train_studies(
-        studies,
-        out,
-        workers,
-        threads=threads,
-        watcher=watcher,
-        plugins=[str(path) for path in plugins],
-        ray=ray,
-        command=command,
-    )
-    for study, result in zip(studies, results, strict=True):
-        write_report(result, study_folder(study, out))
+    with Tracking(track, out, _say) as tracking:
+        group = collection.folder_name
+        results = train_studies(
+            studies,
+            out,
+            workers,
+            threads=threads,
+            watcher=Tracked(watcher or Silent(), tracking, out, group) if track else watcher,
+            plugins=[str(path) for path in plugins],
+            ray=ray,
+            command=command,
+        )
+        for study, result in zip(studies, results, strict=True):
+            folder = study_folder(study, out)
+            page = write_report(result, folder)
+            before = f"{study.name}: " if len(studies) > 1 else ""
+            for row, run in result.runs:  # also those that ended before this call
+                tracking.follow(out / run.hash, f"{before}{row.name} seed {run.seed}", group)
+            tracking.page(folder, group, study.name, [page, folder / "table.md"])
     if len(studies) > 1:
         names = [study.folder_name for study in studies]
         index = index_page(collection, out)
         write_index(index.parent, list(zip(names, results, strict=True)), collection.title)
         write_checked_json(index.parent / COLLECTION, {"studies": names})
     return results
+
+
+def _say(line: str) -> None:
+    print(f"note  {line}", file=sys.stderr)
 
 
 def index_page(collection: StudyCollection, out: Path) -> Path:

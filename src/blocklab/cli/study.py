@@ -15,6 +15,7 @@ from blocklab.cli.options import (
     Out,
     Plugins,
     Settings,
+    Track,
     complete_recipes,
     complete_studies,
     load_plugins,
@@ -24,6 +25,7 @@ from blocklab.cli.options import (
 )
 from blocklab.cli.output import output_console, print_json, print_results, print_table
 from blocklab.errors import InputError, Stopped
+from blocklab.tracking.tracker import check_trackers
 
 if TYPE_CHECKING:
     from blocklab.results.judgements import Judgement
@@ -64,9 +66,11 @@ def study(
     verify: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Train one run again; compare every bit.")
     ] = None,
+    track: Track = [],  # noqa: B006 - read only
     json: Json = False,
 ) -> int:
     """Run a study's rows and seeds, and write its page; a rerun goes on where it stopped."""
+    check_trackers(track)
     plugins = load_plugins(plugin)
     if verify is not None:
         if file:
@@ -91,7 +95,7 @@ def study(
         lines = plan_lines(studies, out, _worker_count(workers), threads, plugins)
         _print_plan(studies, lines, json)
         return 0
-    results = run_and_report(collection, out, workers, threads, ray, plugins)
+    results = run_and_report(collection, out, workers, threads, ray, plugins, track)
     if json:
         from blocklab.results.judgements import judge_together
 
@@ -139,6 +143,7 @@ def run_and_report(
     threads: int | None = None,
     ray: str | None = None,
     plugins: tuple[str, ...] = (),
+    track: "Sequence[str]" = (),
 ) -> "tuple[StudyResults, ...]":
     """Run studies under a live table on stderr and write their pages."""
     from blocklab.execution.progress import Progress
@@ -157,6 +162,7 @@ def run_and_report(
                 plugins=plugins,
                 ray=ray,
                 command=command,
+                track=track,
             )
     except KeyboardInterrupt:
         raise Stopped(progress.kept(out)) from None
