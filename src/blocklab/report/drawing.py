@@ -5,8 +5,9 @@ worked out here, since only who knows the limits can keep two labels from coveri
 """
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -34,6 +35,15 @@ class Figure:
     title: str
     caption: str
     specification: dict[str, Any]
+
+
+def titled(figure: Figure) -> Figure:
+    """Return a figure whose title and caption are drawn, for where it stands by itself."""
+    width = figure.specification.get("width")
+    letters = max(40, round((width if isinstance(width, int) else WIDTH) / (0.85 * LETTER)))
+    title = {"text": figure.title, "subtitle": textwrap.wrap(figure.caption, letters)}
+    title |= {"anchor": "start", "frame": "group", "fontSize": 14, "subtitleFontSize": 11}
+    return replace(figure, specification={**figure.specification, "title": title})
 
 
 def theme(ink: str, paper: str, font: str = "Helvetica, Arial, sans-serif") -> dict[str, Any]:
