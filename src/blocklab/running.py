@@ -1,13 +1,18 @@
 """Studies from end to end: what is missing is trained, pages and tables are written."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+
+from rich.console import Console
 
 from blocklab.errors import InputError
 from blocklab.execution.crew import Watcher
+from blocklab.execution.progress import Progress
 from blocklab.execution.study_folder import study_folder
 from blocklab.execution.train_studies import train_studies
 from blocklab.files import read_checked_json, write_checked_json
+from blocklab.notebook import in_notebook
 from blocklab.report.index import INDEX, write_index
 from blocklab.report.page import write_report
 from blocklab.results.study_results import StudyResults
@@ -38,7 +43,7 @@ def run_study(
         plugins: files that register blocks, for the workers to run. Load them here too, by
             `blocklab.load_plugin`, before the study.
         ray: the address of a Ray cluster, or ``auto``; None is this machine alone.
-        watcher: is told what happens on the way.
+        watcher: is told what happens on the way; by default a notebook shows it, and nothing else.
         command: how this was called, for the page.
 
     Raises:
@@ -78,16 +83,18 @@ def run_collection(
     out, studies = Path(out), collection.studies
     if len(studies) > 1:
         _check_collection(collection, out)
-    results = train_studies(
-        studies,
-        out,
-        workers,
-        threads=threads,
-        watcher=watcher,
-        plugins=[str(path) for path in plugins],
-        ray=ray,
-        command=command,
-    )
+    shown = Progress(Console()) if watcher is None and in_notebook() else None
+    with shown or nullcontext():
+        results = train_studies(
+            studies,
+            out,
+            workers,
+            threads=threads,
+            watcher=watcher or shown,
+            plugins=[str(path) for path in plugins],
+            ray=ray,
+            command=command,
+        )
     for study, result in zip(studies, results, strict=True):
         write_report(result, study_folder(study, out))
     if len(studies) > 1:

@@ -35,7 +35,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("pictures")
     (home / "tiny.yaml").write_text(STUDY)
     for planned in Study.load(home / "tiny.yaml").plan():  # here, which starts no worker
-        execute_run(planned.definition, home / "runs", planned.row)
+        execute_run(planned.definition, home / "runs", planned.row.name)
     assert blocklab(["study", str(home / "tiny.yaml"), "--out", str(home / "runs")]) == 0
     return home / "runs" / "tiny"
 

@@ -9,8 +9,8 @@ from blocklab.errors import InputError, check_choice
 from blocklab.measure.activations import Diagnosis
 from blocklab.models.probe import ImageSize
 from blocklab.report.curves import learning_rate, over_epochs
-from blocklab.report.drawing import Figure, titled
-from blocklab.report.figures import write_figure
+from blocklab.report.drawing import ON_PAPER, Figure, titled
+from blocklab.report.figures import svg, write_figure
 from blocklab.report.receptive import receptive_field_figure
 from blocklab.report.run_pictures import OnFault, Subject, all_pictures
 from blocklab.results.ended_run import EndedRun, read_ended_run
@@ -44,6 +44,10 @@ class Drawn:
     figures: tuple[Figure, ...]
     folder: Path
     prefix: str = ""
+
+    def _repr_html_(self) -> str:
+        """Show them, in a notebook."""
+        return "".join(f"<div>{svg(titled(one), ON_PAPER)}</div>" for one in self.figures)
 
     def write(self, folder: Path | None = None) -> list[Path]:
         """Write each as SVG and PNG; return the paths.

@@ -11,6 +11,7 @@ import pandas as pd
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.judgements import Judgement, judge_claims
 from blocklab.results.lines import RUN_COLUMNS, SUMMARY_COLUMNS, frame, run_line, summary_line
+from blocklab.results.notebook_table import rows_html
 from blocklab.results.row_result import RowResult, identical_seeds
 from blocklab.results.statistics import SAME, Comparison, Planning, compare, plan_seeds
 
@@ -140,6 +141,11 @@ class StudyResults:
             if f"Erratum {text}" not in self.notes
         )
         return tuple(remarks)
+
+    def _repr_html_(self) -> str:
+        """Show the rows, in a notebook."""
+        words = {name: one.word for name, one in self.comparisons.items()}
+        return rows_html(self.title, self.rows, self.baseline, words, self.troubles)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one line a run that has ended; a figure that it lacks is missing, not 0."""
