@@ -2,14 +2,19 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+
+from rich.console import Console
 
 from blocklab.errors import InputError
 from blocklab.execution.crew import Silent, Watcher
+from blocklab.execution.progress import Progress
 from blocklab.execution.study_folder import study_folder
 from blocklab.execution.tracked import Tracked
 from blocklab.execution.train_studies import train_studies
 from blocklab.files import read_checked_json, write_checked_json
+from blocklab.notebook import in_notebook
 from blocklab.report.index import INDEX, write_index
 from blocklab.report.page import write_report
 from blocklab.results.study_results import StudyResults
@@ -42,7 +47,7 @@ def run_study(
         plugins: files that register blocks, for the workers to run. Load them here too, by
             `blocklab.load_plugin`, before the study.
         ray: the address of a Ray cluster, or ``auto``; None is this machine alone.
-        watcher: is told what happens on the way.
+        watcher: is told what happens on the way; by default a notebook shows it, and nothing else.
         command: how this was called, for the page.
         track: names of trackers that are told beside our own files, see `blocklab.tracking`.
 
@@ -85,7 +90,9 @@ def run_collection(
     out, studies = Path(out), collection.studies
     if len(studies) > 1:
         _check_collection(collection, out)
-    with Tracking(track, out, _say) as tracking:
+    shown = Progress(Console()) if watcher is None and in_notebook() else None
+    watcher = watcher or shown
+    with shown or nullcontext(), Tracking(track, out, _say) as tracking:
         group = collection.folder_name
         results = train_studies(
             studies,

@@ -19,6 +19,7 @@ from blocklab.results.lines import (
     summary_line,
     told_of,
 )
+from blocklab.results.notebook_table import rows_html
 from blocklab.results.row_result import RowResult, identical_seeds
 from blocklab.statistics.family import SAME, Comparison, Family, compare_rows
 from blocklab.statistics.planning import GAIN, Planning, plan_seeds, seeds_needed
@@ -180,6 +181,11 @@ class StudyResults:
             if f"Erratum {text}" not in self.notes
         )
         return tuple(remarks)
+
+    def _repr_html_(self) -> str:
+        """Show the rows, in a notebook."""
+        words = {name: one.word for name, one in self.comparisons.items()}
+        return rows_html(self.title, self.rows, self.baseline, words, self.troubles)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one line a run that has ended; a figure that it lacks is missing, not 0."""

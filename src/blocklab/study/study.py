@@ -31,6 +31,7 @@ from typing import Any, Self
 
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, did_you_mean
+from blocklab.notebook import fields_html
 from blocklab.study.ablation import ablated_rows
 from blocklab.study.folder_name import joined_name, path_digest, safe_name, worded_changes
 from blocklab.study.named_rows import BASE
@@ -118,6 +119,19 @@ class Study:
     def folder_name(self) -> str:
         """What the folder of its page and tables is called."""
         return joined_name(self.name, self.changes)
+
+    def _repr_html_(self) -> str:
+        """Show its rows and claims, in a notebook."""
+        rows = (f"{row.name}{' (baseline)' * (row.name == self.baseline)}" for row in self.rows)
+        about = {
+            "data": self.data.source,
+            "recipe": f"{self.recipe_name}, {self.recipe.epochs} epochs",
+            "seeds": ", ".join(map(str, self.seeds)),
+            "varies": ", ".join(self.varies),
+            "rows": ", ".join(rows),
+            "claims": "; ".join(self.claims) or "none",
+        }
+        return fields_html(self.title, about)
 
     @classmethod
     def load(cls, path_or_name: str | Path, **changes: Any) -> Self:
