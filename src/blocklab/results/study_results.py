@@ -79,7 +79,12 @@ class StudyResults:
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
         """What its runs say of each of its claims."""
-        return judge_claims(self.claims, self.rows, self.baseline)
+        if not self.claims:
+            return ()
+        identical = [names for names, _ in self.identical]
+        return judge_claims(
+            self.claims, self.rows, self.baseline, paired=self.paired, identical=identical
+        )
 
     @cached_property
     def troubles(self) -> tuple[tuple[str, str], ...]:

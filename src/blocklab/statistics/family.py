@@ -223,6 +223,12 @@ def compare_rows(
     )
 
 
+def spreads_are_even(unevenness_p: float, seeds: int) -> bool:
+    """Whether rows may share a spread: `seeds` are the fewest that a row has."""
+    few = seeds < FEWEST_WHERE_UNEVEN
+    return unevenness_p >= (UNEVEN_BELOW_OF_TWO_SEEDS if few else UNEVEN_BELOW)
+
+
 @dataclass(frozen=True)
 class _Test:
     """A row's test: its mean difference, seeds of both, half of its interval, and p."""
@@ -289,8 +295,7 @@ def _judge(rows: list[list[float]], tested: list[str], paired: bool, alpha: floa
         }
         return _Judged("none", tests, seeds=seeds)
     p_even = unevenness_p(layout, values)
-    threshold = UNEVEN_BELOW if seeds >= FEWEST_WHERE_UNEVEN else UNEVEN_BELOW_OF_TWO_SEEDS
-    if p_even >= threshold:
+    if spreads_are_even(p_even, seeds):
         return _dunnett(layout, gaps, tested, sd, p_even, alpha)
     kept = [0] + [i for i, n in enumerate(layout.counts) if i and n >= FEWEST_WHERE_UNEVEN]
     few = "the rows' spreads differ, and two seeds say too little of each: three or more"
