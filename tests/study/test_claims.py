@@ -240,7 +240,7 @@ def test_rows_of_one_spread_are_judged_by_all_of_it() -> None:
     t = [(mean - at) / error for mean, at, error in zip(means, (1.5, -0.5, 0), errors, strict=True)]
     expected = (2 * stats.t.sf(np.abs(t), df)).tolist()
     assert [one.p for one in judged] == pytest.approx(expected)
-    adjusted = multipletests(expected, method="holm")[1]
+    adjusted = np.asarray(multipletests(expected, method="holm")[1])
     assert [one.p_holm for one in judged] == pytest.approx(adjusted.tolist())
     low, high = found[0].conf_int()[0]
     assert judged[0].numbers == f"{means[0]:+.2f} [{low:+.2f}, {high:+.2f}] points, 4 seeds each"
@@ -490,7 +490,7 @@ def test_a_collection_is_corrected_for_all_of_its_claims() -> None:
     together = judge_together([one.judgements] + [many.judgements] * 6)
     p_values = [j.p for judged in together for j in judged if j.p is not None]
     assert len(p_values) == 13
-    adjusted = multipletests(p_values, method="holm")[1]
+    adjusted = np.asarray(multipletests(p_values, method="holm")[1])
     assert together[0][0].p_holm == one.judgements[0].p_holm == one.judgements[0].p
     assert together[0][0].p_holm_collection == pytest.approx(adjusted[0])
     assert (together[0][0].word, together[0][0].word_in_collection) == ("supported", "undecided")

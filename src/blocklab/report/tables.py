@@ -17,7 +17,7 @@ from blocklab.report.columns import ACCURACY, COST, Column, Table
 from blocklab.report.reported_columns import reported_columns
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
-from blocklab.statistics.family import BETTER, SAME, WORSE
+from blocklab.statistics.family import AS_GOOD, BETTER, SAME, WORSE
 
 CLAIM_HEADINGS = ("claim", "judgement", "p (Holm)", "numbers (left minus right)", "in words")
 
@@ -85,6 +85,8 @@ def columns(results: StudyResults) -> tuple[Column, ...]:
         found.append(
             Column("verdict", lambda row: verdict(results, row), look=_look_of(results), left=True)
         )
+    if why := results.dominated:
+        found.append(Column("dominated", lambda row: why.get(row.name, ABSENT), left=True))
     return tuple(found)
 
 
@@ -133,9 +135,9 @@ def _uncertainty_columns(results: StudyResults) -> tuple[Column, ...]:
 
 
 def verdict(results: StudyResults, row: RowResult) -> str:
-    """Show the one word for a row; the baseline has none."""
+    """Show the word for a row, and what one that is as good costs; the baseline has none."""
     comparison = results.comparisons.get(row.name)
-    return ABSENT if comparison is None else comparison.word
+    return ABSENT if comparison is None else results.verdicts[row.name]
 
 
 def _seeds(row: RowResult) -> str:
@@ -161,8 +163,9 @@ def _zeros(row: RowResult) -> str:
 
 
 def _look_of(results: StudyResults) -> Callable[[RowResult], str]:
-    looks = {BETTER: "better", WORSE: "worse", SAME: "same"}
-    return lambda row: looks.get(verdict(results, row), "open")
+    looks = {BETTER: "better", WORSE: "worse", SAME: "same", AS_GOOD: "same"}
+    words = {name: one.word for name, one in results.comparisons.items()}
+    return lambda row: looks.get(words.get(row.name, ""), "open")
 
 
 def _both(row: RowResult) -> str:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from blocklab.errors import InputError
 from blocklab.results.counted_claims import judge_count
 from blocklab.results.judgement import UNDECIDED, Judgement
-from blocklab.results.row_result import RowResult
 from blocklab.results.tested_claims import TestedRows
 from blocklab.statistics.summary import ALPHA, holm
 from blocklab.study.claims import COUNTED, parse_claim
@@ -30,11 +29,8 @@ def judge_together(studies: Sequence[Sequence[Judgement]]) -> list[tuple[Judgeme
 
 def judge_claims(
     claims: Sequence[str],
-    rows: Sequence[RowResult],
+    tested: TestedRows,
     baseline: str | None = None,
-    *,
-    paired: bool = False,
-    identical: Sequence[Sequence[str]] = (),
 ) -> tuple[Judgement, ...]:
     """Judge a study's claims by its finished runs, p values corrected by Holm for their number.
 
@@ -42,22 +38,18 @@ def judge_claims(
 
     Args:
         claims: as the study states them.
-        rows: all of the study's, whose spreads are pooled where they may be.
+        tested: all rows of the study, whose spreads are pooled where they may be.
         baseline: the row that gains are counted from.
-        paired: whether what a seed does to every row is taken out.
-        identical: names of rows that compute one function, a set each.
     """
-    named = {row.name: row for row in rows}
-    tested = TestedRows(named, paired, identical)
     judged: list[Judgement] = []
     for text in claims:
         try:
-            claim = parse_claim(text, named, baseline)
+            claim = parse_claim(text, tested.rows, baseline)
         except InputError as error:
             judged.append(Judgement(text, UNDECIDED, str(error)))
             continue
         counted = claim.metric in COUNTED
-        judged.append(judge_count(claim, named) if counted else tested.judge(claim))
+        judged.append(judge_count(claim, tested.rows) if counted else tested.judge(claim))
     adjusted = iter(holm([one.p for one in judged if one.p is not None]))
     return tuple(one if one.p is None else _corrected(one, next(adjusted)) for one in judged)
 

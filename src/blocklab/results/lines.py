@@ -33,6 +33,7 @@ SUMMARY_COLUMNS = (
     ),
     *(f"difference_top1_points_{part}" for part in ("mean", "low", "high")),
     *("difference_seeds", "difference_p_alone", "difference_p", "verdict", "verdict_reason"),
+    "dominated",
     *(f"test_top1_percent_images_{part}" for part in ("low", "high")),
     *(
         f"difference_top1_points_{part}"
@@ -46,7 +47,7 @@ SUMMARY_COLUMNS = (
 
 TEXT_COLUMNS = (
     *("row", "status", "precision", "memory_format", "device", "run", "reported_note", "notes"),
-    *("verdict", "verdict_reason"),
+    *("verdict", "verdict_reason", "dominated"),
 )
 
 
@@ -75,10 +76,13 @@ def run_line(row: RowResult, run: EndedRun) -> dict[str, Any]:
     }
 
 
-def summary_line(row: RowResult, comparison: Comparison | None) -> dict[str, Any]:
+def summary_line(
+    row: RowResult, comparison: Comparison | None, dominated: str | None = None
+) -> dict[str, Any]:
     line: dict[str, Any] = dict.fromkeys(SUMMARY_COLUMNS)
     line |= {"row": row.name, "macs": row.macs, "params": row.params}
     line |= {"cost_input_size": row.input_size, "notes": "; ".join(row.notes)}
+    line["dominated"] = dominated
     line |= {"seeds_planned": len(row.planned_seeds), "seeds_finished": len(row.finished)}
     for figure in ("test_top1", "test_top5", "best_test_top1", "best_test_top5"):
         if summary := row.over_seeds(f"{figure}_percent"):

@@ -8,10 +8,14 @@ from typing import Any
 
 import pandas as pd
 
+from blocklab.results.dominance import dominated_rows, verdict_texts
 from blocklab.results.ended_run import EndedRun
-from blocklab.results.judgements import Judgement, judge_claims
+from blocklab.results.judgement import Judgement
+from blocklab.results.judgements import judge_claims
 from blocklab.results.lines import RUN_COLUMNS, SUMMARY_COLUMNS, frame, run_line, summary_line
 from blocklab.results.row_result import RowResult, identical_seeds
+from blocklab.results.tested_claims import TestedRows
+from blocklab.statistics.equivalence import with_margin
 from blocklab.statistics.family import SAME, Comparison, Family, compare_rows
 from blocklab.statistics.planning import Planning, plan_seeds
 from blocklab.statistics.summary import POINTS
@@ -35,6 +39,7 @@ class StudyResults:
     claims: tuple[str, ...] = ()
     claim_notes: Mapping[str, str] = field(default_factory=dict)  # claim -> what it stands for
     paired: bool = False  # whether what a seed does to every row is taken out of differences
+    margin: float | None = None  # points of top-1 that begin to matter
     family: Family = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,7 +57,7 @@ class StudyResults:
 
     def _compared(self, baseline: RowResult) -> Family:
         others = [row for row in self.rows if row is not baseline]
-        return compare_rows(
+        family = compare_rows(
             {row.name: row.by_seed("test_top1_percent") for row in self.rows},
             baseline.name,
             identical={row.name for row in others if identical_seeds(row, baseline)},
@@ -60,6 +65,7 @@ class StudyResults:
             paired=self.paired,
             bounds=POINTS,
         )
+        return with_margin(family, self.margin) if self.margin else family
 
     @cached_property
     def runs(self) -> tuple[tuple[RowResult, EndedRun], ...]:
@@ -79,12 +85,23 @@ class StudyResults:
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
         """What its runs say of each of its claims."""
-        if not self.claims:
-            return ()
+        return judge_claims(self.claims, self.tested, self.baseline) if self.claims else ()
+
+    @cached_property
+    def tested(self) -> TestedRows:
+        """Its rows as claims are tested on them: those of one function counted once."""
         identical = [names for names, _ in self.identical]
-        return judge_claims(
-            self.claims, self.rows, self.baseline, paired=self.paired, identical=identical
-        )
+        return TestedRows({row.name: row for row in self.rows}, self.paired, identical)
+
+    @cached_property
+    def verdicts(self) -> Mapping[str, str]:
+        """Each row's verdict as tables have it: ``as good at 0.6 of the MACs``."""
+        return verdict_texts(self.rows, self.comparisons)
+
+    @cached_property
+    def dominated(self) -> Mapping[str, str]:
+        """The rows that another is shown to dominate by top-1 and cost, each with the reason."""
+        return dominated_rows(self.rows, self.comparisons, self.tested, self.margin)
 
     @cached_property
     def troubles(self) -> tuple[tuple[str, str], ...]:
@@ -167,4 +184,7 @@ class StudyResults:
     @cached_property
     def summary_lines(self) -> list[dict[str, Any]]:
         """The lines of `summary_frame` with whole numbers whole and None for missing."""
-        return [summary_line(row, self.comparisons.get(row.name)) for row in self.rows]
+        return [
+            summary_line(row, self.comparisons.get(row.name), self.dominated.get(row.name))
+            for row in self.rows
+        ]

@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from blocklab.results.judgement import CONTRADICTED, SUPPORTED, UNDECIDED, Judgement
 from blocklab.results.row_result import RowResult
@@ -51,7 +52,7 @@ class TestedRows:
             holds = claim.margin < 0 if strict else claim.margin <= 0
             word = SUPPORTED if claim.operator == "==" or holds else CONTRADICTED
             return Judgement(claim.text, word, self._same_bits(claim.rows))
-        contrast = self._pool(claim.metric, over).contrast(weights)
+        contrast = self.pool(claim.metric, over).contrast(weights)
         if contrast is None:
             return Judgement(claim.text, UNDECIDED, self._lacking(weights, claim.metric))
         numbers = _numbers(contrast, claim.metric)
@@ -70,7 +71,7 @@ class TestedRows:
             if not weights:
                 same = self._same_bits({claim.row, other})
                 return Judgement(claim.text, CONTRADICTED, f"as {other}: {same}")
-            contrast = self._pool(claim.metric, over).contrast(weights)
+            contrast = self.pool(claim.metric, over).contrast(weights)
             if contrast is None:
                 return Judgement(claim.text, UNDECIDED, self._lacking(weights, claim.metric))
             numbers = f"{_numbers(contrast, claim.metric)}, to {other}"
@@ -83,27 +84,35 @@ class TestedRows:
         p, _, numbers = max(found)
         return Judgement(claim.text, SUPPORTED, f"{numbers}, the least clear of {len(found)}", p)
 
-    def _pool(self, metric: str, over: _Over) -> Pool:
+    def pool(self, metric: str, over: _Over = frozenset()) -> Pool:
+        """Return the rows that learned, one for each function, and what one run of them varies by.
+
+        Zeros are of the rows for which they were counted `over` the same images.
+        """
         key = metric, over if metric == ZEROS else frozenset()
         if key not in self._pools:
             values = {}
             for name, row in self.rows.items():
                 other_images = metric == ZEROS and frozenset(_over(row)) != over
                 lost = metric != ZEROS and row.at_chance
-                if self._first(name) == name and not other_images and not lost:
+                if self.first(name) == name and not other_images and not lost:
                     values[name] = row.by_seed(MEASURED[metric])
             self._pools[key] = pool_rows(values, paired=self.paired)
         return self._pools[key]
 
-    def _first(self, name: str) -> str:
+    def first(self, name: str) -> str:
         """Return the first of the rows that compute this one's function."""
-        return next((names[0] for names in self.identical if name in names), name)
+        return self._firsts.get(name, name)
+
+    @cached_property
+    def _firsts(self) -> dict[str, str]:
+        return {name: names[0] for names in reversed(self.identical) for name in names}
 
     def _merged(self, weights: Mapping[str, float]) -> dict[str, float]:
         """Return weights with one row for each function; none where they cancel."""
         merged: dict[str, float] = defaultdict(float)
         for name, weight in weights.items():
-            merged[self._first(name)] += weight
+            merged[self.first(name)] += weight
         return {name: weight for name, weight in merged.items() if weight}
 
     def _same_bits(self, names: Iterable[str]) -> str:
