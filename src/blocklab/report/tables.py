@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from blocklab.measure.amounts import counted
 from blocklab.report.cell_text import (
     ABSENT,
+    accuracy_percent,
     chance,
     difference,
     interval,
     mean_and_sd,
+    signed,
     signed_ends,
     signed_interval,
     square,
@@ -71,6 +73,9 @@ def columns(results: StudyResults) -> tuple[Column, ...]:
     ]
     if not results.shows_top5:
         found.pop()
+    if results.family.method == "uneven":  # where seeds scatter, a mean says less
+        found.append(Column("top-1, median", _median, ACCURACY))
+        found.append(Column("top-1, worst seed", _worst, ACCURACY))
     if not at:
         found.insert(2, Column("counted at", lambda row: square(row.input_size), COST))
     if any(row.tuned and "lr" in row.tuned for row in results.rows):
@@ -98,6 +103,8 @@ def _verdict_columns(results: StudyResults) -> tuple[Column, ...]:
         Column("points [95 % interval of all]", lambda row: difference(row, results.baseline)),
         Column("p", lambda row: chance(compared[row.name].p)),
         Column("p if it were alone", _alone),
+        Column("expected when trained again", _expected_gain(results)),
+        Column("the best of all: probability", _probability_best(results)),
         Column("verdict", lambda row: verdict(results, row), look=_look_of(results), left=True),
         Column("because", lambda row: compared[row.name].reason or ABSENT, left=True),
     ]
@@ -109,6 +116,22 @@ def _verdict_columns(results: StudyResults) -> tuple[Column, ...]:
 def _compared_seeds(row: RowResult) -> str:
     gap = row.difference
     return ABSENT if gap is None else f"{gap.n} and {gap.n_baseline}"
+
+
+def _expected_gain(results: StudyResults) -> Callable[[RowResult], str]:
+    def shown(row: RowResult) -> str:
+        one = results.expected.get(row.name)
+        return ABSENT if one is None or one.gain is None else signed(one.gain)
+
+    return shown
+
+
+def _probability_best(results: StudyResults) -> Callable[[RowResult], str]:
+    def shown(row: RowResult) -> str:
+        one = results.expected.get(row.name)
+        return ABSENT if one is None else f"{one.probability_best:.2f}"
+
+    return shown
 
 
 def _alone(row: RowResult) -> str:
@@ -144,6 +167,14 @@ def _seeds(row: RowResult) -> str:
     finished, planned = len(row.finished), len(row.planned_seeds)
     count = str(finished) if finished == planned else f"{finished} of {planned}"
     return f"{count}, {len(row.diverged)} diverged" if row.diverged else count
+
+
+def _median(row: RowResult) -> str:
+    return accuracy_percent(row.top1.median if row.top1 else None)
+
+
+def _worst(row: RowResult) -> str:
+    return accuracy_percent(min(row.top1.values) if row.top1 else None)
 
 
 def _best(row: RowResult) -> str:

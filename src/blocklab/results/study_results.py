@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from blocklab.results.best_row import BestRow, best_row, expected_of_rows
 from blocklab.results.dominance import dominated_rows, verdict_texts
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.judgement import Judgement
@@ -18,6 +19,7 @@ from blocklab.results.tested_claims import TestedRows
 from blocklab.statistics.equivalence import with_margin
 from blocklab.statistics.family import SAME, Comparison, Family, compare_rows
 from blocklab.statistics.planning import Planning, plan_seeds
+from blocklab.statistics.shrinkage import Expected
 from blocklab.statistics.summary import POINTS
 
 
@@ -104,6 +106,16 @@ class StudyResults:
         return dominated_rows(self.rows, self.comparisons, self.tested, self.margin)
 
     @cached_property
+    def expected(self) -> Mapping[str, Expected]:
+        """What is expected of each row's top-1 when it is trained again; of none without spread."""
+        return expected_of_rows(self.rows, self.baseline, self.tested)
+
+    @cached_property
+    def best(self) -> BestRow | None:
+        """The row of the highest mean top-1, and what to make of it."""
+        return best_row(self.rows, self.expected)
+
+    @cached_property
     def troubles(self) -> tuple[tuple[str, str], ...]:
         """What went wrong, or is missing, each with the name of its row."""
         return tuple((row.name, line) for row in self.rows for line in row.troubles)
@@ -185,6 +197,11 @@ class StudyResults:
     def summary_lines(self) -> list[dict[str, Any]]:
         """The lines of `summary_frame` with whole numbers whole and None for missing."""
         return [
-            summary_line(row, self.comparisons.get(row.name), self.dominated.get(row.name))
+            summary_line(
+                row,
+                self.comparisons.get(row.name),
+                self.dominated.get(row.name),
+                self.expected.get(row.name),
+            )
             for row in self.rows
         ]
