@@ -73,7 +73,7 @@ def columns(results: StudyResults) -> tuple[Column, ...]:
     ]
     if not results.shows_top5:
         found.pop()
-    if results.family.method == "uneven":  # where seeds scatter, a mean says less
+    if results.scatters:  # where seeds do, a mean says less
         found.append(Column("top-1, median", _median, ACCURACY))
         found.append(Column("top-1, worst seed", _worst, ACCURACY))
     if not at:

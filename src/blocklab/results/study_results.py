@@ -96,6 +96,11 @@ class StudyResults:
         return TestedRows({row.name: row for row in self.rows}, self.paired, identical)
 
     @cached_property
+    def scatters(self) -> bool:
+        """Whether seeds of some rows scatter more than those of others, by top-1."""
+        return not self.tested.pool("top1").even
+
+    @cached_property
     def verdicts(self) -> Mapping[str, str]:
         """Each row's verdict as tables have it: ``as good at 0.6 of the MACs``."""
         return verdict_texts(self.rows, self.comparisons)
