@@ -40,6 +40,7 @@ UNEVEN_BELOW = 0.3
 UNEVEN_BELOW_OF_TWO_SEEDS = 0.5
 
 BETTER, WORSE = "better", "worse"
+AS_GOOD, NOT_WORSE = "as good", "not worse"  # of a study with a margin, by `with_margin`
 NOT_SHOWN, TOO_FEW = "no difference shown", "too few seeds"
 AT_CHANCE = "at chance"  # it never learned: nothing to test
 BASELINE_AT_CHANCE = "baseline at chance"  # which never learned: nothing to compare with
@@ -73,7 +74,8 @@ class Comparison:
     """What a study says of one row against its baseline.
 
     `word` is one of `better`, `worse`, `no difference shown`, `too few seeds`, `at chance`,
-    `baseline at chance` and `identical function`; `reason` says what a reader cannot see from the
+    `baseline at chance` and `identical function`, and of a study with a margin `as good` and
+    `not worse`; `reason` says what a reader cannot see from the
     numbers.
     """
 
@@ -102,6 +104,7 @@ class Family:
         stretch: `critical` over that of Dunnett's test: 1 where spreads are even.
         unevenness_p: how often rows of one spread look as uneven as these; None of `none`.
         seeds: the fewest that a tested row or the baseline has.
+        margin: the difference that begins to matter; None of a study that names none.
     """
 
     method: Method
@@ -115,14 +118,27 @@ class Family:
     unevenness_p: float | None = None
     seeds: int = 0
     alpha: float = ALPHA
+    margin: float | None = None
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """How the verdicts were reached, in words."""
         if self.sd is None or self.unevenness_p is None:
             return ()
+        if self.margin is None:
+            return self._of_differences
+        return (
+            *self._of_differences,
+            f"As good is a row whose interval lies within {self.margin:g} of the baseline, not "
+            "worse one whose interval ends above that; of any row, one of these words or better "
+            "or worse is wrong in at most 5 % of studies.",
+        )
+
+    @property
+    def _of_differences(self) -> tuple[str, ...]:
+        assert self.sd is not None and self.unevenness_p is not None
         rows = f"{self.rows} row{'s' if self.rows > 1 else ''}"
-        spread = f"SD {self.sd:.2f} of one run, {self.df} degrees of freedom"
+        spread = f"SD {self.sd:.3g} of one run, {self.df} degrees of freedom"
         if self.paired:
             spread += ", what a seed does to every row taken out"
         guard = f"spreads as uneven as these come up in {100 * self.unevenness_p:.0f} % of studies"
@@ -223,6 +239,12 @@ def compare_rows(
     )
 
 
+def spreads_are_even(unevenness_p: float, seeds: int) -> bool:
+    """Whether rows may share a spread: `seeds` are the fewest that a row has."""
+    few = seeds < FEWEST_WHERE_UNEVEN
+    return unevenness_p >= (UNEVEN_BELOW_OF_TWO_SEEDS if few else UNEVEN_BELOW)
+
+
 @dataclass(frozen=True)
 class _Test:
     """A row's test: its mean difference, seeds of both, half of its interval, and p."""
@@ -289,8 +311,7 @@ def _judge(rows: list[list[float]], tested: list[str], paired: bool, alpha: floa
         }
         return _Judged("none", tests, seeds=seeds)
     p_even = unevenness_p(layout, values)
-    threshold = UNEVEN_BELOW if seeds >= FEWEST_WHERE_UNEVEN else UNEVEN_BELOW_OF_TWO_SEEDS
-    if p_even >= threshold:
+    if spreads_are_even(p_even, seeds):
         return _dunnett(layout, gaps, tested, sd, p_even, alpha)
     kept = [0] + [i for i, n in enumerate(layout.counts) if i and n >= FEWEST_WHERE_UNEVEN]
     few = "the rows' spreads differ, and two seeds say too little of each: three or more"

@@ -124,6 +124,7 @@ class StudyFile(_Strict):
     varies: list[str]
     baseline: str | None = None
     paired: StrictBool = False  # take out of differences what a seed does to every row
+    margin: Annotated[float, Field(gt=0, le=100)] | None = None  # points that begin to matter
     model: dict[str, Any] = Field(default_factory=dict)
     rows: Any = None  # names, or rows by name: read by `read_rows`
     ablate: AblateFile | None = None  # in place of rows

@@ -9,6 +9,7 @@ A study file::
     varies: [attention]             # slots; or model, recipe, recipe.lr, data, data.image_size
     baseline: plain                 # default: the first row
     paired: true                    # optional: what a seed does to every row is no difference
+    margin: 0.5                     # optional: points within which a row is as good
     model: {stem: cifar}            # optional: slots filled alike in every row
     rows:
       plain: resnet20
@@ -114,6 +115,7 @@ class Study:
     changes: tuple[str, ...] = ()
     file: str | None = None
     paired: bool = False
+    margin: float | None = None
 
     @property
     def folder_name(self) -> str:
@@ -236,6 +238,7 @@ class Study:
             diagnose=Batches(file.diagnose.first, file.diagnose.last) if file.diagnose else None,
             file=None if path is None else path_digest(path),
             paired=file.paired,
+            margin=file.margin,
             changes=worded_changes(
                 settings or {},
                 rows=None if chosen == list(given) else chosen,
