@@ -57,6 +57,9 @@ def study(
     verify: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Train one run again; compare every bit.")
     ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Write the page while it runs; it reads itself again.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Run a study's rows and seeds, and write its page; a rerun goes on where it stopped."""
@@ -84,7 +87,7 @@ def study(
         lines = plan_lines(studies, out, _worker_count(workers), threads, plugins)
         _print_plan(studies, lines, json)
         return 0
-    results = run_and_report(collection, out, workers, threads, ray, plugins)
+    results = run_and_report(collection, out, workers, threads, ray, plugins, live)
     if json:
         from blocklab.results.judgements import judge_together
 
@@ -132,6 +135,7 @@ def run_and_report(
     threads: int | None = None,
     ray: str | None = None,
     plugins: tuple[str, ...] = (),
+    live: bool = False,
 ) -> "tuple[StudyResults, ...]":
     """Run studies under a live table on stderr and write their pages."""
     from blocklab.execution.progress import Progress
@@ -150,6 +154,7 @@ def run_and_report(
                 plugins=plugins,
                 ray=ray,
                 command=command,
+                live=live,
             )
     except KeyboardInterrupt:
         raise Stopped(progress.kept(out)) from None
