@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from blocklab.execution.study_folder import study_folder
 from blocklab.execution.tracked import Tracked
 from blocklab.execution.train_studies import train_studies
 from blocklab.files import read_checked_json, write_checked_json
+from blocklab.live_pages import LivePages
 from blocklab.notebook import in_notebook
 from blocklab.report.index import INDEX, write_index
 from blocklab.report.page import write_report
@@ -36,6 +37,7 @@ def run_study(
     watcher: Watcher | None = None,
     command: str | None = None,
     track: Sequence[str] = (),
+    live: bool = False,
 ) -> StudyResults:
     """Train what has not finished, write the study's page and tables, return the results.
 
@@ -50,6 +52,8 @@ def run_study(
         watcher: is told what happens on the way; by default a notebook shows it, and nothing else.
         command: how this was called, for the page.
         track: names of trackers that are told beside our own files, see `blocklab.tracking`.
+        live: whether the page is written every half a minute while runs go on, and then reads
+            itself again.
 
     Raises:
         InputError: if the study does not fit the data or the machine, or a tracker is not there.
@@ -67,6 +71,7 @@ def run_study(
         watcher=watcher,
         command=command,
         track=track,
+        live=live,
     )
     return results
 
@@ -82,6 +87,7 @@ def run_collection(
     watcher: Watcher | None = None,
     command: str | None = None,
     track: Sequence[str] = (),
+    live: bool = False,
 ) -> tuple[StudyResults, ...]:
     """Run the studies of a collection, each distinct run once; see `run_study`.
 
@@ -90,22 +96,28 @@ def run_collection(
     out, studies = Path(out), collection.studies
     if len(studies) > 1:
         _check_collection(collection, out)
-    shown = Progress(Console()) if watcher is None and in_notebook() else None
-    watcher = watcher or shown
-    with shown or nullcontext(), Tracking(track, out, _say) as tracking:
-        group = collection.folder_name
+    folders = [study_folder(study, out) for study in studies]
+    group = collection.folder_name
+    with ExitStack() as stack:
+        if watcher is None and in_notebook():
+            watcher = stack.enter_context(Progress(Console()))
+        told = watcher or Silent()
+        tracking = stack.enter_context(Tracking(track, out, _say))
+        if track:
+            told = Tracked(told, tracking, out, group)
+        if live:
+            told = stack.enter_context(LivePages(folders, told))
         results = train_studies(
             studies,
             out,
             workers,
             threads=threads,
-            watcher=Tracked(watcher or Silent(), tracking, out, group) if track else watcher,
+            watcher=told,
             plugins=[str(path) for path in plugins],
             ray=ray,
             command=command,
         )
-        for study, result in zip(studies, results, strict=True):
-            folder = study_folder(study, out)
+        for study, folder, result in zip(studies, folders, results, strict=True):
             page = write_report(result, folder)
             before = f"{study.name}: " if len(studies) > 1 else ""
             for row, run in result.runs:  # also those that ended before this call

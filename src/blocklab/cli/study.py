@@ -67,6 +67,9 @@ def study(
         Path | None, typer.Option(metavar="RUN", help="Train one run again; compare every bit.")
     ] = None,
     track: Track = [],  # noqa: B006 - read only
+    live: Annotated[
+        bool, typer.Option("--live", help="Write the page while it runs; it reads itself again.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Run a study's rows and seeds, and write its page; a rerun goes on where it stopped."""
@@ -95,7 +98,7 @@ def study(
         lines = plan_lines(studies, out, _worker_count(workers), threads, plugins)
         _print_plan(studies, lines, json)
         return 0
-    results = run_and_report(collection, out, workers, threads, ray, plugins, track)
+    results = run_and_report(collection, out, workers, threads, ray, plugins, track, live)
     if json:
         from blocklab.results.judgements import judge_together
 
@@ -144,6 +147,7 @@ def run_and_report(
     ray: str | None = None,
     plugins: tuple[str, ...] = (),
     track: "Sequence[str]" = (),
+    live: bool = False,
 ) -> "tuple[StudyResults, ...]":
     """Run studies under a live table on stderr and write their pages."""
     from blocklab.execution.progress import Progress
@@ -163,6 +167,7 @@ def run_and_report(
                 ray=ray,
                 command=command,
                 track=track,
+                live=live,
             )
     except KeyboardInterrupt:
         raise Stopped(progress.kept(out)) from None

@@ -42,7 +42,7 @@ class Figure:
 # What a mark says of itself begins with its row's number, between two characters of no script.
 _NUMBER_BEGINS, _NUMBER_ENDS = "\ue000", "\ue001"
 _SAID = re.compile(f'aria-label="{_NUMBER_BEGINS}(\\d+){_NUMBER_ENDS}')
-_ROLES = re.compile(r' (?:role="graphics-\w+"|aria-roledescription="[^"]*")')
+_ROLES = re.compile(r' (?:role="graphics-\w+"|aria-roledescription="[^"]*"|aria-label="undefined")')
 _DECIMALS = re.compile(r"(\d\.\d{2})\d+")
 
 
@@ -54,10 +54,10 @@ def said(number: int, text: str) -> dict[str, str]:
 def svg(figure: Figure, config: dict[str, Any]) -> str:
     """Draw a figure as SVG, in which a mark's `data-row` is its row's number; nothing is fetched.
 
-    Marks say what they show by `aria-label`.
+    Marks say what they show in `data-said`.
     """
     drawn = vl_convert.vegalite_to_svg(figure.specification, config=config, allowed_base_urls=[])
-    return _DECIMALS.sub(r"\1", _ROLES.sub("", _SAID.sub(r'data-row="\1" aria-label="', drawn)))
+    return _DECIMALS.sub(r"\1", _ROLES.sub("", _SAID.sub(r'data-row="\1" data-said="', drawn)))
 
 
 def png(figure: Figure) -> bytes:
@@ -86,6 +86,7 @@ def theme(ink: str, paper: str, font: str = "Helvetica, Arial, sans-serif") -> d
         "view": {"stroke": None},
         "text": {"color": ink, "fontSize": 12},
         "rule": {"color": ink},
+        "line": {"color": ink},
     }
 
 

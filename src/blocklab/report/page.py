@@ -108,9 +108,7 @@ def html(
         metric=metric_of(results),
         live=live,
         lead=lead,
-        less=[
-            i for i, c in enumerate(lead.columns) if c.group == ACCURACY and c.heading != "top-1"
-        ],
+        less=_spared_on_paper(lead),
         forest=forest(results),
         rows=_lines(results, lead, links or {}),
         numbers={row.name: number for number, row in enumerate(results.rows)},
@@ -149,6 +147,11 @@ def _lead(table: Table, baseline: str | None) -> Table:
     then = [c for c in rest if c.group == ACCURACY]
     others = [c for c in rest if c not in first and c not in then]
     return Table(table.name, table.title, (*first, *then, *others), table.rows)
+
+
+def _spared_on_paper(lead: Table) -> list[int]:
+    """Return which columns have no room on paper: of accuracies, all but the first."""
+    return [i for i, column in enumerate(lead.columns) if column.group == ACCURACY][1:]
 
 
 def _lines(results: StudyResults, lead: Table, links: Mapping[str, str]) -> list[Line]:
