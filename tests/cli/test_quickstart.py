@@ -16,7 +16,8 @@ def test_it_trains_on_all_digits_and_says_what_is_known_beforehand() -> None:
     study = Study.load("quickstart")
     assert study.data.train_images is None and study.baseline == "plain"
     assert [str(row.name) for row in study.rows][-1] == "quarter_width"
-    assert study.claims[0] == "plain > quarter_width" and set(study.claims) == set(study.claim_notes)
+    assert study.claims[0] == "plain > quarter_width"
+    assert set(study.claims) == set(study.claim_notes)  # each in words
     runs = {row.definition(0).to_dict()["model"]["widths"][0] for row in study.rows}
     assert runs == {16, 4}  # but for the row that is known to be worse, one network
 

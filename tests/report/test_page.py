@@ -213,16 +213,18 @@ def test_verdicts_are_marked_and_explained(three_seeds: StudyResults) -> None:
     words = Elements(page).words
     assert "highest mean top-1 other: 51.17 \u00b1 1.04 %" in words
     assert "against base 1 better" in words
-    assert "needs 6 seeds or more to reach 0.05; here are 3" in words
-    assert "2 degrees of freedom" in words
+    assert "Dunnett's test of 1 row with the spread pooled over all rows" in words
+    assert "4 degrees of freedom" in words
 
 
-def test_two_seeds_say_how_little_they_show(
+def test_two_seeds_of_unlike_spread_say_how_little_they_show(
     make_results: MakeResults, three_seeds: StudyResults
 ) -> None:
-    said = "Two seeds show little."
-    assert said in plain_page(make_results({"first": [46.0, 46.5], "second": [47.0, 47.1]}))
-    assert said not in plain_page(three_seeds)
+    said = "Two seeds say too little of each row's own spread"
+    few = make_results({"first": [46.0, 46.5], "second": [47.0, 47.01]})
+    assert said in Elements(plain_page(few)).words
+    assert few.comparisons["second"].word == "too few seeds"
+    assert said not in Elements(plain_page(three_seeds)).words
 
 
 def test_the_same_bits_are_said_and_not_ranked(make_results: MakeResults) -> None:
@@ -316,6 +318,17 @@ def test_summary_sentence(three_seeds: StudyResults) -> None:
         "32\u00d732, 100 classes), each trained by the recipe report, 5 epochs, from 3 seeds; "
         "rows differ in attention only; the baseline is base."
     )
+
+
+def test_test_images_that_were_left_out_are_counted(three_seeds: StudyResults) -> None:
+    three_seeds.runs[0][1].run["test_images_left_out"] = 39
+    said = "10,000 test images, without 39 that have a copy in the training split, 32"
+    assert said in summary_sentence(three_seeds)
+
+
+def test_validation_images_that_vary_are_said(three_seeds: StudyResults) -> None:
+    three_seeds.data["vary_split"] = True
+    assert "5,000 validation (others from each seed) and 10,000" in summary_sentence(three_seeds)
 
 
 def test_setup_runs_recipe_and_command_are_there(three_seeds: StudyResults) -> None:

@@ -85,6 +85,13 @@ class BlockInfo:
 
 
 _REGISTRY: dict[tuple[str, str], BlockInfo] = {}
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Whether a module is a block that is registered as an attention."""
+    return any(one.kind == "attention" and type(module) is one.cls for one in _REGISTRY.values())
+
+
 # What finds the attentions whose names begin so: those of another package.
 FINDERS: dict[str, Callable[[str], BlockInfo]] = {}
 

@@ -130,7 +130,7 @@ def report(
     results = read_study_folder(folder)
     page = write_report(results, folder)
     if json:
-        print_json({"page": str(page), **_lines_as_json(results)})
+        print_json({"page": str(page), **lines_as_json(results)})
         return
     print_results(results)
     print(f"page: {page}")
@@ -216,12 +216,13 @@ def _results_as_json(
     return {
         "study": study.name,
         "page": str(folder / "report.html"),
-        **_lines_as_json(results),
+        **lines_as_json(results),
         "claims": [asdict(one) for one in judged],
         "identical": [list(names) for names, _ in results.identical],
     }
 
 
-def _lines_as_json(results: "StudyResults") -> dict[str, object]:
+def lines_as_json(results: "StudyResults") -> dict[str, object]:
     troubles = [{"row": row, "trouble": line} for row, line in results.troubles]
-    return {"rows": results.summary_lines, "troubles": troubles}
+    family = {name: value for name, value in vars(results.family).items() if name != "comparisons"}
+    return {"rows": results.summary_lines, "family": family, "troubles": troubles}

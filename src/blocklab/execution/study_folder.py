@@ -143,6 +143,7 @@ def write_study_folder(
             "seeds": list(study.seeds),
             "varies": list(study.varies),
             "baseline": study.baseline,
+            "paired": study.paired,
             "notes": [*study.notes, *starts],
             "claims": list(study.claims),
             "claim_notes": dict(study.claim_notes),

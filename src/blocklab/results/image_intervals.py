@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from blocklab.results.statistics import PERCENT, POINTS, SPREAD_OF_ROUNDING
+from blocklab.statistics.summary import PERCENT, POINTS, SPREAD_OF_ROUNDING
 from blocklab.training.predictions import PerImage
 
 

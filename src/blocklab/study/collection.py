@@ -4,6 +4,8 @@
 
     title: All tables of the report
     studies: [table_1, table_2, my_own.yaml]    # paths are seen from the file's folder
+    seeds: 2                                    # optional, in place of each study's own
+    settings: {epochs: 10, step_epochs: 6}      # optional, as `--set` has them
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,6 +62,11 @@ class StudyCollection:
         if not is_collection(value):
             return cls.of(Study.parse(value, name, path=path, **changes))
         file = _read(value, name)
+        settings = changes.get("settings") or {}
+        asked = {what: changes.get(what) for what in OPTIONS}  # beyond what the file itself changes
+        changes["settings"] = {**file.settings, **settings}
+        if changes.get("seeds") is None:
+            changes["seeds"] = file.seeds
         folder = Path() if path is None else path.parent
         rows = changes.pop("rows", None)
         found: dict[str, FoundStudy] = {}
@@ -77,8 +84,7 @@ class StudyCollection:
         )
         made = {change.partition("=")[0] for study in studies for change in study.changes}
         narrowed = "rows" in made or len(studies) < len(found)
-        settings = changes.get("settings") or {}
-        options = {what: changes.get(what) if what in made else None for what in OPTIONS}
+        options = {what: value if what in made else None for what, value in asked.items()}
         all_changes = worded_changes(settings, rows=rows if narrowed else None, **options)
         return cls(safe_name(name), file.title, file.description, studies, all_changes)
 

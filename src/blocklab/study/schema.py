@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StrictInt,
     ValidationError,
     model_validator,
@@ -122,6 +123,7 @@ class StudyFile(_Strict):
     seeds: Any = 1  # read by `read_seeds`, as those of the command line
     varies: list[str]
     baseline: str | None = None
+    paired: StrictBool = False  # take out of differences what a seed does to every row
     model: dict[str, Any] = Field(default_factory=dict)
     rows: Any = None  # names, or rows by name: read by `read_rows`
     ablate: AblateFile | None = None  # in place of rows
@@ -137,10 +139,12 @@ class StudyFile(_Strict):
 
 
 class CollectionFile(_Strict):
-    """A file that names studies."""
+    """A file that names studies, and what it changes in all of them."""
 
     title: str
     description: str = ""
+    seeds: Any = None  # read as a study's
+    settings: dict[str, Any] = Field(default_factory=dict)  # fields of recipes, or of data.
     studies: Annotated[list[str], Field(min_length=1)]
 
 
@@ -258,6 +262,17 @@ def find_study(path_or_name: str | Path) -> FoundStudy:
             f"studies: {', '.join(study_names())}, or the path of a YAML file"
         )
     return FoundStudy(read_yaml(path), path.stem, path)
+
+
+def study_text(path_or_name: str | Path) -> str:
+    """Return the text of a study's file.
+
+    Raises:
+        InputError: as `find_study`.
+    """
+    _, name, path = find_study(path_or_name)
+    shipped = resources.files("blocklab") / _FOLDER / f"{name}.yaml"
+    return (shipped if path is None else path).read_text(encoding="utf-8")
 
 
 def read_errata(given: str | Mapping[str, str], name: str) -> dict[str, str]:

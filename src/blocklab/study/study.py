@@ -8,6 +8,7 @@ A study file::
     seeds: 3                        # or [0, 1, 2]
     varies: [attention]             # slots; or model, recipe, recipe.lr, data, data.image_size
     baseline: plain                 # default: the first row
+    paired: true                    # optional: what a seed does to every row is no difference
     model: {stem: cifar}            # optional: slots filled alike in every row
     rows:
       plain: resnet20
@@ -111,6 +112,7 @@ class Study:
     diagnose: Batches | None = None
     changes: tuple[str, ...] = ()
     file: str | None = None
+    paired: bool = False
 
     @property
     def folder_name(self) -> str:
@@ -219,6 +221,7 @@ class Study:
             tune=Tune(tuple(file.tune.lr), tuple(file.tune.seeds)) if file.tune else None,
             diagnose=Batches(file.diagnose.first, file.diagnose.last) if file.diagnose else None,
             file=None if path is None else path_digest(path),
+            paired=file.paired,
             changes=worded_changes(
                 settings or {},
                 rows=None if chosen == list(given) else chosen,

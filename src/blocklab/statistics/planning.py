@@ -1,0 +1,90 @@
+"""How many seeds show a gain, before they are trained."""
+
+import math
+from dataclasses import dataclass
+
+from scipy import stats
+
+from blocklab.statistics.dunnett import critical_value
+from blocklab.statistics.family import FEWEST_SEEDS, Family
+from blocklab.statistics.summary import ALPHA, SPREAD_OF_ROUNDING
+
+POWER = 0.8
+GAIN = 0.5  # points of accuracy that `seeds needed` is about
+MOST_SEEDS = 10_000  # more are as good as out of reach
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What the spread of a study says about how many seeds a row the next one needs."""
+
+    sd: float  # of one run
+    df: int
+    rows: int
+    seeds_alone: int | None  # for one row and its baseline
+    seeds_among_all: int | None
+
+
+def power(sd: float, gain: float, seeds: int, rows: int = 1, alpha: float = ALPHA) -> float:
+    """Return how probably Dunnett's test shows a row's gain, with `seeds` for each of the rows.
+
+    Args:
+        sd: of one run.
+        gain: the true difference of the row and the baseline, in the units of `sd`.
+        seeds: of every row, the baseline's too.
+        rows: how many are compared with the baseline, whose spread is pooled with theirs.
+        alpha: of the whole family.
+    """
+    df = (rows + 1) * (seeds - 1)
+    critical = critical_value(alpha, (seeds,) * rows, seeds, df)
+    return _power(sd, gain, seeds, df, critical)
+
+
+def seeds_needed(
+    sd: float,
+    gain: float = GAIN,
+    power: float = POWER,
+    rows: int = 1,
+    alpha: float = ALPHA,
+    stretch: float = 1.0,
+) -> int | None:
+    """Return how many seeds a row show `gain` with this power; None beyond 10,000.
+
+    `stretch` is by how much a study's critical value is beyond Dunnett's; see `Family`.
+    """
+    if sd <= SPREAD_OF_ROUNDING:
+        return FEWEST_SEEDS
+
+    def shows(seeds: int) -> bool:
+        df = (rows + 1) * (seeds - 1)
+        critical = stretch * critical_value(alpha, (seeds,) * rows, seeds, df)
+        return _power(sd, gain, seeds, df, critical) >= power
+
+    high = FEWEST_SEEDS
+    while not shows(high):
+        if high >= MOST_SEEDS:
+            return None
+        high = min(2 * high, MOST_SEEDS)
+    low = high // 2  # does not show it, or is 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if shows(middle) else (middle, high)
+    return high
+
+
+def plan_seeds(family: Family) -> Planning | None:
+    """Say what a study's own spread asks for; None where nothing was tested."""
+    if family.sd is None or family.critical is None:
+        return None
+    one, all_rows = (
+        seeds_needed(family.sd, rows=rows, stretch=family.stretch) for rows in (1, family.rows)
+    )
+    return Planning(family.sd, family.df, family.rows, one, all_rows)
+
+
+def _power(sd: float, gain: float, seeds: int, df: float, critical: float) -> float:
+    shift = gain / (sd * math.sqrt(2 / seeds))
+    # The far tail, in the wrong direction, is left out: there it would not show the gain.
+    shown = float(stats.nct.sf(critical, df, shift))
+    # SciPy's noncentral t fails far out, where the normal distribution is as good.
+    return shown if math.isfinite(shown) else float(stats.norm.sf(critical - shift))
