@@ -1,6 +1,7 @@
 """What commands print: tables for people, JSON for programs."""
 
 import json
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 UNBOUNDED = 100_000  # letters a line, where no terminal breaks them
 MOST_DRAWN = 1000  # lines of a table that rich lays out
+MOST_FAULTS = 5  # of a kind, a line each
 
 
 def print_json(value: Any) -> None:
@@ -118,6 +120,15 @@ def accuracy_cells(
         f"{split} top-{top} (%)": accuracy_percent(record.get(f"{split}_top{top}_percent"))
         for top in tops
     }
+
+
+def print_faults(faults: Sequence[Exception]) -> None:
+    """Say on stderr what is wrong with some of many things: of the first each, then how many."""
+    for fault in faults[:MOST_FAULTS]:
+        print(f"error: {fault}", file=sys.stderr)
+    if len(faults) > MOST_FAULTS:
+        more = len(faults) - MOST_FAULTS
+        print(f"error: and {more:,} more that cannot be read", file=sys.stderr)
 
 
 def print_answers(answers: "Answers") -> None:

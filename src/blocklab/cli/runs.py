@@ -1,6 +1,5 @@
 """What can be done with a finished run: evaluate, predict, diagnose, export."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,7 @@ import typer
 
 from blocklab.cli.app import app
 from blocklab.cli.options import Json, Plugins, load_plugins, parse_names, parse_size
-from blocklab.cli.output import accuracy_cells, print_answers, print_json, print_table
+from blocklab.cli.output import accuracy_cells, print_answers, print_faults, print_json, print_table
 from blocklab.errors import InputError, printable
 
 Run = Annotated[
@@ -93,8 +92,7 @@ def predict(
             [(name, f"{100 * share:.2f}") for name, share in prediction.classes],
             prediction.image,
         )
-    for fault in faults:
-        print(f"error: {fault}", file=sys.stderr)
+    print_faults(faults)
     return 0 if not faults else 1 if predictions else 2
 
 

@@ -22,10 +22,7 @@ class Page:
     def _repr_html_(self) -> str:
         path = Path(self.folder) / PAGE
         if not path.is_file():
-            raise InputError(
-                f"{self.folder} has no {PAGE}; `blocklab report {self.folder}` writes it"
-            )
+            raise InputError(f"there is no {path}; `blocklab report {self.folder}` writes it")
         held = escape(path.read_text("utf-8"))
-        return (
-            f'<iframe srcdoc="{held}" style="width:100%;height:{self.height}px;border:0"></iframe>'
-        )
+        style = f"width:100%;height:{self.height}px;border:0"
+        return f'<iframe srcdoc="{held}" style="{style}"></iframe>'
