@@ -10,11 +10,13 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from blocklab.files import write_atomically
+from blocklab.report.answer import best_row, verdict_counts
 from blocklab.report.cell_text import ABSENT, chance, mean_and_sd
 from blocklab.report.drawing import ON_PAGE
 from blocklab.report.figures import svg
 from blocklab.report.over_datasets import claim_lines, headings, lines, write_over_datasets
-from blocklab.report.page import PAGE, best_row, environment, verdict_counts
+from blocklab.report.page import PAGE
+from blocklab.report.rendering import environment
 from blocklab.results.judgements import judge_together
 from blocklab.results.over_datasets import OverDatasets
 from blocklab.results.study_results import StudyResults
@@ -83,7 +85,7 @@ def _entry(name: str, results: StudyResults) -> _Entry:
         link=f"../{quote(name)}/{PAGE}",
         title=results.title,
         state=_state(results),
-        best=f"{best.name}: {mean_and_sd(best.top1)}" if best else ABSENT,
+        best=f"{best.name}: {mean_and_sd(best.score, results.metric)}" if best else ABSENT,
         verdicts=verdict_counts(results) if best else ABSENT,
         claims=", ".join(f"{count} {word}" for word, count in judged.items()) or ABSENT,
     )

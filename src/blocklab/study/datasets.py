@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blocklab.errors import InputError
-from blocklab.study.ablation import ablated_names
 from blocklab.study.dataset_claims import is_dataset_claim, parse_dataset_claim
 from blocklab.study.folder_name import safe_name
+from blocklab.study.named_rows import row_names
 from blocklab.study.schema import is_row_name
 from blocklab.study.study import Study
 
@@ -91,8 +91,7 @@ def read_dataset_claims(
                     "has datasets; leave its source out"
                 )
     first = studies[0]
-    ablate = value.get("ablate")
-    names = ablated_names(ablate["full"]) if ablate else list(value["rows"])
+    names = row_names(value)
     kept = {row.name for row in first.rows}
     claims: list[str] = []
     for text in map(_text, value.get("claims") or []):
