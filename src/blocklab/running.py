@@ -18,6 +18,7 @@ from blocklab.live_pages import LivePages
 from blocklab.notebook import in_notebook
 from blocklab.report.index import INDEX, write_index
 from blocklab.report.page import write_report
+from blocklab.results.over_datasets import OverDatasets
 from blocklab.results.study_results import StudyResults
 from blocklab.study.collection import StudyCollection
 from blocklab.study.study import Study
@@ -126,13 +127,24 @@ def run_collection(
     if len(studies) > 1:
         names = [study.folder_name for study in studies]
         index = index_page(collection, out)
-        write_index(index.parent, list(zip(names, results, strict=True)), collection.title)
+        entries = list(zip(names, results, strict=True))
+        over = over_datasets(collection, results)
+        write_index(index.parent, entries, collection.title, over)
         write_checked_json(index.parent / COLLECTION, {"studies": names})
     return results
 
 
 def _say(line: str) -> None:
     print(f"note  {line}", file=sys.stderr)
+
+
+def over_datasets(
+    collection: StudyCollection, results: Sequence[StudyResults]
+) -> OverDatasets | None:
+    """Return what holds over the data sets of a study that has several; None of any other."""
+    if not collection.datasets:
+        return None
+    return OverDatasets(collection.title, collection.datasets, tuple(results), collection.claims)
 
 
 def index_page(collection: StudyCollection, out: Path) -> Path:

@@ -17,6 +17,7 @@ from blocklab.errors import printable
 
 if TYPE_CHECKING:
     from blocklab.measure.answers import Answers
+    from blocklab.results.over_datasets import OverDatasets
     from blocklab.results.study_results import StudyResults
 
 
@@ -158,6 +159,18 @@ def output_console(stderr: bool = False) -> Console:
     """Return the console of stdout or stderr, which does not wrap into a file or a pipe."""
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=UNBOUNDED)
+
+
+def print_over_datasets(over: "OverDatasets") -> None:
+    """Print what holds over a study's data sets, as the page of all has it."""
+    from blocklab.report.over_datasets import claim_lines, headings, lines
+
+    print_table(headings(over), lines(over), f"{over.title}: over {len(over.datasets)} data sets")
+    if judged := claim_lines(over):
+        shown = ("claim", "judgement", "p (Holm)", "numbers (left minus right)")
+        print_table(shown, judged, "claims over the data sets", left=True)
+    for sentence in over.sentences:
+        print(printable(sentence))
 
 
 def print_results(results: "StudyResults") -> None:

@@ -23,7 +23,13 @@ from blocklab.cli.options import (
     parse_seeds,
     parse_settings,
 )
-from blocklab.cli.output import output_console, print_json, print_results, print_table
+from blocklab.cli.output import (
+    output_console,
+    print_json,
+    print_over_datasets,
+    print_results,
+    print_table,
+)
 from blocklab.errors import InputError, Stopped
 from blocklab.tracking.tracker import check_trackers
 
@@ -96,21 +102,27 @@ def study(
         from blocklab.execution.plan import plan_lines
 
         lines = plan_lines(studies, out, _worker_count(workers), threads, plugins)
-        _print_plan(studies, lines, json)
+        _print_plan(collection, lines, json)
         return 0
     results = run_and_report(collection, out, workers, threads, ray, plugins, track, live)
+    from blocklab.running import over_datasets
+
     if json:
         from blocklab.results.judgements import judge_together
 
         together = judge_together([result.judgements for result in results])
         parts = zip(studies, results, together, strict=True)
-        print_json([_results_as_json(*part, out) for part in parts])
+        found = [_results_as_json(*part, out) for part in parts]
+        over = over_datasets(collection, results)
+        print_json({"studies": found, "over_datasets": over.to_dict()} if over else found)
     else:
         from blocklab.execution.study_folder import study_folder
 
         for one, result in zip(studies, results, strict=True):
             print_results(result)
             print(f"page: {study_folder(one, out) / 'report.html'}")
+        if over := over_datasets(collection, results):
+            print_over_datasets(over)
     if len(studies) > 1:
         from blocklab.running import index_page
 
@@ -195,10 +207,13 @@ def _verify(run: Path, json: bool) -> int:
     return 0 if verification.same else 1
 
 
-def _print_plan(studies: "Sequence[Study]", rows: list[dict[str, Any]], json: bool) -> None:
+def _print_plan(collection: "StudyCollection", rows: list[dict[str, Any]], json: bool) -> None:
     from blocklab.execution.plan import PLAN_HEADINGS, claim_lines, plan_cells
 
+    studies = collection.studies
     claims = claim_lines(studies)
+    for claim in collection.claims:
+        claims.append({"study": collection.name, "claim": claim, "text": "over the data sets"})
     if json:
         print_json({"rows": rows, "claims": claims})
         return
