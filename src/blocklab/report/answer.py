@@ -51,9 +51,9 @@ def answer(results: StudyResults) -> str:
 
 def best_row(results: StudyResults) -> RowResult | None:
     """Return the row of the best mean; None where no run has finished."""
-    finished = [row for row in results.rows if row.top1 is not None]
+    finished = [row for row in results.rows if row.score is not None]
     sign = 1 if metric_of(results).higher_is_better else -1
-    return max(finished, key=lambda row: sign * row.top1.mean if row.top1 else 0.0, default=None)
+    return max(finished, key=lambda row: sign * row.score.mean if row.score else 0.0, default=None)
 
 
 def verdict_counts(results: StudyResults) -> str:
@@ -138,7 +138,7 @@ def _by_how_much(results: StudyResults, name: str) -> str:
     row = next(row for row in results.rows if row.name == name)
     if row.difference is None or row.difference.low is None:
         return ""
-    return f": {difference(row, results.baseline)} {metric_of(results).points}"
+    return f": {difference(row, results.baseline)} {metric_of(results).points}".rstrip()
 
 
 def _seeds(results: StudyResults) -> str:
@@ -159,7 +159,8 @@ def _highest(results: StudyResults, best: RowResult) -> str:
     metric = metric_of(results)
     which = "highest" if metric.higher_is_better else "lowest"
     unit = f" {metric.percent}" if metric.percent else ""
-    return f"The {which} mean {metric.name} is {mean_and_sd(best.top1)}{unit}, of {best.name}."
+    mean = mean_and_sd(best.score, results.metric)
+    return f"The {which} mean {metric.name} is {mean}{unit}, of {best.name}."
 
 
 def _undertrained(results: StudyResults) -> str:
@@ -183,20 +184,26 @@ def _undertrained(results: StudyResults) -> str:
 def rows_noun(results: StudyResults) -> str:
     """Return what the rows are: models, or rows where more than the model differs."""
     others = [one for one in results.varies if one.startswith(("recipe", "data"))]
-    return "rows" if others else "models"
+    return "rows" if others or results.origin else "models"
 
 
 def summary_sentence(results: StudyResults) -> str:
     """Say in one sentence what was compared: data, recipe, seeds, images, epochs."""
+    if results.origin:
+        return _origin_sentence(results)
     run = results.runs[0][1].run if results.runs else {}
-    images = ""
+    images, validation = "", "validation"
+    if results.data.get("vary_split"):
+        validation = "validation (others from each seed)"
     if "train_images" in run:
         counts = [
             f"{run[f'{split}_images']:,} {name}"
-            for split, name in (("train", "training"), ("validation", "validation"))
+            for split, name in (("train", "training"), ("validation", validation))
             if run.get(f"{split}_images")
         ]
         counts = f"{', '.join(counts)} and {run.get('test_images', 0):,} test images"
+        if left_out := run.get("test_images_left_out"):
+            counts += f", without {left_out:,} that have a copy in the training split"
         shape = f"{square(run.get('image_size', 0))}, {len(run.get('class_names', ()))} classes"
         images = f" ({counts}, {shape})"
     source = results.data.get("source", "the data")
@@ -209,6 +216,16 @@ def summary_sentence(results: StudyResults) -> str:
         f"{len(results.rows)} model{_s(len(results.rows))} on {source}{images}, each trained by "
         f"the recipe {results.recipe_name}{length}, from {seeds} seed{_s(seeds)}"
         f"{varies}{baseline}."
+    )
+
+
+def _origin_sentence(results: StudyResults) -> str:
+    rows, seeds = len(results.rows), len(results.seeds)
+    baseline = f"; the baseline is {results.baseline}" if results.baseline else ""
+    better = "higher" if results.metric.higher_is_better else "lower"
+    return (
+        f"{rows} row{_s(rows)} by {results.metric.title} ({better} is better), from "
+        f"{seeds} seed{_s(seeds)}, trained elsewhere: {results.origin}{baseline}."
     )
 
 

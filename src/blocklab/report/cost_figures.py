@@ -8,7 +8,7 @@ from typing import Any, Literal
 import altair as alt
 
 from blocklab.measure.amounts import counted
-from blocklab.report.cell_text import accuracy_percent, square
+from blocklab.report.cell_text import plain, square
 from blocklab.report.curves import left_out, shown_rows
 from blocklab.report.drawing import (
     LABEL_OFFSET,
@@ -25,7 +25,6 @@ from blocklab.report.drawing import (
 from blocklab.report.metric import metric_of
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
-from blocklab.statistics.summary import PERCENT
 
 MOST_LABELS = 16  # beside points, among their bars; pointing at a point names the others
 CUT_SHAPES = ("triangle-down", "triangle-up")  # of an interval that goes on beyond what can be
@@ -74,7 +73,7 @@ def against(results: StudyResults, cost: Cost) -> Figure | None:
     labelled = [point for point in points if point["row"] in chosen]
     height = max(330, LINE_OF_TEXT * (len(labelled) + 2))
     low, high = limits(
-        (v for p in points for v in (p["top1"], p["low"], p["high"])), bounds=metric.bounds
+        (v for p in points for v in (p["top1"], p["low"], p["high"])), metric.least, metric.bounds
     )
     amounts = [point["cost"] for point in points]
     wide = min(amounts) > 0 and max(amounts) / min(amounts) > 8  # equal ratios, equal lengths
@@ -94,7 +93,7 @@ def against(results: StudyResults, cost: Cost) -> Figure | None:
         axis=alt.Axis(grid=False, tickCount=6),
     )
     percent = alt.Scale(domain=[low, high], nice=False)
-    y = alt.Y("top1:Q", title=metric.axis("test"), scale=percent)
+    y = alt.Y("top1:Q", title=metric.axis, scale=percent)
     colour = {"color": look([row.name for row in results.rows])["color"]}
     layers = [
         alt.Chart(data(_steps(front)))
@@ -127,9 +126,12 @@ def against(results: StudyResults, cost: Cost) -> Figure | None:
         "Dashed: the Pareto front, of rows than which none is both cheaper and better on average; "
         "a step that is smaller than the bars is no step."
     )
-    if any(point["low"] == PERCENT[0] or point["high"] == PERCENT[1] for point in points):
+    if any(point[end] in metric.bounds for point in points for end in ("low", "high")):
         shows += " A triangle at its end: cut there, at what an accuracy can be."
-    title, shape = f"{metric.noun.capitalize()} against {cost.name}", specification(layers, height)
+    title, shape = (
+        f"{metric.noun[0].upper()}{metric.noun[1:]} against {cost.name}",
+        specification(layers, height),
+    )
     return Figure(cost.figure, title, shows + left_out(results, MOST_LABELS), shape)
 
 
@@ -158,11 +160,11 @@ def _points(results: StudyResults, cost: Cost) -> list[dict[str, Any]]:
     points = []
     for number, row in enumerate(results.rows):
         amount = cost.amount(row)
-        if row.top1 is None or amount is None:
+        if row.score is None or amount is None:
             continue
-        point = {"row": row.name, "cost": amount, "top1": row.top1.mean}
-        point |= {"low": row.top1.low, "high": row.top1.high}
-        reached = f"{accuracy_percent(row.top1.mean)} {metric_of(results).percent}".rstrip()
+        point = {"row": row.name, "cost": amount, "top1": row.score.mean}
+        point |= {"low": row.score.low, "high": row.score.high}
+        reached = f"{plain(row.score.mean, results.metric)} {metric_of(results).percent}".rstrip()
         text = f"{row.name}: {reached}, {cost.name} {counted(amount)} {cost.unit}"
         points.append(point | said(number, text))
     return points
@@ -181,6 +183,8 @@ def _steps(front: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _title(results: StudyResults, cost: Cost) -> str:
     if cost.name != "MACs":
         return f"{cost.label} ({cost.unit})"
-    sizes = {row.input_size for row in results.rows}
+    sizes = {row.input_size for row in results.rows if row.input_size}
+    if not sizes:  # of runs from elsewhere it is not known
+        return "MACs for one image (G)"
     size = f"at {square(*sizes)}" if len(sizes) == 1 else "each at the row's own size"
     return f"MACs for one image (G, {size})"

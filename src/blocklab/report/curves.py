@@ -22,6 +22,7 @@ from blocklab.report.drawing import (
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
 from blocklab.statistics.summary import PERCENT, summarise
+from blocklab.study.metric import TOP1
 from blocklab.training.recipe import Recipe
 
 MOST_LINES = 30  # more lines and labels than this cannot be told apart
@@ -34,8 +35,9 @@ def shown_rows(results: StudyResults, most: int = MOST_LINES) -> list[RowResult]
     """Return the rows that figures name: all, or of many the baseline and the most accurate."""
     if len(results.rows) <= most:
         return list(results.rows)
-    finished = [row for row in results.rows if row.top1 is not None]
-    ranked = sorted(finished, key=lambda row: row.top1.mean if row.top1 else 0.0, reverse=True)
+    finished = [row for row in results.rows if row.score is not None]
+    rank = results.metric.rank
+    ranked = sorted(finished, key=lambda row: -rank(row.score.mean) if row.score else 0.0)
     kept = {row.name for row in ranked[: most - 1]} | {results.baseline}
     return [row for row in results.rows if row.name in kept]
 
@@ -45,7 +47,8 @@ def left_out(results: StudyResults, most: int = MOST_LINES) -> str:
     shown = len(shown_rows(results, most))
     if shown == len(results.rows):
         return ""
-    which = "the baseline and the most accurate ones" if results.baseline else "the most accurate"
+    ones = "most accurate" if results.metric == TOP1 else "best"
+    which = f"the baseline and the {ones} ones" if results.baseline else f"the {ones}"
     return f" Of {len(results.rows)} rows {shown} are named: {which}."
 
 
@@ -108,6 +111,10 @@ def over_epochs(results: StudyResults, curve: Curve) -> Figure | None:
     """
     if "top5" in curve.field and not results.shows_top5:
         return None
+    if results.metric != TOP1 and curve.field == TOP1.figure:  # theirs takes its place
+        metric = results.metric
+        title, percent = f"{metric.title} over epochs", metric.unit == "%"
+        curve = Curve(curve.figure, metric.figure, title, metric.heading, percent)
     shown = {row.name for row in shown_rows(results)}
     lines = {
         number: points
@@ -121,7 +128,7 @@ def over_epochs(results: StudyResults, curve: Curve) -> Figure | None:
     shows = "Line: mean over finished seeds. Band: from the lowest seed to the highest."
     if not several:
         shows = "One seed a row."
-    if curve.field.startswith("test"):
+    if results.metric == TOP1 and curve.field.startswith("test"):
         shows += " This recipe reads the test set after every epoch; the best epoch flatters."
     if curve.field.startswith("train"):
         shows += " As training met its images, augmented, while the weights moved."
@@ -135,10 +142,11 @@ def _drawn(lines: list[Points], curve: Curve, names: list[str]) -> dict[str, Any
     height = max(300, LINE_OF_TEXT * (len(ends) + 2))
     drawn = [point[key] for point in points for key in ("value", "low", "high")]
     spread_of = max(drawn) - min(drawn)
+    lowest = 0.0 if min(drawn) >= 0 else -math.inf
     low, high = (
         limits(drawn, bounds=PERCENT)
         if curve.percent
-        else limits(drawn, least=0.1 * spread_of or 0.1, bounds=(0.0, math.inf))
+        else limits(drawn, least=0.1 * spread_of or 0.1, bounds=(lowest, math.inf))
     )
     first, last = (pick(point["epoch"] for point in points) for pick in (min, max))
     gap = (high - low) * LINE_OF_TEXT / height
@@ -258,5 +266,6 @@ def _points(number: int, name: str, by_epoch: dict[int, list[float]], curve: Cur
         point = {"row": name, "epoch": epoch, "value": mean, "n": len(values)}
         point |= {"low": round(min(values), decimals), "high": round(max(values), decimals)}
         points.append(point)
-    end = f"{points[-1]['value']:.2f}{unit} at epoch {points[-1]['epoch']}" if points else ""
+    form = ".2f" if curve.percent else ".4g"
+    end = f"{points[-1]['value']:{form}}{unit} at epoch {points[-1]['epoch']}" if points else ""
     return [point | said(number, f"{name}: {end}") for point in points]

@@ -15,7 +15,6 @@ from blocklab.report.seed_figure import seeds_as_dots
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
 from blocklab.statistics.family import BETTER, WORSE
-from blocklab.statistics.summary import POINTS
 
 SEEDS, DIFFERENCES, RATE, RATE_BY_STEP = (
     "accuracy_of_each_seed",
@@ -34,7 +33,7 @@ SHOWN, NOT_SHOWN = "#0072b2", "#8a8a8a"
 
 def figures(results: StudyResults) -> tuple[Figure, ...]:
     """Return the figures that the finished runs can fill; none without a finished run."""
-    if not any(row.top1 for row in results.rows):
+    if not any(row.score for row in results.rows):
         return ()
     found = [
         *(over_epochs(results, curve) for curve in CURVES),
@@ -58,17 +57,24 @@ def save_figures(figures: tuple[Figure, ...], folder: Path) -> list[Path]:
     """
     if folder.is_symlink():
         remove_file(folder)
-    written = []
-    for figure in figures:
-        for ending in ("svg", "png"):
-            path = folder / f"{figure.name}.{ending}"
-            write_atomically(path, svg(figure, ON_PAPER) if ending == "svg" else png(figure))
-            written.append(path)
+    written = [path for one in figures for path in write_figure(one, folder, one.name)]
     for name in NAMES:
         for path in (folder / f"{name}.svg", folder / f"{name}.png"):
             if path not in written:
                 remove_file(path)
     return written
+
+
+def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write a figure as NAME.svg and NAME.png; return their paths.
+
+    Raises:
+        RunError: if the folder cannot be written.
+    """
+    paths = folder / f"{name}.svg", folder / f"{name}.png"
+    for path, content in zip(paths, (svg(figure, ON_PAPER), png(figure)), strict=True):
+        write_atomically(path, content)
+    return [*paths]
 
 
 def _differences(results: StudyResults) -> Figure | None:
@@ -86,7 +92,7 @@ def _differences(results: StudyResults) -> Figure | None:
     points = [_difference_point(numbers[row.name], row, results) for row in compared]
     x = alt.X(
         "mean:Q",
-        title=f"Test {metric.name} minus {results.baseline} ({metric.points})",
+        title=metric.minus(str(results.baseline)),
         scale=alt.Scale(zero=True, nice=True),
     )
     bare = alt.Axis(grid=False, ticks=False, domain=False, labelPadding=10)
@@ -105,9 +111,13 @@ def _differences(results: StudyResults) -> Figure | None:
     ]
     if drawn:
         bars = alt.Chart(data(drawn)).mark_rule(strokeWidth=2.5)
+        bounds = results.metric.difference_bounds
         layers.insert(1, bars.encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=colour))
         for end, bound, shape in zip(
-            ("low", "high"), POINTS, ("triangle-left", "triangle-right"), strict=True
+            ("low", "high"),
+            bounds,
+            ("triangle-left", "triangle-right"),
+            strict=True,
         ):
             cut = [point for point in drawn if point[end] == bound]
             marks = alt.Chart(data(cut)).mark_point(shape=shape, filled=True, size=60, opacity=1)

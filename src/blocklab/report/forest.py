@@ -39,9 +39,10 @@ def forest(results: StudyResults) -> Forest | None:
         max(abs(end) for end in (gap.mean, gap.low, gap.high) if end is not None)
         for gap in gaps.values()
     )
-    far = max(FAR * reach[len(reach) // 2], 0.2)
+    least = results.metric.least_shown / 10
+    far = max(FAR * reach[len(reach) // 2], 2 * least)
     limit = reach[-1] if reach[-1] <= far else far
-    limit = max(limit, 0.1)
+    limit = max(limit, least)
     marked = ticks(-limit, limit, 6)
     cells = {row.name: _cell(row, results, limit, marked) for row in results.rows}
     return Forest(cells, _axis(limit, marked), reach[-1] > limit)
@@ -67,7 +68,9 @@ def _cell(row: RowResult, results: StudyResults, limit: float, marked: list[floa
         for end, sign in ((gap.low, -1), (gap.high, 1)):
             furthest = gap.mean if end is None else end
             if sign * furthest > limit or sign * gap.mean > limit:
-                marks.append(_arrow(sign, signed(gap.mean) if abs(gap.mean) > limit else ""))
+                marks.append(
+                    _arrow(sign, signed(gap.mean, row.metric) if abs(gap.mean) > limit else "")
+                )
     word = results.comparisons[row.name].word if row.name in results.comparisons else ""
     look = LOOKS.get(word, "open")
     return Markup(

@@ -27,7 +27,7 @@ from blocklab.report.what_ran import (
     setups,
     speeds,
 )
-from blocklab.results.lines import RUN_COLUMNS, run_line
+from blocklab.results.lines import RUN_COLUMNS
 from blocklab.results.study_results import StudyResults
 
 PAGE = "report.html"
@@ -79,8 +79,8 @@ def _write_tables(results: StudyResults, made: tuple[Table, ...], folder: Path) 
     for name in {"verdicts", "uncertainty", "reported"} - {table.name for table in made}:
         remove_file(folder / f"{name}.tex")
     write_atomically(folder / "table.csv", csv(results))
-    lines = [run_line(row, run) for row, run in results.runs]
-    write_atomically(folder / "runs.csv", csv_text(lines, RUN_COLUMNS))
+    names = () if results.run_lines else RUN_COLUMNS
+    write_atomically(folder / "runs.csv", csv_text(results.run_lines, names))
 
 
 def html(
@@ -134,7 +134,7 @@ def html(
         speeds=speeds(results),
         speed_headings=SPEED_HEADINGS,
         run_headings=run_headings(results),
-        runs=[run_cells(row.name, run, results.shows_top5) for row, run in results.runs],
+        runs=[run_cells(row, run, results.shows_top5) for row, run in results.runs],
         recipe=flat(results.recipe),
         data=flat(results.data),
     )
@@ -142,7 +142,7 @@ def html(
 
 def _lead(table: Table, baseline: str | None) -> Table:
     """Return the main table without names, what most readers want first standing first."""
-    rest, gain = table.columns[1:], f" minus {baseline} ("
+    rest, gain = table.columns[1:], f" minus {baseline}"
     first = [c for c in rest if c.heading == "verdict"] + [c for c in rest if gain in c.heading]
     then = [c for c in rest if c.group == ACCURACY]
     others = [c for c in rest if c not in first and c not in then]

@@ -103,18 +103,19 @@ def row_html(results: StudyResults, row: RowResult, folder: Path) -> str:
         zeros=_zeros(row),
         model=flat(row.model),
         run_headings=run_headings(results)[1:],
-        runs=[run_cells(row.name, run, results.shows_top5)[1:] for run in row.runs],
+        runs=[run_cells(row, run, results.shows_top5)[1:] for run in row.runs],
         commands=_commands(row, f"{folder.parent.name}/{folder.name}"),
     )
 
 
 def _said(results: StudyResults, row: RowResult) -> str:
     metric = metric_of(results)
-    if row.top1 is None:
+    if row.score is None:
         return "No run of this row has finished yet."
-    seeds = f"{row.top1.n} seed{'' if row.top1.n == 1 else 's'}"
+    seeds = f"{row.score.n} seed{'' if row.score.n == 1 else 's'}"
     unit = f" {metric.percent}" if metric.percent else ""
-    said = f"{mean_and_sd(row.top1)}{unit} test {metric.name} over {seeds}"
+    mean = mean_and_sd(row.score, results.metric)
+    said = f"{mean}{unit} {metric.test.lower()}{metric.name} over {seeds}"
     comparison = results.comparisons.get(row.name)
     if comparison is None:
         return f"{said}{': the baseline' if row.name == results.baseline else ''}."
@@ -127,19 +128,26 @@ def _said(results: StudyResults, row: RowResult) -> str:
 def _facts(results: StudyResults, row: RowResult) -> list[tuple[str, str]]:
     comparison = results.comparisons.get(row.name)
     facts = [
-        ("95 % interval over seeds", interval(row.top1)),
+        ("95 % interval over seeds", interval(row.score, results.metric)),
         ("95 % interval over other test images", interval(row.over_images)),
         ("why this verdict", comparison.reason if comparison and comparison.reason else ABSENT),
         ("undertrained", row.undertrained or ABSENT),
         (
             "MACs",
-            f"{counted(row.macs / 1e9)} G at {square(row.input_size)}" if row.macs else ABSENT,
+            _macs(row),
         ),
         ("parameters", f"{counted(row.params / 1e6)} M" if row.params else ABSENT),
         ("notes", "; ".join(row.notes) or ABSENT),
         ("troubles", "; ".join(row.troubles) or ABSENT),
     ]
     return [(name, text) for name, text in facts if text != ABSENT]
+
+
+def _macs(row: RowResult) -> str:
+    if not row.macs:
+        return ABSENT
+    at = f" at {square(row.input_size)}" if row.input_size else ""
+    return f"{counted(row.macs / 1e9)} G{at}"
 
 
 def _confusion(row: RowResult) -> Confusion | None:
@@ -186,7 +194,8 @@ def _parts(row: RowResult) -> Sequence[Part]:
 
 
 def _size(row: RowResult) -> int:
-    return next((run.run.get("image_size", row.input_size) for run in row.runs), row.input_size)
+    size = next((run.run.get("image_size") for run in row.runs), None)
+    return size or row.input_size or 0
 
 
 def _part_cells(part: Part) -> tuple[str, ...]:

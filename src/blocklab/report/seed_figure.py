@@ -2,7 +2,7 @@
 
 import altair as alt
 
-from blocklab.report.cell_text import accuracy_percent
+from blocklab.report.cell_text import plain
 from blocklab.report.curves import left_out, shown_rows
 from blocklab.report.drawing import Figure, data, limits, look, said, specification
 from blocklab.report.metric import metric_of
@@ -17,20 +17,20 @@ def seeds_as_dots(results: StudyResults, name: str) -> Figure | None:
     shown = {row.name for row in shown_rows(results, MOST_ROWS)}
     dots, means = [], []
     for number, row in enumerate(results.rows):
-        if row.top1 is None or row.name not in shown:
+        if row.score is None or row.name not in shown:
             continue
         for run in row.finished:
-            value = run.figure("test_top1_percent")
-            text = f"{row.name}, seed {run.seed}: {accuracy_percent(value)} {metric.percent}"
+            value = run.figure(results.metric.figure)
+            text = f"{row.name}, seed {run.seed}: {plain(value, results.metric)} {metric.percent}"
             dots.append({"row": row.name, "value": value} | said(number, text.rstrip()))
-        text = f"{row.name}, mean: {accuracy_percent(row.top1.mean)} {metric.percent}"
-        means.append({"row": row.name, "value": row.top1.mean} | said(number, text.rstrip()))
+        text = f"{row.name}, mean: {plain(row.score.mean, results.metric)} {metric.percent}"
+        means.append({"row": row.name, "value": row.score.mean} | said(number, text.rstrip()))
     if not dots:
         return None
-    low, high = limits((dot["value"] for dot in dots), bounds=metric.bounds)
+    low, high = limits((dot["value"] for dot in dots), least=metric.least, bounds=metric.bounds)
     x = alt.X(
         "value:Q",
-        title=metric.axis("test"),
+        title=metric.axis,
         scale=alt.Scale(domain=[low, high], nice=False),
     )
     bare = alt.Axis(grid=False, ticks=False, domain=False, labelPadding=10)

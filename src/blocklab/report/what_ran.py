@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from typing import Any
 
-from blocklab.report.cell_text import ABSENT, accuracy_percent
+from blocklab.report.cell_text import ABSENT, accuracy_percent, plain
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
@@ -53,19 +53,19 @@ def _distinct(row: RowResult, name: str) -> str:
 
 def run_headings(results: StudyResults) -> list[str]:
     """Return the headings of `run_cells`."""
-    accuracies = ["top-1 (%)", *(["top-5 (%)"] if results.shows_top5 else [])]
+    accuracies = [results.metric.heading, *(["top-5 (%)"] if results.shows_top5 else [])]
     return ["row", "seed", "status", "epochs", *accuracies, "training (s)", "started", "folder"]
 
 
-def run_cells(row: str, run: EndedRun, top5: bool) -> list[str]:
+def run_cells(row: RowResult, run: EndedRun, top5: bool) -> list[str]:
     """Return what is said of one run."""
     seconds = run.figure("train_seconds")
     return [
-        row,
+        row.name,
         str(run.seed),
         run.result["status"],
         str(run.epochs or ABSENT),
-        accuracy_percent(run.figure("test_top1_percent")),
+        plain(run.figure(row.metric.figure), row.metric),
         *([accuracy_percent(run.figure("test_top5_percent"))] if top5 else []),
         ABSENT if seconds is None else f"{seconds:,.0f}",
         str(run.run.get("started", ABSENT)),
