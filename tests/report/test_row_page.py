@@ -30,6 +30,7 @@ def test_a_row_says_all_that_is_known_of_it(results: StudyResults, tmp_path: Pat
         "Curves of each seed",
         "Classes, the worst known first",
         "over 2 runs",
+        "no calibration: ",
         "The network, part by part",
         ">stage 3</th>",
         "64 \u00d7 8 \u00d7 8",
@@ -52,6 +53,20 @@ def test_dead_neurons_are_those_of_a_diagnosis(results: StudyResults, tmp_path: 
     assert "<td>12.35</td><td>16</td><td>3</td>" in page.replace("12.34<", "12.35<")
     odd = replace(row.runs[0], diagnosis={"layers": [{"layer": "<x>"}]})
     assert "Dead neurons" not in row_html(results, replace(row, runs=(odd,)), tmp_path)
+
+
+def test_pictures_that_were_drawn_stand_on_the_page(results: StudyResults, tmp_path: Path) -> None:
+    row, png = results.rows[1], b"\x89PNG\r\n\x1a\n..."
+    assert "Pictures" not in row_html(results, row, tmp_path)
+    of_run, of_study = row.runs[1].folder / "pictures", tmp_path / "pictures"
+    of_run.mkdir()
+    of_study.mkdir()
+    (of_run / "receptive_field.png").write_bytes(png)
+    (of_study / "a-0-kernels.png").write_bytes(png)
+    (of_study / "a-0-grad_cam.png").write_bytes(b"<svg onload=alert(1)>")
+    page = row_html(results, row, tmp_path)
+    assert 'alt="Effective receptive fields, seed 1"' in page
+    assert 'alt="Its kernels, seed 0"' in page and "Where it looks" not in page
 
 
 def test_what_cannot_be_built_or_was_not_run_is_left_out(

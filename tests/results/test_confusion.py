@@ -1,43 +1,20 @@
-"""Which classes a row knows and mistakes, counted from predictions that are made by hand."""
-
-from collections.abc import Callable
-from pathlib import Path
+"""Which classes a row knows and mistakes, counted from answers that are made by hand."""
 
 import numpy as np
 import pytest
 
+from blocklab.measure.answers import Answers
 from blocklab.results.confusion import ClassAccuracy, Mistake, confusion_of
-from blocklab.results.ended_run import EndedRun, read_ended_run
-from blocklab.training.predictions import pack
-from blocklab.training.run_folder import write_result
-from blocklab.training.run_reader import RunReader
-
-LABELS = [0, 0, 0, 1, 1, 2]
 
 
-@pytest.fixture
-def ended(make_run: Callable[..., Path], tmp_path: Path) -> Callable[[int, list[int]], EndedRun]:
-    """A run over the classes a, b, c and d that names these for images of `LABELS`."""
-
-    def make(seed: int, named: list[int]) -> EndedRun:
-        about = {"class_names": [*"abcd"], "test_images": len(LABELS)}
-        folder = make_run(tmp_path, seed=seed, images=len(LABELS), run=about)
-        top = np.tile(np.arange(4), (len(LABELS), 1))
-        top[:, 0] = named
-        arrays = {"labels": np.array(LABELS), "top5": top, "loss": np.ones(6, np.float32)}
-        (folder / "predictions.npz").write_bytes(pack(arrays))
-        write_result(folder, {"status": "finished", "epochs": 5, "test_top1_percent": 50.0})
-        run = read_ended_run(RunReader(folder))
-        assert run is not None
-        return run
-
-    return make
+def answers(named: list[int], labels: tuple[int, ...] = (0, 0, 0, 1, 1, 2)) -> Answers:
+    """What a network of the classes a, b, c and d said, best first."""
+    top = np.stack([named, [3] * len(named)], 1)
+    return Answers((*"abcd",), np.array(labels), top, np.ones(len(labels), np.float32))
 
 
-def test_classes_and_mistakes_are_means_over_runs(
-    ended: Callable[[int, list[int]], EndedRun],
-) -> None:
-    found = confusion_of([ended(0, [0, 0, 1, 1, 2, 0]), ended(1, [0, 1, 1, 1, 1, 2])])
+def test_classes_and_mistakes_are_means_over_runs() -> None:
+    found = confusion_of([answers([0, 0, 1, 1, 2, 0]), answers([0, 1, 1, 1, 1, 2])])
     assert found is not None and found.runs == 2
     assert found.classes == (
         ClassAccuracy("a", 3, pytest.approx(50.0), pytest.approx(100 / 3), pytest.approx(200 / 3)),
@@ -51,17 +28,7 @@ def test_classes_and_mistakes_are_means_over_runs(
     )
 
 
-def test_classes_that_are_not_there_count_for_nothing(
-    ended: Callable[[int, list[int]], EndedRun],
-) -> None:
-    assert confusion_of([ended(0, [0, 0, 0, 1, 1, 9])]) is None
+def test_runs_over_other_images_are_not_averaged() -> None:
+    one = answers([0] * 6)
+    assert confusion_of([one, answers([0] * 6, (0, 0, 0, 1, 1, 1))]) is None
     assert confusion_of([]) is None
-
-
-def test_a_run_without_predictions_is_left_out(
-    ended: Callable[[int, list[int]], EndedRun], make_run: Callable[..., Path], tmp_path: Path
-) -> None:
-    kept_none = read_ended_run(RunReader(make_run(tmp_path, seed=7)))
-    assert kept_none is not None and confusion_of([kept_none]) is None
-    found = confusion_of([kept_none, ended(0, LABELS)])
-    assert found is not None and (found.runs, found.mistakes) == (1, ())
