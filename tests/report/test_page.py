@@ -159,7 +159,7 @@ def test_no_name_turns_the_figures_beside_it_around(make_results: MakeResults) -
 def test_table_of_the_page_is_the_table(three_seeds: StudyResults) -> None:
     page = plain_page(three_seeds)
     assert '<th scope="row">other</th>' in page
-    assert "<td>51.17 \u00b1 1.04</td><td>[48.58, 53.75]</td>" in page
+    assert '<td>51.17 \u00b1 1.04</td><td class="less">[48.58, 53.75]</td>' in page
     assert page.count('data-word="" class="baseline">') == 1
 
 
