@@ -139,10 +139,12 @@ class StudyFile(_Strict):
 
 
 class CollectionFile(_Strict):
-    """A file that names studies."""
+    """A file that names studies, and what it changes in all of them."""
 
     title: str
     description: str = ""
+    seeds: Any = None  # read as a study's
+    settings: dict[str, Any] = Field(default_factory=dict)  # fields of recipes, or of data.
     studies: Annotated[list[str], Field(min_length=1)]
 
 
@@ -234,12 +236,6 @@ def study_names() -> list[str]:
     return [file.removesuffix(".yaml") for file in by_number]  # table_2 before table_10
 
 
-def study_titles() -> dict[str, str]:
-    """Return the shipped studies by name, each with its title."""
-    contents: dict[str, Any] = {name: find_study(name)[0] for name in study_names()}
-    return {name: content["title"] for name, content in contents.items()}
-
-
 class FoundStudy(NamedTuple):
     """A study file's content, not yet checked; a shipped one has no path."""
 
@@ -266,6 +262,17 @@ def find_study(path_or_name: str | Path) -> FoundStudy:
             f"studies: {', '.join(study_names())}, or the path of a YAML file"
         )
     return FoundStudy(read_yaml(path), path.stem, path)
+
+
+def study_text(path_or_name: str | Path) -> str:
+    """Return the text of a study's file.
+
+    Raises:
+        InputError: as `find_study`.
+    """
+    _, name, path = find_study(path_or_name)
+    shipped = resources.files("blocklab") / _FOLDER / f"{name}.yaml"
+    return (shipped if path is None else path).read_text(encoding="utf-8")
 
 
 def read_errata(given: str | Mapping[str, str], name: str) -> dict[str, str]:

@@ -12,10 +12,13 @@ from blocklab.files import canonical_json, parse_checked_json, parse_json
 RUN, LOG, RESULT = "run.json", "log.jsonl", "result.json"
 CHECKPOINT, PREVIOUS = "last.ckpt", "previous.ckpt"
 WEIGHTS, PREDICTIONS = "model.safetensors", "predictions.npz"
+LOGITS = "logits.npz"  # its checksum is in RESULT too, and yet the run is whole without it
 DIAGNOSIS = "diagnosis.json"  # of `blocklab diagnose`, for the pages of the run's studies
 FAILURE = "failed.json"  # why the run last ended without a result
 LOCK = "lock"
+RECORD = "record.json"  # of a run kept without its largest files: which were left out
 LISTED = (RUN, LOG, PREDICTIONS, WEIGHTS)  # those that are there have their checksums in RESULT
+LEFT_OUT = (WEIGHTS,)  # of those, what a record may do without
 RUN_HASH = "run_hash"  # the key under which a file says which run it is of
 
 FINISHED, DIVERGED = "finished", "diverged"
@@ -90,6 +93,7 @@ class RunJson(_Plain):
     train_images: Count
     validation_images: Count
     test_images: Count
+    test_images_left_out: Count = 0
     data_mean: Channels
     data_std: Channels
     cost: Cost | None = None
