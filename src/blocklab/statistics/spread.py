@@ -76,10 +76,15 @@ def unevenness_p(layout: Layout, values: Array) -> float:
     degrees of freedom; what it does among normal seeds is simulated, from a fixed seed. It looks at
     residuals alone, so that it may be computed before any difference is.
     """
-    seen = float(_unevenness(layout, values[None])[0])
+    return float(unevenness_of_each(layout, values[None])[0])
+
+
+def unevenness_of_each(layout: Layout, values: Array) -> Array:
+    """Return `unevenness_p` of each of many studies of one layout, shape (studies, rows, seeds)."""
     null = _null_unevenness(layout)
     # Rounding must not tell apart two studies that are equally uneven, as all of one row are.
-    return float((1 + (null >= seen * (1 - 1e-9)).sum()) / (1 + null.size))
+    seen = _unevenness(layout, values) * (1 - 1e-9)
+    return (1 + null.size - np.searchsorted(null, seen)) / (1 + null.size)
 
 
 def _unevenness(layout: Layout, values: Array) -> Array:
@@ -95,9 +100,11 @@ def _of_squares(layout: Layout, squares: Array) -> Array:
 def _null_unevenness(layout: Layout) -> Array:
     rng = np.random.default_rng(_SEED)
     if not layout.blocks:
-        return _of_squares(layout, rng.chisquare(layout.row_df, (_SIMULATED, len(layout.counts))))
+        squares = rng.chisquare(layout.row_df, (_SIMULATED, len(layout.counts)))
+        return np.sort(_of_squares(layout, squares))
     shape = (len(layout.counts), max(layout.counts))
-    return _in_parts(_SIMULATED, shape, lambda n: _unevenness(layout, rng.normal(size=(n, *shape))))
+    made = _in_parts(_SIMULATED, shape, lambda n: _unevenness(layout, rng.normal(size=(n, *shape))))
+    return np.sort(made)
 
 
 def null_maxima(layout: Layout, values: Array) -> Array:
