@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from blocklab.results.judgements import CONTRADICTED, SUPPORTED, UNDECIDED, Judgement
+from blocklab.results.judgement import CONTRADICTED, SUPPORTED, UNDECIDED, Judgement
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
 from blocklab.statistics.datasets import (
