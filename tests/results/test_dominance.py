@@ -123,3 +123,13 @@ def test_tables_say_who_is_dominated_and_as_good_at_what_cost() -> None:
     assert results.summary_frame()["dominated"][0] == "level is as good at 0.6 of the MACs"
     plain = main_table(study(row("base", 60, 2.0), row("level", 60, 1.2)))
     assert "dominated" not in plain.headings
+
+
+def test_against_the_baseline_the_verdicts_decide() -> None:
+    # 0.25 points are beyond Dunnett's critical value of four rows, and short of Tukey's of five
+    others = [row(name, 60.0, 3.0, 10.0 + i) for i, name in enumerate("abc")]
+    up = study(row("base", 60, 2.0), row("up", 60.25, 2.0), *others)
+    assert up.comparisons["up"].word == "better"
+    assert up.dominated == {"base": "up is better at the same cost"}
+    down = study(row("base", 60, 2.0), row("down", 59.75, 2.0), *others)
+    assert down.dominated == {"down": "base is better at the same cost"}

@@ -73,7 +73,7 @@ def _coverage(
     c: float, grouped: tuple[tuple[int, int], ...], baseline_count: int, df: float
 ) -> float:
     z, z_weights = _baseline()
-    s, s_weights = _spread(df)
+    s, s_weights = spread_points(df)
     inside = np.ones((z.size, s.size))
     for count, times in grouped:
         share = count / (count + baseline_count)
@@ -93,7 +93,7 @@ def _baseline() -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=1024)
-def _spread(df: float) -> tuple[Array, Array]:
+def spread_points(df: float) -> tuple[Array, Array]:
     """Values of s, where df s^2 is chi squared, and their weights: even steps of log s."""
     if math.isinf(df):
         return np.ones(1), np.ones(1)
