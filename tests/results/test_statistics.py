@@ -5,9 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy import stats
-
 from blocklab.results.statistics import PERCENT, POINTS, paired_difference, summarise
+from scipy import stats
 
 
 def test_interval_of_three_seeds_by_hand() -> None:

@@ -6,10 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
-
 from blocklab.results.statistics import (
     Comparison,
     Difference,
@@ -21,6 +17,9 @@ from blocklab.results.statistics import (
     sign_flip_p,
     summarise,
 )
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 
 
 def gap_of(values: list[float]) -> Difference:

@@ -26,7 +26,7 @@ from scipy.optimize import brentq
 
 Array = NDArray[np.float64]
 
-_BASELINE_POINTS, _SPREAD_POINTS = 161, 161
+_BASELINE_POINTS, _SPREAD_POINTS = 81, 81
 _REACH = 8.0  # SDs of the baseline's mean
 _TAIL = 1e-13  # of the spread's distribution, left out at each end
 

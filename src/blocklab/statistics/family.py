@@ -155,6 +155,7 @@ def compare_rows(
     bounds: tuple[float, float] = UNBOUNDED,
     higher_is_better: bool = True,
     alpha: float = ALPHA,
+    more_rows: int = 0,
 ) -> Family:
     """Return a verdict for each row but the baseline.
 
@@ -168,6 +169,7 @@ def compare_rows(
         bounds: what a difference can be; intervals are cut there.
         higher_is_better: which sign is `better`.
         alpha: how often a study without a difference may call any row better or worse.
+        more_rows: rows of the family that are not among `values`: they were run, and dropped.
 
     Raises:
         ValueError: if a value is not a finite number.
@@ -189,7 +191,7 @@ def compare_rows(
     if baseline in at_chance:
         tested = []
     rows = _rows(usable, [baseline, *tested], paired) if tested else []
-    judged = _judge(rows, tested, paired, alpha) if rows else _Judged("none")
+    judged = _judge(rows, tested, paired, alpha, more_rows) if rows else _Judged("none")
     found: dict[str, Comparison] = {}
     for row in values:
         if row == baseline:
@@ -275,7 +277,9 @@ class _Judged:
         return Comparison(BETTER if (low > 0) == higher_is_better else WORSE, "", gap)
 
 
-def _judge(rows: list[list[float]], tested: list[str], paired: bool, alpha: float) -> _Judged:
+def _judge(
+    rows: list[list[float]], tested: list[str], paired: bool, alpha: float, more: int
+) -> _Judged:
     layout = Layout(tuple(map(len, rows)), paired)
     values = as_array(rows)
     seeds = min(layout.counts)
@@ -291,7 +295,7 @@ def _judge(rows: list[list[float]], tested: list[str], paired: bool, alpha: floa
     p_even = unevenness_p(layout, values)
     threshold = UNEVEN_BELOW if seeds >= FEWEST_WHERE_UNEVEN else UNEVEN_BELOW_OF_TWO_SEEDS
     if p_even >= threshold:
-        return _dunnett(layout, gaps, tested, sd, p_even, alpha)
+        return _dunnett(layout, gaps, tested, sd, p_even, alpha, more)
     kept = [0] + [i for i, n in enumerate(layout.counts) if i and n >= FEWEST_WHERE_UNEVEN]
     few = "the rows' spreads differ, and two seeds say too little of each: three or more"
     refused = {
@@ -306,18 +310,25 @@ def _judge(rows: list[list[float]], tested: list[str], paired: bool, alpha: floa
         layout, values = Layout(tuple(map(len, rows)), paired), as_array(rows)
         gaps = [gaps[i - 1] for i in kept[1:]]
         sd, seeds = math.sqrt(pooled_variance(layout, values)), min(layout.counts)
-    return _uneven(layout, values, gaps, tested, refused, sd, p_even, alpha)
+    return _uneven(layout, values, gaps, tested, refused, sd, p_even, alpha, more)
 
 
 def _dunnett(
-    layout: Layout, gaps: list[float], tested: list[str], sd: float, p_even: float, alpha: float
+    layout: Layout,
+    gaps: list[float],
+    tested: list[str],
+    sd: float,
+    p_even: float,
+    alpha: float,
+    more: int,
 ) -> _Judged:
     first, *counts = layout.counts
-    critical = critical_value(alpha, counts, first, layout.df)
+    family = [*counts, *[min(counts)] * more]
+    critical = critical_value(alpha, family, first, layout.df)
     tests = {}
     for row, gap, n, scale in zip(tested, gaps, counts, _scales(layout), strict=True):
         t = abs(gap) / (sd * scale)
-        p = exceedance(t, counts, first, layout.df)
+        p = exceedance(t, family, first, layout.df)
         alone = float(2 * stats.t.sf(t, layout.df))
         tests[row] = _Test(gap, (n, first), critical * sd * scale, p, alone)
     seeds = min(layout.counts)
@@ -333,24 +344,28 @@ def _uneven(
     sd: float,
     p_even: float,
     alpha: float,
+    more: int,
 ) -> _Judged:
     first, *counts = layout.counts
+    family = [*counts, *[min(counts)] * more]
     maxima = null_maxima(layout, values)
-    dunnett = critical_value(alpha, counts, first, layout.df)
+    dunnett = critical_value(alpha, family, first, layout.df)
+    # Dropped rows left no residuals here: each takes its share of alpha (Bonferroni).
+    share = len(counts) / len(family)
     # (1 + how many reach t) / (1 + all) is p; below alpha just beyond this one.
-    place = math.ceil(alpha * (RESAMPLED + 1)) - 1
+    place = math.ceil(alpha * share * (RESAMPLED + 1)) - 1
     critical = max(dunnett, float(maxima[-max(place, 1)]))
     tests = {}
     for i, (row, gap, scale) in enumerate(zip(tested, gaps, _scales(layout), strict=True), 1):
         t = abs(gap) / (sd * scale)
-        resampled = (1 + int((maxima >= t).sum())) / (RESAMPLED + 1)
-        p = max(exceedance(t, counts, first, layout.df), resampled)
+        resampled = (1 + int((maxima >= t).sum())) / (RESAMPLED + 1) / share
+        p = min(1.0, max(exceedance(t, family, first, layout.df), resampled))
         half = critical * sd * scale
         error, df = _own_spread(layout, values, i)
         alone = float(2 * stats.t.sf(abs(gap) / error, df)) if error > 0 else None
         if min(layout.counts[0], layout.counts[i]) >= FEWEST_FOR_WELCH and error > 0:
-            p = max(p, min(1.0, len(tested) * (alone or 0.0)))
-            half = max(half, float(stats.t.isf(alpha / 2 / len(tested), df)) * error)
+            p = max(p, min(1.0, len(family) * (alone or 0.0)))
+            half = max(half, float(stats.t.isf(alpha / 2 / len(family), df)) * error)
         tests[row] = _Test(gap, (layout.counts[i], first), half, p, alone)
     seeds = min(layout.counts)
     stretch = critical / dunnett
