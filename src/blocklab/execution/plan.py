@@ -178,7 +178,7 @@ def plan_lines(
     for study, costs in zip(plan.studies, plan.costs, strict=True):
         for row in study.rows:
             counted, size = costs[row.name]
-            hashes = [row.definition(seed).hash for seed in study.seeds]
+            hashes = [row.definition(seed).hash for seed in study.seeds_of(row.name)]
             waiting = [run_hash for run_hash in hashes if run_hash in unfinished]
             lines.append(
                 {
