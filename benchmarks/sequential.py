@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from blocklab.statistics.family import BETTER, WORSE
+from blocklab.statistics.family import BETTER, WORSE, compare_rows
 from blocklab.statistics.planning import power
 from blocklab.statistics.sequential import Looks, LookTaken, take_looks
 
@@ -105,6 +105,15 @@ def gained(
     return shares[0], runs, shares[1]
 
 
+def fixed_power(gain: float, rows: int, seeds: int, seed: int) -> float:
+    """Return the share of rows that a study of fixed size calls better."""
+    values = SD * np.random.default_rng(seed).normal(size=(rows + 1, seeds))
+    values[1:] += gain
+    by_seed = {f"row {i}": dict(enumerate(row.tolist())) for i, row in enumerate(values)}
+    found = compare_rows(by_seed, BASELINE).comparisons.values()
+    return sum(one.word == BETTER for one in found) / rows
+
+
 def _errors(task: tuple[str, int, int, int]) -> int:
     setting, rows, first, last = task
     return sum(false_verdict(setting, rows, seed) for seed in range(first, last))
@@ -125,7 +134,12 @@ def main() -> None:
         "baseline as often": Looks(DEFAULT.seeds, 0.5, 1),
     }.items():
         shown = np.mean([gained((0.5,), 12, seed, looks)[0] for seed in range(studies // 4)])
-        fixed = next(n for n in range(2, 100) if power(SD, 0.5, n, 12) >= shown)
+        few = next(n for n in range(2, 100) if power(SD, 0.5, n, 12) >= shown)  # by Dunnett alone
+        fixed = next(
+            n
+            for n in range(few, 100)
+            if np.mean([fixed_power(0.5, 12, n, seed) for seed in range(studies // 4)]) >= shown
+        )
         print(f"{name}: shows 0.5 points in {100 * shown:.1f} %, as {fixed} seeds of all do")
         for words, gains in GAINS.items():
             runs = np.mean([gained(gains, 12, seed, looks)[1] for seed in range(studies // 4)])

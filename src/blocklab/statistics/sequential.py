@@ -21,6 +21,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +34,10 @@ from blocklab.statistics.family import (
     BETTER,
     NOT_SHOWN,
     SAME,
+    TOO_FEW,
     WORSE,
     Comparison,
+    Difference,
     Family,
     compare_rows,
 )
@@ -200,6 +203,23 @@ def take_looks(
         kept = {row: ended[row] for row in rows}
         used = {row: tuple(of_row) for row, of_row in figures.items()}
         yield LookTaken(used, level_of[look], replace(family, comparisons=kept), tuple(going))
+
+
+def before_looks(values: Mapping[str, Mapping[int, float]], baseline: str, looks: Looks) -> Family:
+    """Return what may be said before the first look: how many seeds it waits for."""
+    reason = f"the first look is at {looks.seeds[0]} seeds"
+    theirs = list(values[baseline].values())
+    found = {}
+    for row, by_seed in values.items():
+        ours = list(by_seed.values())
+        gap = (
+            Difference(fmean(ours) - fmean(theirs), len(ours), len(theirs))
+            if ours and theirs
+            else None
+        )
+        found[row] = Comparison(TOO_FEW, reason, gap)
+    del found[baseline]
+    return Family("none", found)
 
 
 def chance_to_show(t: float, share: float, critical: float) -> float:
