@@ -146,7 +146,9 @@ def test_differences_show_the_zero_line_and_all_but_the_baseline(
     assert {"zero": 0} in points
     up = next(point for point in points if point.get("row") == "up")
     assert (up["mean"], up["n"]) == (4.25, 2)
-    assert up["text"] == "+4.25 [+1.07, +7.43]"
+    assert (
+        up["text"] == "+4.25 [+1.30, +7.20]"
+    )  # 4.302653 (t of 2 df) times sqrt((0.5 + 1.125) / 2 / 2 * 2 / 2)
 
 
 def test_colours_are_used_once_before_dashes_change(make_results: MakeResults) -> None:

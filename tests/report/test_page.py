@@ -213,16 +213,18 @@ def test_verdicts_are_marked_and_explained(three_seeds: StudyResults) -> None:
     words = Elements(page).words
     assert "highest mean top-1 other: 51.17 \u00b1 1.04 %" in words
     assert "against base 1 better" in words
-    assert "needs 6 seeds or more to reach 0.05; here are 3" in words
-    assert "2 degrees of freedom" in words
+    assert "Dunnett's test of 1 row with the spread pooled over all rows" in words
+    assert "4 degrees of freedom" in words
 
 
-def test_two_seeds_say_how_little_they_show(
+def test_two_seeds_of_unlike_spread_say_how_little_they_show(
     make_results: MakeResults, three_seeds: StudyResults
 ) -> None:
-    said = "Two seeds show little."
-    assert said in plain_page(make_results({"first": [46.0, 46.5], "second": [47.0, 47.1]}))
-    assert said not in plain_page(three_seeds)
+    said = "Two seeds say too little of each row's own spread"
+    few = make_results({"first": [46.0, 46.5], "second": [47.0, 47.01]})
+    assert said in Elements(plain_page(few)).words
+    assert few.comparisons["second"].word == "too few seeds"
+    assert said not in Elements(plain_page(three_seeds)).words
 
 
 def test_the_same_bits_are_said_and_not_ranked(make_results: MakeResults) -> None:

@@ -47,15 +47,20 @@ def test_diverged_runs_are_kept_but_never_averaged() -> None:
 def test_difference_is_to_the_named_baseline() -> None:
     base = row("base", record(0, 60.0), record(1, 61.0), record(2, 62.0))
     better = row("better", record(2, 64.0), record(0, 61.0), record(1, 62.0))
-    first, second = study(base, better).rows
+    paired = replace(study(base, better), paired=True)
+    first, second = paired.rows
     assert first.difference is None
     assert second.difference is not None
     assert second.difference.values == (1.0, 1.0, 2.0)
     # the same rows under another baseline
-    swapped = replace(study(base, better), baseline="better").rows
+    swapped = replace(paired, baseline="better").rows
     assert swapped[1].difference is None
     assert swapped[0].difference is not None
     assert swapped[0].difference.values == (-1.0, -1.0, -2.0)
+    # by default seeds are not paired, and the difference of means is the same
+    alone = study(base, better).rows[1].difference
+    assert alone is not None
+    assert (alone.mean, alone.values) == (pytest.approx(4 / 3), ())
 
 
 def test_a_baseline_that_is_missing_is_said() -> None:
@@ -69,12 +74,11 @@ def test_rows_that_differ_in_epochs_or_seeds_are_noted() -> None:
     base = row("base", record(0, 60.0), record(1, 60.0), planned=2)
     mixed = row("mixed", record(0, 60.0), record(1, 60.0, epochs=3), planned=2)
     short = row("short", record(0, 60.0, epochs=3), record(5, 61.0, epochs=3), planned=2)
-    notes = [one.notes for one in study(base, mixed, short).rows]
-    assert notes == [
-        (),
-        ("its runs differ in epochs: 3 and 5",),
-        ("3 epochs, the baseline 5", "the baseline has 1 of its 2 seeds"),
-    ]
+    results = study(base, mixed, short)
+    differ = "its runs differ in epochs: 3 and 5"
+    assert [one.notes for one in results.rows] == [(), (differ,), ("3 epochs, the baseline 5",)]
+    paired = "compared over 1 of its 2 seeds, those that all rows have"
+    assert replace(results, paired=True).rows[2].notes == ("3 epochs, the baseline 5", paired)
 
 
 def test_unlike_setups_and_reported_notes_are_remarks() -> None:

@@ -31,6 +31,7 @@ COMMANDS = {
     "train": "train",
     "study": "study",
     "report": "study",
+    "records": "records",
     "evaluate": "runs",
     "predict": "runs",
     "diagnose": "runs",

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from blocklab.errors import InputError, did_you_mean
-from blocklab.results.study_file import STUDY, read_study_file
+from blocklab.results.study_file import STUDY, read_study_file, runs_of
 from blocklab.training.finished import FinishedRun
 
 _HOW = "name a run's folder, or STUDY_DIR/ROW:SEED, such as runs/my_study/plain:0"
@@ -71,4 +71,4 @@ def _run_of(folder: Path, row: str, seed: str) -> Path:
             f"row '{row}' of study '{folder.name}' has no seed {seed}; "
             f"its seeds: {', '.join(rows[row])}"
         )
-    return folder.parent / rows[row][seed]
+    return runs_of(folder) / rows[row][seed]

@@ -16,6 +16,7 @@ from blocklab.study.schema import is_row_name
 from blocklab.training.run_files import Cost, Count, Number
 
 STUDY = "study.json"
+RECORDS = "runs"  # the folder of a study's run folders, where they lie within its own
 
 
 def _row_name(name: str) -> str:
@@ -95,6 +96,12 @@ class StudyJson(_Strict):
         if len(names) != len(self.rows) or len(set(runs)) != len(runs):
             raise ValueError("a row or a run is in it twice")
         return self
+
+
+def runs_of(folder: Path) -> Path:
+    """Return where the run folders of a study's folder lie: within it, of records, or beside it."""
+    within = folder / RECORDS
+    return within if within.is_dir() else folder.parent
 
 
 def read_study_file(folder: Path) -> StudyJson:

@@ -10,7 +10,7 @@ from pathlib import Path
 from blocklab.results.design_file import read_design
 from blocklab.results.ended_run import EndedRun, read_ended_run
 from blocklab.results.row_result import RowResult
-from blocklab.results.study_file import RowJson, StudyJson, read_study_file
+from blocklab.results.study_file import RowJson, StudyJson, read_study_file, runs_of
 from blocklab.results.study_results import StudyResults
 from blocklab.study.reported import CostAt, Reported
 from blocklab.study.rows import covers, differing_paths, flat_definition
@@ -28,7 +28,7 @@ def read_study_folder(folder: Path, failures: Mapping[str, str] | None = None) -
         RunError: if its study.json or design.json is damaged. A run's damaged files do not raise.
     """
     study = read_study_file(folder)
-    rows = tuple(_read_row(row, folder.parent, failures or {}) for row in study.rows)
+    rows = tuple(_read_row(row, runs_of(folder), failures or {}) for row in study.rows)
     notes = [f"{row.name}: {row.note}" for row in study.rows if row.note]
     return StudyResults(
         title=study.title,

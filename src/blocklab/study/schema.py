@@ -268,6 +268,17 @@ def find_study(path_or_name: str | Path) -> FoundStudy:
     return FoundStudy(read_yaml(path), path.stem, path)
 
 
+def study_text(path_or_name: str | Path) -> str:
+    """Return the text of a study's file.
+
+    Raises:
+        InputError: as `find_study`.
+    """
+    _, name, path = find_study(path_or_name)
+    shipped = resources.files("blocklab") / _FOLDER / f"{name}.yaml"
+    return (shipped if path is None else path).read_text(encoding="utf-8")
+
+
 def read_errata(given: str | Mapping[str, str], name: str) -> dict[str, str]:
     """Return errata by number: a study's own, or a list that is shipped with the package.
 

@@ -15,7 +15,9 @@ WEIGHTS, PREDICTIONS = "model.safetensors", "predictions.npz"
 DIAGNOSIS = "diagnosis.json"  # of `blocklab diagnose`, for the pages of the run's studies
 FAILURE = "failed.json"  # why the run last ended without a result
 LOCK = "lock"
+RECORD = "record.json"  # of a run kept without its largest files: which were left out
 LISTED = (RUN, LOG, PREDICTIONS, WEIGHTS)  # those that are there have their checksums in RESULT
+LEFT_OUT = (WEIGHTS,)  # of those, what a record may do without
 RUN_HASH = "run_hash"  # the key under which a file says which run it is of
 
 FINISHED, DIVERGED = "finished", "diverged"

@@ -20,16 +20,18 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from blocklab.errors import InputError, RunError
-from blocklab.files import LARGEST_JSON, read_regular
+from blocklab.files import LARGEST_JSON, parse_json, read_regular
 from blocklab.training.predictions import PerImage, read_per_image, unpack
 from blocklab.training.run_files import (
     DIAGNOSIS,
     FAILURE,
     FINISHED,
+    LEFT_OUT,
     LISTED,
     LOCK,
     LOG,
     PREDICTIONS,
+    RECORD,
     RESULT,
     RUN,
     RUN_HASH,
@@ -120,6 +122,17 @@ class RunReader:
         except (OSError, ValueError):
             return None
 
+    @cached_property
+    def left_out(self) -> tuple[str, ...]:
+        """Files of the run that its record was kept without; none of a folder that is whole."""
+        try:
+            named = parse_json(self._content(RECORD))["left_out"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ()
+        return tuple(
+            name for name in LEFT_OUT if name in named and not (self.folder / name).exists()
+        )
+
     def diagnosis(self) -> dict[str, Any] | None:
         """Return diagnosis.json; None if the run was not diagnosed.
 
@@ -156,6 +169,11 @@ class RunReader:
         result = self.require_result()
         if WEIGHTS not in result["files"]:
             raise RunError(f"the run {self.folder} {result['status']}: it has no weights to use")
+        if WEIGHTS in self.left_out:
+            raise RunError(
+                f"{self.folder} is a record, kept without its weights; train the run again, from "
+                "its study, to have them"
+            )
         try:
             return self._read(WEIGHTS, load_tensors, result["files"])
         except DamageError:
@@ -218,12 +236,14 @@ class RunReader:
         files: Files = result["files"]
         for name in LISTED:
             needed = name in files or name in (RUN, LOG)
-            if (self.folder / name).exists() != needed:
+            there = (self.folder / name).exists()
+            if there != needed and not (needed and name in self.left_out):
                 raise DamageError(f"{name} is gone" if needed else f"{name} is of another result")
         own, content = self._run
         if own is None or _sha256(content) != files.get(RUN, {}).get("sha256"):
             raise DamageError(f"{RUN} is damaged or of another result")
-        if WEIGHTS in files and not self._has_size(WEIGHTS, files[WEIGHTS]["bytes"]):
+        weights = files.get(WEIGHTS)
+        if weights and not (self._has_size(WEIGHTS, weights["bytes"]) or WEIGHTS in self.left_out):
             raise DamageError(f"{WEIGHTS} is damaged")
         log = self._read(LOG, parse_log, files)
         per_image = None

@@ -5,8 +5,11 @@ import warnings
 
 import numpy as np
 import pytest
-from blocklab.results.statistics import PERCENT, POINTS, paired_difference, summarise
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from blocklab.statistics.paired import paired_difference
+from blocklab.statistics.summary import PERCENT, POINTS, holm, summarise
 
 
 def test_interval_of_three_seeds_by_hand() -> None:
@@ -91,3 +94,12 @@ def test_equal_differences_have_no_p_and_give_no_warning() -> None:
 
 def test_no_shared_seed_is_no_difference() -> None:
     assert paired_difference({0: 60.0}, {1: 61.0}) is None
+
+
+def test_holm_by_hand_and_of_statsmodels() -> None:
+    # sorted 0.01, 0.02, 0.04 times 3, 2, 1; each at least the one before
+    assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    p_values = np.random.default_rng(3).uniform(0, 0.2, 40)
+    expected = multipletests(p_values, method="holm")[1]
+    assert holm(p_values.tolist()) == pytest.approx(expected.tolist())
+    assert holm([]) == []

@@ -1,0 +1,39 @@
+"""``blocklab records``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blocklab.cli.app import app
+from blocklab.cli.options import Json, Out, Plugins, load_plugins
+from blocklab.cli.output import print_json
+
+
+@app.command()
+def records(
+    file: Annotated[str, typer.Argument(metavar="FILE_OR_NAME", help="A study that has run.")],
+    to: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the records are kept.")],
+    out: Out = Path("runs"),
+    plugin: Plugins = [],  # noqa: B006 - read only
+    json: Json = False,
+) -> None:
+    """Keep what a study's page is made of, without the weights: small enough to commit."""
+    from blocklab.execution.study_folder import study_folder
+    from blocklab.files import write_atomically
+    from blocklab.report.page import write_report
+    from blocklab.results.records import keep_records
+    from blocklab.results.study_folder import read_study_folder
+    from blocklab.study.schema import study_text
+    from blocklab.study.study import Study
+
+    load_plugins(plugin)
+    kept = keep_records(study_folder(Study.load(file), out), to)
+    write_atomically(to / "study.yaml", study_text(file))
+    page = write_report(read_study_folder(to), to)
+    if json:
+        print_json({"page": str(page), **vars(kept)})
+        return
+    unfinished = f", {kept.missing} have not ended" if kept.missing else ""
+    print(f"{kept.runs} runs kept{unfinished}: {kept.bytes / 1e6:.1f} MB")
+    print(f"page: {page}")

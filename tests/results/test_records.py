@@ -1,0 +1,63 @@
+"""Records of a study: its page without the weights, and what they still say of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocklab.files import write_checked_json
+from blocklab.results.named_run import find_run
+from blocklab.results.records import keep_records
+from blocklab.results.study_folder import read_study_folder
+from blocklab.training.run_reader import RunReader
+
+
+@pytest.fixture
+def studied(make_run: Callable[..., Path], tmp_path: Path) -> Path:
+    """A study's folder of one row and three seeds, of which one has not ended."""
+    folders = [
+        make_run(tmp_path / "runs", "plain", seed, 40.0 + seed, images=100) for seed in (0, 1)
+    ]
+    runs = {str(seed): folder.name for seed, folder in enumerate(folders)} | {"2": "0" * 16}
+    row = {"name": "plain", "model": {"name": "plain"}, "runs": runs}
+    row |= {"cost": {"macs": 10**9, "params": 10**6, "input_size": 32}}
+    content: dict[str, Any] = {"title": "Kept", "description": "", "data": {"source": "cifar100"}}
+    content |= {"recipe": {"epochs": 5}, "recipe_name": "quick", "seeds": [0, 1, 2]}
+    content |= {"varies": ["model"], "baseline": "plain", "notes": [], "claims": []}
+    content |= {"command": None, "threads": 1, "rows": [row]}
+    write_checked_json(tmp_path / "runs" / "study" / "study.json", content)
+    return tmp_path / "runs" / "study"
+
+
+def test_records_are_the_study_without_its_weights(studied: Path, tmp_path: Path) -> None:
+    kept = keep_records(studied, tmp_path / "kept")
+    assert (kept.runs, kept.missing) == (2, 1)
+    assert not list(tmp_path.glob("kept/**/model.safetensors"))
+    assert kept.bytes == sum(
+        path.stat().st_size for path in tmp_path.glob("kept/runs/*/*") if path.name != "record.json"
+    )
+    ours, theirs = read_study_folder(tmp_path / "kept"), read_study_folder(studied)
+    assert ours.summary_lines == theirs.summary_lines
+    assert ours.rows[0].troubles == theirs.rows[0].troubles
+    run = RunReader(find_run(tmp_path / "kept" / "plain:0"))
+    assert run.folder.parent == tmp_path / "kept" / "runs"
+    assert run.arrays()["labels"].size == 100
+
+
+def test_a_study_grows_and_records_are_kept_of_records(studied: Path, tmp_path: Path) -> None:
+    keep_records(studied, tmp_path / "kept")
+    assert keep_records(tmp_path / "kept", tmp_path / "again").runs == 2
+    assert keep_records(studied, tmp_path / "kept").runs == 2
+    assert len(list((tmp_path / "again" / "runs").iterdir())) == 2
+
+
+def test_only_weights_may_be_left_out(studied: Path, tmp_path: Path) -> None:
+    keep_records(studied, tmp_path / "kept")
+    run = find_run(tmp_path / "kept" / "plain:0")
+    (run / "record.json").write_text(json.dumps({"left_out": ["predictions.npz"]}))
+    (run / "predictions.npz").unlink()
+    assert RunReader(run).fault == "predictions.npz is gone"
+    (run / "record.json").write_text("[")
+    assert RunReader(run).fault is not None

@@ -1,0 +1,265 @@
+"""A study's verdicts: how often they are wrong, and that intervals and words agree."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from blocklab.statistics.dunnett import critical_value
+from blocklab.statistics.family import Family, compare_rows
+from blocklab.statistics.spread import Layout, as_array, null_maxima, unevenness_p
+
+EVEN = {
+    "base": [60.0, 60.3, 60.5],
+    "up": [63.0, 63.1, 62.6],
+    "down": [57.0, 57.5, 57.2],
+    "same": [60.4, 60.1, 60.6],
+}
+
+
+def judge(rows: dict[str, list[float]], **how: object) -> Family:
+    values = {row: dict(enumerate(seeds)) for row, seeds in rows.items()}
+    return compare_rows(values, next(iter(rows)), **how)  # type: ignore[arg-type]
+
+
+def words(family: Family) -> dict[str, str]:
+    return {row: one.word for row, one in family.comparisons.items()}
+
+
+def test_each_verdict_has_its_row() -> None:
+    lone = {"lone": [66.0], "apart": [], "twin": [60.0, 60.3, 60.5], "low": [1.0, 1.0, 1.1]}
+    family = judge(EVEN | lone, identical={"twin"}, at_chance={"low"})
+    assert words(family) == {
+        "up": "better",
+        "down": "worse",
+        "same": "no difference shown",
+        "lone": "too few seeds",
+        "apart": "too few seeds",
+        "twin": "identical function",
+        "low": "at chance",
+    }
+    # what is not tested neither counts as a row nor lends its spread
+    assert (family.method, family.rows, family.df) == ("pooled", 3, 8)
+    alone = judge(EVEN)
+    assert family.comparisons["up"] == alone.comparisons["up"]
+    assert family.comparisons["lone"].p is None
+    assert family.comparisons["apart"].reason == "no run has finished"
+
+
+def test_differences_p_values_and_intervals_are_dunnetts() -> None:
+    family = judge(EVEN)
+    spread = math.sqrt(np.mean([np.var(seeds, ddof=1) for seeds in EVEN.values()]))
+    assert (family.sd, family.df) == (pytest.approx(spread), 8)
+    expected = stats.dunnett(
+        *(EVEN[row] for row in ("up", "down", "same")),
+        control=EVEN["base"],
+        rng=np.random.default_rng(0),
+    )
+    ends = expected.confidence_interval(0.95)
+    for i, row in enumerate(("up", "down", "same")):
+        gap = family.comparisons[row].difference
+        assert gap is not None and gap.low is not None and gap.high is not None
+        assert gap.p == pytest.approx(expected.pvalue[i], abs=2e-3)
+        assert (gap.low, gap.high) == (
+            pytest.approx(ends.low[i], abs=0.01),
+            pytest.approx(ends.high[i], abs=0.01),
+        )
+        t = gap.mean / (spread * math.sqrt(2 / 3))
+        assert gap.p_alone == pytest.approx(2 * stats.t.sf(abs(t), 8))
+
+
+def test_lower_may_be_better_and_intervals_end_at_what_can_be() -> None:
+    assert words(judge(EVEN, higher_is_better=False))["up"] == "worse"
+    cut = judge(EVEN, bounds=(-2.9, 2.5)).comparisons
+    assert cut["up"].difference is not None and cut["up"].difference.high == 2.5
+    assert cut["down"].difference is not None and cut["down"].difference.low == -2.9
+
+
+def test_more_rows_ask_for_more() -> None:
+    rng = np.random.default_rng(0)
+    few = {"base": [60.0, 60.2, 60.4], "one": [60.65, 60.5, 60.75]}
+    assert words(judge(few))["one"] == "better"
+    noise = {f"n{i}": (60.2 + rng.normal(0, 0.2, 3)).tolist() for i in range(60)}
+    among = judge(few | noise).comparisons["one"]
+    assert among.word == "no difference shown"
+    assert among.reason == "shown alone, but not among this many rows"
+    assert among.p is not None and among.difference is not None
+    assert among.difference.p_alone is not None
+    assert among.difference.p_alone < 0.05 < among.p
+
+
+def test_no_spread_is_no_proof() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = judge({"base": [60.0, 60.0], "row": [61.0, 61.0]}).comparisons["row"]
+    assert (one.word, one.p) == ("no difference shown", None)
+    assert "no spread" in one.reason
+    # one row without spread among others is judged by theirs
+    family = judge(EVEN | {"still": [60.1, 60.1, 60.1]})
+    assert family.comparisons["still"].p is not None
+
+
+def test_a_baseline_that_never_learned_is_named_and_rows_without_runs_are_not_at_chance() -> None:
+    rows = {"base": [1.0, 1.0], "low": [1.0, 1.1], "learned": [5.0, 5.1], "not run": []}
+    assert words(judge(rows, at_chance={"base", "low"})) == {
+        "low": "at chance",
+        "learned": "baseline at chance",
+        "not run": "too few seeds",
+    }
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_cannot_be_averaged_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="cannot average"):
+        judge(EVEN | {"bad": [1.0, value]})
+
+
+# Seeds as blocks
+
+
+def test_paired_by_seed_is_the_two_way_analysis_with_blocks() -> None:
+    shift = np.array([0.0, 5.0, -3.0, 1.0])
+    rng = np.random.default_rng(5)
+    rows = {name: (60 + shift + rng.normal(0, 0.2, 4)) for name in ("base", "a", "b", "c")}
+    rows["a"] = rows["a"] + 1.5
+    given = {name: seeds.tolist() for name, seeds in rows.items()}
+    family = judge(given, paired=True)
+    table = np.stack(list(rows.values()))
+    left = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    assert family.df == 9
+    assert family.sd == pytest.approx(math.sqrt((left**2).sum() / 9))
+    gap = family.comparisons["a"].difference
+    assert gap is not None and gap.low is not None
+    assert gap.values == pytest.approx(tuple(rows["a"] - rows["base"]))
+    half = critical_value(0.05, [4] * 3, 4, 9) * family.sd * math.sqrt(2 / 4)
+    assert gap.mean - gap.low == pytest.approx(half)
+    assert words(family)["a"] == "better"
+    assert words(judge(given))["a"] == "no difference shown"  # the seeds' own shifts hide it
+
+
+def test_paired_of_two_rows_is_the_paired_t_test() -> None:
+    rng = np.random.default_rng(2)
+    ours, theirs = rng.normal(60.3, 0.3, 6).tolist(), rng.normal(60, 0.3, 6).tolist()
+    one = judge({"base": theirs, "row": ours}, paired=True).comparisons["row"]
+    expected = stats.ttest_rel(ours, theirs)
+    interval = expected.confidence_interval(0.95)
+    assert one.p == pytest.approx(expected.pvalue)
+    assert one.difference is not None
+    assert (one.difference.low, one.difference.high) == pytest.approx(tuple(interval))
+
+
+def test_paired_takes_the_seeds_that_all_rows_have() -> None:
+    values = {
+        "base": {0: 60.0, 1: 60.2, 2: 60.4, 3: 60.1},
+        "full": {0: 61.0, 1: 61.3, 2: 61.3, 3: 61.2},
+        "part": {1: 60.1, 2: 60.5, 3: 60.2},
+        "none": {7: 60.0, 8: 60.0},
+    }
+    family = compare_rows(values, "base", paired=True)
+    gap = family.comparisons["full"].difference
+    assert gap is not None and (gap.n, gap.n_baseline) == (3, 3)
+    assert gap.mean == pytest.approx((1.1 + 0.9 + 1.1) / 3)
+    assert family.comparisons["none"].word == "too few seeds"
+    assert "shares no finished seed" in family.comparisons["none"].reason
+    apart = {"base": {0: 1.0, 1: 2.0, 2: 1.5, 3: 1.4}, "a": {0: 1.0, 1: 2.0}, "b": {2: 1.0, 3: 2.0}}
+    family = compare_rows(apart, "base", paired=True)
+    assert {one.word for one in family.comparisons.values()} == {"too few seeds"}
+    assert "no two seeds" in family.comparisons["a"].reason
+
+
+# Uneven spreads
+
+
+def test_unlike_spreads_are_seen_whatever_the_differences() -> None:
+    rng = np.random.default_rng(0)
+    even = [rng.normal(60, 0.3, 4).tolist() for _ in range(8)]
+    layout = Layout((4,) * 8)
+    p = unevenness_p(layout, as_array(even))
+    assert p > 0.3
+    moved = [[value + 10 * i for value in row] for i, row in enumerate(even)]
+    assert unevenness_p(layout, as_array(moved)) == p
+    even[3] = [60.0, 71.0, 49.0, 55.0]
+    assert unevenness_p(layout, as_array(even)) < 0.001
+    # rows of different length are compared by their own degrees of freedom
+    mixed = Layout((2, 3, 5, 9))
+    rows = [rng.normal(0, 1, n).tolist() for n in mixed.counts]
+    assert 0.01 < unevenness_p(mixed, as_array(rows)) < 1
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_the_guard_fires_as_often_as_it_says(blocks: bool) -> None:
+    rng = np.random.default_rng(3)
+    layout = Layout((3,) * 6, blocks)
+    found = np.array([unevenness_p(layout, one) for one in rng.normal(size=(1500, 6, 3))])
+    assert (found < 0.3).mean() == pytest.approx(0.3, abs=0.04)
+    assert (found < 0.05).mean() == pytest.approx(0.05, abs=0.02)
+
+
+def test_made_studies_of_even_normal_rows_reach_what_dunnett_says() -> None:
+    rng = np.random.default_rng(4)
+    layout = Layout((30,) * 5)
+    maxima = null_maxima(layout, rng.normal(size=(5, 30)))
+    assert np.quantile(maxima, 0.95) == pytest.approx(
+        critical_value(0.05, [30] * 4, 30, layout.df), abs=0.12
+    )
+
+
+def test_two_seeds_of_unlike_rows_are_too_few() -> None:
+    rows = {"base": [60.0, 60.1], "a": [63.0, 63.1], "wild": [40.0, 75.0], "b": [60.0, 60.2]}
+    family = judge(rows)
+    assert set(words(family).values()) == {"too few seeds"}
+    assert "three or more" in family.comparisons["a"].reason
+    assert family.rows == 0
+    assert "Two seeds say too little" in family.sentences[1]
+    # a row of three beside them is still judged if the baseline has three
+    rows = {"base": [60.0, 60.1, 60.3], "two": [63.0, 63.1], "wild": [40.0, 75.0, 10.0]}
+    found = words(judge(rows))
+    assert (found["two"], found["wild"]) == ("too few seeds", "no difference shown")
+
+
+def draws(kind: str, shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
+    """Studies of standardised seeds, none of whose rows differs in its mean."""
+    if kind == "t3":
+        return rng.standard_t(3, shape)
+    if kind == "lognormal":
+        return np.exp(0.5) - np.exp(rng.normal(size=shape))
+    if kind == "failing":
+        return rng.normal(size=shape) - 20 * (rng.random(shape) < 0.1)
+    if kind == "uneven":
+        return rng.normal(size=shape) * np.exp(0.8 * rng.normal(size=(*shape[:2], 1)))
+    return rng.normal(size=shape)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("kind", ["normal", "t3", "lognormal", "failing", "uneven"])
+def test_a_study_without_differences_is_rarely_wrong(kind: str, seeds: int) -> None:
+    studies, rows = 200, 10
+    rng = np.random.default_rng(seeds)
+    wrong = 0
+    for one in draws(kind, (studies, rows + 1, seeds), rng):
+        # Only studies that a pooled spread alone would judge wrong can be judged wrong.
+        means, variance = one.mean(1), one.var(1, ddof=1).mean()
+        t = np.abs(means[1:] - means[0]).max() / math.sqrt(variance * 2 / seeds)
+        if t <= critical_value(0.05, [seeds] * rows, seeds, (rows + 1) * (seeds - 1)):
+            continue
+        family = judge({str(i): row.tolist() for i, row in enumerate(one)})
+        wrong += bool({"better", "worse"} & set(words(family).values()))
+        for comparison in family.comparisons.values():
+            gap = comparison.difference
+            assert gap is not None
+            if gap.low is not None and gap.high is not None and gap.p is not None:
+                shown = comparison.word in ("better", "worse")
+                assert shown == (not gap.low <= 0 <= gap.high) == (gap.p < 0.05)
+    assert wrong / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
+
+
+def test_a_gain_of_a_point_is_shown_among_forty_rows_by_three_seeds() -> None:
+    rng = np.random.default_rng(7)
+    shown, studies = 0, 12
+    for one in rng.normal(0, 0.25, (studies, 41, 3)):
+        one[1] += 1.0
+        family = judge({str(i): row.tolist() for i, row in enumerate(one)})
+        shown += family.comparisons["1"].word == "better"
+    assert shown >= 10

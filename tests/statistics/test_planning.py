@@ -1,0 +1,57 @@
+"""How many seeds show a gain: against simulation and statsmodels."""
+
+import numpy as np
+import pytest
+from statsmodels.stats.power import TTestIndPower
+
+from blocklab.statistics.dunnett import critical_value
+from blocklab.statistics.family import Family, compare_rows
+from blocklab.statistics.planning import plan_seeds, power, seeds_needed
+
+
+@pytest.mark.parametrize("sd", [0.25, 0.5, 1.0])
+def test_of_one_row_it_is_the_power_of_the_t_test(sd: float) -> None:
+    seeds = seeds_needed(sd)
+    assert seeds is not None
+    solved = TTestIndPower().solve_power(0.5 / sd, power=0.8, alpha=0.025, alternative="larger")
+    assert seeds == int(np.ceil(solved))
+
+
+@pytest.mark.parametrize(("sd", "rows"), [(0.25, 1), (0.25, 10), (0.4, 40)])
+def test_seeds_needed_is_the_first_number_with_the_power(sd: float, rows: int) -> None:
+    seeds = seeds_needed(sd, rows=rows)
+    assert seeds is not None
+    rng = np.random.default_rng(1)
+    shown = {}
+    for n in (seeds - 1, seeds):
+        df = (rows + 1) * (n - 1)
+        spread = sd * np.sqrt(rng.chisquare(df, 20_000) / df)
+        gap = 0.5 + rng.normal(0, sd * np.sqrt(2 / n), 20_000)
+        shown[n] = (
+            gap / (spread * np.sqrt(2 / n)) > critical_value(0.05, [n] * rows, n, df)
+        ).mean()
+        assert shown[n] == pytest.approx(power(sd, 0.5, n, rows), abs=0.012)
+    assert shown[seeds - 1] < 0.81 and shown[seeds] > 0.79
+
+
+def test_seeds_needed_at_the_ends() -> None:
+    assert seeds_needed(0.0) == 2
+    assert seeds_needed(1e-6) == 2
+    assert seeds_needed(1e3) is None
+
+
+def test_a_study_plans_by_its_own_spread() -> None:
+    rng = np.random.default_rng(0)
+    values = {str(i): dict(enumerate(rng.normal(60, 0.3, 3))) for i in range(6)}
+    family = compare_rows(values, "0")
+    plan = plan_seeds(family)
+    assert plan is not None and family.sd is not None
+    assert (plan.sd, plan.df, plan.rows) == (family.sd, 12, 5)
+    assert plan.seeds_alone == seeds_needed(family.sd)
+    assert plan.seeds_among_all == seeds_needed(family.sd, rows=5)
+    assert plan_seeds(Family("none")) is None
+
+
+def test_a_harder_test_needs_more() -> None:
+    few, more = seeds_needed(0.3, rows=5), seeds_needed(0.3, rows=5, stretch=1.5)
+    assert few is not None and more is not None and more > few
