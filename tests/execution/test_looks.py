@@ -142,7 +142,7 @@ def test_rows_stop_once_they_are_decided_and_the_doubt_goes_on(file: Path) -> No
     assert (file.parent / "runs/looks/design.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("dies_at", [4, 15, 17])
+@pytest.mark.parametrize("dies_at", [4, 15])
 def test_a_study_killed_at_any_run_comes_to_the_same_looks(file: Path, dies_at: int) -> None:
     whole = words(run(file)), undated(file), MadeUp.made
     (file.parent / "runs").rename(file.parent / "before")
@@ -151,10 +151,8 @@ def test_a_study_killed_at_any_run_comes_to_the_same_looks(file: Path, dies_at: 
         run(file)
     folder = file.parent / "runs/looks"
     midway = read_study_folder(folder)
-    write_report(midway, folder)
     number = 1 if dies_at < 15 else 2
     assert f"not decided yet: look {number} of 3 is at" in "\n".join(midway.remarks)
-    assert f"look {number} of 3" in (folder / "report.html").read_text()
     if number == 1:
         assert set(words(midway).values()) == {"too few seeds"}
         assert midway.comparisons["se"].reason == "the first look is at 3 seeds"

@@ -42,6 +42,8 @@ def check_folders(studies: Sequence[Study], out: Path) -> None:
         names.add(study.folder_name.casefold())
         folder = study_folder(study, out)
         there = study_there(folder)
+        if there is not None and there.file is not None and there.file == study.file:
+            check_design(study, folder)  # which says more of one file's study
         if there is not None and (difference := _difference(there, study, out)):
             raise InputError(
                 f"{folder} is another study's: {difference}; rename the file of one of them, give "
