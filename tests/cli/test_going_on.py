@@ -162,7 +162,7 @@ def test_a_kill_does_not_cost_the_epochs_gone_on_from(
 def _with_another_fingerprint(number: int) -> Any:
     from blocklab.data.image_data import open_data
 
-    return lambda spec: replace(open_data(spec), fingerprint=f"{number}")
+    return lambda spec, seed=0: replace(open_data(spec, seed=seed), fingerprint=f"{number}")
 
 
 def test_a_study_of_more_epochs_goes_on(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from blocklab.blocks.registry import registered_blocks
 from blocklab.measure.block_list import block_lines
 
 Blocklab = Any
+SE = {"reduction": 16, "gate_bias": None}
 
 
 def test_help_names_every_command(blocklab: Blocklab) -> None:
@@ -50,7 +51,7 @@ def test_blocks_are_listed_with_paper_cost_and_options(blocklab: Blocklab) -> No
     }
     assert listed.keys() == {(info.kind, info.name) for info in registered_blocks()}
     se = listed["attention", "se"]
-    assert (se["year"], se["arxiv"], se["options"]) == (2018, "1709.01507", {"reduction": 16})
+    assert (se["year"], se["arxiv"], se["options"]) == (2018, "1709.01507", SE)
     # Two layers of 256 x 16, and their biases.
     assert (se["macs"], se["params"]) == (2 * 256 * 16, 2 * 256 * 16 + 16 + 256)
     plain = listed["mixer", "conv3x3"]

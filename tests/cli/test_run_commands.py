@@ -61,6 +61,15 @@ def test_evaluate_repeats_the_result(blocklab: Blocklab, run_folder: Path) -> No
     assert blocklab("evaluate", run_folder).status == 0
 
 
+def test_a_run_finds_the_validation_images_of_its_seed(blocklab: Blocklab, tmp_path: Path) -> None:
+    given = ("--seed", 3, *SMALL, "--set", "data.vary_split=true")
+    said = blocklab("train", "resnet20", "--data", "digits", "--out", tmp_path, *given, "--json")
+    folder = Path(json.loads(said.out)["run"])
+    last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+    measured = json.loads(blocklab("evaluate", folder, "--split", "validation", "--json").out)
+    assert measured["validation_loss"] == pytest.approx(last["validation_loss"], abs=1e-6)
+
+
 @pytest.mark.parametrize("layout", ["flat", "test alone", "some classes"])
 def test_evaluate_measures_other_images_whole(
     layout: str, blocklab: Blocklab, run_folder: Path, tmp_path: Path

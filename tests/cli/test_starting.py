@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,10 +27,13 @@ finally:
 """
 
 
-def started(*arguments: str) -> subprocess.CompletedProcess[str]:
+def started(
+    *arguments: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run one command line as the installed program does."""
     command = [sys.executable, "-c", START, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    known = {**os.environ, **(environment or {})}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=known)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +97,10 @@ def test_what_is_shipped(blocklab: Blocklab) -> None:
     titles = {one["study"]: one["title"] for one in studies}
     assert titles["table_9"].startswith("Res2Net with attention")
     assert titles["table_9"] in blocklab("studies").out
+    rows = {one["study"]: one["rows"] for one in studies}
+    assert rows["figure_35"] == ["tiny"] and len(rows["table_4"]) == 14
+    assert {*rows["table_4"], *rows["figure_36"]} <= set(rows["report_all"])  # of a collection: all
+    assert set(rows["ablation_res2net"]) > {"full", "base"}  # of an ablation
     recipes = json.loads(blocklab("recipes", "--json").out)
     assert [one["recipe"] for one in recipes] == recipe_names()
     for one in recipes:
@@ -100,3 +108,21 @@ def test_what_is_shipped(blocklab: Blocklab) -> None:
         assert one["summary"] in blocklab("recipes").out
     order = [name for name in study_names() if name.startswith("table_")]
     assert order == [f"table_{number}" for number in range(1, 12)]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("blocklab st", ["study", "studies"]),
+        ("blocklab describe resnet20_s", ["resnet20_se", "resnet20_sk"]),
+        ("blocklab study quick", ["quickstart"]),
+        ("blocklab train resnet20 --recipe report_", ["report_res2net"]),
+    ],
+)
+def test_a_shell_completes_commands_and_names(words: str, expected: list[str]) -> None:
+    """As bash asks for it; without PyTorch, as people wait for it at every key."""
+    count = str(len(words.split()) - 1)
+    asked = {"COMP_WORDS": words, "COMP_CWORD": count, "_BLOCKLAB_COMPLETE": "complete_bash"}
+    done = started(environment=asked)
+    assert sorted(done.stdout.split()) == sorted(expected), done.stderr
+    assert done.stderr.splitlines()[-1] == "imported:", done.stderr

@@ -1,9 +1,12 @@
 """Properties of the splits and limits, for any labels."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from blocklab.data.image_data import open_data
 from blocklab.data.spec import DataSpec
@@ -87,6 +90,39 @@ def test_the_validation_images_are_the_same_whatever_else_is_asked_for() -> None
     assert len(every.validation) == 130 and len(few.train) == 100 and len(few.test) == 50
     assert set(few.train.indices) <= set(every.train.indices)
     assert not set(every.train.indices) & set(every.validation.indices)
+
+
+def test_a_split_that_varies_is_another_from_each_seed_and_tests_on_the_same_images() -> None:
+    fields = {"source": "digits", "train_images": 200}
+    plain = DataSpec.parse(fields)
+    varied = DataSpec.parse({**fields, "vary_split": True})
+    assert "vary_split" not in plain.definition() and varied.definition()["vary_split"] is True
+    first, second, again = (open_data(varied, seed=seed) for seed in (0, 1, 0))
+    fixed, other_seed = open_data(plain), open_data(plain, seed=1)
+    assert (other_seed.validation.indices == fixed.validation.indices).all()
+    for split in ("train", "validation"):
+        indices = getattr(first, split).indices
+        assert (indices == getattr(again, split).indices).all()
+        for other in (second, fixed):
+            of_other = getattr(other, split).indices
+            assert len(of_other) == len(indices) and (of_other != indices).any()
+            assert (np.bincount(getattr(other, split).targets) > 0).all()
+    assert not set(second.train.indices) & set(second.validation.indices)
+    assert (first.test.indices == second.test.indices).all()
+
+
+def test_a_split_that_has_nothing_to_vary_is_refused(data: Path, rng: np.random.Generator) -> None:
+    with pytest.raises(InputError, match=r"set validation_fraction=0\.1, or train_images"):
+        DataSpec.parse({"source": "digits", "vary_split": True, "validation_fraction": 0})
+    for split in ("train", "valid", "test"):
+        for name in ("a", "b"):
+            path = data / split / name / "0.png"
+            path.parent.mkdir(parents=True)
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    own = {"source": f"folder:{data}", "vary_split": True}
+    with pytest.raises(InputError, match="validation images of its own, so vary_split has nothing"):
+        open_data(DataSpec.parse(own))
+    assert len(open_data(DataSpec.parse({**own, "train_images": 2})).train) == 2
 
 
 def test_no_validation_and_too_little_of_it() -> None:

@@ -89,7 +89,7 @@ def test_a_run_folder_holds_what_is_promised(done: Path) -> None:
     folder = done / next(study().plan()).definition.hash
     names = {file.name for file in folder.iterdir()}
     promised = {"run.json", "log.jsonl", "model.safetensors"}
-    assert names == promised | {"predictions.npz", "result.json", "lock"}
+    assert names == promised | {"predictions.npz", "logits.npz", "result.json", "lock"}
     run = json.loads((folder / "run.json").read_text())
     assert run["threads"] == 1 and run["class_names"] == [str(digit) for digit in range(10)]
     assert RunDefinition.from_dict(run["definition"], run["data_address"]).hash == folder.name

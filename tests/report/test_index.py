@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from blocklab.report.index import test_sets as sets_read
 from blocklab.report.index import write_index
 from blocklab.results.study_results import StudyResults
 
@@ -65,6 +66,21 @@ def test_a_run_of_two_studies_counts_once(make_results: MakeResults, tmp_path: P
     one = make_results({"base": [46.0]})
     page = write_index(tmp_path, [("a", one), ("b", one)]).read_text()
     assert "2 studies, 1 finished run in all." in page
+
+
+def test_test_sets_are_counted_by_who_read_them(make_results: MakeResults, tmp_path: Path) -> None:
+    one = make_results({"base": [46.0, 47.0], "other": [48.0, None, "missing"]})
+    two = make_results({"base": [46.0, 47.0], "third": [49.0, 50.0]})
+    for _, run in two.runs[2:]:
+        run.run["test_images"] = 97  # chosen otherwise, so another test set
+        run.run["test_images_left_out"] = 3
+    counted = sets_read([("a", one), ("b", two), ("c", one)])
+    assert [line[2:] for line in counted] == [(3, 5), (1, 2)]
+    page = write_index(tmp_path, [("a", one), ("b", two)]).read_text()
+    table = page.split("<h2>Test sets</h2>")[1].split("</table>")[0]
+    assert "<td>97</td><td>1</td><td>2</td>" in table
+    none = make_results({"base": ["missing"]})
+    assert "Test sets" not in write_index(tmp_path, [("a", none)]).read_text()
 
 
 def test_names_are_text_and_nothing_is_fetched(make_results: MakeResults, tmp_path: Path) -> None:

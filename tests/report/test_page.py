@@ -320,6 +320,17 @@ def test_summary_sentence(three_seeds: StudyResults) -> None:
     )
 
 
+def test_test_images_that_were_left_out_are_counted(three_seeds: StudyResults) -> None:
+    three_seeds.runs[0][1].run["test_images_left_out"] = 39
+    said = "10,000 test images, without 39 that have a copy in the training split, 32"
+    assert said in summary_sentence(three_seeds)
+
+
+def test_validation_images_that_vary_are_said(three_seeds: StudyResults) -> None:
+    three_seeds.data["vary_split"] = True
+    assert "5,000 validation (others from each seed) and 10,000" in summary_sentence(three_seeds)
+
+
 def test_setup_runs_recipe_and_command_are_there(three_seeds: StudyResults) -> None:
     words = Elements(plain_page(three_seeds)).words
     for said in (

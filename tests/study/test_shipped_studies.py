@@ -501,7 +501,8 @@ def test_everything_shipped_loads() -> None:
     assert {*TABLES, *FIGURES, "quickstart", "report_all"} <= set(names)
     for name in names:
         load(name)
-    assert [name for name in names if is_collection(find_study(name)[0])] == ["report_all"]
+    collections = [name for name in names if is_collection(find_study(name)[0])]
+    assert collections == ["report_all", "report_short"]
 
 
 def test_a_collection_of_ones_own(tmp_path: Path) -> None:
@@ -518,7 +519,9 @@ def test_a_collection_of_ones_own(tmp_path: Path) -> None:
         ("title: t\nstudies: [table_12]\n", "no study .*table_12"),
         ("title: t\nstudies: [gone.yaml]\n", "cannot read .*gone.yaml"),
         ("title: t\nstudies: [report_all]\n", "'report_all' is a collection of studies"),
-        ("title: t\nstudies: [quickstart]\nseeds: 3\n", "collection 'both' has no 'seeds'"),
+        ("title: t\nstudies: [quickstart]\nseed: 3\n", "collection 'both' has no 'seed'"),
+        ("title: t\nstudies: [quickstart]\nseeds: 0\n", "takes 1 to 1000 seeds, not 0"),
+        ("title: t\nstudies: [quickstart]\nsettings: {epoch: 3}\n", "no 'epoch'"),
         ("studies: [quickstart]\n", "title: is missing; add it"),
         ("title: t\nstudies: [3]\n", "studies.0: Input should be a valid string"),
     ):
@@ -533,3 +536,18 @@ def test_a_row_costs_what_its_model_costs() -> None:
     at = row.reported_cost
     assert at is not None
     assert (at.macs, at.params) == (cost("res2net50").macs, cost("res2net50").params)
+
+
+def test_a_collection_changes_all_of_its_studies_and_a_command_changes_that() -> None:
+    short = StudyCollection.load("report_short")
+    assert short.folder_name == "report_short"
+    assert [study.name for study in short.studies] == TABLES
+    for study in short.studies:
+        assert study.seeds == (0, 1)
+        assert (study.recipe.epochs, study.recipe.step_epochs) == (10, 6)
+        assert not study.recipe.test_every_epoch
+        assert {f"seeds={2}", "epochs=10"} <= set(study.changes)
+    changed = StudyCollection.load("report_short", seeds=[5], settings={"epochs": 1})
+    assert changed.studies[0].seeds == (5,)
+    assert (changed.studies[0].recipe.epochs, changed.studies[0].recipe.step_epochs) == (1, 6)
+    assert changed.folder_name != short.folder_name and "epochs=1" in changed.folder_name

@@ -5,6 +5,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from blocklab.blocks.folding import fold
+from blocklab.blocks.gate_bias import GateBias, open_gates
 from blocklab.blocks.registry import register_block
 from blocklab.kernels.gates import crossed_gates
 from blocklab.kernels.pooling import mean_over
@@ -18,16 +19,27 @@ class CoordinateAttention(nn.Module):
     channels; y = x * sigmoid(W_h f_h) * sigmoid(W_w f_w). Parameters are named as the authors'
     (``conv1``, ``bn1``, ``conv_h``, ``conv_w``). Differs from the paper: nothing (the minimum of 8
     channels is the authors' code's).
+
+    Both gates begin at about a half, so that a quarter of x is left of every block, which slows the
+    start of a short training. ``gate_bias`` sets the biases of ``conv_h`` and ``conv_w`` to begin
+    with: at 4 each gate begins at 0.98. It is none of the paper's.
     """
 
-    def __init__(self, channels: int, *, reduction: PositiveInt = 32) -> None:
+    def __init__(
+        self, channels: int, *, reduction: PositiveInt = 32, gate_bias: GateBias = None
+    ) -> None:
         super().__init__()
+        self.gate_bias = gate_bias
         hidden = max(8, channels // reduction)
         self.conv1 = nn.Conv2d(channels, hidden, 1)
         self.bn1 = nn.BatchNorm2d(hidden)
         self.act = nn.Hardswish()
         self.conv_h = nn.Conv2d(hidden, channels, 1)
         self.conv_w = nn.Conv2d(hidden, channels, 1)
+
+    def init_weights(self) -> None:
+        """Open the gates where asked."""
+        open_gates(self.gate_bias, self.conv_h, self.conv_w)
 
     def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gate of the rows, (B, C, H, 1), and of the columns, (B, C, 1, W)."""

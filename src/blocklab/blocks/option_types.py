@@ -25,3 +25,7 @@ def check_odd(kernel: int) -> int:
 Activation = Annotated[str, AfterValidator(check_activation)]  # the name of one
 OddInt = Annotated[int, Field(le=LARGEST_KERNEL), AfterValidator(check_odd)]
 Scale = Annotated[int, Field(ge=2, le=MOST_GROUPS)]
+
+# Marks an option that models of old were specified without: a specification leaves it out where it
+# has its default, so that those are still the same models.
+ADDED_LATER = "added later"

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticSerializationError
 from torch import nn
 
+from blocklab.blocks.option_types import ADDED_LATER
 from blocklab.blocks.protocol import inner_width
 from blocklab.errors import BlocklabError, InputError, did_you_mean, error_line, one_line
 from blocklab.yaml_files import PlainModel, parse_yaml
@@ -84,6 +85,13 @@ class BlockInfo:
 
 
 _REGISTRY: dict[tuple[str, str], BlockInfo] = {}
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Whether a module is a block that is registered as an attention."""
+    return any(one.kind == "attention" and type(module) is one.cls for one in _REGISTRY.values())
+
+
 # What finds the attentions whose names begin so: those of another package.
 FINDERS: dict[str, Callable[[str], BlockInfo]] = {}
 
@@ -267,7 +275,17 @@ def parse_block(kinds: str | tuple[str, ...], value: object) -> BlockSpec:
     except ValidationError as error:
         what = f"{info.kind} '{info.name}'"
         raise InputError(one_line(error, what, info.options)) from None
-    return {"type": info.versioned_name, **options.model_dump(mode="json")}
+    return {"type": info.versioned_name, **_written(options)}
+
+
+def _written(options: BaseModel) -> dict[str, Any]:
+    """Return all options but those added later that have their defaults."""
+    added = {
+        name
+        for name, field in type(options).model_fields.items()
+        if ADDED_LATER in field.metadata and getattr(options, name) == field.default
+    }
+    return options.model_dump(mode="json", exclude=added)
 
 
 def _example(kind: str) -> str:

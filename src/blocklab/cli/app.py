@@ -32,15 +32,19 @@ COMMANDS = {
     "study": "study",
     "report": "study",
     "records": "records",
+    "compare": "compare",
     "evaluate": "runs",
     "predict": "runs",
     "diagnose": "runs",
+    "figure": "figure",
     "export": "runs",
     "bench": "bench",
     "check": "check",
     "new": "new",
+    "data": "data",
     "studies": "shipped",
     "recipes": "shipped",
+    "runs": "stored",
 }
 
 STOPPED = "what had ended before is kept; the same command goes on from there"
@@ -58,7 +62,6 @@ app = typer.Typer(
     name="blocklab",
     cls=_InOrder,
     help="Name a convolutional backbone, fill its slots with blocks, and learn what that buys.",
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

@@ -5,13 +5,13 @@ from typing import Annotated
 import typer
 
 from blocklab.cli.app import app
-from blocklab.cli.options import InputSize, Json, Plugins, load_plugins, parse_size
+from blocklab.cli.options import InputSize, Json, Plugins, complete_models, load_plugins, parse_size
 from blocklab.cli.output import print_json, print_table
 
 
 @app.command()
 def bench(
-    model: Annotated[str, typer.Argument(help="A named model.")],
+    model: Annotated[str, typer.Argument(help="A named model.", autocompletion=complete_models)],
     input_size: InputSize = "32",
     batch_size: Annotated[int, typer.Option(help="Images at once.")] = 64,
     compiled: Annotated[

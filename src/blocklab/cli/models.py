@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from blocklab.cli.app import app
-from blocklab.cli.options import Json, Plugins, load_plugins, parse_size
+from blocklab.cli.options import Json, Plugins, complete_models, load_plugins, parse_size
 from blocklab.cli.output import print_json, print_table
 from blocklab.errors import InputError, did_you_mean
 from blocklab.models.names import list_models
@@ -121,7 +121,9 @@ def _in_yaml(value: object) -> str:
 
 @app.command()
 def describe(
-    model: Annotated[str, typer.Argument(help="A named model, or timm:NAME.")],
+    model: Annotated[
+        str, typer.Argument(help="A named model, or timm:NAME.", autocompletion=complete_models)
+    ],
     input_size: NativeSize = None,
     num_classes: Annotated[int, typer.Option(help="Outputs of the head.")] = 1000,
     plugin: Plugins = [],  # noqa: B006 - read only

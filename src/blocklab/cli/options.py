@@ -33,6 +33,27 @@ InputSize = Annotated[
 ]
 
 
+def complete_models(incomplete: str) -> list[str]:
+    """Return the named models that begin so, for a shell to complete."""
+    from blocklab.models.names import catalogue
+
+    return [name for name in catalogue() if name.startswith(incomplete)]
+
+
+def complete_studies(incomplete: str) -> list[str]:
+    """Return the shipped studies that begin so."""
+    from blocklab.study.schema import study_names
+
+    return [name for name in study_names() if name.startswith(incomplete)]
+
+
+def complete_recipes(incomplete: str) -> list[str]:
+    """Return the shipped recipes that begin so."""
+    from blocklab.training.recipe import recipe_names
+
+    return [name for name in recipe_names() if name.startswith(incomplete)]
+
+
 def parse_size(given: str) -> tuple[int, int]:
     """Read ``64`` or ``64x96``: height and width in pixels.
 

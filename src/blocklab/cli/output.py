@@ -15,6 +15,7 @@ from rich.table import Table
 from blocklab.errors import printable
 
 if TYPE_CHECKING:
+    from blocklab.measure.answers import Answers
     from blocklab.results.study_results import StudyResults
 
 
@@ -117,6 +118,15 @@ def accuracy_cells(
         f"{split} top-{top} (%)": accuracy_percent(record.get(f"{split}_top{top}_percent"))
         for top in tops
     }
+
+
+def print_answers(answers: "Answers") -> None:
+    """Print where a network errs, and how sure it is of what it says."""
+    from blocklab.report.answer_tables import answer_tables, calibration_line
+
+    for table in answer_tables(answers):
+        print_table(table.headings, table.cells, table.title)
+    print(printable(calibration_line(answers)))
 
 
 def _print_plain(lines: list[Sequence[str]], title: str | None, left: bool) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from blocklab.cli.app import app
 from blocklab.cli.options import Json, Plugins, load_plugins, parse_names, parse_size
-from blocklab.cli.output import accuracy_cells, print_json, print_table
+from blocklab.cli.output import accuracy_cells, print_answers, print_json, print_table
 from blocklab.errors import InputError
 
 Run = Annotated[
@@ -45,20 +45,24 @@ def evaluate(
     plugin: Plugins = [],  # noqa: B006 - read only
     json: Json = False,
 ) -> None:
-    """Measure a run's network again, or on other images of the same classes."""
+    """Measure a run's network again, or on other images of the same classes.
+
+    With its worst classes, commonest mistakes and calibration; --json has every class.
+    """
     from blocklab.results.named_run import find_run
     from blocklab.training.finished import FinishedRun
 
     load_plugins(plugin)
     opened = FinishedRun.open(find_run(run))
-    record = opened.evaluate(data, split.value)
+    record, answers = opened.evaluate_images(data, split.value)
     if json:
-        print_json({"run": str(run), **record})
+        print_json({"run": str(run), **record, **answers.to_dict()})
         return
     shown = {"run": str(run), "images": f"{record['images']:,}"}
     shown |= accuracy_cells(record, split.value, opened.class_names)
     shown |= {"loss": f"{record[f'{split.value}_loss']:.4f}"}
     print_table(list(shown), [list(shown.values())])
+    print_answers(answers)
 
 
 @app.command()
@@ -109,14 +113,23 @@ def diagnose(
     plugin: Plugins = [],  # noqa: B006 - read only
     json: Json = False,
 ) -> None:
-    """Count dead neurons: outputs of each activation that are zero over test batches."""
+    """Say where a run's network errs, and count its dead neurons.
+
+    Its worst classes, commonest mistakes and calibration are of what the run kept; dead neurons
+    are outputs of each activation that are zero over test batches.
+    """
+    from blocklab.results.kept_answers import read_answers
     from blocklab.results.named_run import find_run
     from blocklab.training.finished import FinishedRun, diagnose_run
 
     load_plugins(plugin)
-    diagnosis = diagnose_run(FinishedRun.open(find_run(run)), first, last)
+    opened = FinishedRun.open(find_run(run))
+    answers = read_answers(opened.folder)
+    if not json:
+        print_answers(answers)
+    diagnosis = diagnose_run(opened, first, last)
     if json:
-        print_json(diagnosis.to_dict())
+        print_json(diagnosis.to_dict() | answers.to_dict())
         return
     print_table(diagnosis.headings, diagnosis.cells(), diagnosis.title)
 

@@ -8,13 +8,14 @@ from blocklab.cli.output import print_json, print_table
 @app.command()
 def studies(json: Json = False) -> None:
     """List the studies that come with blocklab: `blocklab study NAME` runs one."""
-    from blocklab.study.schema import study_titles
+    from blocklab.study.named_rows import shipped_studies
 
-    titles = study_titles()
+    shipped = shipped_studies()
     if json:
-        print_json([{"study": name, "title": title} for name, title in titles.items()])
+        print_json([one.to_dict() for one in shipped])
     else:
-        print_table(("study", "title"), titles.items(), left=True)
+        lines = [(one.study, one.title, f"{len(one.rows)}") for one in shipped]
+        print_table(("study", "title", "rows"), lines, left=True)
 
 
 @app.command()

@@ -15,6 +15,8 @@ from blocklab.cli.options import (
     Out,
     Plugins,
     Settings,
+    complete_recipes,
+    complete_studies,
     load_plugins,
     parse_names,
     parse_seeds,
@@ -34,9 +36,14 @@ STUDY = "A study's YAML file, or the name of one that is shipped with blocklab."
 
 @app.command()
 def study(
-    file: Annotated[str, typer.Argument(metavar="FILE_OR_NAME", help=STUDY)] = "",
+    file: Annotated[
+        str, typer.Argument(metavar="FILE_OR_NAME", help=STUDY, autocompletion=complete_studies)
+    ] = "",
     data: Annotated[str | None, typer.Option(help="Images to use in place of the study's.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Recipe in place of the study's.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Recipe in place of the study's.", autocompletion=complete_recipes),
+    ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="N", help="How many seeds, or which: 0,1,5.")
     ] = None,
@@ -119,7 +126,7 @@ def report(
     results = read_study_folder(folder)
     page = write_report(results, folder)
     if json:
-        print_json({"page": str(page), **_lines_as_json(results)})
+        print_json({"page": str(page), **lines_as_json(results)})
         return
     print_results(results)
     print(f"page: {page}")
@@ -210,13 +217,13 @@ def _results_as_json(
     return {
         "study": study.name,
         "page": str(folder / "report.html"),
-        **_lines_as_json(results),
+        **lines_as_json(results),
         "claims": [asdict(one) for one in judged],
         "identical": [list(names) for names, _ in results.identical],
     }
 
 
-def _lines_as_json(results: "StudyResults") -> dict[str, object]:
+def lines_as_json(results: "StudyResults") -> dict[str, object]:
     troubles = [{"row": row, "trouble": line} for row, line in results.troubles]
     family = {name: value for name, value in vars(results.family).items() if name != "comparisons"}
     return {"rows": results.summary_lines, "family": family, "troubles": troubles}

@@ -12,6 +12,8 @@ from blocklab.cli.options import (
     Out,
     Plugins,
     Settings,
+    complete_models,
+    complete_recipes,
     load_plugins,
     parse_seed,
     parse_settings,
@@ -22,9 +24,14 @@ from blocklab.errors import Stopped
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="A named model.")],
+    model: Annotated[str, typer.Argument(help="A named model.", autocompletion=complete_models)],
     data: Annotated[str, typer.Option(help="Images: digits, cifar100, folder:PATH, …")],
-    recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file of one.")] = "quick",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="A recipe's name, or a YAML file of one.", autocompletion=complete_recipes
+        ),
+    ] = "quick",
     seed: Annotated[
         str, typer.Option(metavar="S", help="Decides initial weights, order and draws.")
     ] = "0",

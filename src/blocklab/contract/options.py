@@ -59,16 +59,16 @@ def options_change_something(subject: Subject) -> str:
 def other_values(subject: Subject, option: str) -> Iterator[Any]:
     """Yield values of an option that its schema takes and that it does not have now."""
     field = subject.info.options.model_fields[option]
-    now = subject.spec[option]
+    now = subject.spec.get(option, field.default)
     seen: list[Any] = [now]
     for value in _candidates(field.annotation, now):
         try:
             spec = parse_block(subject.info.kind, {**subject.spec, option: value})
         except InputError:
             continue
-        if spec[option] not in seen:
-            seen.append(spec[option])
-            yield spec[option]
+        if (read := spec.get(option, field.default)) not in seen:
+            seen.append(read)
+            yield read
 
 
 def _candidates(kind: Any, now: Any) -> Iterator[Any]:

@@ -48,7 +48,8 @@ class Store:
     """Decoded images of the splits, by name of the files above, and facts about them.
 
     `mean` and `std` are of the training images, per channel, in 0..1. `check_images` says that
-    the images are still to be checked against their CRC-32, each as it is used.
+    the images are still to be checked against their CRC-32, each as it is used. `folder` is where
+    it lies; None of one in memory.
     """
 
     arrays: dict[str, np.ndarray]
@@ -58,6 +59,7 @@ class Store:
     std: tuple[float, float, float]
     fingerprint: str
     check_images: bool = False
+    folder: Path | None = None
 
 
 def open_store(source: Source, image_size: int | None, draft: bool = False) -> Store:
@@ -125,6 +127,7 @@ def _open(folder: Path) -> Store | None:
             tuple(facts["std"]),
             facts["fingerprint"],
             check_images,
+            folder,
         )
     except (OSError, ValueError, KeyError, TypeError, SyntaxError, RecursionError):
         return None

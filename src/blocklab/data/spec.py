@@ -16,7 +16,7 @@ _ONLY_OF = {
     "image_column": ("parquet", "hf"),
     "label_column": ("parquet", "hf"),
 }
-_LATER = (*_ONLY_OF, "kept_size")
+_LATER = (*_ONLY_OF, "kept_size", "exclude_duplicates", "vary_split")
 _ABSENT = object()
 
 
@@ -27,7 +27,7 @@ class DataSpec(PlainModel):
         source: `digits`, `cifar10`, `cifar100`, `folder:PATH`, `parquet:PATH` or `hf:USER/NAME`.
         image_size: side in pixels; None is the data's own (32 for CIFAR; digits are shown at 32).
         train_images: how many images to train on, counted after the validation images are set
-            aside; None is all. Which ones is fixed, whatever the seed of a run.
+            aside; None is all. Which ones is fixed whatever a run's seed is, but for `vary_split`.
         test_images: how many to test on; None is all.
         validation_fraction: share of the training split set aside for validation; 0 is none. It
             does not apply where the data has validation images of its own.
@@ -36,6 +36,10 @@ class DataSpec(PlainModel):
         kept_size: side in pixels at which pictures are kept, from `image_size` up: of what lies
             around the centre, random resized crops take their part. None is `image_size`.
         image_column, label_column: of parquet files, where they are not called as usual.
+        exclude_duplicates: whether test images that have a copy in the training split, exact or
+            near, are left out of the test.
+        vary_split: whether which images are set aside for validation, and which `train_images`
+            trains on, varies with the seed of a run. The test images never do.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +55,8 @@ class DataSpec(PlainModel):
     kept_size: int | None = Field(default=None, gt=0, le=4096)
     image_column: str | None = Field(default=None, min_length=1)
     label_column: str | None = Field(default=None, min_length=1)
+    exclude_duplicates: bool = False
+    vary_split: bool = False
 
     @field_validator("source")
     @classmethod
@@ -76,6 +82,11 @@ class DataSpec(PlainModel):
             raise InputError(
                 f"data.kept_size={self.kept_size} is smaller than image_size={self.image_size}, "
                 f"which is cut out of it; set kept_size={self.image_size * 8 // 7}"
+            )
+        if self.vary_split and not self.validation_fraction and self.train_images is None:
+            raise InputError(
+                "data.vary_split has nothing to vary: no images are set aside for validation; set "
+                "validation_fraction=0.1, or train_images"
             )
         return self
 

@@ -1,7 +1,7 @@
 """Stratified splits and limits, always the same ones.
 
-Each has a fixed seed of its own: which images validate, test or train never depends on the seed
-of a run, so that runs are compared on the same images.
+Each has a fixed seed of its own: which images test never depends on the seed of a run, so that runs
+are compared on the same images; which validate and train does only where a run asks for it.
 """
 
 import zlib
@@ -15,6 +15,11 @@ from blocklab.errors import InputError, RunError
 VALIDATION_SEED = 20_110
 TEST_SEED = 20_111
 LIMIT_SEED = 20_112
+
+
+def seed_of_run(fixed: int, run_seed: int) -> int:
+    """Return the seed by which a run of this seed splits, in place of a fixed one."""
+    return int(np.random.SeedSequence([fixed, run_seed]).generate_state(1)[0])
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from blocklab.files import owner
 from blocklab.training.run_files import (
     CHECKPOINT,
     LOG,
+    LOGITS,
     PREDICTIONS,
     RESULT,
     RUN,
@@ -25,7 +26,7 @@ from blocklab.training.run_files import (
 
 STORAGE_VARIABLE = "BLOCKLAB_STORAGE"
 EPOCH_FILES = (CHECKPOINT, RUN, LOG)  # in the order in which they are sent
-END_FILES = (*EPOCH_FILES, PREDICTIONS, WEIGHTS, RESULT)
+END_FILES = (*EPOCH_FILES, PREDICTIONS, LOGITS, WEIGHTS, RESULT)
 
 
 class Storage:

@@ -203,7 +203,7 @@ def receptive_field(
     pixels = images.to(next(model.parameters())).requires_grad_()
     with evaluating(model):
         forward = model if spec_of(model) is None else cast(Any, model).forward_features
-        features = forward(pixels)
+        features = channels_first(forward(pixels), model)
         if not isinstance(features, Tensor) or features.ndim != 4:
             raise InputError("the network gives no map (B, C, H, W) to take the centre of")
         centre = features[:, :, features.shape[2] // 2, features.shape[3] // 2]
@@ -214,6 +214,13 @@ def receptive_field(
         values = values / largest
     size = plain_size((images.shape[2], images.shape[3]))
     return ReceptiveField(name, weights, size, len(images), values)
+
+
+def channels_first(features: Any, model: nn.Module) -> Any:
+    """Return maps as (B, C, H, W), as which some of timm's models do not give theirs."""
+    if getattr(model, "output_fmt", "") == "NHWC" and getattr(features, "ndim", 0) == 4:
+        return features.movedim(3, 1)
+    return features
 
 
 def _by(sizes: tuple[int, int]) -> str:

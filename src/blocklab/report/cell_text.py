@@ -5,7 +5,8 @@ from collections.abc import Callable
 from blocklab.results.image_intervals import ImageInterval
 from blocklab.results.row_result import RowResult
 from blocklab.statistics.family import Difference
-from blocklab.statistics.summary import PERCENT, POINTS, Summary
+from blocklab.statistics.summary import Summary
+from blocklab.study.metric import TOP1, Metric
 
 ABSENT = "\u2013"  # an en dash: not measured, which is not zero
 MINUS = "\u2212"
@@ -31,40 +32,50 @@ def whole(number: float | None) -> str:
 
 def accuracy_percent(value: float | None) -> str:
     """Show a percentage with 2 decimals."""
-    return ABSENT if value is None else f"{value:.2f}"
+    return plain(value, TOP1)
 
 
-def mean_and_sd(summary: Summary | None) -> str:
+def plain(value: float | None, metric: Metric) -> str:
+    """Show a value of a metric, with its decimals."""
+    if value is None:
+        return ABSENT
+    return f"{value:.{metric.decimals}f}".replace("-", MINUS)
+
+
+def mean_and_sd(summary: Summary | None, metric: Metric = TOP1) -> str:
     """Show the mean and SD, or the one value that there is."""
     if summary is None:
         return ABSENT
-    sd = "" if summary.sd is None else f" \u00b1 {summary.sd:.2f}"
-    return f"{summary.mean:.2f}{sd}"
+    sd = "" if summary.sd is None else f" \u00b1 {plain(summary.sd, metric)}"
+    return f"{plain(summary.mean, metric)}{sd}"
 
 
-def interval(summary: Summary | ImageInterval | None) -> str:
-    """Show ``[low, high]`` of a percentage, or why there is none."""
-    return _between(summary, accuracy_percent, PERCENT)
+def interval(summary: Summary | ImageInterval | None, metric: Metric = TOP1) -> str:
+    """Show ``[low, high]`` of a metric, or why there is none."""
+    return _between(summary, lambda value: plain(value, metric), metric.bounds)
 
 
 def difference(row: RowResult, baseline: str | None) -> str:
-    """Show a row's gain on the baseline in points, signed, with its interval."""
+    """Show a row's gain on the baseline, signed, with its interval."""
     if row.name == baseline:
         return "baseline"
     gap = row.difference
     if gap is None:
         return ABSENT
-    return signed(gap.mean) + ("" if gap.low is None else f" {signed_interval(gap)}")
+    between = "" if gap.low is None else f" {signed_interval(gap, row.metric)}"
+    return signed(gap.mean, row.metric) + between
 
 
-def signed_interval(gap: Difference | ImageInterval | None) -> str:
+def signed_interval(gap: Difference | ImageInterval | None, metric: Metric = TOP1) -> str:
     """Show ``[low, high]`` of a difference, signed, or why there is none."""
-    return _between(gap, signed, POINTS)
+    return _between(gap, lambda value: signed(value, metric), metric.difference_bounds)
 
 
 def signed_ends(low: float | None, high: float | None) -> str:
     """Show ``[low, high]`` of a difference, signed."""
-    return ABSENT if low is None or high is None else _ends(low, high, signed, POINTS)
+    return (
+        ABSENT if low is None or high is None else _ends(low, high, signed, TOP1.difference_bounds)
+    )
 
 
 def _between(
@@ -95,7 +106,7 @@ def chance(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{min(p, 1.0):.3f}"
 
 
-def signed(value: float) -> str:
-    """Show points with their sign; what rounds to zero has none."""
-    text = f"{value:+.2f}"
-    return "0.00" if float(text) == 0 else text.replace("-", MINUS)
+def signed(value: float, metric: Metric = TOP1) -> str:
+    """Show a difference, such as points, with its sign; what rounds to zero has none."""
+    text = f"{value:+.{metric.decimals}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", MINUS)

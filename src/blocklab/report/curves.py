@@ -1,8 +1,8 @@
-"""Figures over epochs: accuracies, with a line a row, and the recipe's learning rate."""
+"""Figures over epochs: accuracies and losses, a line a row, and the recipe's learning rate."""
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -15,25 +15,29 @@ from blocklab.report.drawing import (
     data,
     limits,
     look,
+    said,
     specification,
     spread,
 )
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
 from blocklab.statistics.summary import PERCENT, summarise
+from blocklab.study.metric import TOP1
 from blocklab.training.recipe import Recipe
 
 MOST_LINES = 30  # more lines and labels than this cannot be told apart
 MOST_POINTS_A_LINE = 120
-MOST_THIN_POINTS = 3000  # of lines of single seeds: more make the page heavy, and are a blur
+
+Points = list[dict[str, Any]]
 
 
 def shown_rows(results: StudyResults, most: int = MOST_LINES) -> list[RowResult]:
     """Return the rows that figures name: all, or of many the baseline and the most accurate."""
     if len(results.rows) <= most:
         return list(results.rows)
-    finished = [row for row in results.rows if row.top1 is not None]
-    ranked = sorted(finished, key=lambda row: row.top1.mean if row.top1 else 0.0, reverse=True)
+    finished = [row for row in results.rows if row.score is not None]
+    rank = results.metric.rank
+    ranked = sorted(finished, key=lambda row: -rank(row.score.mean) if row.score else 0.0)
     kept = {row.name for row in ranked[: most - 1]} | {results.baseline}
     return [row for row in results.rows if row.name in kept]
 
@@ -43,70 +47,149 @@ def left_out(results: StudyResults, most: int = MOST_LINES) -> str:
     shown = len(shown_rows(results, most))
     if shown == len(results.rows):
         return ""
-    which = "the baseline and the most accurate ones" if results.baseline else "the most accurate"
+    ones = "most accurate" if results.metric == TOP1 else "best"
+    which = f"the baseline and the {ones} ones" if results.baseline else f"the {ones}"
     return f" Of {len(results.rows)} rows {shown} are named: {which}."
 
 
-def over_epochs(results: StudyResults, split: str, top: int, name: str) -> Figure | None:
-    """Draw an accuracy over epochs; None where no run has recorded it, or it says nothing."""
-    if top == 5 and not results.shows_top5:
+@dataclass(frozen=True)
+class Curve:
+    """What is drawn over epochs: the name of its figure, a field of log.jsonl, and its words."""
+
+    figure: str
+    field: str
+    title: str
+    axis: str
+    percent: bool = True
+
+
+CURVES = (
+    Curve(
+        "validation_accuracy_over_epochs",
+        "validation_top1_percent",
+        "Validation top-1 over epochs",
+        "Validation top-1 accuracy (%)",
+    ),
+    Curve(
+        "train_accuracy_over_epochs",
+        "train_top1_percent",
+        "Training top-1 over epochs",
+        "Training top-1 accuracy (%)",
+    ),
+    Curve(
+        "train_loss_over_epochs",
+        "train_loss",
+        "Training loss over epochs",
+        "Training loss",
+        percent=False,
+    ),
+    Curve(
+        "test_accuracy_over_epochs",
+        "test_top1_percent",
+        "Test top-1 over epochs",
+        "Test top-1 accuracy (%)",
+    ),
+    Curve(
+        "validation_top5_over_epochs",
+        "validation_top5_percent",
+        "Validation top-5 over epochs",
+        "Validation top-5 accuracy (%)",
+    ),
+    Curve(
+        "test_top5_over_epochs",
+        "test_top5_percent",
+        "Test top-5 over epochs",
+        "Test top-5 accuracy (%)",
+    ),
+)
+
+
+def over_epochs(results: StudyResults, curve: Curve) -> Figure | None:
+    """Draw a mean over seeds at each epoch, in a band from the lowest seed to the highest.
+
+    None where no run has recorded it, or it says nothing.
+    """
+    if "top5" in curve.field and not results.shows_top5:
         return None
-    thin, means, ends = _points(shown_rows(results), f"{split}_top{top}_percent")
-    if not means:
+    if results.metric != TOP1 and curve.field == TOP1.figure:  # theirs takes its place
+        metric = results.metric
+        title, percent = f"{metric.title} over epochs", metric.unit == "%"
+        curve = Curve(curve.figure, metric.figure, title, metric.heading, percent)
+    shown = {row.name for row in shown_rows(results)}
+    lines = {
+        number: points
+        for number, row in enumerate(results.rows)
+        if row.name in shown and (points := _means(number, row, curve))
+    }
+    if not lines:
         return None
-    single = all(len(row.runs) <= 1 for row in results.rows)
-    blurred = len(thin) > MOST_THIN_POINTS
-    height = max(320, LINE_OF_TEXT * (len(ends) + 2))
-    drawn = [point["value"] for point in [*([] if blurred else thin), *means]]
-    low, high = limits(drawn, bounds=PERCENT)
-    last = max(point["epoch"] for point in means)
+    shape = _drawn(list(lines.values()), curve, [row.name for row in results.rows])
+    several = any(point["n"] > 1 for points in lines.values() for point in points)
+    shows = "Line: mean over finished seeds. Band: from the lowest seed to the highest."
+    if not several:
+        shows = "One seed a row."
+    if results.metric == TOP1 and curve.field.startswith("test"):
+        shows += " This recipe reads the test set after every epoch; the best epoch flatters."
+    if curve.field.startswith("train"):
+        shows += " As training met its images, augmented, while the weights moved."
+    return Figure(curve.figure, curve.title, shows + left_out(results), shape)
+
+
+def _drawn(lines: list[Points], curve: Curve, names: list[str]) -> dict[str, Any]:
+    """Draw lines, with their bands and their names at their ends; colours are those of `names`."""
+    points = [point for line in lines for point in line]
+    ends = [dict(line[-1]) for line in lines]
+    height = max(300, LINE_OF_TEXT * (len(ends) + 2))
+    drawn = [point[key] for point in points for key in ("value", "low", "high")]
+    spread_of = max(drawn) - min(drawn)
+    lowest = 0.0 if min(drawn) >= 0 else -math.inf
+    low, high = (
+        limits(drawn, bounds=PERCENT)
+        if curve.percent
+        else limits(drawn, least=0.1 * spread_of or 0.1, bounds=(lowest, math.inf))
+    )
+    first, last = (pick(point["epoch"] for point in points) for pick in (min, max))
     gap = (high - low) * LINE_OF_TEXT / height
     for end, place in zip(ends, spread([e["value"] for e in ends], gap, high), strict=True):
         end |= {"label": place, "last": last}
     # Every layer is given the limits: one that is not would stretch the axis down to zero.
-    first = min(point["epoch"] for point in thin)
     epochs = alt.Scale(domain=[first, max(last, first + 1)], nice=False)
-    percent = alt.Scale(domain=[low, high], nice=False)
+    values = alt.Scale(domain=[low, high], nice=False)
     # Ticks are named, as Vega would put one between two epochs and round its number.
-    step = -(-(last - first) // 10) or 1
+    step = -(-(last - first) // 8) or 1
     count = alt.Axis(values=list(range(first, last + 1, step)), format="d", grid=False)
     x = alt.X("epoch:Q", title="Epoch", axis=count, scale=epochs)
-    y = alt.Y("value:Q", title=f"{split.capitalize()} top-{top} accuracy (%)", scale=percent)
-    end_x, label_y = alt.X("last:Q", scale=epochs), alt.Y("label:Q", scale=percent)
-    tooltip = [alt.Tooltip("row:N"), alt.Tooltip("epoch:Q"), alt.Tooltip("value:Q", format=".2f")]
-    # Pointing at a line, or at its label, dims the others.
-    hovered = alt.selection_point(fields=["row"], on="pointerover", clear="pointerout", empty=True)
-    dimmed = alt.when(hovered).then(alt.value(1)).otherwise(alt.value(0.15))
-    thin_dimmed = alt.when(hovered).then(alt.value(0.4)).otherwise(alt.value(0.05))
-    names = [row.name for row in shown_rows(results)]
-    lone = len(means) == len(ends)  # one epoch: a line of one point would not be seen
-    mean_marks = alt.Chart(data(means))
-    mean_marks = mean_marks.mark_point(filled=True, size=60) if lone else mean_marks.mark_line()
-    layers = [
-        mean_marks.encode(
-            x=x, y=y, tooltip=[*tooltip, alt.Tooltip("n:Q", title="seeds")], opacity=dimmed
-        )
-        .encode(**look(names))
-        .add_params(hovered),
-        alt.Chart(data(ends))
-        .mark_rule(strokeWidth=2.5, xOffset=8, x2Offset=28)
-        .encode(x=end_x, x2="last:Q", y=label_y, opacity=dimmed, **look(names)),
-        alt.Chart(data(ends))
-        .mark_text(align="left", dx=33, baseline="middle")
-        .encode(x=end_x, y=label_y, text="row:N", opacity=dimmed),
-    ]
-    if not blurred:
-        seeds = alt.Chart(data(thin)).mark_line(strokeWidth=0.8)
-        layers.insert(
-            0, seeds.encode(x=x, y=y, detail="seed:N", opacity=thin_dimmed, **look(names))
-        )
-    shows = "One seed a row." if single else "Thick: mean over finished seeds; thin: one seed each."
-    if blurred:
-        shows = "Mean over finished seeds; there are too many single seeds to draw."
-    if split == "test":
-        shows += " This recipe reads the test set after every epoch; the best epoch flatters."
-    title = f"{split.capitalize()} top-{top} over epochs"
-    return Figure(name, title, shows + left_out(results), specification(layers, height))
+    y = alt.Y("value:Q", title=curve.axis, scale=values)
+    end_x, label_y = alt.X("last:Q", scale=epochs), alt.Y("label:Q", scale=values)
+    colours = look(names)
+    marks = alt.Chart(data(points))
+    lone = len(points) == len(ends)  # one epoch: a line of one point would not be seen
+    bands = [point for point in points if point["n"] > 1]
+    return specification(
+        [
+            *(
+                [
+                    alt.Chart(data(bands))
+                    .mark_area(fillOpacity=0.13)
+                    .encode(
+                        x=x, y=alt.Y("low:Q", scale=values), y2="high:Q", color=colours["color"]
+                    )
+                ]
+                if bands
+                else []
+            ),
+            (marks.mark_point(filled=True, size=60) if lone else marks.mark_line()).encode(
+                x=x, y=y, **colours
+            ),
+            alt.Chart(data(ends))
+            .mark_rule(strokeWidth=2.5, xOffset=8, x2Offset=24)
+            .encode(x=end_x, x2="last:Q", y=label_y, **colours),
+            alt.Chart(data(ends))
+            .mark_text(align="left", dx=29, baseline="middle")
+            .encode(x=end_x, y=label_y, text="row:N"),
+        ],
+        height,
+    )
 
 
 def learning_rate(results: StudyResults, name: str, by_step: bool = False) -> Figure | None:
@@ -124,7 +207,7 @@ def learning_rate(results: StudyResults, name: str, by_step: bool = False) -> Fi
         return None
     samples = min(400, 20 * recipe.epochs)
     places = [recipe.epochs * i / samples for i in range(samples)]
-    key, what, form = ("step", "Steps", "d") if by_step else ("epoch", "Epochs", ".2f")
+    key, what = ("step", "Steps") if by_step else ("epoch", "Epochs")
     points = [{key: place * steps, "lr": recipe.learning_rate(place)} for place in places]
     recorded = {
         (line["epoch"] * steps, line["lr"])
@@ -141,13 +224,9 @@ def learning_rate(results: StudyResults, name: str, by_step: bool = False) -> Fi
         axis=alt.Axis(grid=False, tickMinStep=1, format="d"),
     )
     y = alt.Y("lr:Q", title="Learning rate", scale=alt.Scale(zero=True))
-    tooltip = [
-        alt.Tooltip(f"{key}:Q", format=form),
-        alt.Tooltip("lr:Q", format=".4g"),
-    ]
     line = alt.Chart(data(points)).mark_line(color=COLOURS[0], interpolate="step-after")
     dots = alt.Chart(data(ran)).mark_point(color=COLOURS[1], filled=True, size=16, opacity=0.8)
-    layers = [line.encode(x=x, y=y, tooltip=tooltip), dots.encode(x=x, y=y, tooltip=tooltip)]
+    layers = [line.encode(x=x, y=y), dots.encode(x=x, y=y)]
     caption = f"Line: as the recipe {results.recipe_name} has it."
     caption += " Dots: what runs had at the end of each epoch." if ran else ""
     caption += f" An epoch is {steps:,} steps." if by_step else ""
@@ -165,34 +244,28 @@ def _steps_an_epoch(results: StudyResults, recipe: Recipe) -> int | None:
     return max(1, whole + (rest > 0 and not recipe.drop_last))
 
 
-Points = list[dict[str, Any]]
+def _means(number: int, row: RowResult, curve: Curve) -> Points:
+    by_epoch: dict[int, list[float]] = defaultdict(list)
+    for run in row.finished:
+        for line in run.log:
+            value = line.get(curve.field)
+            if value is not None and math.isfinite(value):
+                by_epoch[line["epoch"]].append(value)
+    return _points(number, row.name, by_epoch, curve)
 
 
-def _points(rows: Sequence[RowResult], field: str) -> tuple[Points, Points, Points]:
-    """Return the points of single seeds, of means over finished seeds, and the last means."""
-    thin, means, ends = [], [], []
-    for row in rows:
-        by_epoch: dict[int, list[float]] = defaultdict(list)
-        for run in row.runs:
-            step = math.ceil(len(run.log) / MOST_POINTS_A_LINE)
-            for place, line in enumerate(run.log):
-                value = line.get(field)
-                kept = (len(run.log) - 1 - place) % step == 0  # the last epoch is
-                if value is None or not math.isfinite(value) or not kept:
-                    continue
-                point = {"row": row.name, "epoch": line["epoch"], "value": round(value, 3)}
-                thin.append(point | {"seed": run.seed})
-                if not run.diverged:
-                    by_epoch[line["epoch"]].append(value)
-        averaged = [
-            {
-                "row": row.name,
-                "epoch": epoch,
-                "value": round(summarise(values).mean, 4),
-                "n": len(values),
-            }
-            for epoch, values in sorted(by_epoch.items())
-        ]
-        means += averaged
-        ends += [dict(point) for point in averaged[-1:]]
-    return thin, means, ends
+def _points(number: int, name: str, by_epoch: dict[int, list[float]], curve: Curve) -> Points:
+    """Return the points of one line, thinned from its last epoch backwards."""
+    step = math.ceil(len(by_epoch) / MOST_POINTS_A_LINE) or 1
+    kept = sorted(by_epoch)[::-1][::step][::-1]
+    decimals, unit = (3, " %") if curve.percent else (5, "")
+    points = []
+    for epoch in kept:
+        values = by_epoch[epoch]
+        mean = round(summarise(values).mean, decimals)
+        point = {"row": name, "epoch": epoch, "value": mean, "n": len(values)}
+        point |= {"low": round(min(values), decimals), "high": round(max(values), decimals)}
+        points.append(point)
+    form = ".2f" if curve.percent else ".4g"
+    end = f"{points[-1]['value']:{form}}{unit} at epoch {points[-1]['epoch']}" if points else ""
+    return [point | said(number, f"{name}: {end}") for point in points]

@@ -5,19 +5,21 @@ worked out here, since only who knows the limits can keep two labels from coveri
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import altair as alt
+import vl_convert
 
 from blocklab.statistics.summary import UNBOUNDED
 
 # Okabe and Ito's colours for every kind of colour vision, less those too pale to read on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#8a8a8a")
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 3], [4, 2, 1, 2])  # one set of colours each
-WIDTH = 640
+WIDTH = 460  # of the axes: with the labels beside them, two figures stand side by side
 LINE_OF_TEXT = 14  # pixels
 LETTER = 6.5  # pixels, on average
 LABEL_OFFSET = 10  # pixels from a point to its label
@@ -34,6 +36,32 @@ class Figure:
     title: str
     caption: str
     specification: dict[str, Any]
+
+
+# What a mark says of itself begins with its row's number, between two characters of no script.
+_NUMBER_BEGINS, _NUMBER_ENDS = "\ue000", "\ue001"
+_SAID = re.compile(f'aria-label="{_NUMBER_BEGINS}(\\d+){_NUMBER_ENDS}')
+_ROLES = re.compile(r' (?:role="graphics-\w+"|aria-roledescription="[^"]*")')
+_DECIMALS = re.compile(r"(\d\.\d{2})\d+")
+
+
+def said(number: int, text: str) -> dict[str, str]:
+    """Return the field by which a mark says what it shows, and of which row (by number) it is."""
+    return {"said": f"{_NUMBER_BEGINS}{number}{_NUMBER_ENDS}{text}"}
+
+
+def svg(figure: Figure, config: dict[str, Any]) -> str:
+    """Draw a figure as SVG, in which a mark's `data-row` is its row's number; nothing is fetched.
+
+    Marks say what they show by `aria-label`.
+    """
+    drawn = vl_convert.vegalite_to_svg(figure.specification, config=config, allowed_base_urls=[])
+    return _DECIMALS.sub(r"\1", _ROLES.sub("", _SAID.sub(r'data-row="\1" aria-label="', drawn)))
+
+
+def png(figure: Figure) -> bytes:
+    """Draw a figure as PNG at twice the screen's resolution; nothing is fetched."""
+    return vl_convert.svg_to_png(svg(figure, ON_PAPER), scale=2)
 
 
 def theme(ink: str, paper: str, font: str = "Helvetica, Arial, sans-serif") -> dict[str, Any]:
@@ -170,7 +198,7 @@ def specification(layers: list[alt.Chart], height: int | alt.Step) -> dict[str, 
         specification.pop(key, None)
     for layer in specification["layer"]:
         # Without one, Vega composes a description as code, in which a name's \\ or ${ is an error.
-        layer["encoding"].setdefault("description", {"field": "row", "type": "nominal"})
+        layer["encoding"].setdefault("description", {"field": "said", "type": "nominal"})
     return specification
 
 
@@ -199,3 +227,18 @@ def limits(
 
 def data(points: Iterable[dict[str, Any]]) -> alt.InlineData:
     return alt.InlineData(values=list(points))
+
+
+def ticks(low: float, high: float, most: int, least: float = 0.0) -> list[float]:
+    """Return round values from low to high, about as many as `most`, at least `least` apart."""
+    step = max(nice_step((high - low) / most), least)
+    if step < (high - low) / most:
+        step = next(m * step for m in (2, 2.5, 5, 10) if m * step >= (high - low) / most)
+    first = math.ceil(low / step - 1e-9)
+    return [step * n for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def nice_step(value: float) -> float:
+    """Return 1, 2 or 5 times a power of ten, at most `value`."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(m * power for m in (5, 2, 1) if m * power <= value * (1 + 1e-9))

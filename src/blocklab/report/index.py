@@ -4,11 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from blocklab.files import write_atomically
+from blocklab.report.answer import best_row, verdict_counts
 from blocklab.report.cell_text import ABSENT, chance, mean_and_sd
-from blocklab.report.page import PAGE, best_row, environment, verdict_counts
+from blocklab.report.page import PAGE
+from blocklab.report.rendering import environment
 from blocklab.results.judgements import judge_together
 from blocklab.results.study_results import StudyResults
 
@@ -50,6 +53,7 @@ def write_index(
             summary=f"{count}, {finished:,} finished run{'' if finished == 1 else 's'} in all.",
             entries=[_entry(name, results) for name, results in entries],
             claims=_claims(entries),
+            test_sets=test_sets(entries),
         )
     )
     write_atomically(folder / INDEX, page)
@@ -64,10 +68,31 @@ def _entry(name: str, results: StudyResults) -> _Entry:
         link=f"../{quote(name)}/{PAGE}",
         title=results.title,
         state=_state(results),
-        best=f"{best.name}: {mean_and_sd(best.top1)}" if best else ABSENT,
+        best=f"{best.name}: {mean_and_sd(best.score, results.metric)}" if best else ABSENT,
         verdicts=verdict_counts(results) if best else ABSENT,
         claims=", ".join(f"{count} {word}" for word, count in judged.items()) or ABSENT,
     )
+
+
+def test_sets(entries: Sequence[tuple[str, StudyResults]]) -> list[tuple[str, str, int, int]]:
+    """Return each test set that was read: its source, images, and how many studies and runs did.
+
+    A run that several studies share has read it once. Images of one source that were chosen
+    otherwise are another test set.
+    """
+    readers: dict[tuple[Any, ...], tuple[set[str], set[str]]] = {}
+    for name, results in entries:
+        for run in (run for _, run in results.runs if not run.diverged):
+            data = run.run["definition"]["data"]
+            which = str(data.get("source")), run.run.get("data_fingerprint")
+            how_many = run.run.get("test_images", 0), run.run.get("test_images_left_out")
+            studies, runs = readers.setdefault((*which, *how_many), (set(), set()))
+            studies.add(name)
+            runs.add(run.hash)
+    return [
+        (source, f"{images:,}", len(studies), len(runs))
+        for (source, _, images, _), (studies, runs) in readers.items()
+    ]
 
 
 def _claims(entries: Sequence[tuple[str, StudyResults]]) -> list[tuple[str, ...]]:

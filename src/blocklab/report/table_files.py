@@ -11,6 +11,7 @@ from blocklab.report.cell_text import ABSENT, MINUS, TIMES
 from blocklab.report.columns import Table
 from blocklab.report.tables import CLAIM_HEADINGS, claim_lines
 from blocklab.results.study_results import StudyResults
+from blocklab.study.metric import TOP1, Metric
 
 
 def markdown(table: Table) -> str:
@@ -65,8 +66,10 @@ def csv(results: StudyResults) -> str:
 
     No text cell can start a spreadsheet formula.
     """
-    lines = results.summary_lines
-    return csv_text([{name: _rounded(name, cell) for name, cell in line.items()} for line in lines])
+    lines, metric = results.summary_lines, results.metric
+    return csv_text(
+        [{name: _rounded(name, cell, metric) for name, cell in line.items()} for line in lines]
+    )
 
 
 def csv_text(lines: Iterable[dict[str, Any]], names: Iterable[str] = ()) -> str:
@@ -111,9 +114,11 @@ def _escape_latex(text: str) -> str:
     )
 
 
-def _rounded(name: str, cell: Any) -> Any:
+def _rounded(name: str, cell: Any, metric: Metric) -> Any:
     if not isinstance(cell, float):
         return cell
+    if metric != TOP1 and name.removeprefix("difference_").startswith(metric.figure):
+        return round(cell, metric.decimals)
     if "_percent" in name or "_points" in name:
         return round(cell, 2)
     return float(f"{cell:.4g}") if name.startswith("difference_p") else round(cell, 3)

@@ -58,21 +58,16 @@ def claim_lines(results: StudyResults) -> list[tuple[str, ...]]:
 
 def columns(results: StudyResults) -> tuple[Column, ...]:
     """Return the main table's columns that these results can fill, from left to right."""
-    sizes = {row.input_size for row in results.rows}
-    at = f" at {square(*sizes)}" if len(sizes) == 1 else ""
+    metric = results.metric
     found = [
         Column("row", lambda row: row.name),
-        Column(f"MACs (G){at}", lambda row: counted(row.macs / 1e9), COST),
-        Column("params (M)", lambda row: counted(row.params / 1e6), COST),
+        *_cost_columns(results),
         Column("seeds", _seeds),
-        Column("top-1", lambda row: mean_and_sd(row.top1), ACCURACY),
-        Column("95 % interval", lambda row: interval(row.top1), ACCURACY),
-        Column("top-5", lambda row: mean_and_sd(row.top5), ACCURACY),
+        Column(metric.column, lambda row: mean_and_sd(row.score, metric), metric.group),
+        Column("95 % interval", lambda row: interval(row.score, metric), metric.group),
     ]
-    if not results.shows_top5:
-        found.pop()
-    if not at:
-        found.insert(2, Column("counted at", lambda row: square(row.input_size), COST))
+    if results.shows_top5:
+        found.append(Column("top-5", lambda row: mean_and_sd(row.top5), ACCURACY))
     if any(row.tuned and "lr" in row.tuned for row in results.rows):
         found.insert(found.index(_named(found, "seeds")), Column("tuned lr", _tuned_rate))
     if any(row.best_top1 for row in results.rows):
@@ -80,7 +75,8 @@ def columns(results: StudyResults) -> tuple[Column, ...]:
     if any(row.zeros_percent for row in results.rows):
         found.append(Column("zeros after the last block (%)", _zeros))
     if results.comparisons:
-        heading = f"top-1 minus {results.baseline} (points)"
+        assert results.baseline is not None  # what the comparisons are with
+        heading = metric.minus(results.baseline)
         found.append(Column(heading, lambda row: difference(row, results.baseline)))
         found.append(
             Column("verdict", lambda row: verdict(results, row), look=_look_of(results), left=True)
@@ -88,12 +84,45 @@ def columns(results: StudyResults) -> tuple[Column, ...]:
     return tuple(found)
 
 
+def _cost_columns(results: StudyResults) -> list[Column]:
+    """Return the columns of what rows cost, as far as anybody counted it."""
+    rows, found = results.rows, list[Column]()
+    sizes = {row.input_size for row in rows if row.macs is not None}
+    if sizes:
+        one = None if len(sizes) > 1 else next(iter(sizes))
+        at = f" at {square(one)}" if one else ""
+        found.append(Column(f"MACs (G){at}", lambda row: _in(row.macs, 1e9), COST))
+        if len(sizes) > 1:
+            size = Column("counted at", lambda row: square(row.input_size or 0), COST)
+            found.append(size)
+    if any(row.params is not None for row in rows):
+        found.append(Column("params (M)", lambda row: _in(row.params, 1e6), COST))
+    for name in dict.fromkeys(name for row in rows for name in row.costs):
+        found.append(Column(name, _other_cost(name), COST))
+    return found
+
+
+def _in(count: float | None, unit: float) -> str:
+    return ABSENT if count is None else counted(count / unit)
+
+
+def _other_cost(name: str) -> Callable[[RowResult], str]:
+    def cell(row: RowResult) -> str:
+        value = row.costs.get(name)
+        if value is None:
+            return ABSENT
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+    return cell
+
+
 def _verdict_columns(results: StudyResults) -> tuple[Column, ...]:
     compared = results.comparisons
+    unit = results.metric.difference_unit or "difference"
     found = [
         Column("row", lambda row: row.name),
         Column("seeds", _compared_seeds),
-        Column("points [95 % interval of all]", lambda row: difference(row, results.baseline)),
+        Column(f"{unit} [95 % interval of all]", lambda row: difference(row, results.baseline)),
         Column("p", lambda row: chance(compared[row.name].p)),
         Column("p if it were alone", _alone),
         Column("verdict", lambda row: verdict(results, row), look=_look_of(results), left=True),

@@ -31,6 +31,7 @@ from blocklab.study.claims import (
     GainClaim,
     parse_claim,
 )
+from blocklab.study.metric import TOP1, Metric
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 
@@ -75,7 +76,10 @@ def judge_together(studies: Sequence[Sequence[Judgement]]) -> list[tuple[Judgeme
 
 
 def judge_claims(
-    claims: Sequence[str], rows: Sequence[RowResult], baseline: str | None = None
+    claims: Sequence[str],
+    rows: Sequence[RowResult],
+    baseline: str | None = None,
+    metric: Metric = TOP1,
 ) -> tuple[Judgement, ...]:
     """Judge a study's claims by its finished runs, p values corrected by Holm for their number.
 
@@ -85,7 +89,7 @@ def judge_claims(
     judged: list[Judgement | _Test] = []
     for text in claims:
         try:
-            judged.append(_judge(parse_claim(text, named, baseline), named))
+            judged.append(_judge(parse_claim(text, named, baseline, metric), named))
         except InputError as error:
             judged.append(Judgement(text, UNDECIDED, str(error)))
     tests = [one for one in judged if isinstance(one, _Test)]
@@ -126,7 +130,7 @@ def _judge(claim: AnyClaim, rows: Mapping[str, RowResult]) -> Judgement | _Test:
     if gap is None:
         which = "two rows" if len(claim.weights) == 2 else "rows"
         return Judgement(claim.text, UNDECIDED, f"the {which} share no finished seed")
-    numbers = _numbers(gap, claim.metric)
+    numbers = _numbers(gap, claim, rows)
     if gap.n < FEWEST_SEEDS:
         return Judgement(claim.text, UNDECIDED, f"{numbers}; one shared seed shows no spread")
     if claim.operator == "==":
@@ -140,13 +144,17 @@ def _gap(
     weights: Mapping[str, float], metric: str, rows: Mapping[str, RowResult]
 ) -> PairedDifference | None:
     """Return the weighted sum of rows' figures, over the seeds that all of them have."""
-    figures = {name: rows[name].by_seed(MEASURED[metric]) for name in weights}
+    figures = {name: rows[name].by_seed(_figure(rows[name], metric)) for name in weights}
     seeds = set.intersection(*(set(values) for values in figures.values()))
     sums = {
         seed: math.fsum(weight * figures[name][seed] for name, weight in weights.items())
         for seed in seeds
     }
     return paired_difference(sums, dict.fromkeys(sums, 0.0))
+
+
+def _figure(row: RowResult, metric: str) -> str:
+    return row.metric.figure if metric == row.metric.name else MEASURED[metric]
 
 
 def _over(row: RowResult) -> set[tuple[int, int, int]]:
@@ -170,7 +178,7 @@ def _judge_best(claim: BestClaim, rows: Mapping[str, RowResult]) -> Judgement | 
         if gap is None:
             why = f"it shares no finished seed with {other}"
             return Judgement(claim.text, UNDECIDED, why)
-        numbers = f"{_numbers(gap, claim.metric)}, to {other}"
+        numbers = f"{_numbers(gap, claim, rows)}, to {other}"
         if gap.n < FEWEST_SEEDS:
             return Judgement(claim.text, UNDECIDED, f"{numbers}; one shared seed shows no spread")
         found.append((_p_against(gap.values, 0.0), claim.sign * gap.mean, numbers))
@@ -203,6 +211,8 @@ def _p_against(values: Sequence[float], mean: float) -> float:
 
 def _judge_counts(claim: Claim | GainClaim, rows: Mapping[str, RowResult]) -> Judgement:
     name, unit, letter = COUNTED[claim.metric]
+    if unknown := _uncounted(claim, rows):
+        return unknown
     counts = {row: getattr(rows[row], name) for row in claim.rows}
     gap = math.fsum(weight * counts[row] for row, weight in claim.weights.items()) / unit
     holds = {
@@ -223,6 +233,8 @@ def _judge_counts(claim: Claim | GainClaim, rows: Mapping[str, RowResult]) -> Ju
 
 def _judge_best_count(claim: BestClaim, rows: Mapping[str, RowResult]) -> Judgement:
     name, unit, letter = COUNTED[claim.metric]
+    if unknown := _uncounted(claim, rows):
+        return unknown
     ours = getattr(rows[claim.row], name)
     theirs = {other: getattr(rows[other], name) for other in claim.others}
     nearest = max(theirs, key=lambda other: claim.sign * theirs[other])
@@ -235,14 +247,24 @@ def _judge_best_count(claim: BestClaim, rows: Mapping[str, RowResult]) -> Judgem
     return Judgement(claim.text, SUPPORTED if ahead else CONTRADICTED, f"{numbers}, counted")
 
 
+def _uncounted(claim: AnyClaim, rows: Mapping[str, RowResult]) -> Judgement | None:
+    lacking = [name for name in sorted(claim.rows) if getattr(rows[name], claim.metric) is None]
+    if not lacking:
+        return None
+    return Judgement(claim.text, UNDECIDED, f"the {claim.metric} of {lacking[0]} are not known")
+
+
 def _sizes_differ(claim: AnyClaim, rows: Mapping[str, RowResult]) -> bool:
     return claim.metric == "macs" and len({rows[row].input_size for row in claim.rows}) > 1
 
 
-def _numbers(gap: PairedDifference, metric: str) -> str:
+def _numbers(gap: PairedDifference, claim: AnyClaim, rows: Mapping[str, RowResult]) -> str:
     seeds = f"{gap.n} seed{'' if gap.n == 1 else 's'}"
-    form = {"loss": "+.4f", ZEROS: "+,.0f"}.get(metric, "+.2f")
-    unit = {"loss": "", ZEROS: " zeros"}.get(metric, " points")
+    of = next(iter(rows.values())).metric
+    form, unit = f"+.{of.decimals}f", f" {of.difference_unit}".rstrip()
+    if claim.metric != of.name:
+        form = {"loss": "+.4f", ZEROS: "+,.0f"}.get(claim.metric, form)
+        unit = {"loss": "", ZEROS: " zeros"}.get(claim.metric, unit)
     between = " (no spread seen)" if gap.n > 1 else ""
     if gap.low is not None and gap.high is not None:
         between = f" [{gap.low:{form}}, {gap.high:{form}}]"

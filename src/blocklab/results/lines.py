@@ -1,5 +1,6 @@
 """Results as lines of named cells, for data frames and CSV files: one a run, or one a row."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pandas as pd
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.row_result import RowResult
 from blocklab.statistics.family import Comparison
+from blocklab.study.metric import TOP1, Metric
 
 RESULT_FIGURES = (
     "test_top1_percent",
@@ -50,7 +52,30 @@ TEXT_COLUMNS = (
 )
 
 
+def told_of(
+    metric: Metric, lines: list[dict[str, Any]], costs: Sequence[Mapping[str, float]] = ()
+) -> list[dict[str, Any]]:
+    """Return lines as they are told of a metric: of another than top-1 under its own name.
+
+    Runs from elsewhere have no more than somebody gave, so there a column without any figure is
+    left out. `costs` are each line's own, by name.
+    """
+    if metric == TOP1 or not lines:
+        return lines
+    kept = [name for name in lines[0] if any(line[name] not in (None, "") for line in lines)]
+    names = {
+        name: name.replace(TOP1.figure, metric.figure).replace("top1_points", metric.name)
+        for name in kept
+    }
+    others = dict.fromkeys(name for one in costs for name in one)
+    return [
+        {new: line[name] for name, new in names.items()} | {name: one.get(name) for name in others}
+        for line, one in zip(lines, costs or [{}] * len(lines), strict=True)
+    ]
+
+
 def frame(lines: list[dict[str, Any]], names: tuple[str, ...]) -> pd.DataFrame:
+    names = tuple(lines[0]) if lines else names
     made = pd.DataFrame(lines, columns=pd.Index(names))
     for name in names:
         if name not in TEXT_COLUMNS:  # a column without any figure is still one of numbers
@@ -66,6 +91,7 @@ def run_line(row: RowResult, run: EndedRun) -> dict[str, Any]:
         "status": run.result["status"],
         "epochs": run.epochs,
         **{name: run.result.get(name) for name in RESULT_FIGURES},
+        TOP1.figure: run.result.get(row.metric.figure),
         "macs": row.macs,
         "params": row.params,
         "cost_input_size": row.input_size,
@@ -84,6 +110,9 @@ def summary_line(row: RowResult, comparison: Comparison | None) -> dict[str, Any
         if summary := row.over_seeds(f"{figure}_percent"):
             for part in ("mean", "sd", "low", "high"):
                 line[f"{figure}_percent_{part}"] = getattr(summary, part)
+    if row.score:  # under the name of most studies' metric, which `told_of` turns into its own
+        for part in ("mean", "sd", "low", "high"):
+            line[f"{TOP1.figure}_{part}"] = getattr(row.score, part)
     line["difference_seeds"] = row.difference.n if row.difference else 0
     if row.difference:
         for part in ("mean", "low", "high"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from blocklab.files import write_atomically, write_json
 from blocklab.results.study_file import RECORDS, STUDY, read_study_file, runs_of
-from blocklab.training.run_files import DIAGNOSIS, LEFT_OUT, RECORD, RESULT
+from blocklab.training.run_files import DIAGNOSIS, LEFT_OUT, LOGITS, RECORD, RESULT
 from blocklab.training.run_reader import RunReader
 
 
@@ -41,7 +41,7 @@ def keep_records(folder: Path, to: Path) -> KeptRecords:
             continue
         target = to / RECORDS / run_hash
         left_out = [name for name in LEFT_OUT if name in reader.result["files"]]
-        names = [name for name in reader.result["files"] if name not in left_out]
+        names = [name for name in reader.result["files"] if name not in (*left_out, LOGITS)]
         if reader.diagnosis() is not None:
             names.append(DIAGNOSIS)
         write_json(target / RECORD, {"left_out": left_out})

@@ -1,5 +1,6 @@
 """One row of a study: a model, what it costs, and what its runs over seeds came to."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 from blocklab.errors import InputError
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.image_intervals import ImageInterval, over_images
+from blocklab.results.undertrained import why_undertrained
 from blocklab.statistics.family import Difference
 from blocklab.statistics.summary import PERCENT, UNBOUNDED, Summary, summarise
+from blocklab.study.metric import TOP1, Metric
 from blocklab.study.reported import CostAt, Reported
 from blocklab.training.recipe import Recipe
 
@@ -19,25 +22,28 @@ COST_TOLERANCE_PERCENT = 3.0  # tools that count differ by less; beyond it, some
 class RowResult:
     """One row of a study: a model, what it costs, and the runs of it that have ended.
 
-    `macs` and `params` are plain counts, `macs` for one image of `input_size` pixels a side.
+    `macs` and `params` are plain counts, `macs` for one image of `input_size` pixels a side; None
+    of a row that was trained elsewhere and whose costs nobody gave. `costs` are others, by name.
     `runs` holds one record a seed. `failed` holds a message a run that ended in an error.
     `reported_cost` is our count at the size (and with the classes) that `reported` was counted at.
     `tuned` holds what was chosen for this row on validation data, such as ``{"lr": 0.05}``.
-    `baseline` and `difference` (test top-1 minus the baseline's, in points) are filled in by
-    `StudyResults`.
+    `metric`, `baseline` and `difference` (its score minus the baseline's, of top-1 in points) are
+    filled in by `StudyResults`.
     """
 
     name: str
     model: dict[str, Any]
-    macs: int
-    params: int
-    input_size: int
+    macs: int | None
+    params: int | None
+    input_size: int | None
     runs: tuple[EndedRun, ...]
     planned_seeds: tuple[int, ...]
     failed: tuple[str, ...] = ()
     reported: Reported | None = None
     reported_cost: CostAt | None = None
     tuned: dict[str, Any] | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
+    metric: Metric = TOP1
     baseline: "RowResult | None" = field(default=None, repr=False)
     difference: Difference | None = field(default=None, repr=False)
 
@@ -57,6 +63,11 @@ class RowResult:
         return bool(self.finished) and all(run.at_chance for run in self.finished)
 
     @cached_property
+    def undertrained(self) -> str | None:
+        """Why its accuracy is not its best; None where its training had come to rest."""
+        return why_undertrained(self.finished)
+
+    @cached_property
     def missing_seeds(self) -> tuple[int, ...]:
         """Planned seeds that have no result, failed ones included."""
         ended = {run.seed for run in self.runs}
@@ -73,7 +84,14 @@ class RowResult:
         if not values:
             return None
         bounds = PERCENT if name.endswith("_percent") else UNBOUNDED
+        if name == self.metric.figure:
+            bounds = self.metric.bounds
         return summarise(tuple(values.values()), bounds=bounds)
+
+    @cached_property
+    def score(self) -> Summary | None:
+        """What rows are compared by, `metric`, after the last epoch: in most studies top-1."""
+        return self.over_seeds(self.metric.figure)
 
     @cached_property
     def top1(self) -> Summary | None:

@@ -8,21 +8,33 @@ from typing import Any
 
 import pandas as pd
 
+from blocklab.results.advice import more_seeds
 from blocklab.results.design_file import DesignJson
 from blocklab.results.design_notes import design_notes, late_claims
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.judgements import UNDECIDED, Judgement, judge_claims
-from blocklab.results.lines import RUN_COLUMNS, SUMMARY_COLUMNS, frame, run_line, summary_line
+from blocklab.results.lines import (
+    RUN_COLUMNS,
+    SUMMARY_COLUMNS,
+    frame,
+    run_line,
+    summary_line,
+    told_of,
+)
 from blocklab.results.row_result import RowResult, identical_seeds
 from blocklab.statistics.family import SAME, Comparison, Family, compare_rows
-from blocklab.statistics.planning import Planning, plan_seeds
+from blocklab.statistics.planning import GAIN, Planning, plan_seeds, seeds_needed
 from blocklab.statistics.sequential import LookTaken, before_looks, take_looks
-from blocklab.statistics.summary import POINTS
+from blocklab.study.metric import TOP1, Metric
 
 
 @dataclass(frozen=True)
 class StudyResults:
-    """All that a page or a table says of a study. Rows may lack runs, and may have none."""
+    """All that a page or a table says of a study. Rows may lack runs, and may have none.
+
+    `metric` is what rows are compared by. `origin` says where runs that were trained elsewhere are
+    from: such a study has no data, no recipe and no models of its own.
+    """
 
     title: str
     description: str
@@ -39,20 +51,23 @@ class StudyResults:
     claim_notes: Mapping[str, str] = field(default_factory=dict)  # claim -> what it stands for
     paired: bool = False  # whether what a seed does to every row is taken out of differences
     design: DesignJson | None = None  # what was stated when, and its looks; None of old folders
+    metric: Metric = TOP1
+    origin: str | None = None
     family: Family = field(init=False)
 
     def __post_init__(self) -> None:
-        """Compare the rows, and tell each which one it is compared with and how it differs."""
-        baseline = next((row for row in self.rows if row.name == self.baseline), None)
+        """Compare the rows, and tell each by what, with which one, and how it differs."""
+        rows = [replace(row, metric=self.metric, baseline=None) for row in self.rows]
+        baseline = next((row for row in rows if row.name == self.baseline), None)
         family = self._compared(baseline) if baseline else Family("none")
-        rows = []
-        for row in self.rows:
+        told = []
+        for row in rows:
             compared = family.comparisons.get(row.name)
             gap = compared.difference if compared else None
             other = None if row is baseline else baseline
-            rows.append(replace(row, baseline=other, difference=gap))
+            told.append(replace(row, baseline=other, difference=gap))
         object.__setattr__(self, "family", family)
-        object.__setattr__(self, "rows", tuple(rows))
+        object.__setattr__(self, "rows", tuple(told))
 
     def _compared(self, baseline: RowResult) -> Family:
         if self.design and self.design.until_decided:
@@ -63,7 +78,7 @@ class StudyResults:
 
     @cached_property
     def _figures(self) -> Mapping[str, Mapping[int, float]]:
-        return {row.name: row.by_seed("test_top1_percent") for row in self.rows}
+        return {row.name: row.by_seed(self.metric.figure) for row in self.rows}
 
     @cached_property
     def _compared_by(self) -> dict[str, Any]:
@@ -74,7 +89,8 @@ class StudyResults:
             "identical": {row.name for row in others if identical_seeds(row, baseline)},
             "at_chance": {row.name for row in self.rows if row.at_chance},
             "paired": self.paired,
-            "bounds": POINTS,
+            "bounds": self.metric.difference_bounds,
+            "higher_is_better": self.metric.higher_is_better,
             "more_rows": len(dropped),
         }
 
@@ -112,6 +128,8 @@ class StudyResults:
     @cached_property
     def shows_top5(self) -> bool:
         """Whether top-5 says anything: of five classes or fewer it is always 100 %."""
+        if self.metric != TOP1:
+            return False
         return not self.runs or any(len(run.run.get("class_names", ())) > 5 for _, run in self.runs)
 
     @property
@@ -122,7 +140,7 @@ class StudyResults:
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
         """What its runs say of each of its claims."""
-        judged = judge_claims(self.claims, self.rows, self.baseline)
+        judged = judge_claims(self.claims, self.rows, self.baseline, self.metric)
         if self.looks:  # rows stop by what they show, so a claim is held to a look's level
             level = min(look.level for look in self.looks)
             judged = tuple(
@@ -154,7 +172,19 @@ class StudyResults:
     @cached_property
     def planning(self) -> Planning | None:
         """What the spread of the rows says about how many seeds are needed."""
-        return plan_seeds(self.family)
+        plan, gain = plan_seeds(self.family), self.metric.gain
+        if plan is None or gain == GAIN:
+            return plan
+        alone, among_all = (
+            seeds_needed(plan.sd, gain, rows=rows, stretch=self.family.stretch)
+            for rows in (1, plan.rows)
+        )
+        return replace(plan, seeds_alone=alone, seeds_among_all=among_all)
+
+    @cached_property
+    def advice(self) -> tuple[str, ...]:
+        """Which rows want more seeds, and how many, a line each."""
+        return more_seeds(self.rows, self.comparisons, self.planning, self.metric)
 
     @cached_property
     def identical(self) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
@@ -190,8 +220,8 @@ class StudyResults:
     def remarks(self) -> tuple[str, ...]:
         """The study's notes, then each row's, then what is known about reported figures."""
         remarks = [*self.notes, *self.design_notes]
-        has_baseline = any(row.name == self.baseline and row.top1 for row in self.rows)
-        if self.baseline and not has_baseline and any(row.top1 for row in self.rows):
+        has_baseline = any(row.name == self.baseline and row.score for row in self.rows)
+        if self.baseline and not has_baseline and any(row.score for row in self.rows):
             remarks.append(f"no differences: the baseline {self.baseline} has no finished run")
         if self.reads_test_set_every_epoch:
             remarks.append(
@@ -218,13 +248,19 @@ class StudyResults:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one line a run that has ended; a figure that it lacks is missing, not 0."""
-        return frame([run_line(row, run) for row, run in self.runs], RUN_COLUMNS)
+        return frame(self.run_lines, RUN_COLUMNS)
 
     def summary_frame(self) -> pd.DataFrame:
         """Return one line a row; a figure that it lacks is missing, not 0."""
         return frame(self.summary_lines, SUMMARY_COLUMNS)
 
     @cached_property
+    def run_lines(self) -> list[dict[str, Any]]:
+        """The lines of `to_frame` with whole numbers whole and None for missing."""
+        return told_of(self.metric, [run_line(row, run) for row, run in self.runs])
+
+    @cached_property
     def summary_lines(self) -> list[dict[str, Any]]:
         """The lines of `summary_frame` with whole numbers whole and None for missing."""
-        return [summary_line(row, self.comparisons.get(row.name)) for row in self.rows]
+        lines = [summary_line(row, self.comparisons.get(row.name)) for row in self.rows]
+        return told_of(self.metric, lines, [row.costs for row in self.rows])

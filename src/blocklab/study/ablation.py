@@ -19,10 +19,9 @@ from itertools import combinations
 from typing import Any
 
 from blocklab.errors import InputError
+from blocklab.study.named_rows import ablated_parts
 from blocklab.study.rows import filled_model
 from blocklab.study.schema import AblateFile
-
-FULL, BASE = "full", "base"
 
 
 def ablated_rows(file: AblateFile, common: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -33,26 +32,7 @@ def ablated_rows(file: AblateFile, common: Mapping[str, Any], name: str) -> dict
     """
     what = f"study '{name}': ablate"
     _check_changes(file, common, what)
-    return {row: _model(file, changes) for row, changes in _parts(file.full).items()}
-
-
-def ablated_names(changes: Collection[str]) -> list[str]:
-    """Return the names of an ablation's rows."""
-    return list(_parts(changes))
-
-
-def _parts(changes: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Return each row's changes."""
-    everything = tuple(changes)
-    rows = {FULL: everything}
-    if len(everything) > 1:
-        for left_out in everything:
-            kept = tuple(change for change in everything if change != left_out)
-            rows[f"without-{left_out}"] = kept
-    rows[BASE] = ()
-    if len(everything) > 2:
-        rows |= {f"with-{change}": (change,) for change in everything}
-    return rows
+    return {row: _model(file, changes) for row, changes in ablated_parts(file.full).items()}
 
 
 def _model(file: AblateFile, changes: Collection[str]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ Written as one line each::
     gain(c) > 0.5 * gain(cCD_ST)            of gains on the baseline; also gain(a) + gain(b)
 
 A name that holds an operator or a comma, or ends like a metric, stands in quotes. Without `in` the
-metric is top1. Margins are in points of accuracy, G of MACs, M of parameters, and zeros as counted.
-The best has the highest accuracy, or the lowest loss, MACs, parameters or zeros.
+metric is the study's own: top1, unless its runs are from elsewhere. Margins are in points of
+accuracy, G of MACs, M of parameters, and zeros as counted. The best has the highest accuracy, or
+the lowest loss, MACs, parameters or zeros.
 """
 
 import math
@@ -23,11 +24,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from blocklab.errors import InputError, did_you_mean
+from blocklab.study.metric import TOP1, Metric
 
 EQUAL_WITHIN = 0.5  # points: what "==" means of accuracies where the claim gives no margin
 ZEROS = "zeros"
 MEASURED = {
-    "top1": "test_top1_percent",
+    TOP1.name: TOP1.figure,
     "top5": "test_top5_percent",
     "loss": "test_loss",
     ZEROS: ZEROS,
@@ -118,11 +120,14 @@ class BestClaim:
     end: str  # "best" or "worst"
     others: tuple[str, ...]
     metric: str = "top1"
+    higher_is_better: bool | None = None  # said of a metric that is not one of ours
 
     @property
     def sign(self) -> int:
         """1 where its figure must be the highest, -1 where it must be the lowest."""
-        return 1 if (self.end == "best") == (self.metric in HIGHER_IS_BETTER) else -1
+        higher = self.metric in HIGHER_IS_BETTER
+        higher = higher if self.higher_is_better is None else self.higher_is_better
+        return 1 if (self.end == "best") == higher else -1
 
     @property
     def rows(self) -> set[str]:
@@ -133,27 +138,30 @@ class BestClaim:
 AnyClaim = Claim | GainClaim | BestClaim
 
 
-def parse_claim(text: str, row_names: Collection[str], baseline: str | None = None) -> AnyClaim:
+def parse_claim(
+    text: str, row_names: Collection[str], baseline: str | None = None, metric: Metric = TOP1
+) -> AnyClaim:
     """Read one claim about rows of these names.
 
-    `baseline` is the row that gains are counted from.
+    `baseline` is the row that gains are counted from, `metric` what rows are compared by where the
+    claim does not say: of another than top-1, its runs have no more than that and their costs.
 
     Raises:
         InputError: in one line, with the remedy, if it is not a claim or names no row.
     """
     if found := _BEST.fullmatch(text):
-        return _best(found, text, row_names)
+        return _best(found, text, row_names, metric)
     if found := _GAINS.fullmatch(text):
-        return _gains(found, text, row_names, baseline)
+        return _gains(found, text, row_names, baseline, metric)
     found = _CLAIM.fullmatch(text)
     if found is None or found["left"].startswith("gain("):
         raise InputError(f"'{text}' is no claim; {EXAMPLE}")
     left, right = (_row(found[side], text, row_names) for side in ("left", "right"))
     _check_others([right], left, text)
-    return Claim(text, left, found["operator"], right, *_metric_and_margin(found, text))
+    return Claim(text, left, found["operator"], right, *_metric_and_margin(found, text, metric))
 
 
-def _best(found: re.Match[str], text: str, row_names: Collection[str]) -> BestClaim:
+def _best(found: re.Match[str], text: str, row_names: Collection[str], of: Metric) -> BestClaim:
     row = _row(found["row"], text, row_names)
     if found["others"].strip() == "all":
         others = [name for name in row_names if name != row]
@@ -171,11 +179,17 @@ def _best(found: re.Match[str], text: str, row_names: Collection[str]) -> BestCl
             others.append(_row(one[1], text, row_names))
             place = one.end()
         _check_others(others, row, text)
-    return BestClaim(text, row, found["end"], tuple(others), _metric(found["metric"], text))
+    metric = _metric(found["metric"], text, of)
+    higher = of.higher_is_better if of != TOP1 and metric == of.name else None
+    return BestClaim(text, row, found["end"], tuple(others), metric, higher)
 
 
 def _gains(
-    found: re.Match[str], text: str, row_names: Collection[str], baseline: str | None
+    found: re.Match[str],
+    text: str,
+    row_names: Collection[str],
+    baseline: str | None,
+    of: Metric,
 ) -> GainClaim:
     terms = [
         (_number(factor, "factor", text) if factor else 1.0, _row(name, text, row_names))
@@ -188,7 +202,7 @@ def _gains(
         raise InputError(f"claim '{text}' is of gains, and there is no baseline; name one")
     if baseline in (left, *(row for _, row in terms)):
         raise InputError(f"claim '{text}': '{baseline}' is the baseline, whose gain is 0")
-    metric, margin = _metric_and_margin(found, text)
+    metric, margin = _metric_and_margin(found, text, of)
     return GainClaim(text, left, found["operator"], tuple(terms), baseline, metric, margin)
 
 
@@ -213,25 +227,28 @@ def _check_others(others: Iterable[str], row: str, claim: str) -> None:
         seen.add(other)
 
 
-def _metric(given: str | None, claim: str) -> str:
-    metric = given or "top1"
-    if metric not in METRICS:
+def _metric(given: str | None, claim: str, of: Metric) -> str:
+    metric = given or of.name
+    known = METRICS if of == TOP1 else (of.name, *COUNTED)
+    if metric not in known:
         raise InputError(
-            f"claim '{claim}' has no metric '{metric}'{did_you_mean(metric, METRICS) or '.'} "
-            f"Metrics: {', '.join(METRICS)}"
+            f"claim '{claim}' has no metric '{metric}'{did_you_mean(metric, known) or '.'} "
+            f"Metrics: {', '.join(known)}"
         )
     return metric
 
 
-def _metric_and_margin(found: re.Match[str], text: str) -> tuple[str, float]:
-    metric, operator = _metric(found["metric"], text), found["operator"]
+def _metric_and_margin(found: re.Match[str], text: str, of: Metric) -> tuple[str, float]:
+    metric, operator = _metric(found["metric"], text, of), found["operator"]
+    in_percent = metric in HIGHER_IS_BETTER if of == TOP1 else of.unit == "%"
     if found["word"] and found["word"] != ("within" if operator == "==" else "by"):
         raise InputError(f"claim '{text}': 'by' goes with > and <, 'within' with ==; {EXAMPLE}")
     if found["margin"]:
         return metric, _number(found["margin"], "margin", text)
-    if operator == "==" and metric in ("loss", ZEROS):
+    if operator == "==" and metric not in COUNTED and not in_percent:
         raise InputError(f"claim '{text}': add 'within' and a margin, since 0.5 is of accuracies")
-    return metric, EQUAL_WITHIN if operator == "==" and metric in HIGHER_IS_BETTER else 0.0
+    equal = operator == "==" and metric not in COUNTED
+    return metric, EQUAL_WITHIN if equal else 0.0
 
 
 def _number(text: str, what: str, claim: str) -> float:

@@ -4,6 +4,8 @@
 
     title: All tables of the report
     studies: [table_1, table_2, my_own.yaml]    # paths are seen from the file's folder
+    seeds: 2                                    # optional, in place of each study's own
+    settings: {epochs: 10, step_epochs: 6}      # optional, as `--set` has them
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +16,8 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from blocklab.errors import InputError, did_you_mean, one_line
-from blocklab.study.ablation import ablated_names
 from blocklab.study.folder_name import joined_name, safe_name, worded_changes
+from blocklab.study.named_rows import row_names
 from blocklab.study.relative_paths import path_from
 from blocklab.study.schema import (
     CollectionFile,
@@ -60,6 +62,11 @@ class StudyCollection:
         if not is_collection(value):
             return cls.of(Study.parse(value, name, path=path, **changes))
         file = _read(value, name)
+        settings = changes.get("settings") or {}
+        asked = {what: changes.get(what) for what in OPTIONS}  # beyond what the file itself changes
+        changes["settings"] = {**file.settings, **settings}
+        if changes.get("seeds") is None:
+            changes["seeds"] = file.seeds
         folder = Path() if path is None else path.parent
         rows = changes.pop("rows", None)
         found: dict[str, FoundStudy] = {}
@@ -77,8 +84,7 @@ class StudyCollection:
         )
         made = {change.partition("=")[0] for study in studies for change in study.changes}
         narrowed = "rows" in made or len(studies) < len(found)
-        settings = changes.get("settings") or {}
-        options = {what: changes.get(what) if what in made else None for what in OPTIONS}
+        options = {what: value if what in made else None for what, value in asked.items()}
         all_changes = worded_changes(settings, rows=rows if narrowed else None, **options)
         return cls(safe_name(name), file.title, file.description, studies, all_changes)
 
@@ -109,7 +115,7 @@ def _chosen(
     found: Mapping[str, FoundStudy], rows: Sequence[str], name: str
 ) -> dict[str, list[str] | None]:
     """Return the studies that have some of the rows, with those that they have."""
-    given = {study: _row_names(one.value) for study, one in found.items()}
+    given = {study: row_names(one.value) for study, one in found.items()}
     known = dict.fromkeys(row for names in given.values() for row in names)
     for row in rows:
         if row not in known:
@@ -119,12 +125,3 @@ def _chosen(
             )
     kept = {study: [row for row in rows if row in names] for study, names in given.items()}
     return {study: names or None for study, names in kept.items() if names}
-
-
-def _row_names(content: object) -> list[str]:
-    if not isinstance(content, Mapping):
-        return []
-    ablate, rows = content.get("ablate"), content.get("rows")
-    if isinstance(ablate, Mapping) and isinstance(ablate.get("full"), Mapping):
-        rows = ablated_names([change for change in ablate["full"] if isinstance(change, str)])
-    return [row for row in rows if isinstance(row, str)] if isinstance(rows, list | dict) else []

@@ -139,10 +139,12 @@ class StudyFile(_Strict):
 
 
 class CollectionFile(_Strict):
-    """A file that names studies."""
+    """A file that names studies, and what it changes in all of them."""
 
     title: str
     description: str = ""
+    seeds: Any = None  # read as a study's
+    settings: dict[str, Any] = Field(default_factory=dict)  # fields of recipes, or of data.
     studies: Annotated[list[str], Field(min_length=1)]
 
 
@@ -232,12 +234,6 @@ def study_names() -> list[str]:
     files = [file.name for file in folder.iterdir() if file.name.endswith(".yaml")]
     by_number = sorted(files, key=lambda file: (re.sub(r"\d+", "", file), len(file), file))
     return [file.removesuffix(".yaml") for file in by_number]  # table_2 before table_10
-
-
-def study_titles() -> dict[str, str]:
-    """Return the shipped studies by name, each with its title."""
-    contents: dict[str, Any] = {name: find_study(name)[0] for name in study_names()}
-    return {name: content["title"] for name, content in contents.items()}
 
 
 class FoundStudy(NamedTuple):

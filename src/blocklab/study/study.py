@@ -32,8 +32,9 @@ from typing import Any, Self
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, did_you_mean
 from blocklab.statistics.sequential import Looks
-from blocklab.study.ablation import BASE, ablated_rows
+from blocklab.study.ablation import ablated_rows
 from blocklab.study.folder_name import joined_name, path_digest, safe_name, worded_changes
+from blocklab.study.named_rows import BASE
 from blocklab.study.relative_paths import seen_from
 from blocklab.study.rows import (
     CHANGED,

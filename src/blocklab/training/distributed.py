@@ -295,6 +295,9 @@ class _Silent(RunFolder):
     def write_predictions(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Leave it to the first process."""
 
+    def write_logits(self, logits: np.ndarray | None) -> None:
+        """Leave it to the first process."""
+
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Leave it to the first process."""
 

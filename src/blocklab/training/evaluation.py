@@ -6,19 +6,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocklab.data.image_data import ImageData
 from blocklab.training.batches import make_batches
 from blocklab.training.device import Setup
+from blocklab.training.logits import kept_form
 from blocklab.training.recipe import Recipe
 
 MOST_LOOKED_AT = 2_000  # training images, to tell whether a network has learned anything
 
 
 def evaluate(
-    model: nn.Module, data: ImageData, split: str, recipe: Recipe, setup: Setup
+    model: nn.Module,
+    data: ImageData,
+    split: str,
+    recipe: Recipe,
+    setup: Setup,
+    keep_logits: bool = False,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Measure a network on ``validation``, ``test`` or ``train``, none of them augmented.
 
@@ -26,13 +32,14 @@ def evaluate(
 
     Returns:
         Loss, top-1 and top-5 (percent), under the split's name; and per image the label, the five
-        (or all) highest classes and the loss.
+        (or all) highest classes and the loss; and with `keep_logits` all logits, in fp16.
     """
     part = setup.share_of(getattr(data, split))
     top = min(5, len(data.class_names))
     labels_seen = [torch.empty(0, dtype=torch.int64)]  # a part may be empty
     best_seen = [torch.empty((0, top), dtype=torch.int64)]
     losses = [torch.empty(0)]
+    kept = [torch.empty((0, len(data.class_names)), dtype=torch.float16)]
     model.eval()
     with torch.inference_mode(), setup.fabric.autocast():
         batches = make_batches(part, data, recipe, setup, 0, train=False) if len(part) else None
@@ -41,10 +48,13 @@ def evaluate(
             labels_seen.append(labels)
             best_seen.append(logits.topk(top).indices)
             losses.append(F.cross_entropy(logits, labels, reduction="none"))
-    labels, best, loss = (
-        setup.gather(torch.cat([rows.to(setup.device) for rows in seen]))
-        for seen in (labels_seen, best_seen, losses)
-    )
+            if keep_logits:
+                kept.append(kept_form(logits))
+
+    def joined(seen: list[Tensor]) -> Tensor:
+        return setup.gather(torch.cat([rows.to(setup.device) for rows in seen]))
+
+    labels, best, loss = map(joined, (labels_seen, best_seen, losses))
     hits = best == labels[:, None]  # (N, top)
     record = {
         f"{split}_loss": loss.double().mean().item() if loss.isfinite().all() else None,
@@ -52,6 +62,8 @@ def evaluate(
         f"{split}_top5_percent": 100 * int(hits.sum()) / len(labels),
     }
     images_ = {"labels": labels, "top5": best, "loss": loss}
+    if keep_logits:
+        images_["logits"] = joined(kept)
     return record, {name: values.numpy() for name, values in images_.items()}
 
 

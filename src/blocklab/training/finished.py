@@ -16,6 +16,7 @@ from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, check_choice
 from blocklab.files import write_json
 from blocklab.measure.activations import Diagnosis, count_zeros
+from blocklab.measure.answers import Answers
 from blocklab.models.export import ENDINGS, Exported, export_model
 from blocklab.models.hub import Card
 from blocklab.models.probe import ImageSize
@@ -24,6 +25,7 @@ from blocklab.models.weights import load_weights
 from blocklab.training.batches import CONSTANTS, make_batches
 from blocklab.training.device import Setup, make_setup
 from blocklab.training.evaluation import evaluate
+from blocklab.training.logits import limit_mb, too_many
 from blocklab.training.loop import Record
 from blocklab.training.recipe import Recipe
 from blocklab.training.run_files import DIAGNOSIS, RUN, RUN_HASH, definition_hash
@@ -113,7 +115,7 @@ class FinishedRun:
         """
         fields = {**self.run["definition"]["data"], "source": address or self.run["data_address"]}
         if address is None:
-            data = open_data(DataSpec.parse(fields))
+            data = open_data(DataSpec.parse(fields), seed=self.run["definition"]["seed"])
         else:  # limits are the run's own business
             given = DataSpec.like(fields, address, self.run["image_size"])
             data = open_data(given, measure=True).of_classes(self.class_names)
@@ -132,12 +134,25 @@ class FinishedRun:
         Raises:
             InputError: as `open_data`, or if the split has no images.
         """
+        return self.evaluate_images(address, split)[0]
+
+    def evaluate_images(
+        self, address: str | None = None, split: str = "test"
+    ) -> tuple[Record, Answers]:
+        """Measure as `evaluate` does; return too what the network says of each image.
+
+        Raises:
+            InputError: as `open_data`, or if the split has no images.
+        """
         check_choice("split", split, ("validation", "test"))
         data, setup = self.open_data(address), self.setup()
         images = len(getattr(data, split))
+        unkept = too_many(images, len(self.class_names), limit_mb())
         model = self.placed(setup)
-        record, _ = evaluate(model, data, split, self.recipe, setup)
-        return {"split": split, "images": images, **record}
+        record, said = evaluate(model, data, split, self.recipe, setup, not unkept)
+        labels, top5, loss = (said[name] for name in ("labels", "top5", "loss"))
+        answers = Answers(self.class_names, labels, top5, loss, said.get("logits"), unkept)
+        return {"split": split, "images": images, **record}, answers
 
     @torch.inference_mode()
     def predict(
@@ -166,12 +181,10 @@ class FinishedRun:
             raise InputError(f"top is 1 class or more, not {top!r}")
         setup = self.setup()
         model = self.placed(setup)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in self.normalisation)
-        readable = self._tensors(each_image(images), on_fault)
+        readable = self.read_images(images, on_fault)
         found: list[Prediction] = []
         while some := list(islice(readable, MOST_PREDICTED_AT_ONCE)):
-            batch = torch.stack([pixels for _, pixels in some])
-            batch = ((batch - mean) / std).to(setup.device, memory_format=setup.memory_format)
+            batch = self.normalised(torch.stack([pixels for _, pixels in some]))
             with setup.fabric.autocast():
                 shares: Tensor = model(batch).float().softmax(1).cpu()
             best = shares.topk(min(top, shares.shape[1]))
@@ -180,12 +193,24 @@ class FinishedRun:
                 found.append(Prediction(image, tuple(zip(named, values.tolist(), strict=True))))
         return found
 
-    def _tensors(
-        self, images: Iterable[tuple[str, Given]], on_fault: Callable[[InputError], None] | None
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Take pixels (B, 3, H, W) from 0 to 1 to what the network takes, on its device."""
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in self.normalisation)
+        setup = self.setup()
+        return ((pixels - mean) / std).to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
+
+    def read_images(
+        self,
+        images: Given | Iterable[Given],
+        on_fault: Callable[[InputError], None] | None = None,
     ) -> Iterator[tuple[str, Tensor]]:
+        """Yield images by name, (3, H, W) from 0 to 1, resized and cropped as the run's own were.
+
+        The arguments are those of `predict`.
+        """
         fields = self.run["definition"]["data"]
         upright, kept = fields.get("exif", False), fields.get("kept_size")
-        for name, image in images:
+        for name, image in each_image(images):
             try:
                 yield name, as_tensor(name, image, self.run["image_size"], upright, kept)
             except InputError as fault:

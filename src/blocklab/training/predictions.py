@@ -37,8 +37,10 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(content: bytes, images: int) -> dict[str, np.ndarray]:
-    """Read the arrays of predictions.npz, which are of so many test images.
+def unpack(
+    content: bytes, images: int, bytes_an_image: int = BYTES_AN_IMAGE
+) -> dict[str, np.ndarray]:
+    """Read the arrays of predictions.npz, or the like, which are of so many test images.
 
     Raises:
         ValueError: if it is damaged, or unpacks to more than that.
@@ -46,7 +48,7 @@ def unpack(content: bytes, images: int) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             unpacked = sum(member.file_size for member in archive.zip.infolist())
-            if unpacked > BYTES_OF_NAMES + BYTES_AN_IMAGE * images:
+            if unpacked > BYTES_OF_NAMES + bytes_an_image * images:
                 raise ValueError(f"it unpacks to {unpacked:,} bytes for {images:,} images")
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # a damaged archive fails in many ways

@@ -45,6 +45,8 @@ def describe_run(
         "train_images": len(data.train),
         "validation_images": len(data.validation),
         "test_images": len(data.test),
+        # Where none were looked for, it is described as it was before there was a choice.
+        **({"test_images_left_out": data.test_left_out} if data.test_left_out is not None else {}),
         "data_fingerprint": data.fingerprint,
         "data_mean": list(data.mean),
         "data_std": list(data.std),

@@ -17,6 +17,7 @@ from blocklab.training.autotune import row_setup
 from blocklab.training.checkpoints import CheckpointKeeper, Checkpoints
 from blocklab.training.device import Setup, available_cores, resumed_setup
 from blocklab.training.evaluation import evaluate, is_at_chance
+from blocklab.training.logits import limit_mb, too_many
 from blocklab.training.loop import OnStep, Record, State, prepare, train
 from blocklab.training.provenance import describe_run, described_start
 from blocklab.training.recipe import Recipe
@@ -103,13 +104,17 @@ def train_to_the_end(
     recipe, seed = definition.recipe, definition.seed
     checkpoints = checkpoints or Checkpoints.named()
     reset_peak_memory()
-    data = open_data(definition.data)
+    data = open_data(definition.data, seed=seed)
     check_batches_fill(recipe, data)
     counted, taken = count(definition.model, len(data.class_names), data.image_size)
     check_start(definition, len(data.class_names), data.image_size)
     if setup is None:
         check_memory(training_memory(taken, recipe, len(data.train)), "training")
     checkpoint, notes = folder.load_checkpoint(definition.hash)
+    limit = limit_mb()
+    unkept = too_many(len(data.test), len(data.class_names), limit)
+    if unkept and limit > 0:
+        notes.append(f"no logits are kept: {unkept}")
     if (begun := folder.reader.run) is None and (begun := (checkpoint or {}).get("run")):
         notes.append(f"{RUN} is damaged or gone; written again from the checkpoint")
         folder.write_run(begun)
@@ -182,7 +187,7 @@ def train_to_the_end(
                         on_epoch(record)
                 keeper.end(write=checkpoints.keep or state.diverged)
                 folder.write_log(state.log)
-                result = _end(state, data, recipe, setup, folder)
+                result = _end(state, data, recipe, setup, folder, keep_logits=not unkept)
                 folder.finish(result, checkpoints.keep)
         except (BlocklabError, BrokenPipeError, ConnectionResetError):
             raise
@@ -214,7 +219,14 @@ def _failure(error: Exception) -> str:
     return line
 
 
-def _end(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder: RunFolder) -> Record:
+def _end(
+    state: State,
+    data: ImageData,
+    recipe: Recipe,
+    setup: Setup,
+    folder: RunFolder,
+    keep_logits: bool,
+) -> Record:
     """Evaluate a run that has ended, and write its weights; return its result."""
     seconds = sum(record["train_seconds"] for record in state.log)
     speeds = [record["images_per_second"] for record in state.log]
@@ -225,7 +237,9 @@ def _end(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder: Ru
         "images_per_second": float(np.median(speeds)),
     }
     record, per_image = (
-        (None, {}) if state.diverged else evaluate(state.evaluated, data, "test", recipe, setup)
+        (None, {})
+        if state.diverged
+        else evaluate(state.evaluated, data, "test", recipe, setup, keep_logits)
     )
     if record and record["test_loss"] is not None:  # else the last step broke the weights
         result |= {"status": "finished", **record}
@@ -238,7 +252,9 @@ def _end(state: State, data: ImageData, recipe: Recipe, setup: Setup, folder: Ru
         train_top1 = state.log[-1]["train_top1_percent"]
         if is_at_chance(state.evaluated, data, recipe, setup, train_top1):
             result["at_chance"] = True
+        logits = per_image.pop("logits", None)
         folder.write_predictions(per_image)
+        folder.write_logits(logits)
         folder.write_weights(state.evaluated.state_dict())
     result["peak_memory_bytes"] = peak_memory(setup.device)
     return result

@@ -12,6 +12,7 @@ from blocklab.files import canonical_json, parse_checked_json, parse_json
 RUN, LOG, RESULT = "run.json", "log.jsonl", "result.json"
 CHECKPOINT, PREVIOUS = "last.ckpt", "previous.ckpt"
 WEIGHTS, PREDICTIONS = "model.safetensors", "predictions.npz"
+LOGITS = "logits.npz"  # its checksum is in RESULT too, and yet the run is whole without it
 DIAGNOSIS = "diagnosis.json"  # of `blocklab diagnose`, for the pages of the run's studies
 FAILURE = "failed.json"  # why the run last ended without a result
 LOCK = "lock"
@@ -92,6 +93,7 @@ class RunJson(_Plain):
     train_images: Count
     validation_images: Count
     test_images: Count
+    test_images_left_out: Count = 0
     data_mean: Channels
     data_std: Channels
     cost: Cost | None = None

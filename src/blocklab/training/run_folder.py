@@ -33,6 +33,7 @@ from blocklab.files import (
     write_atomically,
     write_checked_json,
 )
+from blocklab.training.logits import pack_logits
 from blocklab.training.predictions import pack
 from blocklab.training.run_files import (
     CHECKPOINT,
@@ -42,6 +43,7 @@ from blocklab.training.run_files import (
     LISTED,
     LOCK,
     LOG,
+    LOGITS,
     PREDICTIONS,
     PREVIOUS,
     RESULT,
@@ -95,7 +97,7 @@ class RunFolder:
         try:
             remove_leftovers(self.path)
             if self.reader.holds_another:
-                self._remove(RESULT, *LISTED, DIAGNOSIS, FAILURE)
+                self._remove(RESULT, *LISTED, LOGITS, DIAGNOSIS, FAILURE)
             yield
         finally:
             with suppress(OSError):  # the folder may have vanished
@@ -187,6 +189,14 @@ class RunFolder:
         self.check_there()
         write_atomically(self.path / PREDICTIONS, pack(arrays))
 
+    def write_logits(self, logits: np.ndarray | None) -> None:
+        """Write logits.npz; None removes what an earlier end of the run has left."""
+        self.check_there()
+        if logits is None:
+            self._remove(LOGITS)
+        else:
+            write_atomically(self.path / LOGITS, pack_logits(logits))
+
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Write model.safetensors."""
         # Cloned, as safetensors takes no two names of one memory (a module that is shared).
@@ -203,7 +213,7 @@ class RunFolder:
         """
         self.check_there()
         if result["status"] != FINISHED:  # what is there of them is not of this result
-            self._remove(PREDICTIONS, WEIGHTS)
+            self._remove(PREDICTIONS, LOGITS, WEIGHTS)
         write_result(self.path, result)
         self._remove(PREVIOUS)
         if not keep_checkpoint and result["status"] == FINISHED:
@@ -218,7 +228,7 @@ class RunFolder:
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Write result.json with the checksums of the run's other files, which are there by now."""
     files = {}
-    for name in LISTED:
+    for name in (*LISTED, LOGITS):
         if (folder / name).exists():
             size = (folder / name).stat().st_size
             files[name] = {"bytes": size, "sha256": file_sha256(folder / name)}

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from blocklab.errors import InputError, RunError
 from blocklab.files import LARGEST_JSON, parse_json, read_regular
+from blocklab.training.logits import unpack_logits, why_none
 from blocklab.training.predictions import PerImage, read_per_image, unpack
 from blocklab.training.run_files import (
     DIAGNOSIS,
@@ -30,6 +31,7 @@ from blocklab.training.run_files import (
     LISTED,
     LOCK,
     LOG,
+    LOGITS,
     PREDICTIONS,
     RECORD,
     RESULT,
@@ -158,6 +160,23 @@ class RunReader:
         if PREDICTIONS not in files:
             raise RunError(f"the run {self.folder} has no predictions")
         return self._read(PREDICTIONS, partial(unpack, images=self._test_images), files)
+
+    def logits(self) -> np.ndarray:
+        """Read the logits of the test images, (N, C) in fp16, less the largest of each image.
+
+        Raises:
+            InputError: if the folder is not that of a run that has ended.
+            RunError: if the run kept none, or they are damaged.
+        """
+        files, run = self.require_result()["files"], self.require_run()
+        images, classes = run["test_images"], len(run["class_names"])
+        if LOGITS not in files or not (self.folder / LOGITS).exists():
+            raise RunError(f"the run {self.folder} has no logits: {why_none(images, classes)}")
+        read = partial(unpack_logits, images=images, classes=classes)
+        try:
+            return self._read(LOGITS, read, files)
+        except DamageError as damage:
+            raise RunError(f"{self.folder}: {damage}; `blocklab evaluate` has them anew") from None
 
     def weights(self) -> dict[str, Tensor]:
         """Read the trained weights.

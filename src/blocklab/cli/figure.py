@@ -1,0 +1,70 @@
+"""Pictures of networks, recipes and runs, each as PNG and SVG."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blocklab.cli.app import app
+from blocklab.cli.options import Json, Plugins, load_plugins, parse_size
+from blocklab.cli.output import print_json
+from blocklab.errors import InputError, printable
+
+
+@app.command()
+def figure(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="receptive_field, kernels, dead_neurons, grad_cam, attention, learning_rate, "
+            "accuracy; or figure_35, figure_36, figure_37 of the report."
+        ),
+    ],
+    subjects: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OF]...",
+            help="A run, by its folder or STUDY_DIR/ROW:SEED; a model; a recipe, or a study.",
+        ),
+    ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="An image, or a folder of them (default: telling test images)."),
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="A module of the network, for kernels and grad_cam.")
+    ] = None,
+    input_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Of a model: 32 or 64x96.")
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="The folder to write to (default: pictures/ beside what it is of)."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the report's studies ran.")] = Path("runs"),
+    plugin: Plugins = [],  # noqa: B006 - read only
+    json: Json = False,
+) -> int:
+    """Draw one figure and write it as SVG and PNG."""
+    from blocklab.report.named_figures import draw
+
+    load_plugins(plugin)
+    faults: list[InputError] = []
+    drawn = draw(
+        name,
+        subjects or [],
+        image or [],
+        layer=layer,
+        input_size=None if input_size is None else parse_size(input_size),
+        out=out,
+        on_fault=faults.append,
+    )
+    written = drawn.write(to)
+    if json:
+        print_json({"figure": name, "files": [str(path) for path in written]})
+    for path in () if json else written:
+        print(printable(str(path)))
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+    return 1 if faults else 0

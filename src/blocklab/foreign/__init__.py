@@ -1,0 +1,1 @@
+"""Runs that were trained elsewhere: tables and folders of other programs -> results."""

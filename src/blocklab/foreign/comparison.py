@@ -1,0 +1,252 @@
+"""Runs that were trained elsewhere become a study's results: the same tables, page and claims."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, stdev
+from typing import Any
+
+from blocklab.errors import InputError, did_you_mean
+from blocklab.foreign.costs import RowCosts, sorted_costs
+from blocklab.foreign.foreign_run import ForeignRun, ForeignRuns
+from blocklab.results.ended_run import EndedRun
+from blocklab.results.row_result import RowResult
+from blocklab.results.study_results import StudyResults
+from blocklab.study.claims import parse_claim
+from blocklab.study.metric import Metric
+from blocklab.training.run_files import DIVERGED, FINISHED
+
+# A figure of one of these names is a share of the images, in percent or as a fraction of one.
+_SHARE = re.compile(r"acc|top[-_@]?[15]\b|precision|recall|f1|iou|auc|dice|\bm?ap\d*\b", re.I)
+# Of these less is better, unless it is said otherwise.
+_LOWER = re.compile(r"loss|err|perplexity|ppl|nll|ece\b|brier|mae|mse|fid|wer|latency|time", re.I)
+_MOST_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How to compare: None of what is to be seen from the runs themselves."""
+
+    baseline: str | None = None
+    higher_is_better: bool | None = None
+    unit: str | None = None
+    gain: float | None = None
+    best_epoch: bool = False
+    claims: tuple[str, ...] = ()
+    command: str | None = None
+
+
+def compare_runs(
+    found: ForeignRuns, asked: Asked = Asked(), costs: Mapping[str, RowCosts] | None = None
+) -> StudyResults:
+    """Return the results of runs that were trained elsewhere.
+
+    `costs` are what rows cost, where a table of its own says so.
+
+    Raises:
+        InputError: if percentages and fractions are mixed, the baseline or a claim's row is not
+            there, or the best epoch is asked for of runs without epochs.
+    """
+    names = list(dict.fromkeys(run.row for run in found.runs))
+    baseline = asked.baseline or names[0]
+    if baseline not in names:
+        raise InputError(
+            f"there is no row '{baseline}' to be the baseline{did_you_mean(baseline, names) or '.'}"
+            f" Rows: {', '.join(names)}"
+        )
+    better = asked.higher_is_better
+    higher = not _LOWER.search(found.metric) if better is None else better
+    if asked.best_epoch and all(len(run.figures) < 2 for run in found.runs):
+        raise InputError(
+            f"--best-epoch: the runs of {found.origin} have one {found.metric} each, so there is "
+            "no epoch to choose; leave it out, or give their figures after each epoch"
+        )
+    factor, unit = _factor_and_unit(found, asked.unit)
+    scores = {(run.row, run.seed): _score(run, asked.best_epoch, higher) for run in found.runs}
+    by_row: dict[str, list[float]] = {name: [] for name in names}
+    for (name, _), (_, value) in scores.items():
+        if math.isfinite(value):
+            by_row[name].append(factor * value)
+    metric = _metric(found.metric, unit, higher, asked, by_row, by_row[baseline])
+    for claim in asked.claims:
+        parse_claim(claim, names, baseline, metric)
+    known = costs or sorted_costs(_mean_costs(found), found.origin)
+    rows = []
+    for name in names:
+        mine = [run for run in found.runs if run.row == name]
+        cost = known.get(name, RowCosts())
+        ended = tuple(
+            _ended(run, scores[name, run.seed], factor, metric) for run in mine if run.figures
+        )
+        rows.append(
+            RowResult(
+                name=name,
+                model={},
+                macs=cost.macs,
+                params=cost.params,
+                input_size=None,
+                runs=ended,
+                planned_seeds=tuple(run.seed for run in mine),
+                failed=tuple(f"seed {run.seed}: {run.trouble}" for run in mine if run.trouble),
+                costs=cost.others,
+            )
+        )
+    seeds = tuple(sorted({run.seed for run in found.runs}))
+    return StudyResults(
+        title=f"{metric.title} of {', '.join(names)}" if len(names) < 4 else f"{len(names)} rows",
+        description="",
+        data={},
+        recipe={},
+        recipe_name="",
+        seeds=seeds,
+        varies=(),
+        baseline=baseline,
+        rows=tuple(rows),
+        notes=_notes(found, asked, factor, metric, rows, baseline),
+        command=asked.command,
+        claims=asked.claims,
+        metric=metric,
+        origin=found.origin,
+    )
+
+
+def _score(run: ForeignRun, best: bool, higher: bool) -> tuple[float | None, float]:
+    """Return the epoch that counts and its figure: the last, or the best where that is asked."""
+    if not run.figures:
+        return None, math.nan
+    if best and math.isfinite(run.figures[-1][1]):  # one that diverged has no best epoch
+        finite = [pair for pair in run.figures if math.isfinite(pair[1])]
+        return (max if higher else min)(finite, key=lambda pair: pair[1])
+    return run.figures[-1]
+
+
+def _factor_and_unit(found: ForeignRuns, unit: str | None) -> tuple[float, str]:
+    """Return what figures are multiplied by, and their unit.
+
+    Raises:
+        InputError: if some are percentages and others fractions, or none can be what is said.
+    """
+    if unit not in (None, "%") or (unit is None and not _SHARE.search(found.metric)):
+        return 1.0, unit or ""
+    told = [(run, value) for run in found.runs for _, value in run.figures if math.isfinite(value)]
+    if not told:
+        return 1.0, "%"
+    low, high = min(told, key=lambda one: one[1]), max(told, key=lambda one: one[1])
+    if not 0 <= low[1] <= high[1] <= 100:
+        run, value = low if low[1] < 0 else high
+        if unit is None:  # its name only sounds like a share
+            return 1.0, ""
+        raise InputError(f"{run.source}: {found.metric} is {value:g}, which is no percentage")
+    last = [(run, run.figures[-1][1]) for run in found.runs if run.figures]
+    fractions = [one for one in last if one[1] <= 1]
+    if high[1] <= 1:
+        if unit:
+            raise InputError(
+                f"--unit %, and no {found.metric} is above 1: if they are fractions, leave --unit "
+                "out, and they are shown as percentages"
+            )
+        return 100.0, "%"
+    if fractions and unit is None:
+        raise InputError(
+            f"{found.metric}: percentages and fractions are mixed ({fractions[0][1]:g} in "
+            f"{fractions[0][0].source}, {high[1]:g} in {high[0].source}); write all in one, or add "
+            "--unit % if all are percentages"
+        )
+    return 1.0, "%"
+
+
+def _metric(
+    name: str,
+    unit: str,
+    higher: bool,
+    asked: Asked,
+    by_row: Mapping[str, Sequence[float]],
+    baseline: Sequence[float],
+) -> Metric:
+    percent = unit == "%"
+    gain = asked.gain
+    if gain is None:
+        size = abs(median(baseline)) / 100 if baseline else 0.0
+        gain = 0.5 if percent else float(f"{size:.0e}") or 0.01
+    title = f"{name} of the best epoch (optimistic)" if asked.best_epoch else name
+    return Metric(
+        name=name,
+        figure=name,
+        title=title,
+        unit=unit,
+        higher_is_better=higher,
+        bounds=(0.0, 100.0) if percent else (-math.inf, math.inf),
+        decimals=2 if percent else _decimals(by_row),
+        gain=gain,
+    )
+
+
+def _decimals(by_row: Mapping[str, Sequence[float]]) -> int:
+    """Return how many decimals show two digits of the spread between seeds."""
+    spreads = [stdev(values) for values in by_row.values() if len(values) > 1]
+    values = [value for row in by_row.values() for value in row]
+    spread = median([one for one in spreads if one] or [abs(one) / 100 for one in values] or [0])
+    if not spread:
+        return 2
+    return min(max(1 - math.floor(math.log10(spread)), 0), _MOST_DECIMALS)
+
+
+def _mean_costs(found: ForeignRuns) -> dict[str, dict[str, float]]:
+    """Return each row's costs: means over its runs, since seconds vary between them."""
+    told: dict[str, dict[str, list[float]]] = {}
+    for run in found.runs:
+        for name, value in run.costs.items():
+            told.setdefault(run.row, {}).setdefault(name, []).append(value)
+    return {
+        row: {name: math.fsum(values) / len(values) for name, values in costs.items()}
+        for row, costs in told.items()
+    }
+
+
+def _ended(
+    run: ForeignRun, score: tuple[float | None, float], factor: float, metric: Metric
+) -> EndedRun:
+    epochs, (_, value) = [epoch for epoch, _ in run.figures], score
+    log = [
+        {"epoch": round(epoch), metric.figure: factor * figure}
+        for epoch, figure in run.figures
+        if epoch is not None and len(run.figures) > 1 and math.isfinite(figure)
+    ]
+    result: dict[str, Any] = {"status": FINISHED if math.isfinite(value) else DIVERGED}
+    if math.isfinite(value):
+        result[metric.figure] = factor * value
+    if epochs[-1] is not None and len(epochs) > 1:
+        result["epochs"] = round(epochs[-1])
+    return EndedRun(run.source, run.seed, Path(run.source), {}, log, result)
+
+
+def _notes(
+    found: ForeignRuns,
+    asked: Asked,
+    factor: float,
+    metric: Metric,
+    rows: Sequence[RowResult],
+    baseline: str,
+) -> tuple[str, ...]:
+    notes = [*found.notes]
+    if asked.best_epoch:
+        notes.append(
+            f"each run stands at the epoch of its {metric.best} {metric.name}: where that was "
+            "measured on test images, they chose the epoch, and the figure is optimistic"
+        )
+    if factor != 1:
+        notes.append(f"{metric.name} was given in fractions and is shown in percent")
+    seeds = {row.name: set(row.planned_seeds) for row in rows}
+    for name, mine in seeds.items():
+        if mine != seeds[baseline]:
+            notes.append(
+                f"{name} has other seeds ({_listed(mine)}) than the baseline "
+                f"({_listed(seeds[baseline])})"
+            )
+    return tuple(notes)
+
+
+def _listed(seeds: set[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))

@@ -1,0 +1,101 @@
+"""What rows cost: a table of its own, or columns beside the figures."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blocklab.errors import InputError, did_you_mean
+from blocklab.foreign.table_file import number, read_table
+from blocklab.foreign.table_runs import ROW_COLUMNS
+
+# What names say of MACs and parameters, without what is no letter. FLOPs are not MACs: some count
+# them as two and some as one, so they stand under their own name.
+_MACS = {"macs": 1.0, "macsm": 1e6, "mmacs": 1e6, "macsg": 1e9, "gmacs": 1e9, "infergmacs": 1e9}
+_PARAMS = {"params": 1.0, "parameters": 1.0, "numparams": 1.0, "paramsm": 1e6, "mparams": 1e6}
+_PARAMS |= {"paramcount": 1e6}  # timm's tables count in millions
+_FEWEST_COUNTED = 1000  # a network with fewer MACs or parameters is counted in G or M
+
+
+@dataclass(frozen=True)
+class RowCosts:
+    """What a row costs: plain counts of MACs and parameters, None if unknown, and anything else."""
+
+    macs: int | None = None
+    params: int | None = None
+    others: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_costs(path: Path, rows: Sequence[str], row: str | None) -> dict[str, RowCosts]:
+    """Read a table of one line a row; `row` is the column with their names.
+
+    Raises:
+        InputError: if none of the rows is in it, or one is there twice.
+    """
+    table = read_table(path)
+    names = [row] if row else [*ROW_COLUMNS]
+    column = next((name for name in names if name in table.columns), table.columns[0])
+    found: dict[str, dict[str, float]] = {}
+    for record in table.records:
+        name = str(record.cells.get(column) or "").strip()
+        if name not in rows:
+            continue
+        if name in found:
+            raise InputError(f"{record.place}: row '{name}' is there twice; remove one line")
+        values = {
+            cost: number(record.cells.get(cost), record.place, cost)
+            for cost in table.columns
+            if cost != column
+        }
+        found[name] = {
+            cost: value for cost, value in values.items() if value is not None and _finite(value)
+        }
+    if not found:
+        first = str(table.records[0].cells.get(column))
+        raise InputError(
+            f"{path} has the cost of no row: its column '{column}' says '{first}', the rows are "
+            f"{', '.join(rows)}{did_you_mean(first, rows)}"
+        )
+    return sorted_costs(found, str(path))
+
+
+def sorted_costs(found: Mapping[str, Mapping[str, float]], place: str) -> dict[str, RowCosts]:
+    """Tell MACs and parameters, by their names, from other costs.
+
+    Raises:
+        InputError: if a column of counts has numbers that must be millions.
+    """
+    units = {name: _unit(name) for costs in found.values() for name in costs}
+    for name, (what, unit) in units.items():
+        most = max((costs[name] for costs in found.values() if name in costs), default=0.0)
+        if what and unit == 1 and most < _FEWEST_COUNTED:
+            letter = "g" if what == "macs" else "m"
+            raise InputError(
+                f"{place}: '{name}' are plain counts, and the largest is {most:g}; call the column "
+                f"'{what}_{letter}' if they are {'G' if letter == 'g' else 'M'}"
+            )
+    costs = {}
+    for row, values in found.items():
+        known: dict[str, int] = {}
+        others = {}
+        for name, value in values.items():
+            what, unit = units[name]
+            if what:
+                known[what] = round(value * unit)
+            else:
+                others[name] = value
+        costs[row] = RowCosts(known.get("macs"), known.get("params"), others)
+    return costs
+
+
+def _unit(name: str) -> tuple[str, float]:
+    plain = re.sub(r"[^a-z]", "", name.lower())
+    for what, units in (("macs", _MACS), ("params", _PARAMS)):
+        if plain in units:
+            return what, units[plain]
+    return "", 1.0
+
+
+def _finite(value: float) -> bool:
+    return math.isfinite(value)

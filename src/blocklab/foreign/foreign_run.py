@@ -1,0 +1,103 @@
+"""A run that was trained elsewhere, and what tables and folders of runs have in common."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from blocklab.errors import InputError, shortened
+from blocklab.foreign.table_file import Record, choices, find_name, number
+from blocklab.study.schema import is_row_name
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person named: columns or fields, or None; and how a run's `name` tells row and seed.
+
+    `costs` are columns or fields that say what a row costs.
+    """
+
+    row: str | None = None
+    seed: str | None = None
+    metric: str | None = None
+    epoch: str | None = None
+    name: str | None = None
+    costs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ForeignRun:
+    """A run: its figure after each epoch, in order; one without epochs has one, of epoch None.
+
+    NaN is the figure of a run that diverged. `trouble` says why a run has no figure at all.
+    """
+
+    row: str
+    seed: int
+    source: str
+    figures: tuple[tuple[float | None, float], ...] = ()
+    costs: Mapping[str, float] = field(default_factory=dict)
+    trouble: str | None = None
+
+
+@dataclass(frozen=True)
+class ForeignRuns:
+    """All runs that were read, in order, what they are measured by, and what a reader must know."""
+
+    runs: tuple[ForeignRun, ...]
+    metric: str
+    origin: str
+    notes: tuple[str, ...] = ()
+
+
+def named(pattern: str, name: str, place: str) -> tuple[str, int]:
+    """Return the row and the seed that a run's name tells, by a pattern: ``{row}_s{seed}``.
+
+    The pattern is of the name's end; ``*`` stands for anything but a slash.
+
+    Raises:
+        InputError: if the pattern is none, or the name is not of it.
+    """
+    if pattern.count("{row}") != 1 or pattern.count("{seed}") != 1:
+        raise InputError(f"--name has {{row}} and {{seed}} in it, each once, not '{pattern}'")
+    form = re.escape(pattern).replace(r"\*", "[^/]*")
+    form = form.replace(re.escape("{row}"), "(?P<row>.+?)")
+    form = form.replace(re.escape("{seed}"), r"(?P<seed>\d{1,10})")
+    found = re.fullmatch(form, name) or re.fullmatch(f"(?:.*/){form}", name)
+    if found is None:
+        raise InputError(f"{place}: the name '{name}' is not of --name '{pattern}'")
+    return row_name(found["row"], place), int(found["seed"])
+
+
+def row_name(value: Any, place: str) -> str:
+    name = "" if value is None else str(value).strip()
+    if not is_row_name(name):
+        raise InputError(f"{place}: the row's name is {shortened(value)}; give it one on one line")
+    return name
+
+
+def by_epoch(
+    records: Sequence[Record], metric: str, epoch: str | None
+) -> tuple[tuple[float | None, float], ...]:
+    """Return a run's figures in the order of its epochs; of an epoch told twice, the later one."""
+    found: dict[float | None, float] = {}
+    for order, record in enumerate(records):
+        value = number(record.cells.get(metric), record.place, metric)
+        if value is None:
+            continue
+        when = order if epoch is None else number(record.cells.get(epoch), record.place, epoch)
+        found[when] = value
+    return tuple(sorted(found.items(), key=lambda pair: -math.inf if pair[0] is None else pair[0]))
+
+
+def costs_of(cells: Mapping[str, Any], wanted: Wanted, place: str) -> dict[str, float]:
+    costs = {}
+    for given in wanted.costs:
+        name = find_name(given, list(cells))
+        if name is None:
+            raise InputError(f"{place} has no '{given}' for --costs{choices(given, list(cells))}")
+        value = number(cells[name], place, given)
+        if value is not None and math.isfinite(value):
+            costs[given] = value
+    return costs

@@ -1,0 +1,108 @@
+"""Runs in a table: a line each, or a line for each of their epochs; W&B's and MLflow's exports."""
+
+from collections.abc import Sequence
+
+from blocklab.errors import InputError, shortened
+from blocklab.foreign.foreign_run import (
+    ForeignRun,
+    ForeignRuns,
+    Wanted,
+    by_epoch,
+    costs_of,
+    named,
+    row_name,
+)
+from blocklab.foreign.table_file import (
+    Record,
+    TextTable,
+    choices,
+    find_name,
+    number,
+    whole_number,
+)
+
+# Of these a table's first one is taken where nothing else is said.
+ROW_COLUMNS, SEED_COLUMN, EPOCH_COLUMN = ("row", "model"), "seed", "epoch"
+# Exports that list runs which have not ended: the column that shows it, that says it, and how.
+STATES = (("Name", "State", "finished"), ("run_id", "status", "FINISHED"))
+
+
+def runs_of_table(table: TextTable, wanted: Wanted) -> ForeignRuns:
+    if wanted.metric is None:
+        raise InputError(
+            f"name what the runs in {table.path} are compared by with --metric"
+            f"{choices('', table.columns)}"
+        )
+    metric = table.column(wanted.metric, "--metric")
+    row = _column(table, wanted.row, ROW_COLUMNS, "--row")
+    if row is None:
+        raise InputError(
+            f"{table.path} has no column '{ROW_COLUMNS[0]}'; name the one that tells rows apart "
+            f"with --row{choices('', table.columns)}"
+        )
+    seed = None if wanted.name else _column(table, wanted.seed, (SEED_COLUMN,), "--seed")
+    epoch = _column(table, wanted.epoch, (EPOCH_COLUMN,), "--epoch")
+    columns = set(table.columns)
+    state = next((one for one in STATES if {one[0], one[1]} <= columns), None)
+    found: dict[tuple[str, int], list[Record]] = {}
+    counts: dict[str, int] = {}
+    for record in table.records:
+        if wanted.name:
+            key = named(wanted.name, str(record.cells.get(row) or ""), record.place)
+        else:
+            name = row_name(record.cells.get(row), record.place)
+            counts[name] = counts.get(name, 0) + 1
+            given = counts[name] - 1 if seed is None else record.cells.get(seed)
+            key = name, whole_number(given, record.place, seed or "its number")
+        found.setdefault(key, []).append(record)
+    notes = []
+    if seed is None and not wanted.name:
+        if epoch is not None:
+            raise InputError(
+                f"{table.path} has a column '{epoch}' but none of seeds, so that runs cannot be "
+                f"told apart; name it with --seed{choices('', table.columns)}"
+            )
+        notes.append(f"{table.path.name} has no seeds: a row's runs are numbered as they come")
+    runs = tuple(
+        _of_records(key, records, metric, epoch, state, wanted) for key, records in found.items()
+    )
+    return ForeignRuns(runs, wanted.metric, table.path.name, tuple(notes))
+
+
+def _column(table: TextTable, given: str | None, usual: Sequence[str], what: str) -> str | None:
+    if given is not None:
+        return table.column(given, what)
+    return next((found for name in usual if (found := find_name(name, table.columns))), None)
+
+
+def _of_records(
+    key: tuple[str, int],
+    records: Sequence[Record],
+    metric: str,
+    epoch: str | None,
+    state: tuple[str, str, str] | None,
+    wanted: Wanted,
+) -> ForeignRun:
+    """Read one run's lines of a table, of which each is another epoch."""
+    (name, seed), first, last = key, records[0], records[-1]
+    seen: dict[float | None, Record] = {}
+    for record in records:
+        when = number(record.cells.get(epoch), record.place, epoch) if epoch else None
+        if (other := seen.setdefault(when, record)) is not record:
+            at = "" if when is None else f", epoch {when:g},"
+            remedy = "" if epoch else ", or name the epochs' column by --epoch"
+            raise InputError(
+                f"row '{name}' has seed {seed}{at} twice: {other.place} and {record.place}; "
+                f"remove one{remedy}"
+            )
+    source = first.place if first is last else f"{first.place} and below"
+    if state and last.cells.get(state[1]) != state[2]:
+        said = f"its {state[1].lower()} is {shortened(last.cells.get(state[1]))}"
+        return ForeignRun(name, seed, source, trouble=f"{said} ({source})")
+    figures = by_epoch(records, metric, epoch)
+    if epoch is None:
+        figures = tuple((None, value) for _, value in figures)
+    trouble = None if figures else f"no {metric} in {source}"
+    return ForeignRun(
+        name, seed, source, figures, costs_of(last.cells, wanted, last.place), trouble
+    )

@@ -1,0 +1,226 @@
+"""What a study found, in words: the sentence that stands above everything else."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from blocklab.report.cell_text import ABSENT, difference, mean_and_sd, square
+from blocklab.report.metric import metric_of
+from blocklab.results.row_result import RowResult
+from blocklab.results.study_results import StudyResults
+from blocklab.statistics.family import (
+    AT_CHANCE,
+    BASELINE_AT_CHANCE,
+    BETTER,
+    NOT_SHOWN,
+    SAME,
+    TOO_FEW,
+    WORSE,
+)
+
+NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()
+AS_GOOD = "as good"
+MOST_NAMED = 4  # rows in brackets: of more, the table has the names
+# What is said of the rows of each verdict: of one, of several, and whether that names the baseline.
+SAYINGS = {
+    BETTER: ("is better than {baseline}", "are better than {baseline}"),
+    WORSE: ("is worse", "are worse"),
+    AS_GOOD: ("is as good", "are as good"),
+    NOT_SHOWN: (
+        "cannot be told apart from {baseline} with {seeds}",
+        "cannot be told apart from {baseline} with {seeds}",
+    ),
+    SAME: ("computes the same function", "compute the same function"),
+    AT_CHANCE: ("never learned", "never learned"),
+    TOO_FEW: ("has too few seeds to tell", "have too few seeds to tell"),
+}
+NAMED = (BETTER, WORSE, AS_GOOD, SAME, AT_CHANCE)  # whose rows are worth naming
+
+
+def answer(results: StudyResults) -> str:
+    """Say in a sentence or three what the study found.
+
+    First how the rows compare with the baseline, then the highest mean, then which rows are
+    undertrained.
+    """
+    best = best_row(results)
+    if best is None:
+        return "No run has finished yet, so there is nothing to say."
+    sentences = [_against_baseline(results), _highest(results, best), _undertrained(results)]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def best_row(results: StudyResults) -> RowResult | None:
+    """Return the row of the best mean; None where no run has finished."""
+    finished = [row for row in results.rows if row.score is not None]
+    sign = 1 if metric_of(results).higher_is_better else -1
+    return max(finished, key=lambda row: sign * row.score.mean if row.score else 0.0, default=None)
+
+
+def verdict_counts(results: StudyResults) -> str:
+    """Count the verdicts in words."""
+    by_word = _by_word(results)
+    if not by_word:
+        return ABSENT
+    if set(by_word) == {TOO_FEW}:
+        return "too few seeds for a verdict"
+    shown = [f"{len(by_word[word])} {word}" for word in (BETTER, WORSE, AS_GOOD) if word in by_word]
+    rest = sum(len(rows) for word, rows in by_word.items() if word not in (BETTER, WORSE, AS_GOOD))
+    return ", ".join([*shown, *([f"{rest} not shown to differ"] if rest else [])])
+
+
+def in_words(count: int) -> str:
+    """Write a count up to twelve in words."""
+    return NUMBERS[count] if count < len(NUMBERS) else f"{count:,}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Join parts as a sentence does."""
+    *first, last = parts
+    comma = "," if len(first) > 1 else ""
+    return f"{', '.join(first)}{comma} and {last}" if first else last
+
+
+def _by_word(results: StudyResults) -> dict[str, list[str]]:
+    by_word: dict[str, list[str]] = defaultdict(list)
+    for name, comparison in results.comparisons.items():
+        by_word[comparison.word].append(name)
+    return by_word
+
+
+def _against_baseline(results: StudyResults) -> str:
+    by_word = _by_word(results)
+    compared = sum(map(len, by_word.values()))
+    if not compared or not (baseline := results.baseline):
+        return ""
+    if BASELINE_AT_CHANCE in by_word:
+        return f"{baseline}, the baseline, never learned, so there is nothing to compare with."
+    noun = rows_noun(results)
+    if set(by_word) == {TOO_FEW}:
+        whom = f"None of {in_words(compared)} {noun}" if compared > 1 else by_word[TOO_FEW][0]
+        cannot = "can" if compared > 1 else "cannot"
+        return (
+            f"{whom} {cannot} be called better or worse than {baseline}: {_why_too_few(results)}."
+        )
+    if compared == 1:
+        ((word, (name,)),) = by_word.items()
+        return f"{name} {_saying(word, 1, results, alone=True)}{_by_how_much(results, name)}."
+    if set(by_word) == {NOT_SHOWN}:
+        seeds = _seeds(results)
+        return (
+            f"None of {in_words(compared)} {noun} can be told apart from {baseline} with {seeds}."
+        )
+    parts: list[str] = []
+    for word in SAYINGS:
+        if names := by_word.get(word):
+            named = f" ({listed(names)})" if word in NAMED and len(names) <= MOST_NAMED else ""
+            saying = _saying(word, len(names), results, alone=not parts)
+            parts.append(f"{in_words(len(names))} {saying}{named}")
+    return f"Of {in_words(compared)} {noun}, {listed(parts)}."
+
+
+def _saying(word: str, count: int, results: StudyResults, alone: bool) -> str:
+    text = SAYINGS[word][count > 1]
+    if alone and word in (WORSE, AS_GOOD, SAME):
+        text += {WORSE: " than", AS_GOOD: " as", SAME: " as"}[word] + " {baseline}"
+    if not alone:
+        text = text.replace(" than {baseline}", "").replace("from {baseline}", "from it")
+    return text.format(baseline=results.baseline, seeds=_seeds(results))
+
+
+def _by_how_much(results: StudyResults, name: str) -> str:
+    row = next(row for row in results.rows if row.name == name)
+    if row.difference is None or row.difference.low is None:
+        return ""
+    return f": {difference(row, results.baseline)} {metric_of(results).points}".rstrip()
+
+
+def _seeds(results: StudyResults) -> str:
+    counts = sorted({one.difference.n for one in results.comparisons.values() if one.difference})
+    if not counts:
+        return "no seeds"
+    many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    return f"{many} seed{'' if counts[-1] == 1 else 's'}"
+
+
+def _why_too_few(results: StudyResults) -> str:
+    if max((len(row.finished) for row in results.rows), default=0) <= 1:
+        return "there is one seed a row, and one shows no spread"
+    return "they share too few finished seeds with it"
+
+
+def _highest(results: StudyResults, best: RowResult) -> str:
+    metric = metric_of(results)
+    which = "highest" if metric.higher_is_better else "lowest"
+    unit = f" {metric.percent}" if metric.percent else ""
+    mean = mean_and_sd(best.score, results.metric)
+    return f"The {which} mean {metric.name} is {mean}{unit}, of {best.name}."
+
+
+def _undertrained(results: StudyResults) -> str:
+    names = [row.name for row in results.rows if row.undertrained]
+    if not names:
+        return ""
+    every = len(names) == sum(bool(row.finished) for row in results.rows)
+    if every and len(names) > 1:
+        who = "All of them"
+    elif len(names) <= MOST_NAMED:
+        who = listed(names)
+    else:
+        who = in_words(len(names)).capitalize()
+    if len(names) == 1:
+        return f"{who} is undertrained: its figure says how fast it learns, not how good it can be."
+    return (
+        f"{who} are undertrained: their figures say how fast they learn, not how good they can be."
+    )
+
+
+def rows_noun(results: StudyResults) -> str:
+    """Return what the rows are: models, or rows where more than the model differs."""
+    others = [one for one in results.varies if one.startswith(("recipe", "data"))]
+    return "rows" if others or results.origin else "models"
+
+
+def summary_sentence(results: StudyResults) -> str:
+    """Say in one sentence what was compared: data, recipe, seeds, images, epochs."""
+    if results.origin:
+        return _origin_sentence(results)
+    run = results.runs[0][1].run if results.runs else {}
+    images, validation = "", "validation"
+    if results.data.get("vary_split"):
+        validation = "validation (others from each seed)"
+    if "train_images" in run:
+        counts = [
+            f"{run[f'{split}_images']:,} {name}"
+            for split, name in (("train", "training"), ("validation", validation))
+            if run.get(f"{split}_images")
+        ]
+        counts = f"{', '.join(counts)} and {run.get('test_images', 0):,} test images"
+        if left_out := run.get("test_images_left_out"):
+            counts += f", without {left_out:,} that have a copy in the training split"
+        shape = f"{square(run.get('image_size', 0))}, {len(run.get('class_names', ()))} classes"
+        images = f" ({counts}, {shape})"
+    source = results.data.get("source", "the data")
+    epochs = results.recipe.get("epochs")
+    length = f", {epochs} epoch{_s(epochs)}" if isinstance(epochs, int) else ""
+    seeds = len(results.seeds)
+    varies = f"; rows differ in {' and '.join(results.varies)} only" if results.varies else ""
+    baseline = f"; the baseline is {results.baseline}" if results.baseline else ""
+    return (
+        f"{len(results.rows)} model{_s(len(results.rows))} on {source}{images}, each trained by "
+        f"the recipe {results.recipe_name}{length}, from {seeds} seed{_s(seeds)}"
+        f"{varies}{baseline}."
+    )
+
+
+def _origin_sentence(results: StudyResults) -> str:
+    rows, seeds = len(results.rows), len(results.seeds)
+    baseline = f"; the baseline is {results.baseline}" if results.baseline else ""
+    better = "higher" if results.metric.higher_is_better else "lower"
+    return (
+        f"{rows} row{_s(rows)} by {results.metric.title} ({better} is better), from "
+        f"{seeds} seed{_s(seeds)}, trained elsewhere: {results.origin}{baseline}."
+    )
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

@@ -1,0 +1,47 @@
+"""A figure of each seed's accuracy as a dot: what the means and intervals are made of."""
+
+import altair as alt
+
+from blocklab.report.cell_text import plain
+from blocklab.report.curves import left_out, shown_rows
+from blocklab.report.drawing import Figure, data, limits, look, said, specification
+from blocklab.report.metric import metric_of
+from blocklab.results.study_results import StudyResults
+
+MOST_ROWS = 60
+
+
+def seeds_as_dots(results: StudyResults, name: str) -> Figure | None:
+    """Draw a dot for each finished seed and a tick at each row's mean; None without a result."""
+    metric = metric_of(results)
+    shown = {row.name for row in shown_rows(results, MOST_ROWS)}
+    dots, means = [], []
+    for number, row in enumerate(results.rows):
+        if row.score is None or row.name not in shown:
+            continue
+        for run in row.finished:
+            value = run.figure(results.metric.figure)
+            text = f"{row.name}, seed {run.seed}: {plain(value, results.metric)} {metric.percent}"
+            dots.append({"row": row.name, "value": value} | said(number, text.rstrip()))
+        text = f"{row.name}, mean: {plain(row.score.mean, results.metric)} {metric.percent}"
+        means.append({"row": row.name, "value": row.score.mean} | said(number, text.rstrip()))
+    if not dots:
+        return None
+    low, high = limits((dot["value"] for dot in dots), least=metric.least, bounds=metric.bounds)
+    x = alt.X(
+        "value:Q",
+        title=metric.axis,
+        scale=alt.Scale(domain=[low, high], nice=False),
+    )
+    bare = alt.Axis(grid=False, ticks=False, domain=False, labelPadding=10)
+    y = alt.Y("row:N", title=None, sort=None, axis=bare)
+    colour = {"color": look([row.name for row in results.rows])["color"]}
+    layers = [
+        alt.Chart(data(means)).mark_tick(thickness=2, size=16).encode(x=x, y=y, **colour),
+        alt.Chart(data(dots))
+        .mark_point(filled=True, size=45, opacity=0.75)
+        .encode(x=x, y=y, **colour),
+    ]
+    caption = "Dot: the network after the last epoch, from one seed. Tick: their mean."
+    shape = specification(layers, alt.Step(24 if len(means) < 30 else 17))
+    return Figure(name, "Each seed", caption + left_out(results, MOST_ROWS), shape)

@@ -1,0 +1,69 @@
+"""What to do next: which rows want more seeds, and how many."""
+
+from collections.abc import Mapping, Sequence
+
+from blocklab.results.row_result import RowResult
+from blocklab.statistics.family import FEWEST_SEEDS, NOT_SHOWN, TOO_FEW, Comparison
+from blocklab.statistics.planning import Planning
+from blocklab.study.metric import Metric
+
+MOST_NAMED = 8
+_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def more_seeds(
+    rows: Sequence[RowResult],
+    comparisons: Mapping[str, Comparison],
+    plan: Planning | None,
+    metric: Metric,
+) -> tuple[str, ...]:
+    """Return a line for the rows that one seed says nothing of, and one for those in doubt.
+
+    How many seeds are needed is what `plan` has from the spread of all rows, where a difference of
+    the metric's gain is to be shown four times in five.
+    """
+    of = {word: [r for r in rows if _word(r, comparisons) == word] for word in (TOO_FEW, NOT_SHOWN)}
+    lines = []
+    if few := of[TOO_FEW]:
+        baseline = few[0].baseline
+        some = [*([baseline] if baseline and len(baseline.finished) < FEWEST_SEEDS else []), *few]
+        least = min(len(row.finished) for row in some)
+        more = max(FEWEST_SEEDS - least, 1)
+        lines.append(
+            f"{_count(more)} of {_names(some)}, to see how much seeds differ; three in all are a "
+            "sensible start"
+        )
+    if plan and (doubtful := of[NOT_SHOWN]):
+        lines.append(_of_doubtful(doubtful, plan, metric))
+    return tuple(lines)
+
+
+def _of_doubtful(rows: Sequence[RowResult], plan: Planning, metric: Metric) -> str:
+    needed = plan.seeds_among_all
+    shows = f"a difference of {metric.gain_text}"
+    if needed is None:
+        return f"{_names(rows)}: more than 10,000 seeds would be needed to show {shows}"
+    have = min(row.difference.n if row.difference else 0 for row in rows)
+    if needed <= have:
+        return (
+            f"{_names(rows)}: {shows} would have been shown four times in five; more seeds look "
+            "for a smaller one"
+        )
+    return (
+        f"{_count(needed - have)} of {_names(rows)}, and of the baseline, would show {shows} four "
+        "times in five"
+    )
+
+
+def _word(row: RowResult, comparisons: Mapping[str, Comparison]) -> str | None:
+    return comparisons[row.name].word if row.name in comparisons else None
+
+
+def _count(more: int) -> str:
+    number = _WORDS[more] if more < len(_WORDS) else f"{more:,}"
+    return f"{number} more seed{'' if more == 1 else 's'}"
+
+
+def _names(rows: Sequence[RowResult]) -> str:
+    named = ", ".join(row.name for row in rows[:MOST_NAMED])
+    return named + (f" and {len(rows) - MOST_NAMED} others" if len(rows) > MOST_NAMED else "")

@@ -1,0 +1,87 @@
+"""`blocklab compare`, as a user types it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Blocklab = Any
+
+
+LINES = """\
+model,seed,top1,macs_g
+plain,0,76.1,4.1
+plain,1,76.4,4.1
+plain,2,76.2,4.1
+se,0,77.1,4.2
+se,1,77.3,4.2
+se,2,77.5,4.2
+"""
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "results.csv"
+    path.write_text(LINES)
+    return path
+
+
+def test_a_table_becomes_a_page_with_verdicts_claims_and_costs(
+    blocklab: Blocklab, results: Path, tmp_path: Path
+) -> None:
+    asked = ("--row", "model", "--seed", "seed", "--metric", "top1", "--costs", "macs_g")
+    said = blocklab("compare", results, *asked, "--claim", "se > plain by 0.5", "--title", "Mine")
+    assert said.status == 0, said.err
+    assert "better" in said.out and "supported" in said.out and "4.200" in said.out
+    folder = Path("runs") / "compare_results"
+    assert f"page: {folder / 'report.html'}" in said.out
+    page = (folder / "report.html").read_text()
+    assert "<h1>Mine</h1>" in page and "trained elsewhere: results.csv" in page
+    assert "recipe" not in page.partition("<main>")[0]
+    assert (folder / "table.csv").read_text().startswith("row,macs,")
+    # The same folder again, and never another's.
+    assert blocklab("compare", results, *asked).status == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "table.csv").write_text("precious")
+    said = blocklab("compare", results, *asked, "--out", tmp_path / "mine")
+    assert said.status == 2 and "has a table.csv that is not of a comparison" in said.err
+    assert (tmp_path / "mine" / "table.csv").read_text() == "precious"
+
+
+def test_costs_have_a_table_of_their_own(blocklab: Blocklab, results: Path, tmp_path: Path) -> None:
+    costs = tmp_path / "costs.csv"
+    costs.write_text("model,params_m,latency\nse,25.6,3.5\nother,1,1\n")
+    said = blocklab("compare", results, "--metric", "top1", "--costs", costs, "--json")
+    assert said.status == 0, said.err
+    plain, se = json.loads(said.out)["rows"]
+    assert (se["params"], se["latency"], se["verdict"]) == (25_600_000, 3.5, "better")
+    assert plain["params"] is None
+    costs.write_text("model,params_m\nsee,25.6\n")
+    said = blocklab("compare", results, "--metric", "top1", "--costs", costs)
+    assert said.status == 2 and "has the cost of no row" in said.err
+    said = blocklab("compare", results, "--metric", "top1", "--costs", "macs")
+    assert said.status == 2 and "has no 'macs' for --costs; did you mean 'macs_g'" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("results.csv", "--metric", "top2"), "has no column 'top2'; did you mean 'top1'"),
+        (("results.csv", "--metric", "top1", "--baseline", "x"), "no row 'x' to be the baseline"),
+        (("results.csv", "--metric", "top1", "--gain", "0"), "--gain is a number above 0"),
+        (("results.csv", "--metric", "top1", "--best-epoch"), "no epoch to choose"),
+        (("results.csv", "--metric", "top1", "--out", "results.csv"), "is a file; name a folder"),
+        (("results.csv", "--metric", "top1", "--claim", "se"), "'se' is no claim"),
+        (("nothing.csv", "--metric", "top1"), "there is no nothing.csv"),
+        ((".",), "holds no runs"),
+    ],
+)
+def test_what_is_typed_wrong_is_said_in_one_line(
+    blocklab: Blocklab, results: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    found = blocklab("compare", *arguments)
+    assert found.status == 2
+    assert found.err.count("\n") == 1 and said in found.err
+    assert not Path("runs").exists()

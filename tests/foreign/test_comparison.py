@@ -1,0 +1,212 @@
+"""Runs from elsewhere as results: the metric, what is mixed up, costs, notes, tables and claims."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from blocklab.errors import InputError
+from blocklab.foreign.comparison import Asked, compare_runs
+from blocklab.foreign.costs import RowCosts, sorted_costs
+from blocklab.foreign.foreign_run import ForeignRun, ForeignRuns
+from blocklab.report.page import html
+from blocklab.report.table_files import csv, latex, markdown_of_all
+from blocklab.report.tables import main_table, tables
+from blocklab.results.study_results import StudyResults
+
+TOP1 = {
+    "plain": [76.1, 76.4, 76.2, 76.3],
+    "se": [77.1, 77.5, 77.2, 77.4],
+    "eca": [76.4, 75.9, 76.6, 76.1],
+}
+LOSS = {"plain": [0.921, 0.924, 0.919], "se": [0.801, 0.799, 0.804], "eca": [1.102, 1.09, 1.11]}
+
+
+def runs_of(
+    values: dict[str, list[float]], metric: str = "top1", first_seed: int = 0
+) -> ForeignRuns:
+    runs = [
+        ForeignRun(row, seed, f"{row}, line {seed}", ((None, value),))
+        for row, of_row in values.items()
+        for seed, value in enumerate(of_row, first_seed)
+    ]
+    return ForeignRuns(tuple(runs), metric, "results.csv")
+
+
+def words(results: StudyResults) -> dict[str, str]:
+    return {name: one.word for name, one in results.comparisons.items()}
+
+
+def test_a_percentage_is_compared_as_top1_is() -> None:
+    results = compare_runs(runs_of(TOP1), Asked(claims=("se > plain by 0.5", "eca == plain")))
+    assert words(results) == {"se": "better", "eca": "no difference shown"}
+    assert [row.name for row in results.rows if row.baseline is None] == ["plain"]
+    table = main_table(results)
+    assert table.headings == [
+        *("row", "seeds", "top1 (%)", "95 % interval", "top1 minus plain (points)", "verdict")
+    ]
+    assert table.texts[1][:3] == ["se", "4", "77.30 \u00b1 0.18"]
+    assert [one.word for one in results.judgements] == ["supported", "supported"]
+    assert "points, 4 seeds" in results.judgements[0].numbers
+
+
+def test_lower_is_better_turns_verdicts_and_the_best_around() -> None:
+    results = compare_runs(runs_of(LOSS, "val_loss"), Asked(claims=("se best of all",)))
+    assert words(results) == {"se": "better", "eca": "worse"}
+    assert results.judgements[0].word == "supported"
+    page = html(results)
+    assert "lowest mean val_loss" in page and "lower is better" in page
+    told = compare_runs(runs_of(LOSS, "val_loss"), Asked(higher_is_better=True))
+    assert words(told) == {"se": "worse", "eca": "better"}
+    # A name that says nothing: higher is better.
+    assert words(compare_runs(runs_of(LOSS, "score"))) == {"se": "worse", "eca": "better"}
+
+
+def test_decimals_follow_the_spread_of_seeds_and_no_bound_cuts() -> None:
+    results = compare_runs(runs_of(LOSS, "val_loss"), Asked(unit="nats"))
+    texts = {row[0]: row for row in main_table(results).texts}
+    assert texts["se"][2:5] == [
+        "0.8013 \u00b1 0.0025",
+        "[0.7951, 0.8076]",
+        "\u22120.1200 [\u22120.1396, \u22120.1004]",
+    ]
+    assert main_table(results).headings[4] == "val_loss minus plain (nats)"
+    assert results.metric.gain == 0.009  # a hundredth of the baseline's, to one digit
+    wide = compare_runs(runs_of({"a": [1.0, 9000.0], "b": [2.0, 5.0]}, "score"))
+    low = wide.rows[0].score.low if wide.rows[0].score else None
+    assert low is not None and low < 0
+
+
+def test_fractions_become_percent_and_a_mixture_is_refused() -> None:
+    shares = {row: [value / 100 for value in values] for row, values in TOP1.items()}
+    results = compare_runs(runs_of(shares, "metrics/accuracy_top1"))
+    assert results.rows[1].score and results.rows[1].score.mean == pytest.approx(77.3)
+    assert "metrics/accuracy_top1 was given in fractions and is shown in percent" in results.notes
+    mixed = runs_of(TOP1 | {"eca": shares["eca"]})
+    with pytest.raises(InputError, match=r"percentages and fractions are mixed \(0.764 in eca"):
+        compare_runs(mixed)
+    # One per cent among others can be: a network that never learned a hundred classes.
+    assert compare_runs(mixed, Asked(unit="%")).rows[2].score
+    with pytest.raises(InputError, match=r"--unit %, and no top1 is above 1"):
+        compare_runs(runs_of(shares), Asked(unit="%"))
+    with pytest.raises(InputError, match=r"line 1: top1 is 101, which is no percentage"):
+        compare_runs(runs_of({"a": [100.0, 101.0]}), Asked(unit="%"))
+    # Of a loss both sides of 1 are what they are.
+    assert not compare_runs(runs_of({"a": [0.9, 1.1]}, "loss")).metric.unit
+
+
+def test_a_run_that_diverged_or_has_no_figure_is_named_and_not_averaged() -> None:
+    found = runs_of({"plain": [76.0, 76.2], "se": [77.0, math.nan]})
+    lost = ForeignRun("se", 2, "line 9", trouble="no top1 in line 9")
+    results = compare_runs(replace(found, runs=(*found.runs, lost)))
+    row = results.rows[1]
+    assert row.score and row.score.values == (77.0,)
+    assert results.troubles == (
+        ("se", "seed 2: no top1 in line 9"),
+        ("se", "seed 1 diverged (run se, line 1)"),
+        ("se", "no result from seed 2"),
+    )
+
+
+def test_one_seed_and_other_seeds_than_the_baselines_are_said() -> None:
+    results = compare_runs(runs_of({"plain": [76.0], "se": [77.0]}))
+    assert words(results) == {"se": "too few seeds"}
+    assert results.advice == (
+        "one more seed of plain, se, to see how much seeds differ; three in all are a sensible "
+        "start",
+    )
+    others = runs_of({"se": [77.0, 77.1]}, first_seed=5)
+    here = runs_of({"plain": [76.0, 76.1]})
+    results = compare_runs(replace(here, runs=here.runs + others.runs))
+    assert results.notes == ("se has other seeds (5, 6) than the baseline (0, 1)",)
+
+
+def test_advice_says_how_many_seeds_would_show_the_gain() -> None:
+    results = compare_runs(runs_of(TOP1), Asked(gain=0.3))
+    assert results.planning and results.planning.seeds_among_all
+    more = results.planning.seeds_among_all - 4
+    assert more > 0
+    (line,) = results.advice
+    assert line.endswith(
+        "of eca, and of the baseline, would show a difference of 0.3 points four times in five"
+    )
+    enough = compare_runs(runs_of(TOP1), Asked(gain=30.0)).advice
+    assert enough == (
+        "eca: a difference of 30 points would have been shown four times in five; more seeds look "
+        "for a smaller one",
+    )
+
+
+def test_the_last_epoch_counts_unless_the_best_is_asked_for() -> None:
+    curve = ((0.0, 70.0), (1.0, 78.0), (2.0, 76.0))
+    found = ForeignRuns(
+        tuple(ForeignRun("plain", seed, f"line {seed}", curve) for seed in (0, 1)), "top1", "logs"
+    )
+    last = compare_runs(found)
+    assert last.rows[0].score and last.rows[0].score.mean == 76.0
+    assert [line["top1"] for line in last.runs[0][1].log] == [70.0, 78.0, 76.0]
+    assert "best" not in " ".join(main_table(last).headings)
+    best = compare_runs(found, Asked(best_epoch=True))
+    assert best.rows[0].score and best.rows[0].score.mean == 78.0
+    assert main_table(best).headings[2] == "top1 of the best epoch (optimistic) (%)"
+    assert "they chose the epoch, and the figure is optimistic" in html(best)
+    lowest = compare_runs(replace(found, metric="loss"), Asked(best_epoch=True))
+    assert lowest.rows[0].score and lowest.rows[0].score.mean == 70.0
+    with pytest.raises(InputError, match="there is no epoch to choose"):
+        compare_runs(runs_of(TOP1), Asked(best_epoch=True))
+
+
+def test_what_is_not_there_is_refused_with_what_is() -> None:
+    with pytest.raises(InputError, match=r"no row 'plan' to be the baseline; did you mean 'plain'"):
+        compare_runs(runs_of(TOP1), Asked(baseline="plan"))
+    with pytest.raises(InputError, match="names no row 'sse'"):
+        compare_runs(runs_of(TOP1), Asked(claims=("sse > plain",)))
+    with pytest.raises(InputError, match=r"has no metric 'top5'.* Metrics: top1, macs, params"):
+        compare_runs(runs_of(TOP1), Asked(claims=("se > plain in top5",)))
+    with pytest.raises(InputError, match="add 'within' and a margin"):
+        compare_runs(runs_of(LOSS, "loss"), Asked(claims=("se == plain",)))
+
+
+def test_costs_are_told_by_their_names_and_nothing_is_a_column_of_dashes() -> None:
+    costs = sorted_costs(
+        {"plain": {"macs_g": 4.1, "params": 25e6, "ms": 3.5}, "se": {"macs_g": 4.2, "ms": 4.0}}, "c"
+    )
+    assert costs["plain"] == RowCosts(4_100_000_000, 25_000_000, {"ms": 3.5})
+    claims = ("plain < se in macs", "eca < se in macs")
+    results = compare_runs(runs_of(TOP1), Asked(claims=claims), costs)
+    assert main_table(results).headings[:4] == ["row", "MACs (G)", "params (M)", "ms"]
+    assert [line[1:4] for line in main_table(results).texts] == [
+        *(["4.100", "25.000", "3.5"], ["4.200", "\u2013", "4"], ["\u2013", "\u2013", "\u2013"])
+    ]
+    first, second = results.judgements
+    assert first.word == "supported"
+    assert (second.word, second.numbers) == ("undecided", "the macs of eca are not known")
+    for plain in (main_table(compare_runs(runs_of(TOP1))), *tables(compare_runs(runs_of(TOP1)))):
+        for column in zip(*plain.texts, strict=True):
+            assert any(text != "\u2013" for text in column)
+    with pytest.raises(
+        InputError, match=r"'params' are plain counts, and the largest is 25.6; call"
+    ):
+        sorted_costs({"plain": {"params": 25.6}}, "costs.csv")
+
+
+def test_files_of_tables_name_the_metric_and_have_no_empty_columns() -> None:
+    results = compare_runs(runs_of(LOSS, "val_loss"), Asked(), {"se": RowCosts(None, 9, {"ms": 4})})
+    head, *lines = csv(results).splitlines()
+    names = head.split(",")
+    assert "val_loss_mean" in names and "difference_val_loss_mean" in names and "ms" in names
+    assert not [name for name in names if "top1" in name]
+    assert len(lines) == 3 and ",0.8013," in lines[1]
+    told = markdown_of_all(results, tables(results)) + latex(main_table(results))
+    assert "top-1" not in told and "points" not in told
+    frame = results.to_frame()
+    assert list(frame["val_loss"]) == [v for values in LOSS.values() for v in values]
+    assert results.summary_frame()["val_loss_sd"].notna().all()
+
+
+@pytest.mark.parametrize("metric", ["val_loss", "top1"])
+def test_the_page_of_runs_from_elsewhere_says_where_they_are_from(metric: str) -> None:
+    results = compare_runs(runs_of(LOSS if metric == "val_loss" else TOP1, metric))
+    page = html(results)
+    assert "trained elsewhere: results.csv; the baseline is plain" in page
+    assert f"{metric} minus plain" in page
