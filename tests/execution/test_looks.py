@@ -259,7 +259,7 @@ def test_seeds_that_are_added_after_a_look_are_said_with_their_price(
     assert run(file).design_notes == ()  # the same look again
     if not by_option:
         rewrite(file, "seeds: 3", "seeds: 6")
-    results = run(file, **({"seeds": 6} if by_option else {}))
+    results = run(file, seeds=6) if by_option else run(file)
     said = next(note for note in results.design_notes if note.startswith("seeds were added"))
     assert "had been looked at with 3 seeds before these 6" in said
     chance = float(said.split(" %, not 5 %")[0].rsplit(" ", 1)[1])
