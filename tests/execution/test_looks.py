@@ -20,6 +20,7 @@ from blocklab.execution.plan import Job, look_lines
 from blocklab.execution.study_folder import study_folder
 from blocklab.report.page import write_report
 from blocklab.results.design_file import DesignJson, read_design
+from blocklab.results.records import keep_records
 from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
 from blocklab.study.study import Study
@@ -136,6 +137,8 @@ def test_rows_stop_once_they_are_decided_and_the_doubt_goes_on(file: Path) -> No
     notes = "\n".join(results.remarks)
     assert "seeds until decided: looks at 3, 5 and 8 seeds of a row, the baseline with 2" in notes
     assert "look 1 of 3, 20" in notes and "se better" in notes
+    keep_records(file.parent / "runs/looks", file.parent / "kept")
+    assert words(read_study_folder(file.parent / "kept")) == words(results)
     # A rerun has nothing to do, and changes nothing.
     before, made = (file.parent / "runs/looks/design.json").read_bytes(), MadeUp.made
     assert words(run(file)) == words(results) and MadeUp.made == made

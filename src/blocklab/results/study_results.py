@@ -115,7 +115,9 @@ class StudyResults:
         return self._looks([now])[-1]
 
     def _looks(self, more: Sequence[Mapping[str, Collection[int]]]) -> tuple[LookTaken, ...]:
-        if self.design is None or self.design.until_decided is None or self.baseline is None:
+        if self.design is None or self.design.until_decided is None:
+            return ()
+        if self.baseline is None or self.baseline not in self._figures:
             return ()
         looks, seen = self.design.until_decided.looks(), [*self.design.seen(), *more]
         return tuple(take_looks(self._figures, self.baseline, looks, seen, **self._compared_by))
