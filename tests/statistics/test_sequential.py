@@ -1,13 +1,14 @@
 """Looks that spend 5 %: against published boundaries, simulated studies, and slow sums."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from blocklab.statistics.dunnett import critical_value
-from blocklab.statistics.family import BETTER, SAME, WORSE, compare_rows
+from blocklab.statistics.family import BETTER, SAME, WORSE, Family, compare_rows
 from blocklab.statistics.sequential import (
     FUTILE,
     Looks,
@@ -155,3 +156,15 @@ def test_false_verdicts_over_all_looks_stay_below_five_per_cent() -> None:
         ]
         wrong += any(word in (BETTER, WORSE) for word in words)
     assert wrong / studies < 0.055 + 2 * math.sqrt(0.05 * 0.95 / studies)
+
+
+def test_a_word_that_is_read_off_an_interval_ends_a_row() -> None:
+    values = {row: dict(enumerate([80.0 + i / 10, 80.1, 80.2, 80.0])) for i, row in enumerate("ab")}
+
+    def reworded(family: Family) -> Family:
+        as_good = {row: replace(one, word="as good") for row, one in family.comparisons.items()}
+        return replace(family, comparisons=as_good)
+
+    seen = [dict.fromkeys("ab", range(2)), dict.fromkeys("ab", range(4))]
+    first, _ = take_looks(values, "a", Looks((2, 4)), seen, reworded=reworded)
+    assert first.family.comparisons["b"].word == "as good" and first.going == ()

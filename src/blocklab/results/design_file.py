@@ -77,7 +77,6 @@ class DesignJson(_Strict):
     until_decided: LooksJson | None = None
     rows: dict[RowName, DesignRowJson]
     claims: dict[str, StatedJson] = {}
-    margins: dict[str, StatedJson] = {}
     looks: Annotated[list[LookJson], Field(max_length=_MOST_LOOKS)] = []
 
     @model_validator(mode="after")

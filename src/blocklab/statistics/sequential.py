@@ -18,7 +18,7 @@ take a fifth fewer runs.
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import fmean
@@ -47,7 +47,8 @@ Array = NDArray[np.float64]
 
 FUTILE = "futile"  # not shown, and the seeds that are left would hardly show it
 FUTILE_BELOW = 0.1  # the probability that the last look shows a difference
-ENDED = frozenset({BETTER, WORSE, FUTILE, SAME, AT_CHANCE, BASELINE_AT_CHANCE})
+_AS_GOOD = "as good"  # a margin's word
+ENDED = frozenset({_AS_GOOD, BETTER, WORSE, FUTILE, SAME, AT_CHANCE, BASELINE_AT_CHANCE})
 _SIMULATED = 100_000
 _AT_ONCE = 2_000_000  # numbers in memory
 _SEED = 1983
@@ -154,6 +155,7 @@ def take_looks(
     higher_is_better: bool = True,
     more_rows: int = 0,
     alpha: float = ALPHA,
+    reworded: Callable[[Family], Family] | None = None,
 ) -> Iterator[LookTaken]:
     """Yield what each look says, one after the other: a row that has ended stays so.
 
@@ -169,6 +171,7 @@ def take_looks(
         higher_is_better: which sign is `better`.
         more_rows: rows that were run and are not among `values`.
         alpha: over all rows and looks.
+        reworded: gives a look's family words that are read off its intervals, such as `as good`.
     """
     rows = [row for row in values if row != baseline]
     level_of = levels(looks, max(1, len(rows) + more_rows), paired, alpha)
@@ -195,6 +198,8 @@ def take_looks(
             alpha=level_of[look],
             more_rows=more_rows + len(values) - len(compared),
         )
+        if reworded:
+            family = reworded(family)
         last = look == len(looks.seeds) - 1
         for row in going:
             found = family.comparisons[row]
