@@ -57,7 +57,7 @@ def make_run() -> MakeRun:
     """A function that writes the folder of a made-up run that has ended; `top1` None diverged.
 
     `images` of them have predictions, whose figures are then the result's. `run` and `result` are
-    fields of those files to change.
+    fields of those files to change; `definition` is in place of a made-up one.
     """
 
     def make(
@@ -73,10 +73,12 @@ def make_run() -> MakeRun:
         reads_test_set: bool = False,
         run: dict[str, Any] | None = None,
         result: dict[str, Any] | None = None,
+        definition: dict[str, Any] | None = None,
     ) -> Path:
         rng = random.Random(f"{row}{seed}")
-        definition = {"model": model or {"name": row}, "data": {"source": "cifar100"}}
-        definition |= {"recipe": {"epochs": epochs}, "seed": seed}
+        if definition is None:
+            definition = {"model": model or {"name": row}, "data": {"source": "cifar100"}}
+            definition |= {"recipe": {"epochs": epochs}, "seed": seed}
         written = RunFolder(out / definition_hash(definition))
         about = {
             "definition": definition,

@@ -117,7 +117,7 @@ def test_a_file_may_grow_and_be_worded_otherwise_but_nothing_is_lost(
         asked(Study.load(study_file), tmp_path)
     for old, new, says in (
         ("seeds: 3", "seeds: 1", "it has seed 1, which this one has not"),
-        ("  ca: resnet20_ca\n", "", "it has a row 'ca'"),
+        ("se:", "es:", "it has a row 'se'"),  # its baseline
         ("epochs: 2", "epochs: 3", "its row 'plain' has recipe.epochs 2, and this one's 3"),
         ("resnet20_ca", "resnet20_gc", "its row 'ca' has attention"),
     ):
