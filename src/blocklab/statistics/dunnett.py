@@ -10,7 +10,7 @@ Dunnett, "A multiple comparison procedure for comparing several treatments with 
     - \Phi\left(\frac{\lambda_i z - c s}{\sqrt{1 - \lambda_i^2}}\right)\right]
 
 SciPy's `dunnett` draws random numbers for the same and takes some seconds for forty rows; the two
-integrals of smooth functions are exact to six digits or more in milliseconds.
+integrals of smooth functions are exact to seven digits in milliseconds.
 """
 
 import math
