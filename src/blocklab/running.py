@@ -1,30 +1,30 @@
 """Studies from end to end: what is missing is trained, pages and tables are written."""
 
-import time
+import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from blocklab.errors import InputError, RunError
+from rich.console import Console
+
+from blocklab.errors import InputError
 from blocklab.execution.crew import Silent, Watcher
-from blocklab.execution.plan import Job
-from blocklab.execution.sharing import Sharing
+from blocklab.execution.progress import Progress
 from blocklab.execution.study_folder import study_folder
+from blocklab.execution.tracked import Tracked
 from blocklab.execution.train_studies import train_studies
 from blocklab.files import read_checked_json, write_checked_json
+from blocklab.live_pages import LivePages
+from blocklab.notebook import in_notebook
 from blocklab.report.index import INDEX, write_index
-from blocklab.report.page import Live, write_report
-from blocklab.results.study_file import STUDY
-from blocklab.results.study_folder import read_study_folder
+from blocklab.report.page import write_report
+from blocklab.results.over_datasets import OverDatasets
 from blocklab.results.study_results import StudyResults
 from blocklab.study.collection import StudyCollection
 from blocklab.study.study import Study
+from blocklab.tracking.tracking import Tracking
 
 COLLECTION = "collection.json"  # beside its page: the folders of its studies
-LIVE_SECONDS = 30.0  # between pages of a study that runs
-MOST_NAMED = 4  # runs in training
-LIVE_SHARE = 10  # at least so many times what a page takes to write
 
 
 def run_study(
@@ -37,6 +37,7 @@ def run_study(
     ray: str | None = None,
     watcher: Watcher | None = None,
     command: str | None = None,
+    track: Sequence[str] = (),
     live: bool = False,
 ) -> StudyResults:
     """Train what has not finished, write the study's page and tables, return the results.
@@ -49,13 +50,14 @@ def run_study(
         plugins: files that register blocks, for the workers to run. Load them here too, by
             `blocklab.load_plugin`, before the study.
         ray: the address of a Ray cluster, or ``auto``; None is this machine alone.
-        watcher: is told what happens on the way.
+        watcher: is told what happens on the way; by default a notebook shows it, and nothing else.
         command: how this was called, for the page.
+        track: names of trackers that are told beside our own files, see `blocklab.tracking`.
         live: whether the page is written every half a minute while runs go on, and then reads
             itself again.
 
     Raises:
-        InputError: if the study does not fit the data or the machine.
+        InputError: if the study does not fit the data or the machine, or a tracker is not there.
         RunError: if a folder cannot be written. A run that fails does not raise: see
             `StudyResults.troubles`.
     """
@@ -69,6 +71,7 @@ def run_study(
         ray=ray,
         watcher=watcher,
         command=command,
+        track=track,
         live=live,
     )
     return results
@@ -84,6 +87,7 @@ def run_collection(
     ray: str | None = None,
     watcher: Watcher | None = None,
     command: str | None = None,
+    track: Sequence[str] = (),
     live: bool = False,
 ) -> tuple[StudyResults, ...]:
     """Run the studies of a collection, each distinct run once; see `run_study`.
@@ -93,120 +97,54 @@ def run_collection(
     out, studies = Path(out), collection.studies
     if len(studies) > 1:
         _check_collection(collection, out)
-    pages = None
-    if live:
-        pages = LivePages([study_folder(study, out) for study in studies], watcher or Silent())
-    try:
+    folders = [study_folder(study, out) for study in studies]
+    group = collection.folder_name
+    with ExitStack() as stack:
+        if watcher is None and in_notebook():
+            watcher = stack.enter_context(Progress(Console()))
+        told = watcher or Silent()
+        tracking = stack.enter_context(Tracking(track, out, _say))
+        if track:
+            told = Tracked(told, tracking, out, group)
+        if live:
+            told = stack.enter_context(LivePages(folders, told))
         results = train_studies(
             studies,
             out,
             workers,
             threads=threads,
-            watcher=pages or watcher,
+            watcher=told,
             plugins=[str(path) for path in plugins],
             ray=ray,
             command=command,
         )
-    except BaseException:
-        if pages:  # no page is left to wait for what does not come
-            pages.write(None)
-        raise
-    for study, result in zip(studies, results, strict=True):
-        write_report(result, study_folder(study, out))
+        for study, folder, result in zip(studies, folders, results, strict=True):
+            page = write_report(result, folder)
+            before = f"{study.name}: " if len(studies) > 1 else ""
+            for row, run in result.runs:  # also those that ended before this call
+                tracking.follow(out / run.hash, f"{before}{row.name} seed {run.seed}", group)
+            tracking.page(folder, group, study.name, [page, folder / "table.md"])
     if len(studies) > 1:
         names = [study.folder_name for study in studies]
         index = index_page(collection, out)
-        write_index(index.parent, list(zip(names, results, strict=True)), collection.title)
+        entries = list(zip(names, results, strict=True))
+        over = over_datasets(collection, results)
+        write_index(index.parent, entries, collection.title, over)
         write_checked_json(index.parent / COLLECTION, {"studies": names})
     return results
 
 
-class LivePages:
-    """Writes the pages of studies while they run, and tells another watcher what happens.
-
-    At most every half a minute, and never for more than a tenth of the time: the same process
-    hands out the runs. A page that cannot be written is left for the end, which says why.
-    """
-
-    def __init__(self, folders: Sequence[Path], watcher: Watcher) -> None:
-        self.folders, self.watcher = tuple(folders), watcher
-        self.running: dict[str, tuple[Job, int]] = {}  # by hash, with the epochs that are done
-        self.total, self.done, self.failed = 0, 0, 0
-        self.work_total, self.work_done = 0.0, 0.0
-        self.began = self.next_page = time.monotonic()
-
-    def planned(self, jobs: Sequence[Job], finished: int, sharing: Sharing) -> None:
-        """Write the first page."""
-        self.total, self.done = finished + len(jobs), finished
-        self.work_total, self.began = sum(job.work for job in jobs), time.monotonic()
-        self.watcher.planned(jobs, finished, sharing)
-        self._maybe_write()
-
-    def started(self, job: Job) -> None:
-        """Note that it runs."""
-        self.running.setdefault(job.hash, (job, 0))
-        self.watcher.started(job)
-
-    def epoch(self, job: Job, record: dict[str, Any]) -> None:
-        """Note how far it is; perhaps write the pages."""
-        self.running[job.hash] = (job, record["epoch"])
-        self.work_done += job.work / job.epochs
-        self.watcher.epoch(job, record)
-        self._maybe_write()
-
-    def note(self, job: Job, text: str) -> None:
-        """Pass it on."""
-        self.watcher.note(job, text)
-
-    def ended(self, job: Job, failure: str | None) -> None:
-        """Count it; perhaps write the pages."""
-        _, epochs = self.running.pop(job.hash, (job, job.epochs))
-        self.work_total -= job.work / job.epochs * (job.epochs - epochs)  # diverged, or failed
-        self.done, self.failed = self.done + (failure is None), self.failed + (failure is not None)
-        self.watcher.ended(job, failure)
-        self._maybe_write()
-
-    def _maybe_write(self) -> None:
-        if (began := time.monotonic()) < self.next_page:
-            return
-        self.write(Live(self.left(), round(LIVE_SECONDS)))
-        ended = time.monotonic()
-        self.next_page = ended + max(LIVE_SECONDS, LIVE_SHARE * (ended - began))
-
-    def write(self, live: Live | None) -> None:
-        """Write the page of each study that has a folder, from what has finished."""
-        for folder in self.folders:
-            if (folder / STUDY).exists():  # not yet, while learning rates are being chosen
-                with suppress(RunError, InputError):
-                    write_report(read_study_folder(folder), folder, live)
-
-    def left(self) -> str:
-        """Say how far it is and what is left, as of now."""
-        said = f"{self.done} of {self.total} runs have finished"
-        if self.failed:
-            said += f", {self.failed} failed"
-        at = [f"{job.name} at epoch {epochs} of {job.epochs}" for job, epochs in self._at_work()]
-        if at:
-            more = len(self.running) - len(at)
-            said += f"; in training: {', '.join(at)}{f' and {more} more' if more else ''}"
-        if self.work_done and self.work_total > self.work_done:
-            spent = time.monotonic() - self.began
-            seconds = spent * (self.work_total / self.work_done - 1)
-            said += f". About {_in_words(seconds)} left"
-        return f"{said}. As of {time.strftime('%H:%M:%S')}; this page reads itself again."
-
-    def _at_work(self) -> list[tuple[Job, int]]:
-        return list(self.running.values())[:MOST_NAMED]
+def _say(line: str) -> None:
+    print(f"note  {line}", file=sys.stderr)
 
 
-def _in_words(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return "a minute"
-    hours, rest = divmod(minutes, 60)
-    if not hours:
-        return f"{minutes} minute{'' if minutes == 1 else 's'}"
-    return f"{hours} h {rest} min"
+def over_datasets(
+    collection: StudyCollection, results: Sequence[StudyResults]
+) -> OverDatasets | None:
+    """Return what holds over the data sets of a study that has several; None of any other."""
+    if not collection.datasets:
+        return None
+    return OverDatasets(collection.title, collection.datasets, tuple(results), collection.claims)
 
 
 def index_page(collection: StudyCollection, out: Path) -> Path:

@@ -9,6 +9,7 @@ from scipy import stats
 
 from blocklab.statistics.dunnett import critical_value
 from blocklab.statistics.family import Family, compare_rows
+from blocklab.statistics.outlying import chance_of_failed_row, outlying_rows
 from blocklab.statistics.spread import Layout, as_array, null_maxima, unevenness_p
 
 EVEN = {
@@ -128,7 +129,7 @@ def test_paired_by_seed_is_the_two_way_analysis_with_blocks() -> None:
     family = judge(given, paired=True)
     table = np.stack(list(rows.values()))
     left = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
-    assert family.df == 9
+    assert family.df == 9 and family.sd is not None
     assert family.sd == pytest.approx(math.sqrt((left**2).sum() / 9))
     gap = family.comparisons["a"].difference
     assert gap is not None and gap.low is not None
@@ -217,6 +218,84 @@ def test_two_seeds_of_unlike_rows_are_too_few() -> None:
     rows = {"base": [60.0, 60.1, 60.3], "two": [63.0, 63.1], "wild": [40.0, 75.0, 10.0]}
     found = words(judge(rows))
     assert (found["two"], found["wild"]) == ("too few seeds", "no difference shown")
+
+
+def failed(seeds: int, studies: int = 1, rows: int = 5) -> np.ndarray:
+    """Studies of even rows, the first two of which gain 4 SDs; one seed of the last has failed."""
+    values = np.random.default_rng(seeds).normal(60, 0.25, (studies, rows + 1, seeds))
+    values[:, 1:3] += 1.0
+    values[:, -1, 0] -= 10
+    return values
+
+
+def test_a_row_with_a_failed_seed_is_set_apart_and_hides_nothing() -> None:
+    found = [judge({str(i): r.tolist() for i, r in enumerate(one)}) for one in failed(3, 20)]
+    apart = [family for family in found if family.apart]
+    assert len(apart) >= 12
+    assert all(words(family)["5"] == "too few seeds" for family in apart)
+    shown = [words(family)[row] == "better" for family in apart for row in ("1", "2")]
+    assert np.mean(shown) > 0.8
+    family = apart[0]
+    assert (family.method, family.apart, family.rows) == ("pooled", ("5",), 5)
+    assert family.df == 10  # of five rows, the baseline among them
+    assert "five or more" in family.comparisons["5"].reason
+    assert family.sentences[0].startswith("5: set apart, for its seeds scatter far beyond")
+    gap = family.comparisons["1"].difference
+    assert gap is not None and gap.low is not None and family.sd is not None
+    # the family stays one of five rows, with a little less of alpha for a row that failed unseen
+    lost = chance_of_failed_row(Layout((3,) * 6), 1)
+    assert lost == pytest.approx(6 / 18**3)
+    half = critical_value(0.05 - lost, [3] * 5, 3, 10) * family.sd * math.sqrt(2 / 3)
+    assert gap.mean - gap.low == pytest.approx(half)
+    assert family.critical is not None and family.stretch > 1
+
+
+def test_from_five_seeds_on_a_row_set_apart_is_judged_by_its_own_spread() -> None:
+    judged = [(one, judge({str(i): r.tolist() for i, r in enumerate(one)})) for one in failed(6, 9)]
+    one, family = next((one, family) for one, family in judged if family.apart)
+    assert family.apart == ("5",)
+    assert words(family)["1"] == words(family)["2"] == "better"
+    gap = family.comparisons["5"].difference
+    own_p = float(np.asarray(stats.ttest_ind(one[5], one[0], equal_var=False))[1])
+    assert gap is not None and gap.p_alone == pytest.approx(own_p)
+    assert gap.p == pytest.approx(min(1, 5 * own_p))
+    assert "judged by Welch's test" in family.sentences[0]
+
+
+def test_very_uneven_rows_of_five_seeds_are_judged_by_welchs_test() -> None:
+    rng = np.random.default_rng(3)
+    rows = {str(i): rng.normal(60, sd, 5).tolist() for i, sd in enumerate((0.1, 0.1, 0.6, 1.0))}
+    rows["1"] = [value + 1.5 for value in rows["1"]]
+    family = judge(rows)
+    assert (family.method, family.apart) == ("own", ())
+    own = stats.ttest_ind(rows["1"], rows["0"], equal_var=False)
+    own_p = float(np.asarray(own)[1])
+    gap, interval = family.comparisons["1"].difference, own.confidence_interval(1 - 0.05 / 3)
+    assert gap is not None and gap.p == pytest.approx(3 * own_p)
+    assert (gap.low, gap.high) == pytest.approx(tuple(interval))
+    assert words(family)["1"] == "better"
+    assert "Welch's test" in family.sentences[1]
+
+
+def test_what_is_outlying() -> None:
+    rng = np.random.default_rng(0)
+    layout = Layout((4,) * 9)
+    even = rng.normal(size=(3000, 9, 4))
+    assert outlying_rows(layout, even).any(-1).mean() < 0.002
+    even[:, 2, 1] += 40
+    assert outlying_rows(layout, even)[:, 2].mean() > 0.99
+    assert outlying_rows(layout, even)[:, [0, 1, *range(3, 9)]].mean() < 0.002
+    # half of the rows without any spread: nothing is known
+    still = np.zeros((9, 4))
+    still[:3] = rng.normal(size=(3, 4))
+    assert not outlying_rows(layout, still).any()
+    # a baseline that is outlying leaves nothing to compare the others with by their spread
+    rows = {str(i): row.tolist() for i, row in enumerate(even[0])}
+    assert judge({"2": rows["2"], **rows}).apart == ()
+    # nor do many failed seeds of few: some other row's may all have failed
+    many = rng.normal(size=(20, 3))
+    many[4:13, 0] -= 40
+    assert judge({str(i): row.tolist() for i, row in enumerate(many)}).apart == ()
 
 
 def draws(kind: str, shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:

@@ -93,7 +93,7 @@ def against(results: StudyResults, cost: Cost) -> Figure | None:
         axis=alt.Axis(grid=False, tickCount=6),
     )
     percent = alt.Scale(domain=[low, high], nice=False)
-    y = alt.Y("top1:Q", title=metric.axis, scale=percent)
+    y = alt.Y("top1:Q", title=metric.axis("test"), scale=percent)
     colour = {"color": look([row.name for row in results.rows])["color"]}
     layers = [
         alt.Chart(data(_steps(front)))

@@ -6,8 +6,9 @@ worked out here, since only who knows the limits can keep two labels from coveri
 
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -62,6 +63,15 @@ def svg(figure: Figure, config: dict[str, Any]) -> str:
 def png(figure: Figure) -> bytes:
     """Draw a figure as PNG at twice the screen's resolution; nothing is fetched."""
     return vl_convert.svg_to_png(svg(figure, ON_PAPER), scale=2)
+
+
+def titled(figure: Figure) -> Figure:
+    """Return a figure whose title and caption are drawn, for where it stands by itself."""
+    width = figure.specification.get("width")
+    letters = max(40, round((width if isinstance(width, int) else WIDTH) / (0.85 * LETTER)))
+    title = {"text": figure.title, "subtitle": textwrap.wrap(figure.caption, letters)}
+    title |= {"anchor": "start", "frame": "group", "fontSize": 14, "subtitleFontSize": 11}
+    return replace(figure, specification={**figure.specification, "title": title})
 
 
 def theme(ink: str, paper: str, font: str = "Helvetica, Arial, sans-serif") -> dict[str, Any]:

@@ -134,7 +134,7 @@ def html(
         speeds=speeds(results),
         speed_headings=SPEED_HEADINGS,
         run_headings=run_headings(results),
-        runs=[run_cells(row, run, results.shows_top5) for row, run in results.runs],
+        runs=[run_cells(results, row, run) for row, run in results.runs],
         recipe=flat(results.recipe),
         data=flat(results.data),
     )

@@ -110,7 +110,7 @@ def row_html(results: StudyResults, row: RowResult, folder: Path) -> str:
         pictures=kept_pictures(row, folder),
         model=flat(row.model),
         run_headings=run_headings(results)[1:],
-        runs=[run_cells(row, run, results.shows_top5)[1:] for run in row.runs],
+        runs=[run_cells(results, row, run)[1:] for run in row.runs],
         commands=_commands(row, f"{folder.parent.name}/{folder.name}"),
     )
 
@@ -122,7 +122,7 @@ def _said(results: StudyResults, row: RowResult) -> str:
     seeds = f"{row.score.n} seed{'' if row.score.n == 1 else 's'}"
     unit = f" {metric.percent}" if metric.percent else ""
     mean = mean_and_sd(row.score, results.metric)
-    said = f"{mean}{unit} {metric.test.lower()}{metric.name} over {seeds}"
+    said = f"{mean}{unit} {metric.of('test').lower()}{metric.name} over {seeds}"
     comparison = results.comparisons.get(row.name)
     if comparison is None:
         return f"{said}{': the baseline' if row.name == results.baseline else ''}."

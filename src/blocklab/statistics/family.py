@@ -4,9 +4,12 @@ How a study is judged is decided by its residuals alone, before any difference i
 
 - Spreads as even as rows of one spread show them: Dunnett's test (JASA 50, 1955) with the spread
   pooled over all rows, and his simultaneous intervals.
-- Uneven spreads: no statistic counts as shown that studies made of this one's residuals reach in
-  5 % (see `blocklab.statistics.spread`), nor, from five seeds, one that Welch's t test with
-  Bonferroni's correction does not bear out. With two seeds nothing is shown.
+- Some rows scatter far beyond the others, which are even (see `blocklab.statistics.outlying`):
+  Dunnett's test with the spread of the others. A row set apart still counts as one of the tests; it
+  is judged by Welch's from five seeds on, and not at all with fewer.
+- Uneven spreads otherwise: no statistic counts as shown that studies made of this one's residuals
+  reach in 4.5 % (see `blocklab.statistics.spread`). With two seeds nothing is shown. From five on,
+  very uneven rows are judged by Welch's t test with Bonferroni's correction instead.
 
 The interval of a difference excludes 0 just where its verdict is better or worse.
 """
@@ -20,6 +23,7 @@ import numpy as np
 from scipy import stats
 
 from blocklab.statistics.dunnett import critical_value, exceedance
+from blocklab.statistics.outlying import chance_of_failed_row, outlying_rows
 from blocklab.statistics.spread import (
     RESAMPLED,
     Array,
@@ -33,19 +37,25 @@ from blocklab.statistics.summary import ALPHA, SPREAD_OF_ROUNDING, UNBOUNDED, fi
 
 FEWEST_SEEDS = 2  # a spread needs two
 FEWEST_WHERE_UNEVEN = 3  # two seeds of a row say next to nothing of its own spread
-FEWEST_FOR_WELCH = 5  # below, Welch's test of many rows shows nothing at all
-# Spreads count as uneven below this p. Chosen by simulation (docs/statistics.md): high, since a
+FEWEST_FOR_WELCH = 5  # below, Welch's test of many rows shows next to nothing
+MOST_LOST = 0.9  # of alpha, to rows all of whose seeds may have failed
+FEWEST_EVEN_ROWS = 3  # that outlying ones are set apart from, the baseline among them
+# Spreads count as uneven below these p. Chosen by simulation (docs/statistics.md): high, since a
 # guard that fires needlessly costs a little power, and one that does not fire costs false verdicts.
-UNEVEN_BELOW = 0.3
-UNEVEN_BELOW_OF_TWO_SEEDS = 0.5
+UNEVEN_BELOW = 0.5
+UNEVEN_BELOW_OF_FEW_SEEDS = 0.3  # of three or four, where needless firing costs more
+VERY_UNEVEN_BELOW = 0.05
+# What studies made of few residuals may reach, as a share of alpha: they are a little too tame.
+RESAMPLED_SHARE = 0.9
 
 BETTER, WORSE = "better", "worse"
+AS_GOOD, NOT_WORSE = "as good", "not worse"  # of a study with a margin, by `with_margin`
 NOT_SHOWN, TOO_FEW = "no difference shown", "too few seeds"
 AT_CHANCE = "at chance"  # it never learned: nothing to test
 BASELINE_AT_CHANCE = "baseline at chance"  # which never learned: nothing to compare with
 SAME = "identical function"  # not of a test
 
-Method = Literal["pooled", "uneven", "none"]
+Method = Literal["pooled", "uneven", "own", "none"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,8 @@ class Comparison:
     """What a study says of one row against its baseline.
 
     `word` is one of `better`, `worse`, `no difference shown`, `too few seeds`, `at chance`,
-    `baseline at chance` and `identical function`; `reason` says what a reader cannot see from the
+    `baseline at chance` and `identical function`, and of a study with a margin `as good` and
+    `not worse`; `reason` says what a reader cannot see from the
     numbers.
     """
 
@@ -92,16 +103,22 @@ class Family:
     """A study's rows against its baseline.
 
     Attributes:
-        method: `pooled`, `uneven`, or `none` where nothing could be tested.
+        method: `pooled`; `uneven`, against studies made of residuals; `own`, each row by its own
+            spread; or `none` where nothing could be tested.
         comparisons: a verdict a row.
         paired: whether seeds were taken as blocks.
-        sd: of one run, pooled over rows; of what seeds leave, where they are blocks.
+        sd: of one run, pooled over rows but those apart; of what seeds leave, where they are
+            blocks.
         df: its degrees of freedom.
-        rows: how many were tested together.
-        critical: the t that a difference must pass, before Welch's part; None of `none`.
-        stretch: `critical` over that of Dunnett's test: 1 where spreads are even.
-        unevenness_p: how often rows of one spread look as uneven as these; None of `none`.
+        rows: how many were tested together, those apart among them.
+        critical: the t that a difference must pass, by Welch's test that of two rows with the
+            fewest seeds and even spreads; None of `none`.
+        stretch: `critical` over that of Dunnett's test of the same rows: 1 where spreads are even.
+        unevenness_p: how often rows of one spread look as uneven as these, those apart left out;
+            None of `none`.
         seeds: the fewest that a tested row or the baseline has.
+        margin: the difference that begins to matter; None of a study that names none.
+        apart: rows that scatter far beyond the others, if those are even.
     """
 
     method: Method
@@ -115,33 +132,62 @@ class Family:
     unevenness_p: float | None = None
     seeds: int = 0
     alpha: float = ALPHA
+    apart: tuple[str, ...] = ()
+    margin: float | None = None
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """How the verdicts were reached, in words."""
         if self.sd is None or self.unevenness_p is None:
             return ()
+        if self.margin is None:
+            return self._of_differences
+        return (
+            *self._of_differences,
+            f"As good is a row whose interval lies within {self.margin:g} of the baseline, not "
+            "worse one whose interval ends above that; of any row, one of these words or better "
+            "or worse is wrong in at most 5 % of studies.",
+        )
+
+    @property
+    def _of_differences(self) -> tuple[str, ...]:
+        assert self.sd is not None and self.unevenness_p is not None
         rows = f"{self.rows} row{'s' if self.rows > 1 else ''}"
-        spread = f"SD {self.sd:.2f} of one run, {self.df} degrees of freedom"
+        spread = f"SD {self.sd:.3g} of one run, {self.df} degrees of freedom"
         if self.paired:
             spread += ", what a seed does to every row taken out"
         guard = f"spreads as uneven as these come up in {100 * self.unevenness_p:.0f} % of studies"
         if self.method == "pooled":
+            over = "the others" if self.apart else "all rows"
             return (
-                f"Dunnett's test of {rows} with the spread pooled over all rows ({spread}).",
+                *self._of_rows_apart,
+                f"Dunnett's test of {rows} with the spread pooled over {over} ({spread}).",
                 f"It may be used here: {guard} whose rows have one spread.",
             )
         differ = (
             f"The rows' spreads differ ({spread}): {guard} whose rows have one spread, so "
-            "Dunnett's test with a pooled spread alone is not used."
+            "Dunnett's test with a pooled spread is not used."
         )
         if not self.rows:
             return (differ, "Two seeds say too little of each row's own spread: three or more.")
-        more = " and Welch's test" if self.seeds >= FEWEST_FOR_WELCH else ""
+        if self.method == "own":
+            how = "Welch's test by its own spread and the baseline's, corrected by Bonferroni for"
+            return (differ, f"Each row is judged by {how} {rows}.")
         return (
             differ,
-            f"A difference of {rows} counts as shown only where studies made of this one's own "
-            f"residuals{more} bear it out.",
+            f"A difference of {rows} counts as shown only where it is beyond what studies made of "
+            "this one's own residuals reach.",
+        )
+
+    @property
+    def _of_rows_apart(self) -> tuple[str, ...]:
+        if not self.apart:
+            return ()
+        one = len(self.apart) == 1
+        own = "judged by Welch's test and" if self.seeds >= FEWEST_FOR_WELCH else "not judged, but"
+        return (
+            f"{', '.join(self.apart)}: set apart, for {'its' if one else 'their'} seeds scatter "
+            f"far beyond those of the others; {own} still counted among the rows tested.",
         )
 
 
@@ -214,13 +260,20 @@ def compare_rows(
         paired,
         judged.sd,
         judged.df,
-        len(judged.tests),
+        judged.rows,
         judged.critical,
         judged.stretch,
         judged.unevenness_p,
         judged.seeds,
         alpha,
+        judged.apart,
     )
+
+
+def spreads_are_even(unevenness_p: float, seeds: int) -> bool:
+    """Whether rows may share a spread: `seeds` are the fewest that a row has."""
+    few = FEWEST_WHERE_UNEVEN <= seeds < FEWEST_FOR_WELCH
+    return unevenness_p >= (UNEVEN_BELOW_OF_FEW_SEEDS if few else UNEVEN_BELOW)
 
 
 @dataclass(frozen=True)
@@ -245,6 +298,8 @@ class _Judged:
     stretch: float = 1.0
     unevenness_p: float | None = None
     seeds: int = 0
+    rows: int = 0
+    apart: tuple[str, ...] = ()
 
     def comparison(
         self,
@@ -287,10 +342,9 @@ def _judge(rows: list[list[float]], tested: list[str], paired: bool, alpha: floa
             row: _Test(gap, (n, layout.counts[0]), None, None, None)
             for row, gap, n in zip(tested, gaps, layout.counts[1:], strict=True)
         }
-        return _Judged("none", tests, seeds=seeds)
+        return _Judged("none", tests, seeds=seeds, rows=len(tested))
     p_even = unevenness_p(layout, values)
-    threshold = UNEVEN_BELOW if seeds >= FEWEST_WHERE_UNEVEN else UNEVEN_BELOW_OF_TWO_SEEDS
-    if p_even >= threshold:
+    if spreads_are_even(p_even, seeds):
         return _dunnett(layout, gaps, tested, sd, p_even, alpha)
     kept = [0] + [i for i, n in enumerate(layout.counts) if i and n >= FEWEST_WHERE_UNEVEN]
     few = "the rows' spreads differ, and two seeds say too little of each: three or more"
@@ -306,25 +360,82 @@ def _judge(rows: list[list[float]], tested: list[str], paired: bool, alpha: floa
         layout, values = Layout(tuple(map(len, rows)), paired), as_array(rows)
         gaps = [gaps[i - 1] for i in kept[1:]]
         sd, seeds = math.sqrt(pooled_variance(layout, values)), min(layout.counts)
-    return _uneven(layout, values, gaps, tested, refused, sd, p_even, alpha)
+    split = _split(layout, values, gaps, tested, refused, alpha)
+    if split is not None:
+        return split
+    very = seeds >= FEWEST_FOR_WELCH and p_even < VERY_UNEVEN_BELOW
+    judge = _welch if very else _resampled
+    return judge(layout, values, gaps, tested, refused, sd, p_even, alpha)
 
 
 def _dunnett(
     layout: Layout, gaps: list[float], tested: list[str], sd: float, p_even: float, alpha: float
 ) -> _Judged:
+    tests, critical = _by_one_spread(layout, gaps, tested, sd, layout.df, 0.0, alpha)
+    seeds, rows = min(layout.counts), len(tested)
+    return _Judged("pooled", tests, {}, sd, layout.df, critical, 1.0, p_even, seeds, rows)
+
+
+def _by_one_spread(
+    layout: Layout,
+    gaps: list[float],
+    tested: list[str],
+    sd: float,
+    df: int,
+    lost: float,
+    alpha: float,
+) -> tuple[dict[str, _Test], float]:
+    """Test rows by Dunnett's test at `alpha` less what is `lost` of it; return its critical t."""
     first, *counts = layout.counts
-    critical = critical_value(alpha, counts, first, layout.df)
+    critical = critical_value(alpha - lost, counts, first, df)
     tests = {}
     for row, gap, n, scale in zip(tested, gaps, counts, _scales(layout), strict=True):
         t = abs(gap) / (sd * scale)
-        p = exceedance(t, counts, first, layout.df)
-        alone = float(2 * stats.t.sf(t, layout.df))
+        p = min(1.0, lost + exceedance(t, counts, first, df))
+        alone = float(2 * stats.t.sf(t, df))
         tests[row] = _Test(gap, (n, first), critical * sd * scale, p, alone)
+    return tests, critical
+
+
+def _split(
+    layout: Layout,
+    values: Array,
+    gaps: list[float],
+    tested: list[str],
+    refused: Mapping[str, str],
+    alpha: float,
+) -> _Judged | None:
+    """Judge rows by the spread of those that are even, the others apart; None where none are."""
+    outlying = outlying_rows(layout, values)
+    apart = [row for row, out in zip(tested, outlying[1:], strict=True) if out]
+    rest = np.flatnonzero(np.logical_not(outlying))
+    lost = chance_of_failed_row(layout, len(apart))
+    if outlying[0] or not apart or rest.size < FEWEST_EVEN_ROWS or lost > MOST_LOST * alpha:
+        return None
+    even, of_even = Layout(tuple(layout.counts[i] for i in rest), layout.blocks), values[rest]
+    p_even, sd = unevenness_p(even, of_even), math.sqrt(pooled_variance(even, of_even))
     seeds = min(layout.counts)
-    return _Judged("pooled", tests, {}, sd, layout.df, critical, 1.0, p_even, seeds)
+    if sd <= SPREAD_OF_ROUNDING or not spreads_are_even(p_even, seeds):
+        return None
+    tests, critical = _by_one_spread(layout, gaps, tested, sd, even.df, lost, alpha)
+    refused = dict(refused)
+    for row in apart:
+        i = tested.index(row) + 1
+        own = _own_test(layout, values, i, gaps[i - 1], len(tested), alpha)
+        if own is None or min(layout.counts[0], layout.counts[i]) < FEWEST_FOR_WELCH:
+            refused[row] = "its seeds scatter far beyond the other rows': five or more"
+            del tests[row]
+        else:
+            tests[row] = own
+    stretch = critical / critical_value(alpha, layout.counts[1:], layout.counts[0], even.df)
+    rows = len(tested)
+    return _Judged(
+        *("pooled", tests, refused, sd, even.df, critical, stretch, p_even, seeds, rows),
+        tuple(apart),
+    )
 
 
-def _uneven(
+def _welch(
     layout: Layout,
     values: Array,
     gaps: list[float],
@@ -334,27 +445,62 @@ def _uneven(
     p_even: float,
     alpha: float,
 ) -> _Judged:
+    """Judge each row by its own spread and the baseline's."""
+    first, *counts = layout.counts
+    tests, refused = {}, dict(refused)
+    for i, (row, gap) in enumerate(zip(tested, gaps, strict=True), 1):
+        own = _own_test(layout, values, i, gap, len(tested), alpha)
+        if own is None:
+            refused[row] = "neither its seeds nor the baseline's differ: no spread of its own"
+        else:
+            tests[row] = own
+    seeds, rows = min(layout.counts), len(tested)
+    critical = float(stats.t.isf(alpha / 2 / rows, (1 if layout.blocks else 2) * (seeds - 1)))
+    stretch = critical / critical_value(alpha, counts, first, layout.df)
+    return _Judged("own", tests, refused, sd, layout.df, critical, stretch, p_even, seeds, rows)
+
+
+def _own_test(
+    layout: Layout, values: Array, i: int, gap: float, rows: int, alpha: float
+) -> _Test | None:
+    """Test a row by its own spread, among `rows`; None where neither of the two shows one."""
+    error, df = _own_spread(layout, values, i)
+    if error <= SPREAD_OF_ROUNDING:
+        return None
+    alone = float(2 * stats.t.sf(abs(gap) / error, df))
+    half = float(stats.t.isf(alpha / 2 / rows, df)) * error
+    return _Test(gap, (layout.counts[i], layout.counts[0]), half, min(1.0, rows * alone), alone)
+
+
+def _resampled(
+    layout: Layout,
+    values: Array,
+    gaps: list[float],
+    tested: list[str],
+    refused: Mapping[str, str],
+    sd: float,
+    p_even: float,
+    alpha: float,
+) -> _Judged:
+    """Judge rows by the pooled spread, against studies made of their residuals."""
     first, *counts = layout.counts
     maxima = null_maxima(layout, values)
     dunnett = critical_value(alpha, counts, first, layout.df)
-    # (1 + how many reach t) / (1 + all) is p; below alpha just beyond this one.
-    place = math.ceil(alpha * (RESAMPLED + 1)) - 1
+    # (1 + how many reach t) / (1 + all) is p; below the share of alpha just beyond this one.
+    place = math.ceil(RESAMPLED_SHARE * alpha * (RESAMPLED + 1)) - 1
     critical = max(dunnett, float(maxima[-max(place, 1)]))
     tests = {}
     for i, (row, gap, scale) in enumerate(zip(tested, gaps, _scales(layout), strict=True), 1):
         t = abs(gap) / (sd * scale)
-        resampled = (1 + int((maxima >= t).sum())) / (RESAMPLED + 1)
-        p = max(exceedance(t, counts, first, layout.df), resampled)
-        half = critical * sd * scale
+        resampled = (1 + int((maxima >= t).sum())) / (RESAMPLED + 1) / RESAMPLED_SHARE
+        p = min(1.0, max(exceedance(t, counts, first, layout.df), resampled))
         error, df = _own_spread(layout, values, i)
         alone = float(2 * stats.t.sf(abs(gap) / error, df)) if error > 0 else None
-        if min(layout.counts[0], layout.counts[i]) >= FEWEST_FOR_WELCH and error > 0:
-            p = max(p, min(1.0, len(tested) * (alone or 0.0)))
-            half = max(half, float(stats.t.isf(alpha / 2 / len(tested), df)) * error)
-        tests[row] = _Test(gap, (layout.counts[i], first), half, p, alone)
-    seeds = min(layout.counts)
-    stretch = critical / dunnett
-    return _Judged("uneven", tests, refused, sd, layout.df, critical, stretch, p_even, seeds)
+        tests[row] = _Test(gap, (layout.counts[i], first), critical * sd * scale, p, alone)
+    return _Judged(
+        *("uneven", tests, refused, sd, layout.df, critical, critical / dunnett, p_even),
+        *(min(layout.counts), len(tested)),
+    )
 
 
 def _own_spread(layout: Layout, values: Array, row: int) -> tuple[float, float]:
