@@ -9,7 +9,8 @@ How a study is judged is decided by its residuals alone, before any difference i
   is judged by Welch's from five seeds on, and not at all with fewer.
 - Uneven spreads otherwise: no statistic counts as shown that studies made of this one's residuals
   reach in 4.5 % (see `blocklab.statistics.spread`). With two seeds nothing is shown. From five on,
-  very uneven rows are judged by Welch's t test with Bonferroni's correction instead.
+  very uneven rows are judged by Welch's t test with Bonferroni's correction instead; where seeds
+  are blocks, all uneven ones are by the paired t test.
 
 The interval of a difference excludes 0 just where its verdict is better or worse.
 """
@@ -44,6 +45,9 @@ FEWEST_EVEN_ROWS = 3  # that outlying ones are set apart from, the baseline amon
 # guard that fires needlessly costs a little power, and one that does not fire costs false verdicts.
 UNEVEN_BELOW = 0.5
 UNEVEN_BELOW_OF_FEW_SEEDS = 0.3  # of three or four, where needless firing costs more
+# Where seeds are blocks, a row's residuals take part of the other rows' spreads, and hide its own.
+UNEVEN_BELOW_OF_BLOCKS = 0.7
+UNEVEN_BELOW_OF_FEW_BLOCKS = 0.5
 VERY_UNEVEN_BELOW = 0.05
 # What studies made of few residuals may reach, as a share of alpha: they are a little too tame.
 RESAMPLED_SHARE = 0.9
@@ -254,10 +258,11 @@ def compare_rows(
     )
 
 
-def spreads_are_even(unevenness_p: float, seeds: int) -> bool:
+def spreads_are_even(unevenness_p: float, seeds: int, blocks: bool = False) -> bool:
     """Whether rows may share a spread: `seeds` are the fewest that a row has."""
-    few = FEWEST_WHERE_UNEVEN <= seeds < FEWEST_FOR_WELCH
-    return unevenness_p >= (UNEVEN_BELOW_OF_FEW_SEEDS if few else UNEVEN_BELOW)
+    if FEWEST_WHERE_UNEVEN <= seeds < FEWEST_FOR_WELCH:
+        return unevenness_p >= (UNEVEN_BELOW_OF_FEW_BLOCKS if blocks else UNEVEN_BELOW_OF_FEW_SEEDS)
+    return unevenness_p >= (UNEVEN_BELOW_OF_BLOCKS if blocks else UNEVEN_BELOW)
 
 
 @dataclass(frozen=True)
@@ -328,7 +333,7 @@ def _judge(rows: list[list[float]], tested: list[str], paired: bool, alpha: floa
         }
         return _Judged("none", tests, seeds=seeds, rows=len(tested))
     p_even = unevenness_p(layout, values)
-    if spreads_are_even(p_even, seeds):
+    if spreads_are_even(p_even, seeds, paired):
         return _dunnett(layout, gaps, tested, sd, p_even, alpha)
     kept = [0] + [i for i, n in enumerate(layout.counts) if i and n >= FEWEST_WHERE_UNEVEN]
     few = "the rows' spreads differ, and two seeds say too little of each: three or more"
@@ -347,7 +352,7 @@ def _judge(rows: list[list[float]], tested: list[str], paired: bool, alpha: floa
     split = _split(layout, values, gaps, tested, refused, alpha)
     if split is not None:
         return split
-    very = seeds >= FEWEST_FOR_WELCH and p_even < VERY_UNEVEN_BELOW
+    very = seeds >= FEWEST_FOR_WELCH and (paired or p_even < VERY_UNEVEN_BELOW)
     judge = _welch if very else _resampled
     return judge(layout, values, gaps, tested, refused, sd, p_even, alpha)
 
@@ -399,7 +404,7 @@ def _split(
     even, of_even = Layout(tuple(layout.counts[i] for i in rest), layout.blocks), values[rest]
     p_even, sd = unevenness_p(even, of_even), math.sqrt(pooled_variance(even, of_even))
     seeds = min(layout.counts)
-    if sd <= SPREAD_OF_ROUNDING or not spreads_are_even(p_even, seeds):
+    if sd <= SPREAD_OF_ROUNDING or not spreads_are_even(p_even, seeds, layout.blocks):
         return None
     tests, critical = _by_one_spread(layout, gaps, tested, sd, even.df, lost, alpha)
     refused = dict(refused)
