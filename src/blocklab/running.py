@@ -1,18 +1,28 @@
 """Studies from end to end: what is missing is trained, pages and tables are written."""
 
+import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+from rich.console import Console
+
 from blocklab.errors import InputError
-from blocklab.execution.crew import Watcher
+from blocklab.execution.crew import Silent, Watcher
+from blocklab.execution.progress import Progress
 from blocklab.execution.study_folder import study_folder
+from blocklab.execution.tracked import Tracked
 from blocklab.execution.train_studies import train_studies
 from blocklab.files import read_checked_json, write_checked_json
+from blocklab.live_pages import LivePages
+from blocklab.notebook import in_notebook
 from blocklab.report.index import INDEX, write_index
 from blocklab.report.page import write_report
+from blocklab.results.over_datasets import OverDatasets
 from blocklab.results.study_results import StudyResults
 from blocklab.study.collection import StudyCollection
 from blocklab.study.study import Study
+from blocklab.tracking.tracking import Tracking
 
 COLLECTION = "collection.json"  # beside its page: the folders of its studies
 
@@ -27,6 +37,8 @@ def run_study(
     ray: str | None = None,
     watcher: Watcher | None = None,
     command: str | None = None,
+    track: Sequence[str] = (),
+    live: bool = False,
 ) -> StudyResults:
     """Train what has not finished, write the study's page and tables, return the results.
 
@@ -38,11 +50,14 @@ def run_study(
         plugins: files that register blocks, for the workers to run. Load them here too, by
             `blocklab.load_plugin`, before the study.
         ray: the address of a Ray cluster, or ``auto``; None is this machine alone.
-        watcher: is told what happens on the way.
+        watcher: is told what happens on the way; by default a notebook shows it, and nothing else.
         command: how this was called, for the page.
+        track: names of trackers that are told beside our own files, see `blocklab.tracking`.
+        live: whether the page is written every half a minute while runs go on, and then reads
+            itself again.
 
     Raises:
-        InputError: if the study does not fit the data or the machine.
+        InputError: if the study does not fit the data or the machine, or a tracker is not there.
         RunError: if a folder cannot be written. A run that fails does not raise: see
             `StudyResults.troubles`.
     """
@@ -56,6 +71,8 @@ def run_study(
         ray=ray,
         watcher=watcher,
         command=command,
+        track=track,
+        live=live,
     )
     return results
 
@@ -70,6 +87,8 @@ def run_collection(
     ray: str | None = None,
     watcher: Watcher | None = None,
     command: str | None = None,
+    track: Sequence[str] = (),
+    live: bool = False,
 ) -> tuple[StudyResults, ...]:
     """Run the studies of a collection, each distinct run once; see `run_study`.
 
@@ -78,24 +97,54 @@ def run_collection(
     out, studies = Path(out), collection.studies
     if len(studies) > 1:
         _check_collection(collection, out)
-    results = train_studies(
-        studies,
-        out,
-        workers,
-        threads=threads,
-        watcher=watcher,
-        plugins=[str(path) for path in plugins],
-        ray=ray,
-        command=command,
-    )
-    for study, result in zip(studies, results, strict=True):
-        write_report(result, study_folder(study, out))
+    folders = [study_folder(study, out) for study in studies]
+    group = collection.folder_name
+    with ExitStack() as stack:
+        if watcher is None and in_notebook():
+            watcher = stack.enter_context(Progress(Console()))
+        told = watcher or Silent()
+        tracking = stack.enter_context(Tracking(track, out, _say))
+        if track:
+            told = Tracked(told, tracking, out, group)
+        if live:
+            told = stack.enter_context(LivePages(folders, told))
+        results = train_studies(
+            studies,
+            out,
+            workers,
+            threads=threads,
+            watcher=told,
+            plugins=[str(path) for path in plugins],
+            ray=ray,
+            command=command,
+        )
+        for study, folder, result in zip(studies, folders, results, strict=True):
+            page = write_report(result, folder)
+            before = f"{study.name}: " if len(studies) > 1 else ""
+            for row, run in result.runs:  # also those that ended before this call
+                tracking.follow(out / run.hash, f"{before}{row.name} seed {run.seed}", group)
+            tracking.page(folder, group, study.name, [page, folder / "table.md"])
     if len(studies) > 1:
         names = [study.folder_name for study in studies]
         index = index_page(collection, out)
-        write_index(index.parent, list(zip(names, results, strict=True)), collection.title)
+        entries = list(zip(names, results, strict=True))
+        over = over_datasets(collection, results)
+        write_index(index.parent, entries, collection.title, over)
         write_checked_json(index.parent / COLLECTION, {"studies": names})
     return results
+
+
+def _say(line: str) -> None:
+    print(f"note  {line}", file=sys.stderr)
+
+
+def over_datasets(
+    collection: StudyCollection, results: Sequence[StudyResults]
+) -> OverDatasets | None:
+    """Return what holds over the data sets of a study that has several; None of any other."""
+    if not collection.datasets:
+        return None
+    return OverDatasets(collection.title, collection.datasets, tuple(results), collection.claims)
 
 
 def index_page(collection: StudyCollection, out: Path) -> Path:

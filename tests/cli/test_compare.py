@@ -1,10 +1,13 @@
 """`blocklab compare`, as a user types it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from blocklab.files import write_checked_json
 
 Blocklab = Any
 
@@ -85,3 +88,41 @@ def test_what_is_typed_wrong_is_said_in_one_line(
     assert found.status == 2
     assert found.err.count("\n") == 1 and said in found.err
     assert not Path("runs").exists()
+
+
+def made_up_study(make_run: Callable[..., Path], out: Path, name: str, epochs: int) -> Path:
+    """Write the folder of a study of two rows and two seeds, with the runs beside it."""
+    rows = []
+    for number, row in enumerate(("plain", "se")):
+        runs = {
+            str(seed): make_run(out, row, seed, 40.0 + 5 * number + seed / 10, epochs=epochs).name
+            for seed in (0, 1)
+        }
+        cost = {"macs": 10**9, "params": 10**6, "input_size": 32}
+        rows.append({"name": row, "model": {"name": row}, "runs": runs, "cost": cost})
+    content = {"title": name, "description": "", "data": {"source": "cifar100"}, "rows": rows}
+    content |= {"recipe": {"epochs": epochs}, "recipe_name": "quick", "seeds": [0, 1], "notes": []}
+    content |= {"varies": ["model"], "baseline": "plain", "command": None}
+    write_checked_json(out / name / "study.json", content)
+    return out / name
+
+
+def test_folders_of_studies_are_shown_side_by_side(
+    blocklab: Blocklab, results: Path, make_run: Callable[..., Path]
+) -> None:
+    one, other = (made_up_study(make_run, Path("runs"), f"of_{n}", n) for n in (4, 7))
+    said = blocklab("compare", one, other)
+    assert said.status == 0, said.err
+    assert "Of 1 row that is compared with a baseline in every study, 1 has" in said.out
+    page = Path("runs") / "compare_of_4_of_7" / "report.html"
+    assert f"page: {page}" in said.out and "recipe.epochs" in page.read_text()
+    told = json.loads(blocklab("compare", one, other, "--json", "--out", "both").out)
+    assert [line["row"] for line in told["rows"]] == ["plain", "se"] * 2
+    for arguments, wrong in (
+        ((one,), f"name a study to compare {one} with"),
+        ((one, other, "--metric", "top1"), "take no options but"),
+        ((one, results), "results.csv is no study's folder"),
+        ((one, one), "one study is named twice"),
+    ):
+        said = blocklab("compare", *arguments)
+        assert said.status == 2 and wrong in said.err and said.err.count("\n") == 1

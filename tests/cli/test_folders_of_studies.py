@@ -10,6 +10,7 @@ from PIL import Image
 from blocklab.execution.study_folder import check_folders, study_folder, write_study_folder
 from blocklab.files import parse_checked_json, write_checked_json
 from blocklab.results.named_run import find_run, load_run
+from blocklab.results.study_file import read_study_file
 from blocklab.study.collection import StudyCollection
 from blocklab.study.study import Study
 
@@ -272,3 +273,9 @@ def test_relative_paths_in_a_file_are_seen_from_its_folder(
     monkeypatch.chdir(images.parent)
     typed = Study.load("studies/two.yaml", data="folder:images")
     assert typed.rows[0].data.source == "folder:images"
+
+
+def test_a_margin_is_kept_beside_the_page(study_file: Path, tmp_path: Path) -> None:
+    study_file.write_text(f"{study_file.read_text()}\nmargin: 0.5\n")
+    study = asked(Study.load(study_file), tmp_path / "runs")
+    assert read_study_file(study_folder(study, tmp_path / "runs")).margin == 0.5

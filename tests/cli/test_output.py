@@ -10,7 +10,8 @@ from rich.console import Console
 
 from blocklab.cli import output
 from blocklab.cli.bar import TrainingBar
-from blocklab.cli.output import output_console, print_table
+from blocklab.cli.output import output_console, print_faults, print_table
+from blocklab.errors import InputError
 
 HEADINGS = (
     "row",
@@ -108,3 +109,14 @@ def test_an_output_of_few_letters_gets_signs_that_it_has(encoding: str, tmp_path
     assert ran.returncode == 0, ran.stderr.decode()
     assert "[-36.21, +58.02]" in shown and r"\u5b9e\u9a8c" in shown
     assert re.search(r"57\.23 (±|\+-) 1\.25", shown)
+
+
+def test_of_many_faults_the_first_are_said_and_the_rest_counted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_faults([InputError(f"image {number} is broken") for number in range(1005)])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "error: image 0 is broken" and len(lines) == 6
+    assert lines[-1] == "error: and 1,000 more that cannot be read"
+    print_faults([InputError("one")])
+    assert capsys.readouterr().err == "error: one\n"

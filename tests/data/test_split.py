@@ -107,6 +107,8 @@ def test_a_split_that_varies_is_another_from_each_seed_and_tests_on_the_same_ima
             of_other = getattr(other, split).indices
             assert len(of_other) == len(indices) and (of_other != indices).any()
             assert (np.bincount(getattr(other, split).targets) > 0).all()
+    limit = DataSpec.parse({**fields, "vary_split": True, "validation_fraction": 0})
+    assert (open_data(limit, seed=1).train.indices != open_data(limit).train.indices).any()
     assert not set(second.train.indices) & set(second.validation.indices)
     assert (first.test.indices == second.test.indices).all()
 

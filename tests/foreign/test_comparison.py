@@ -9,6 +9,7 @@ from blocklab.errors import InputError
 from blocklab.foreign.comparison import Asked, compare_runs
 from blocklab.foreign.costs import RowCosts, sorted_costs
 from blocklab.foreign.foreign_run import ForeignRun, ForeignRuns
+from blocklab.report.figures import figures
 from blocklab.report.page import html
 from blocklab.report.table_files import csv, latex, markdown_of_all
 from blocklab.report.tables import main_table, tables
@@ -145,6 +146,7 @@ def test_the_last_epoch_counts_unless_the_best_is_asked_for() -> None:
     last = compare_runs(found)
     assert last.rows[0].score and last.rows[0].score.mean == 76.0
     assert [line["top1"] for line in last.runs[0][1].log] == [70.0, 78.0, 76.0]
+    assert last.rows[0].runs[0].epochs == 3
     assert "best" not in " ".join(main_table(last).headings)
     best = compare_runs(found, Asked(best_epoch=True))
     assert best.rows[0].score and best.rows[0].score.mean == 78.0
@@ -209,4 +211,7 @@ def test_the_page_of_runs_from_elsewhere_says_where_they_are_from(metric: str) -
     results = compare_runs(runs_of(LOSS if metric == "val_loss" else TOP1, metric))
     page = html(results)
     assert "trained elsewhere: results.csv; the baseline is plain" in page
+    for ours in ("Recipe and data", "training (s)", "Multiply-accumulate", "top-5"):
+        assert ours not in page
+    assert not [figure for figure in figures(results) if "learning_rate" in figure.name]
     assert f"{metric} minus plain" in page

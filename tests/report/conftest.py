@@ -64,7 +64,6 @@ def make_results(tmp_path: Path, make_run: Callable[..., Path]) -> MakeResults:
             rows.append(
                 RowResult(
                     name=name,
-                    model={"backbone": "resnet50"},
                     macs=(macs or {}).get(name, 2_500_000_000 + 150_000_000 * number),
                     params=16_360_000 + 11_000 * number,
                     input_size=224,
@@ -72,7 +71,7 @@ def make_results(tmp_path: Path, make_run: Callable[..., Path]) -> MakeResults:
                     planned_seeds=seeds,
                     failed=(failed or {}).get(name, ()),
                     reported=(reported or {}).get(name),
-                    **(rows_with or {}).get(name, {}),
+                    **({"model": {"backbone": "resnet50"}} | (rows_with or {}).get(name, {})),
                 )
             )
         given: dict[str, Any] = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from blocklab.report.cost_figures import MOST_LABELS
 from blocklab.report.curves import MOST_LINES, MOST_POINTS_A_LINE
 from blocklab.report.drawing import COLOURS, ON_PAPER, spread
 from blocklab.report.figures import MOST_DIFFERENCES, figures, save_figures, svg
@@ -36,7 +37,7 @@ def test_files_are_written_and_are_what_they_say(make_results: MakeResults, tmp_
     assert sorted(path.name for path in written) == sorted(
         path.name for path in (tmp_path / "figures").iterdir()
     )
-    assert len(written) == 12
+    assert len(written) == 22  # without learning rates and accuracies on training images
     for path in written:
         if path.suffix == ".png":
             assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -44,6 +45,9 @@ def test_files_are_written_and_are_what_they_say(make_results: MakeResults, tmp_
             root = ElementTree.fromstring(path.read_text())
             assert root.tag.endswith("svg")
             assert "<b>&" in "".join(root.itertext())
+            marks = [one.attrib for one in root.iter() if "data-row" in one.attrib]
+            assert {mark["data-row"] for mark in marks} >= {"1"}
+            assert all("\ue000" not in value for mark in marks for value in mark.values())
 
 
 def test_a_figure_without_data_goes(make_results: MakeResults, tmp_path: Path) -> None:
@@ -65,7 +69,7 @@ def test_curves_average_finished_seeds_only(make_results: MakeResults) -> None:
     assert (means[4]["n"], sorted(means)) == (2, [1, 2, 3, 4, 5])
     at_last = [point for point in points if point["epoch"] == 5]
     assert {point["value"] for point in at_last if "n" in point} == {45.0}
-    assert {point["seed"] for point in at_last if "seed" in point} == {0, 1, 2}  # shown, though
+    assert {(point["low"], point["high"]) for point in at_last} == {(40.0, 50.0)}  # the band
 
 
 def test_test_curve_only_where_the_recipe_reads_it(make_results: MakeResults) -> None:
@@ -116,7 +120,7 @@ def test_of_many_rows_the_best_and_the_baseline_are_named(make_results: MakeResu
     assert "Of 70 rows 30 are named" in curve.caption
     against = values_of(made["accuracy_against_macs"].specification)
     assert len({p["row"] for p in against if "row" in p}) == 70  # a point each
-    assert len([p for p in against if "label" in p]) <= 2 * MOST_LINES
+    assert len([p for p in against if "label" in p]) <= 2 * 2 * MOST_LABELS  # each with its line
     bars = {p["row"] for p in values_of(made["differences"].specification) if "row" in p}
     assert len(bars) == MOST_DIFFERENCES
     assert "row69" in bars and "row01" not in bars
@@ -242,7 +246,7 @@ def test_spread_stays_below_the_top() -> None:
     assert spread([9.0, 9.5, 2.0], 1.0, highest=9.5) == pytest.approx([8.5, 9.5, 2.0])
 
 
-@pytest.mark.parametrize(("epochs", "expected"), [(2, [1, 2]), (50, list(range(1, 51, 5)))])
+@pytest.mark.parametrize(("epochs", "expected"), [(2, [1, 2]), (50, list(range(1, 51, 7)))])
 def test_epochs_are_named_once(make_results: MakeResults, epochs: int, expected: list[int]) -> None:
     made = by_name(make_results({"base": [40.0]}, epochs=epochs))
     layers = made["validation_accuracy_over_epochs"]["layer"]

@@ -219,3 +219,13 @@ def test_a_study_file_that_is_none_is_not_read(received: Path) -> None:
     os.mkfifo(received / "study.json")
     with pytest.raises(RunError, match="it is no regular file"):
         read_study_folder(received)
+
+
+def test_a_margin_is_read_and_an_older_file_has_none(received: Path) -> None:
+    assert read_study_folder(received).margin is None
+    change(received, "margin", 3.5)
+    results = read_study_folder(received)
+    assert (results.margin, results.family.margin) == (3.5, 3.5)
+    change(received, "margin", 0)
+    with pytest.raises(RunError, match=r"study.json is damaged \(it: margin"):
+        read_study_folder(received)

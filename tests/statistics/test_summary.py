@@ -5,10 +5,10 @@ import warnings
 
 import numpy as np
 import pytest
+from blocklab.statistics.paired import paired_difference
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from blocklab.statistics.paired import paired_difference
 from blocklab.statistics.summary import PERCENT, POINTS, holm, summarise
 
 

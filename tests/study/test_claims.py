@@ -1,14 +1,17 @@
 """Claims: read strictly, judged by tests called directly, and never ranked where bits are equal."""
 
 import gc
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.weightstats import ttost_paired
+from statsmodels.stats.weightstats import ttost_ind
 
 from blocklab.errors import InputError
 from blocklab.results.ended_run import EndedRun
@@ -18,7 +21,7 @@ from blocklab.results.study_results import StudyResults
 from blocklab.study.claims import BestClaim, Claim, GainClaim, parse_claim
 from blocklab.training.predictions import PerImage
 
-ROWS = ("base", "avg,max", "w/o RepLK", "a > b", "in top1", "x by 3")
+ROWS = ("base", "avg,max", "w/o RepLK", "a > b", "in top1", "x by 3", "x - 1")
 
 
 def row(
@@ -71,6 +74,13 @@ def words(*rows: RowResult, claims: tuple[str, ...]) -> list[str]:
         ("\"x by 3\" > 'avg,max'", Claim("", "x by 3", ">", "avg,max")),
         ("base > avg,max by 1e-1", Claim("", "base", ">", "avg,max", "top1", 0.1)),
         ("base < avg,max in loss", Claim("", "base", "<", "avg,max", "loss")),
+        ("base >= avg,max - 0.5", Claim("", "base", ">=", "avg,max", "top1", -0.5)),
+        ("base >= avg,max + 1 in top5", Claim("", "base", ">=", "avg,max", "top5", 1.0)),
+        ("base <= avg,max + .5", Claim("", "base", "<=", "avg,max", "top1", -0.5)),
+        ("base <= avg,max by 1", Claim("", "base", "<=", "avg,max", "top1", 1.0)),
+        ("base > avg,max - 1", Claim("", "base", ">", "avg,max", "top1", -1.0)),
+        ("base >= x - 1", Claim("", "base", ">=", "x - 1")),  # a row's name
+        ("base >= 'x - 1' - 1", Claim("", "base", ">=", "x - 1", "top1", -1.0)),
     ],
 )
 def test_claims_are_read(text: str, expected: Claim) -> None:
@@ -84,7 +94,12 @@ def test_claims_are_read(text: str, expected: Claim) -> None:
         ("base > nothing", "no row 'nothing'. Rows: base,"),
         ("base beats avg,max", "is no claim"),
         ("base>avg,max", "is no claim"),
-        ("base >= avg,max", "is no claim"),
+        ("base >> avg,max", "is no claim"),
+        ("base >= avg,max within 1", "'by' goes with >, <, >= and <="),
+        ("base >= avg,max - 0.5 by 1", "an offset or 'by', not both"),
+        ("base == avg,max - 0.5", "'within' with =="),
+        ("base >= avg,max - 0.5x", "the offset '0.5x' is not a number"),
+        ("base >= nothing - 0.5", "no row 'nothing'. Rows"),
         ("", "is no claim"),
         ("base >", "is no claim"),
         ("base > avg,max in top3", "no metric 'top3'; did you mean 'top5'?"),
@@ -115,7 +130,7 @@ def test_what_is_no_claim_is_refused_with_the_remedy(text: str, said: str) -> No
     assert "\n" not in str(caught.value)
 
 
-ALL = ("avg,max", "w/o RepLK", "a > b", "in top1", "x by 3")
+ALL = ROWS[1:]
 
 
 @pytest.mark.parametrize(
@@ -135,6 +150,10 @@ ALL = ("avg,max", "w/o RepLK", "a > b", "in top1", "x by 3")
         (
             'gain( w/o RepLK ) < gain("a > b") + 2 * gain("avg,max") by 1 in loss',
             GainClaim("", "w/o RepLK", "<", ((1, "a > b"), (2, "avg,max")), "base", "loss", 1.0),
+        ),
+        (
+            "gain(w/o RepLK) >= gain('avg,max') - 0.5",
+            GainClaim("", "w/o RepLK", ">=", ((1, "avg,max"),), "base", "top1", -0.5),
         ),
         (
             'gain(w/o RepLK) == gain("a > b")',
@@ -166,6 +185,7 @@ def test_a_long_hostile_claim_is_refused_at_once() -> None:
 UP = [62.0, 62.2, 61.9, 62.1]
 BASE = [60.0, 60.1, 60.05, 59.95]
 NEAR = [60.02, 60.08, 60.09, 59.93]
+EVEN = [60.62, 60.7, 60.55, 60.57]  # as much spread as the baseline's
 NOISE = [61.5, 58.7, 60.9, 59.0]
 
 
@@ -173,6 +193,11 @@ def test_greater_and_less_by_a_margin() -> None:
     rows = (row("base", BASE), row("up", UP), row("noise", NOISE))
     claims = {
         "up > base": "supported",
+        "up >= base + 1.5": "supported",
+        "base >= up - 3": "supported",
+        "base >= up - 1": "contradicted",
+        "base <= up - 1.5": "supported",
+        "up <= base + 1.5": "contradicted",
         "base > up": "contradicted",
         "up < base in top5": "contradicted",
         "base < up": "supported",
@@ -187,19 +212,101 @@ def test_greater_and_less_by_a_margin() -> None:
     assert words(*rows, claims=tuple(claims)) == list(claims.values())
 
 
-def test_numbers_are_those_of_scipy_with_holm_over_the_claims() -> None:
+def contrast_of(weights: Mapping[str, float], **groups: list[float]) -> Any:
+    """The same contrast by statsmodels' least squares, one column a row."""
+    names = [name for name, group in groups.items() for _ in group]
+    columns = np.array([[name == row for row in groups] for name in names], dtype=float)
+    fitted = OLS(np.concatenate(list(groups.values())), columns).fit()
+    return fitted.t_test([weights.get(row, 0.0) for row in groups])
+
+
+def t_test(ours: list[float], theirs: list[float], equal_var: bool = True) -> Any:
+    return stats.ttest_ind(ours, theirs, equal_var=equal_var)
+
+
+def test_rows_of_one_spread_are_judged_by_all_of_it() -> None:
+    third = [60.4, 60.5, 60.25]
+    rows = (row("base", BASE), row("up", UP), row("third", third))
+    claims = ("up > base by 1.5", "third >= base - 0.5", "gain(third) > 0.5 * gain(up)")
+    judged = study(*rows, claims=claims).judgements
+    groups = {"base": BASE, "up": UP, "third": third}
+    found = [
+        contrast_of(weights, **groups)
+        for weights in ({"up": 1, "base": -1}, {"third": 1, "base": -1})
+    ]
+    half = contrast_of({"third": 1, "up": -0.5, "base": -0.5}, **groups)
+    df, errors = 8, [float(one.sd[0, 0]) for one in (*found, half)]
+    means = [float(one.effect[0]) for one in (*found, half)]
+    t = [(mean - at) / error for mean, at, error in zip(means, (1.5, -0.5, 0), errors, strict=True)]
+    expected = (2 * stats.t.sf(np.abs(t), df)).tolist()
+    assert [one.p for one in judged] == pytest.approx(expected)
+    adjusted = np.asarray(multipletests(expected, method="holm")[1])
+    assert [one.p_holm for one in judged] == pytest.approx(adjusted.tolist())
+    low, high = found[0].conf_int()[0]
+    assert judged[0].numbers == f"{means[0]:+.2f} [{low:+.2f}, {high:+.2f}] points, 4 seeds each"
+    assert "4 and 3 seeds" in study(*rows, claims=("up > third",)).judgements[0].numbers
+    assert "3 to 4 seeds each" in judged[2].numbers
+
+
+def test_uneven_rows_are_judged_by_their_own_spreads() -> None:
     rows = (row("base", BASE), row("up", UP), row("noise", NOISE))
     claims = ("up > base by 1.5", "noise > base", "noise == up within 0.5")
     judged = study(*rows, claims=claims).judgements
-    first = stats.ttest_1samp(np.subtract(UP, BASE), 1.5).pvalue
-    second = stats.ttest_rel(NOISE, BASE).pvalue
-    third = stats.ttest_1samp(np.subtract(NOISE, UP), -0.5).pvalue  # against the nearer margin
-    assert [one.p for one in judged] == pytest.approx([first, second, third])
-    adjusted = multipletests([first, second, third], method="holm")[1]
-    assert [one.p_holm for one in judged] == pytest.approx(adjusted.tolist())
-    gap = np.subtract(UP, BASE)
-    low, high = stats.t.interval(0.95, 3, gap.mean(), stats.sem(gap))
-    assert judged[0].numbers == f"{gap.mean():+.2f} [{low:+.2f}, {high:+.2f}] points, 4 seeds"
+    welch = [
+        t_test(np.subtract(UP, 1.5).tolist(), BASE, equal_var=False),
+        t_test(NOISE, BASE, equal_var=False),
+        t_test(np.add(NOISE, 0.5).tolist(), UP, equal_var=False),  # against the nearer margin
+    ]
+    expected = [float(one.pvalue) for one in welch]
+    assert [one.p for one in judged] == pytest.approx(expected)
+    low, high = welch[0].confidence_interval()
+    assert judged[0].numbers == (
+        f"+2.02 [{low + 1.5:+.2f}, {high + 1.5:+.2f}] points, 4 seeds each, by their own spreads"
+    )
+    two = (row("base", BASE[:2]), row("up", UP[:2]), row("noise", NOISE[:2]), row("e", [60, 60.01]))
+    (one,) = study(*two, claims=("up > base",)).judgements
+    assert (one.word, one.p) == ("undecided", None)
+    assert one.numbers.endswith("the rows' spreads differ, and two seeds say too little of each")
+
+
+def test_a_paired_study_takes_out_what_a_seed_does_to_every_row() -> None:
+    noise = np.random.default_rng(0).normal(60, 0.1, (4, 4))
+    own = dict(zip(("base", "up", "near", "more"), noise, strict=True))
+    own["up"] = own["up"] + 0.5
+    seeds = np.array([0.0, 3.0, -2.0, 1.0])
+    groups = {name: values + seeds for name, values in own.items()}
+    rows = [row(name, values.tolist()) for name, values in groups.items()]
+    rows[-1] = row("more", [*groups["more"].tolist(), 99.0])  # a seed that the others lack
+    made = study(*rows, claims=("up > near",))
+    judged = replace(made, paired=True).judgements[0]
+    # two-way: what rows' and seeds' means leave
+    table = np.array(list(groups.values()))
+    left = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    error = ((left**2).sum() / 9 * 2 / 4) ** 0.5
+    t = (groups["up"].mean() - groups["near"].mean()) / error
+    assert judged.p == pytest.approx(2 * stats.t.sf(t, 9))
+    assert judged.word == "supported"
+    assert made.judgements[0].word == "undecided"
+
+
+def test_twins_count_once() -> None:
+    rows = (row("base", BASE, bits=0), row("elu", EVEN, bits=1), row("celu", EVEN, bits=1))
+    judged = study(*rows, claims=("elu > base", "gain(elu) < gain(celu) + 1")).judgements
+    alone = study(*rows[:2], claims=("elu > base",)).judgements
+    assert judged[0].p == pytest.approx(t_test(EVEN, BASE).pvalue)
+    assert judged[0].numbers == alone[0].numbers
+    assert (judged[1].word, judged[1].p) == ("supported", None)  # 0 is less than 1, by bits
+
+
+def test_a_row_that_never_learned_is_not_judged() -> None:
+    lost = row("lost", [1.0, 1.1, 0.9, 1.2])
+    for run in lost.runs:
+        run.result["at_chance"] = True
+    rows = (row("base", BASE), row("up", EVEN), lost)
+    judged = study(*rows, claims=("up > lost", "up best of all", "up > base")).judgements
+    said = "lost is at chance: it never learned"
+    assert [one.numbers for one in judged[:2]] == [said, said]
+    assert judged[2].p == pytest.approx(t_test(EVEN, BASE).pvalue)  # nor is it in the pool
 
 
 def test_equality_is_two_one_sided_tests() -> None:
@@ -212,7 +319,10 @@ def test_equality_is_two_one_sided_tests() -> None:
     }
     judged = study(*rows, claims=tuple(claims)).judgements
     assert [one.word for one in judged] == list(claims.values())
-    assert judged[0].p == pytest.approx(ttost_paired(np.array(NEAR), np.array(BASE), -0.5, 0.5)[0])
+    near, base = np.array(NEAR), np.array(BASE)
+    assert judged[0].p == pytest.approx(ttost_ind(near, base, -0.5, 0.5, usevar="unequal")[0])
+    even = study(*rows[:2], claims=("near == base",)).judgements[0]
+    assert even.p == pytest.approx(ttost_ind(near, base, -0.5, 0.5)[0])
     assert "margin 0.5" in judged[0].numbers
 
 
@@ -242,6 +352,11 @@ def test_costs_are_compared_as_counted() -> None:
         "small > large in params": "contradicted",
         "small == large within 1 in macs": "supported",
         "small == large in macs": "contradicted",
+        "small >= large in params": "supported",
+        "small > large - 0.5 in macs": "contradicted",
+        "small >= large - 0.5 in macs": "supported",
+        "large <= small + 0.5 in macs": "supported",
+        "large <= small + 0.4 in macs": "contradicted",
     }
     judged = study(small, large, claims=tuple(claims)).judgements
     assert [one.word for one in judged] == list(claims.values())
@@ -256,7 +371,7 @@ def test_too_little_to_judge_is_undecided_and_says_why() -> None:
     judged = study(*rows, claims=claims).judgements
     assert [one.word for one in judged] == ["undecided"] * 4
     for one, said in zip(
-        judged, ("shows no spread", "share no", "names no row", "is no"), strict=True
+        judged, ("shows no spread", "no finished run", "names no row", "is no"), strict=True
     ):
         assert said in one.numbers
     equal = (row("base", [60.0, 60.0]), row("up", [61.0, 61.0]))
@@ -278,7 +393,7 @@ def test_the_best_is_better_than_each_of_the_others() -> None:
     }
     judged = study(*rows, claims=tuple(claims)).judgements
     assert [one.word for one in judged] == list(claims.values())
-    over_base, over_near = (stats.ttest_rel(UP, other).pvalue for other in (BASE, NEAR))
+    over_base, over_near = (t_test(UP, other, equal_var=False).pvalue for other in (BASE, NEAR))
     assert judged[0].p == pytest.approx(max(over_base, over_near))
     assert judged[0].numbers.endswith("the least clear of 2")
     assert judged[2].p == pytest.approx(2 * over_base)  # one of two others is shown to be better
@@ -294,7 +409,7 @@ def test_the_best_by_bits_by_counts_and_by_too_little() -> None:
     )
     claims = {
         "elu best of celu": ("contradicted", "as celu: identical function"),
-        "elu best of none": ("undecided", "shares no finished seed with none"),
+        "elu best of none": ("undecided", "none has no finished run"),
         "one best of elu": ("undecided", "shows no spread"),
         "elu worst of all in macs": ("supported", "3.000 against 2.500 G, of one, counted"),
         "elu best of all in macs": ("contradicted", "2.000 G"),
@@ -309,7 +424,7 @@ def test_the_best_by_bits_by_counts_and_by_too_little() -> None:
     assert words(rows[0], other, claims=("elu best of other in macs",)) == ["undecided"]
 
 
-def test_gains_are_compared_a_seed_at_a_time() -> None:
+def test_gains_are_sums_of_rows_means() -> None:
     half = [61.0, 61.15, 60.95, 61.05]
     rows = (row("base", BASE), row("up", UP), row("half", half))
     claims = {
@@ -318,17 +433,19 @@ def test_gains_are_compared_a_seed_at_a_time() -> None:
         "gain(half) > 0.5 * gain(up)": "undecided",
         "gain(up) > gain(half) in top5": "supported",
         "gain(half) < gain(up) by 0.5": "supported",
+        "gain(half) >= gain(up) - 1.5": "supported",
         "gain(half) == 0.5 * gain(up) within 0.3": "supported",
     }
     judged = study(*rows, claims=tuple(claims)).judgements
     assert [one.word for one in judged] == list(claims.values())
-    gaps = np.subtract(half, BASE) - 0.9 * np.subtract(UP, BASE)
-    assert judged[1].p == pytest.approx(stats.ttest_1samp(gaps, 0.0).pvalue)
-    up, half_, base = np.array(UP), np.array(half), np.array(BASE)
+    found = contrast_of({"half": 1, "up": -0.9, "base": -0.1}, base=BASE, up=UP, half=half)
+    assert judged[1].p == pytest.approx(float(found.pvalue))
     more = study(*rows, row("both", NOISE), claims=("gain(both) < gain(up) + gain(half)",))
-    gaps = (np.array(NOISE) - base) - (up - base) - (half_ - base)
-    assert more.judgements[0].p == pytest.approx(stats.ttest_1samp(gaps, 0.0).pvalue)
     assert more.judgements[0].word == "supported"
+    parts = [np.var(group, ddof=1) / 4 for group in (NOISE, BASE, UP, half)]  # weights 1 and -1
+    df = sum(parts) ** 2 / sum(part**2 / 3 for part in parts)
+    gap = np.mean(NOISE) + np.mean(BASE) - np.mean(UP) - np.mean(half)
+    assert more.judgements[0].p == pytest.approx(2 * stats.t.sf(-gap / sum(parts) ** 0.5, df))
 
 
 def test_gains_of_costs_are_counted() -> None:
@@ -354,7 +471,9 @@ def test_zeros_are_compared_where_they_were_counted_over_the_same_images() -> No
     }
     judged = study(relu, celu, claims=tuple(claims)).judgements
     assert [one.word for one in judged] == list(claims.values())
-    assert judged[0].numbers.startswith("+4,087,498 [+") and "zeros, 4 seeds" in judged[0].numbers
+    assert (
+        judged[0].numbers.startswith("+4,087,498 [+") and "zeros, 4 seeds each" in judged[0].numbers
+    )
     fewer = row("celu", BASE, zeros=[2, 0, 3, 1], last_batch=35)
     (one,) = study(relu, fewer, claims=("relu > celu in zeros",)).judgements
     assert (one.word, one.numbers) == (
@@ -371,7 +490,7 @@ def test_a_collection_is_corrected_for_all_of_its_claims() -> None:
     together = judge_together([one.judgements] + [many.judgements] * 6)
     p_values = [j.p for judged in together for j in judged if j.p is not None]
     assert len(p_values) == 13
-    adjusted = multipletests(p_values, method="holm")[1]
+    adjusted = np.asarray(multipletests(p_values, method="holm")[1])
     assert together[0][0].p_holm == one.judgements[0].p_holm == one.judgements[0].p
     assert together[0][0].p_holm_collection == pytest.approx(adjusted[0])
     assert (together[0][0].word, together[0][0].word_in_collection) == ("supported", "undecided")

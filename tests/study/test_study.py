@@ -480,3 +480,10 @@ def test_rows_of_a_model_of_timms_may_vary_one_option() -> None:
     assert "'drop_pth_rate', which no row has; did you mean 'drop_path_rate'?" in refusal(
         fields(rows=rows, varies=["drop_pth_rate"])
     )
+
+
+@pytest.mark.parametrize("margin", [0, -0.5, "much", 101])
+def test_a_margin_is_a_number_of_points_above_0(margin: object) -> None:
+    assert "study 'mine': margin" in refusal(fields(margin=margin))
+    assert Study.parse(fields(margin=0.5), "mine").margin == 0.5
+    assert Study.parse(fields(), "mine").margin is None

@@ -1,4 +1,4 @@
-"""``blocklab compare``: runs that were trained elsewhere."""
+"""``blocklab compare``: runs that were trained elsewhere, or several studies side by side."""
 
 import shlex
 import sys
@@ -9,11 +9,11 @@ import typer
 
 from blocklab.cli.app import app
 from blocklab.cli.options import Json
-from blocklab.cli.output import print_json, print_results
+from blocklab.cli.output import print_json, print_results, print_table
 from blocklab.cli.study import lines_as_json
 from blocklab.errors import InputError
 
-PATHS = "Tables (CSV, TSV, JSON Lines), or folders of runs."
+PATHS = "Studies' folders; or tables (CSV, TSV, JSON Lines) and folders of runs."
 
 
 @app.command()
@@ -62,7 +62,10 @@ def compare(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare runs trained elsewhere: the same tables, verdicts, claims and page as a study's."""
+    """Show studies side by side; or compare runs trained elsewhere, with a study's tables and page.
+
+    Of runs trained elsewhere --metric is the figure that rows are compared by.
+    """
     from dataclasses import replace
 
     from blocklab.foreign.comparison import Asked, compare_runs
@@ -71,8 +74,15 @@ def compare(
     from blocklab.foreign.foreign_run import Wanted
     from blocklab.foreign.runs import read_runs
     from blocklab.report.page import write_report
+    from blocklab.results.study_file import STUDY
 
     command = shlex.join(["blocklab", *sys.argv[1:]])
+    if studies := [path for path in paths if (path / STUDY).exists()]:
+        given = (row, seed, metric, epoch, name, baseline, costs, lower_is_better, unit, gain)
+        if any(one is not None for one in given) or claim or best_epoch:
+            raise InputError("studies side by side take no options but --title, --out and --json")
+        _side_by_side(paths, studies, title, out, command, json)
+        return
     table = Path(costs) if costs and Path(costs).is_file() else None
     beside = tuple(part.strip() for part in costs.split(",")) if costs and not table else ()
     if gain is not None and not 0 < gain < float("inf"):
@@ -99,5 +109,41 @@ def compare(
         return
     print_results(results)
     for line in results.advice:
-        print(line)
+        print(f"next: {line}")
+    print(f"page: {page}")
+
+
+def _side_by_side(
+    paths: list[Path],
+    studies: list[Path],
+    title: str | None,
+    out: Path | None,
+    command: str,
+    json: bool,
+) -> None:
+    from blocklab.foreign.folder import claim_folder
+    from blocklab.report.side_by_side import (
+        agreement,
+        lines_side_by_side,
+        named_studies,
+        side_by_side,
+        write_side_by_side,
+    )
+    from blocklab.results.study_folder import read_study_folder
+
+    if len(studies) < len(paths):
+        other = next(path for path in paths if path not in studies)
+        raise InputError(f"{other} is no study's folder, and {studies[0]} is; compare one kind")
+    if len(studies) < 2:
+        raise InputError(f"name a study to compare {studies[0]} with")
+    named = named_studies(studies, [read_study_folder(path) for path in studies])
+    table = side_by_side(named)
+    folder = out or Path("runs") / f"compare_{'_'.join(path.resolve().name for path in studies)}"
+    claim_folder(folder, command)
+    page = write_side_by_side(named, folder, title, command)
+    if json:
+        print_json({"page": str(page), "rows": lines_side_by_side(named)})
+        return
+    print_table(table.headings, table.texts, title)
+    print(agreement(named))
     print(f"page: {page}")

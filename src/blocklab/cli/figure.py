@@ -1,6 +1,5 @@
 """Pictures of networks, recipes and runs, each as PNG and SVG."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from blocklab.cli.app import app
 from blocklab.cli.options import Json, Plugins, load_plugins, parse_size
-from blocklab.cli.output import print_json
+from blocklab.cli.output import print_faults, print_json
 from blocklab.errors import InputError, printable
 
 
@@ -65,6 +64,5 @@ def figure(
         print_json({"figure": name, "files": [str(path) for path in written]})
     for path in () if json else written:
         print(printable(str(path)))
-    for fault in faults:
-        print(f"error: {fault}", file=sys.stderr)
+    print_faults(faults)
     return 1 if faults else 0

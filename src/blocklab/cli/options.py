@@ -25,6 +25,24 @@ Plugins = Annotated[
     list[Path],
     typer.Option("--plugin", help="A Python file that registers blocks or backbones; it is run."),
 ]
+
+
+def complete_trackers(incomplete: str) -> list[str]:
+    """Return the trackers that begin so."""
+    from blocklab.tracking.tracker import MODULES
+
+    return [name for name in MODULES if name.startswith(incomplete)]
+
+
+Track = Annotated[
+    list[str],
+    typer.Option(
+        "--track",
+        metavar="TRACKER",
+        help="Tell tensorboard, wandb, mlflow or trackio too; may be repeated.",
+        autocompletion=complete_trackers,
+    ),
+]
 InputSize = Annotated[
     str,
     typer.Option(

@@ -1,6 +1,7 @@
 """What commands print: tables for people, JSON for programs."""
 
 import json
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,13 @@ from blocklab.errors import printable
 
 if TYPE_CHECKING:
     from blocklab.measure.answers import Answers
+    from blocklab.results.over_datasets import OverDatasets
     from blocklab.results.study_results import StudyResults
 
 
 UNBOUNDED = 100_000  # letters a line, where no terminal breaks them
 MOST_DRAWN = 1000  # lines of a table that rich lays out
+MOST_FAULTS = 5  # of a kind, a line each
 
 
 def print_json(value: Any) -> None:
@@ -120,6 +123,15 @@ def accuracy_cells(
     }
 
 
+def print_faults(faults: Sequence[Exception]) -> None:
+    """Say on stderr what is wrong with some of many things: of the first each, then how many."""
+    for fault in faults[:MOST_FAULTS]:
+        print(f"error: {fault}", file=sys.stderr)
+    if len(faults) > MOST_FAULTS:
+        more = len(faults) - MOST_FAULTS
+        print(f"error: and {more:,} more that cannot be read", file=sys.stderr)
+
+
 def print_answers(answers: "Answers") -> None:
     """Print where a network errs, and how sure it is of what it says."""
     from blocklab.report.answer_tables import answer_tables, calibration_line
@@ -147,6 +159,18 @@ def output_console(stderr: bool = False) -> Console:
     """Return the console of stdout or stderr, which does not wrap into a file or a pipe."""
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=UNBOUNDED)
+
+
+def print_over_datasets(over: "OverDatasets") -> None:
+    """Print what holds over a study's data sets, as the page of all has it."""
+    from blocklab.report.over_datasets import claim_lines, headings, lines
+
+    print_table(headings(over), lines(over), f"{over.title}: over {len(over.datasets)} data sets")
+    if judged := claim_lines(over):
+        shown = ("claim", "judgement", "p (Holm)", "numbers (left minus right)")
+        print_table(shown, judged, "claims over the data sets", left=True)
+    for sentence in over.sentences:
+        print(printable(sentence))
 
 
 def print_results(results: "StudyResults") -> None:

@@ -9,5 +9,5 @@ from blocklab.cli.study import study
 
 @app.command()
 def quickstart(out: Out = Path("runs"), json: Json = False) -> int:
-    """Compare seven blocks on handwritten digits, and name the page that tells what came of it."""
+    """Compare three attentions on handwritten digits, and name the page that tells what came."""
     return study("quickstart", out=out, json=json)

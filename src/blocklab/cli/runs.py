@@ -1,6 +1,5 @@
 """What can be done with a finished run: evaluate, predict, diagnose, export."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +8,8 @@ import typer
 
 from blocklab.cli.app import app
 from blocklab.cli.options import Json, Plugins, load_plugins, parse_names, parse_size
-from blocklab.cli.output import accuracy_cells, print_answers, print_json, print_table
-from blocklab.errors import InputError
+from blocklab.cli.output import accuracy_cells, print_answers, print_faults, print_json, print_table
+from blocklab.errors import InputError, printable
 
 Run = Annotated[
     Path,
@@ -93,8 +92,7 @@ def predict(
             [(name, f"{100 * share:.2f}") for name, share in prediction.classes],
             prediction.image,
         )
-    for fault in faults:
-        print(f"error: {fault}", file=sys.stderr)
+    print_faults(faults)
     return 0 if not faults else 1 if predictions else 2
 
 
@@ -110,6 +108,9 @@ def diagnose(
     last: Annotated[
         int | None, typer.Option(help="Last test batch to look at (default: 40, or the last).")
     ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Draw all that `figure` draws of a network.")
+    ] = False,
     plugin: Plugins = [],  # noqa: B006 - read only
     json: Json = False,
 ) -> None:
@@ -128,10 +129,19 @@ def diagnose(
     if not json:
         print_answers(answers)
     diagnosis = diagnose_run(opened, first, last)
+    written, missing = [], []
+    if pictures:
+        from blocklab.report.named_figures import draw_all
+
+        drawn, missing = draw_all(run, opened, diagnosis)
+        written = [str(path) for path in drawn.write()]
     if json:
-        print_json(diagnosis.to_dict() | answers.to_dict())
+        shown = diagnosis.to_dict() | answers.to_dict()
+        print_json(shown | ({"pictures": written, "not_drawn": missing} if pictures else {}))
         return
     print_table(diagnosis.headings, diagnosis.cells(), diagnosis.title)
+    for line in (*written, *missing):
+        print(printable(line))
 
 
 @app.command()

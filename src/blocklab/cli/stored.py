@@ -67,7 +67,7 @@ def runs(
             "--delete takes away what is listed; say which, by --study, --no-study, --model "
             "('*' for all), --status or --older-than"
         )
-    if False:
+    if delete and not yes and (json or not sys.stdin.isatty()):
         raise InputError("--delete asks first, and here is nobody to answer; add --yes")
     found = matching(
         stored_runs(out),

@@ -15,6 +15,7 @@ from blocklab.cli.options import (
     Out,
     Plugins,
     Settings,
+    Track,
     complete_recipes,
     complete_studies,
     load_plugins,
@@ -22,8 +23,15 @@ from blocklab.cli.options import (
     parse_seeds,
     parse_settings,
 )
-from blocklab.cli.output import output_console, print_json, print_results, print_table
+from blocklab.cli.output import (
+    output_console,
+    print_json,
+    print_over_datasets,
+    print_results,
+    print_table,
+)
 from blocklab.errors import InputError, Stopped
+from blocklab.tracking.tracker import check_trackers
 
 if TYPE_CHECKING:
     from blocklab.results.judgements import Judgement
@@ -64,9 +72,14 @@ def study(
     verify: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Train one run again; compare every bit.")
     ] = None,
+    track: Track = [],  # noqa: B006 - read only
+    live: Annotated[
+        bool, typer.Option("--live", help="Write the page while it runs; it reads itself again.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Run a study's rows and seeds, and write its page; a rerun goes on where it stopped."""
+    check_trackers(track)
     plugins = load_plugins(plugin)
     if verify is not None:
         if file:
@@ -89,21 +102,27 @@ def study(
         from blocklab.execution.plan import plan_lines
 
         lines = plan_lines(studies, out, _worker_count(workers), threads, plugins)
-        _print_plan(studies, lines, json)
+        _print_plan(collection, lines, json)
         return 0
-    results = run_and_report(collection, out, workers, threads, ray, plugins)
+    results = run_and_report(collection, out, workers, threads, ray, plugins, track, live)
+    from blocklab.running import over_datasets
+
     if json:
         from blocklab.results.judgements import judge_together
 
         together = judge_together([result.judgements for result in results])
         parts = zip(studies, results, together, strict=True)
-        print_json([_results_as_json(*part, out) for part in parts])
+        found = [_results_as_json(*part, out) for part in parts]
+        over = over_datasets(collection, results)
+        print_json({"studies": found, "over_datasets": over.to_dict()} if over else found)
     else:
         from blocklab.execution.study_folder import study_folder
 
         for one, result in zip(studies, results, strict=True):
             print_results(result)
             print(f"page: {study_folder(one, out) / 'report.html'}")
+        if over := over_datasets(collection, results):
+            print_over_datasets(over)
     if len(studies) > 1:
         from blocklab.running import index_page
 
@@ -139,6 +158,8 @@ def run_and_report(
     threads: int | None = None,
     ray: str | None = None,
     plugins: tuple[str, ...] = (),
+    track: "Sequence[str]" = (),
+    live: bool = False,
 ) -> "tuple[StudyResults, ...]":
     """Run studies under a live table on stderr and write their pages."""
     from blocklab.execution.progress import Progress
@@ -157,6 +178,8 @@ def run_and_report(
                 plugins=plugins,
                 ray=ray,
                 command=command,
+                track=track,
+                live=live,
             )
     except KeyboardInterrupt:
         raise Stopped(progress.kept(out)) from None
@@ -184,10 +207,13 @@ def _verify(run: Path, json: bool) -> int:
     return 0 if verification.same else 1
 
 
-def _print_plan(studies: "Sequence[Study]", rows: list[dict[str, Any]], json: bool) -> None:
+def _print_plan(collection: "StudyCollection", rows: list[dict[str, Any]], json: bool) -> None:
     from blocklab.execution.plan import PLAN_HEADINGS, claim_lines, plan_cells
 
+    studies = collection.studies
     claims = claim_lines(studies)
+    for claim in collection.claims:
+        claims.append({"study": collection.name, "claim": claim, "text": "over the data sets"})
     if json:
         print_json({"rows": rows, "claims": claims})
         return

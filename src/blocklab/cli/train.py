@@ -1,7 +1,7 @@
 """``blocklab train``: one run."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from blocklab.cli.options import (
     Out,
     Plugins,
     Settings,
+    Track,
     complete_models,
     complete_recipes,
     load_plugins,
@@ -20,6 +21,7 @@ from blocklab.cli.options import (
 )
 from blocklab.cli.output import accuracy_cells, output_console, print_json, print_table
 from blocklab.errors import Stopped
+from blocklab.tracking.tracker import check_trackers
 
 
 @app.command()
@@ -45,6 +47,7 @@ def train(
     devices: Annotated[int, typer.Option(help="Devices (or processes) of one machine.")] = 1,
     nodes: Annotated[int, typer.Option(help="Machines, each with that many devices.")] = 1,
     plugin: Plugins = [],  # noqa: B006 - read only
+    track: Track = [],  # noqa: B006 - read only
     json: Json = False,
 ) -> int:
     """Train one model; a rerun goes on where it stopped."""
@@ -52,12 +55,14 @@ def train(
     from blocklab.models.pretrained import Pretrained
     from blocklab.models.spec import model_spec
     from blocklab.study.rows import split_settings
+    from blocklab.tracking.tracking import Tracking
     from blocklab.training.distributed import launch
     from blocklab.training.recipe import load_recipe
     from blocklab.training.run_definition import RunDefinition
     from blocklab.training.run_reader import RunReader, logged
     from blocklab.training.shorter_run import why_anew
 
+    check_trackers(track)
     plugins = load_plugins(plugin)
     recipe_changes, data_changes = split_settings(parse_settings(settings))
     loaded = load_recipe(recipe, recipe_changes)
@@ -69,7 +74,16 @@ def train(
         None if pretrained is None else Pretrained.parse(pretrained),
     )
     try:
-        with TrainingBar(output_console(stderr=True), model, loaded.epochs) as bar:
+        with (
+            TrainingBar(output_console(stderr=True), model, loaded.epochs) as bar,
+            Tracking(track, out, bar.note) as tracking,
+        ):
+            run, name = out / definition.hash, f"{model} seed {definition.seed}"
+
+            def epoch(record: dict[str, Any]) -> None:
+                bar.epoch(record)
+                tracking.follow(run, name)
+
             if anew := why_anew(definition.to_dict(), out, devices * nodes):
                 bar.note(f"it {anew}")
             folder = launch(
@@ -80,10 +94,11 @@ def train(
                 nodes=nodes,
                 threads=threads,
                 plugins=plugins,
-                on_epoch=bar.epoch,
+                on_epoch=epoch,
                 on_step=bar.step,
                 on_note=bar.note,
             )
+            tracking.follow(run, name)
     except KeyboardInterrupt:
         kept, folder = len(logged(out / definition.hash)), out / definition.hash
         raise Stopped(

@@ -1,5 +1,6 @@
 """What a study shows on a terminal while it runs; a line a run where there is no terminal."""
 
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,12 @@ from rich.table import Table
 from blocklab.errors import printable
 from blocklab.execution.plan import Job
 from blocklab.execution.sharing import Sharing
+from blocklab.notebook import Display, text_html
 from blocklab.training.run_reader import logged
 
 ABSENT = "\u2013"  # an en dash: not measured
+NOTEBOOK_WIDTH = 100  # letters a line
+MOST_SAID = 20  # lines below the table in a notebook
 
 
 @dataclass
@@ -39,12 +43,17 @@ class Progress:
         self.total, self.done, self.failed = 0, 0, 0
         self.work_total, self.work_done = 0.0, 0.0
         self.began = time.monotonic()
+        self._place: Display | None = None  # of a notebook
+        self._said: list[str] = []
+        self._paper = Console(file=io.StringIO(), width=NOTEBOOK_WIDTH, force_jupyter=False)
         # Last, as it draws at once.
         self.live = Live(console=console, get_renderable=self._draw, refresh_per_second=4)
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
             self.live.start()
+        elif self.console.is_jupyter:
+            self._place = Display()
         return self
 
     def __exit__(
@@ -55,6 +64,25 @@ class Progress:
     ) -> None:
         if self.console.is_terminal:
             self.live.stop()
+        self._show()
+
+    def _say(self, line: str, **how: Any) -> None:
+        """Say a line above the table; in a notebook, with those before, below it."""
+        if self._place is None:
+            self.console.print(line, **how)
+        else:
+            self._said.append(line)
+            self._show()
+
+    def _show(self) -> None:
+        """Draw the table in a notebook, which has no terminal whose lines could be replaced."""
+        if self._place is None:
+            return
+        with self._paper.capture() as drawn:
+            self._paper.print(self._draw())
+            for line in self._said[-MOST_SAID:]:
+                self._paper.print(line, highlight=False)
+        self._place.show(f"<pre>{text_html(drawn.get())}</pre>")
 
     def planned(self, jobs: Sequence[Job], finished: int, sharing: Sharing) -> None:
         """Note how much there is to do."""
@@ -62,13 +90,14 @@ class Progress:
         self.work_total = sum(job.work for job in jobs)
         self.began = time.monotonic()
         if finished:
-            self.console.print(f"{finished} of {self.total} runs are finished already", style="dim")
+            self._say(f"{finished} of {self.total} runs are finished already", style="dim")
         if jobs:
-            self.console.print(str(sharing), style="dim", highlight=False)
+            self._say(str(sharing), style="dim", highlight=False)
 
     def started(self, job: Job) -> None:
         """Add a line for the run."""
         self.running.setdefault(job.hash, _Running(job))  # there, if its process died
+        self._show()
 
     def epoch(self, job: Job, record: dict[str, Any]) -> None:
         """Move the run's line on; work that an earlier call has done is no work of this one.
@@ -82,10 +111,11 @@ class Progress:
         self.work_total += job.work / job.epochs * (again - missed)
         running.records[:] = [*before, record]
         self.work_done += job.work / job.epochs
+        self._show()
 
     def note(self, job: Job, text: str) -> None:
         """Say it above the table."""
-        self.console.print(f"[yellow]note[/yellow]  {escape(job.name)}: {escape(printable(text))}")
+        self._say(f"[yellow]note[/yellow]  {escape(job.name)}: {escape(printable(text))}")
 
     def ended(self, job: Job, failure: str | None) -> None:
         """Say how the run ended, above the table."""
@@ -94,18 +124,14 @@ class Progress:
         self.work_total -= job.work / job.epochs * (job.epochs - last)  # if it diverged or failed
         if failure is not None:
             self.failed += 1
-            self.console.print(
-                f"[red]failed[/red]  {escape(job.name)}: {escape(printable(failure))}"
-            )
+            self._say(f"[red]failed[/red]  {escape(job.name)}: {escape(printable(failure))}")
             return
         self.done += 1
         if ended.records and ended.records[-1].get("train_loss") is None:
-            self.console.print(f"[red]diverged[/red]  {escape(job.name)} in epoch {last}")
+            self._say(f"[red]diverged[/red]  {escape(job.name)} in epoch {last}")
             return
         seconds = sum(record["train_seconds"] for record in ended.records)
-        self.console.print(
-            f"[green]done[/green]  {escape(job.name)}{_figures(ended)}  {_clock(seconds)}"
-        )
+        self._say(f"[green]done[/green]  {escape(job.name)}{_figures(ended)}  {_clock(seconds)}")
 
     def kept(self, out: Path) -> str:
         """Say what is there, in `out`, should this be the end of it, and how to go on."""

@@ -144,6 +144,7 @@ def write_study_folder(
             "varies": list(study.varies),
             "baseline": study.baseline,
             "paired": study.paired,
+            "margin": study.margin,
             "notes": [*study.notes, *starts],
             "claims": list(study.claims),
             "claim_notes": dict(study.claim_notes),

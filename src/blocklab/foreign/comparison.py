@@ -107,6 +107,7 @@ def compare_runs(
         notes=_notes(found, asked, factor, metric, rows, baseline),
         command=asked.command,
         claims=asked.claims,
+        claim_notes=dict.fromkeys(asked.claims, "stated after the runs"),
         metric=metric,
         origin=found.origin,
     )
@@ -218,7 +219,7 @@ def _ended(
     if math.isfinite(value):
         result[metric.figure] = factor * value
     if epochs[-1] is not None and len(epochs) > 1:
-        result["epochs"] = round(epochs[-1])
+        result["epochs"] = round(epochs[-1]) + (epochs[0] == 0)  # some count them from 0
     return EndedRun(run.source, run.seed, Path(run.source), {}, log, result)
 
 

@@ -109,10 +109,15 @@ def attentions(model: nn.Module) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in found)
-        last = name.rpartition(".")[2]
-        if name and not inside and (is_attention(module) or last in _GATE_NAMES):
+        if name and not inside and (is_attention(module) or _is_called_one(name, module)):
             found[name] = module
     return found
+
+
+def _is_called_one(name: str, module: nn.Module) -> bool:
+    last = name.rpartition(".")[2]
+    timms = type(module).__module__.startswith("timm.layers.")  # others' `attn` are of tokens
+    return last in _GATE_NAMES or (timms and last in ("attn", "attn_last"))
 
 
 def _is_map(value: Any) -> bool:

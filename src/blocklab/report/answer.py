@@ -44,7 +44,7 @@ def answer(results: StudyResults) -> str:
     """
     best = best_row(results)
     if best is None:
-        return "No run has finished yet, so there is nothing to say."
+        return "No run has finished yet."
     sentences = [_against_baseline(results), _highest(results, best), _undertrained(results)]
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -109,13 +109,20 @@ def _against_baseline(results: StudyResults) -> str:
         return (
             f"None of {in_words(compared)} {noun} can be told apart from {baseline} with {seeds}."
         )
+    if len(by_word) == 1:
+        ((word, names),) = by_word.items()
+        who = f"Both {noun}" if compared == 2 else f"All {in_words(compared)} {noun}"
+        return f"{who} {_saying(word, compared, results, alone=True)}{_named(word, names)}."
     parts: list[str] = []
     for word in SAYINGS:
         if names := by_word.get(word):
-            named = f" ({listed(names)})" if word in NAMED and len(names) <= MOST_NAMED else ""
             saying = _saying(word, len(names), results, alone=not parts)
-            parts.append(f"{in_words(len(names))} {saying}{named}")
+            parts.append(f"{in_words(len(names))} {saying}{_named(word, names)}")
     return f"Of {in_words(compared)} {noun}, {listed(parts)}."
+
+
+def _named(word: str, names: Sequence[str]) -> str:
+    return f" ({listed(names)})" if word in NAMED and len(names) <= MOST_NAMED else ""
 
 
 def _saying(word: str, count: int, results: StudyResults, alone: bool) -> str:

@@ -39,6 +39,11 @@ class Cost:
     unit: str
     amount: Callable[[RowResult], float | None]
 
+    @property
+    def label(self) -> str:
+        """Its name, as it begins a line."""
+        return self.name[0].upper() + self.name[1:]
+
 
 def _mean(field: str, unit: float = 1.0) -> Callable[[RowResult], float | None]:
     def amount(row: RowResult) -> float | None:
@@ -50,9 +55,9 @@ def _mean(field: str, unit: float = 1.0) -> Callable[[RowResult], float | None]:
 
 COSTS = (
     Cost("accuracy_against_macs", "MACs", "G", lambda row: row.macs and row.macs / 1e9),
-    Cost("accuracy_against_params", "Parameters", "M", lambda row: row.params and row.params / 1e6),
-    Cost("accuracy_against_time", "Training time", "s a run", _mean("train_seconds")),
-    Cost("accuracy_against_memory", "Peak memory", "MB", _mean("peak_memory_bytes", 1e6)),
+    Cost("accuracy_against_params", "parameters", "M", lambda row: row.params and row.params / 1e6),
+    Cost("accuracy_against_time", "training time", "s a run", _mean("train_seconds")),
+    Cost("accuracy_against_memory", "peak memory", "MB", _mean("peak_memory_bytes", 1e6)),
 )
 
 
@@ -63,7 +68,8 @@ def against(results: StudyResults, cost: Cost) -> Figure | None:
         return None
     metric = metric_of(results)
     front = pareto_front(points, metric.higher_is_better)
-    chosen = {row.name for row in shown_rows(results, MOST_LABELS)} | {p["row"] for p in front}
+    chosen = {row.name for row in shown_rows(results, MOST_LABELS)}
+    chosen |= {point["row"] for point in front[:MOST_LABELS]}
     labelled = [point for point in points if point["row"] in chosen]
     height = max(330, LINE_OF_TEXT * (len(labelled) + 2))
     low, high = limits(
@@ -87,7 +93,7 @@ def against(results: StudyResults, cost: Cost) -> Figure | None:
         axis=alt.Axis(grid=False, tickCount=6),
     )
     percent = alt.Scale(domain=[low, high], nice=False)
-    y = alt.Y("top1:Q", title=metric.axis, scale=percent)
+    y = alt.Y("top1:Q", title=metric.axis("test"), scale=percent)
     colour = {"color": look([row.name for row in results.rows])["color"]}
     layers = [
         alt.Chart(data(_steps(front)))
@@ -176,7 +182,7 @@ def _steps(front: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _title(results: StudyResults, cost: Cost) -> str:
     if cost.name != "MACs":
-        return f"{cost.name} ({cost.unit})"
+        return f"{cost.label} ({cost.unit})"
     sizes = {row.input_size for row in results.rows if row.input_size}
     if not sizes:  # of runs from elsewhere it is not known
         return "MACs for one image (G)"

@@ -198,6 +198,8 @@ def learning_rate(results: StudyResults, name: str, by_step: bool = False) -> Fi
     By epoch, or `by_step`: then None too where no run says how many images it trained on. Runs
     record the rate of an epoch's last step.
     """
+    if results.origin:  # of runs from elsewhere nobody knows it
+        return None
     try:
         recipe = Recipe.parse(results.recipe)
     except InputError:

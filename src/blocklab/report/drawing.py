@@ -6,8 +6,9 @@ worked out here, since only who knows the limits can keep two labels from coveri
 
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -41,7 +42,7 @@ class Figure:
 # What a mark says of itself begins with its row's number, between two characters of no script.
 _NUMBER_BEGINS, _NUMBER_ENDS = "\ue000", "\ue001"
 _SAID = re.compile(f'aria-label="{_NUMBER_BEGINS}(\\d+){_NUMBER_ENDS}')
-_ROLES = re.compile(r' (?:role="graphics-\w+"|aria-roledescription="[^"]*")')
+_ROLES = re.compile(r' (?:role="graphics-\w+"|aria-roledescription="[^"]*"|aria-label="undefined")')
 _DECIMALS = re.compile(r"(\d\.\d{2})\d+")
 
 
@@ -53,15 +54,24 @@ def said(number: int, text: str) -> dict[str, str]:
 def svg(figure: Figure, config: dict[str, Any]) -> str:
     """Draw a figure as SVG, in which a mark's `data-row` is its row's number; nothing is fetched.
 
-    Marks say what they show by `aria-label`.
+    Marks say what they show in `data-said`.
     """
     drawn = vl_convert.vegalite_to_svg(figure.specification, config=config, allowed_base_urls=[])
-    return _DECIMALS.sub(r"\1", _ROLES.sub("", _SAID.sub(r'data-row="\1" aria-label="', drawn)))
+    return _DECIMALS.sub(r"\1", _ROLES.sub("", _SAID.sub(r'data-row="\1" data-said="', drawn)))
 
 
 def png(figure: Figure) -> bytes:
     """Draw a figure as PNG at twice the screen's resolution; nothing is fetched."""
     return vl_convert.svg_to_png(svg(figure, ON_PAPER), scale=2)
+
+
+def titled(figure: Figure) -> Figure:
+    """Return a figure whose title and caption are drawn, for where it stands by itself."""
+    width = figure.specification.get("width")
+    letters = max(40, round((width if isinstance(width, int) else WIDTH) / (0.85 * LETTER)))
+    title = {"text": figure.title, "subtitle": textwrap.wrap(figure.caption, letters)}
+    title |= {"anchor": "start", "frame": "group", "fontSize": 14, "subtitleFontSize": 11}
+    return replace(figure, specification={**figure.specification, "title": title})
 
 
 def theme(ink: str, paper: str, font: str = "Helvetica, Arial, sans-serif") -> dict[str, Any]:
@@ -76,11 +86,12 @@ def theme(ink: str, paper: str, font: str = "Helvetica, Arial, sans-serif") -> d
         "view": {"stroke": None},
         "text": {"color": ink, "fontSize": 12},
         "rule": {"color": ink},
+        "line": {"color": ink},
     }
 
 
 ON_PAPER = theme("#1a1a1a", "white")
-ON_PAGE = theme("currentColor", "transparent", "system-ui, sans-serif")  # follows light and dark
+ON_PAGE = theme("currentColor", "transparent")  # follows light and dark
 
 
 def spread(places: Sequence[float], gap: float, highest: float = math.inf) -> list[float]:

@@ -43,7 +43,7 @@ def forest(results: StudyResults) -> Forest | None:
     far = max(FAR * reach[len(reach) // 2], 2 * least)
     limit = reach[-1] if reach[-1] <= far else far
     limit = max(limit, least)
-    marked = ticks(-limit, limit, 4)
+    marked = ticks(-limit, limit, 6)
     cells = {row.name: _cell(row, results, limit, marked) for row in results.rows}
     return Forest(cells, _axis(limit, marked), reach[-1] > limit)
 
@@ -51,7 +51,7 @@ def forest(results: StudyResults) -> Forest | None:
 def _cell(row: RowResult, results: StudyResults, limit: float, marked: list[float]) -> Markup:
     gap = row.difference
     lines = [_rule(value, limit, "zero" if abs(value) < 1e-9 else "tick") for value in marked]
-    middle, marks = HEIGHT / 2, []
+    marks = []
     if row.name == results.baseline:
         label = Markup("the baseline")
     elif gap is None:
@@ -60,13 +60,11 @@ def _cell(row: RowResult, results: StudyResults, limit: float, marked: list[floa
         label = Markup.escape(f"{difference(row, results.baseline)}")
         if gap.low is not None and gap.high is not None:
             low, high = _place(gap.low, limit), _place(gap.high, limit)
-            marks.append(
-                f'<line class="bar" x1="{low:.1f}%" x2="{high:.1f}%" y1="{middle}" y2="{middle}"/>'
-            )
+            marks.append(f'<line class="bar" x1="{low:.1f}%" x2="{high:.1f}%" y1="50%" y2="50%"/>')
         if abs(gap.mean) <= limit:
             kind = "mean" if gap.low is not None else "mean alone"
             place = f"{_place(gap.mean, limit):.1f}%"
-            marks.append(f'<circle class="{kind}" cx="{place}" cy="{middle}" r="4.5"/>')
+            marks.append(f'<circle class="{kind}" cx="{place}" cy="50%" r="4.5"/>')
         for end, sign in ((gap.low, -1), (gap.high, 1)):
             furthest = gap.mean if end is None else end
             if sign * furthest > limit or sign * gap.mean > limit:
@@ -104,21 +102,20 @@ def _place(value: float, limit: float) -> float:
 
 def _rule(value: float, limit: float, kind: str) -> str:
     place = f"{_place(value, limit):.1f}%"
-    return f'<line class="{kind}" x1="{place}" x2="{place}" y1="0" y2="{HEIGHT}"/>'
+    return f'<line class="{kind}" x1="{place}" x2="{place}" y1="0" y2="100%"/>'
 
 
 def _arrow(sign: int, text: str) -> str:
     """Draw an arrow at an edge of the cell, with what it stands for beside it."""
-    middle = HEIGHT / 2
     place, turn = ("0%", 8) if sign < 0 else ("100%", -8)
     ends = "".join(
-        f'<svg x="{place}" y="{middle}" overflow="visible" width="1" height="1">'
+        f'<svg x="{place}" y="50%" overflow="visible" width="1" height="1">'
         f'<path class="arrow" d="M0,0 L{turn},-5 L{turn},5 Z"/></svg>'
     )
     if text:
         anchor, shift = ("start", 12) if sign < 0 else ("end", -12)
         ends += (
-            f'<text class="far" x="{place}" dx="{shift}" y="{middle + 4}" '
+            f'<text class="far" x="{place}" dx="{shift}" y="50%" dy="4" '
             f'text-anchor="{anchor}">{text}</text>'
         )
     return ends

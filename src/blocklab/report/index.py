@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from markupsafe import Markup
+
 from blocklab.files import write_atomically
 from blocklab.report.answer import best_row, verdict_counts
 from blocklab.report.cell_text import ABSENT, chance, mean_and_sd
+from blocklab.report.drawing import ON_PAGE
+from blocklab.report.figures import svg
+from blocklab.report.over_datasets import claim_lines, headings, lines, write_over_datasets
 from blocklab.report.page import PAGE
 from blocklab.report.rendering import environment
 from blocklab.results.judgements import judge_together
+from blocklab.results.over_datasets import OverDatasets
 from blocklab.results.study_results import StudyResults
 
 INDEX = "index.html"
@@ -30,7 +36,10 @@ class _Entry:
 
 
 def write_index(
-    folder: Path, entries: Sequence[tuple[str, StudyResults]], title: str = "Studies"
+    folder: Path,
+    entries: Sequence[tuple[str, StudyResults]],
+    title: str = "Studies",
+    over: OverDatasets | None = None,
 ) -> Path:
     """Write index.html to `folder`, with a link to each study's page; return its path.
 
@@ -38,6 +47,7 @@ def write_index(
         folder: one beside the studies' folders.
         entries: each study's name, which is its folder's, and its results.
         title: what the studies are, together.
+        over: what holds over the data sets, where they are one study on several.
 
     Raises:
         RunError: if the folder cannot be written.
@@ -45,6 +55,7 @@ def write_index(
     runs = {run.hash: run for _, results in entries for _, run in results.runs}
     count = f"{len(entries)} stud{'y' if len(entries) == 1 else 'ies'}"
     finished = sum(not run.diverged for run in runs.values())
+    ranks = write_over_datasets(over, folder) if over else None
     page = (
         environment()
         .get_template("index.html.j2")
@@ -54,6 +65,12 @@ def write_index(
             entries=[_entry(name, results) for name, results in entries],
             claims=_claims(entries),
             test_sets=test_sets(entries),
+            over=over,
+            ranks=ranks,
+            drawing=Markup(svg(ranks, ON_PAGE)) if ranks else "",
+            over_headings=headings(over) if over else [],
+            over_lines=lines(over) if over else [],
+            over_claims=claim_lines(over) if over else [],
         )
     )
     write_atomically(folder / INDEX, page)

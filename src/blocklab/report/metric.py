@@ -11,8 +11,8 @@ from blocklab.study.metric import TOP1
 class MetricWords:
     """A metric's name, its noun, the units of a figure and of a difference, and its limits.
 
-    `test` stands before the name of a figure that is measured on test images; nobody says where
-    one from elsewhere was measured. `least` is how much of it an axis shows at least.
+    `known_split` is false of a figure from elsewhere, which nobody says the images of. `least` is
+    how much of it an axis shows at least.
     """
 
     name: str = "top-1"
@@ -21,21 +21,23 @@ class MetricWords:
     points: str = "points"
     higher_is_better: bool = True
     bounds: tuple[float, float] = PERCENT
-    test: str = "Test "
+    known_split: bool = True
     least: float = 1.0
 
-    @property
-    def axis(self) -> str:
-        """The title of an axis of it."""
+    def axis(self, split: str) -> str:
+        """Return the title of an axis of it on a split's images."""
         noun = f" {self.noun}" if self.noun not in self.name else ""
         unit = f" ({self.percent})" if self.percent else ""
-        return f"{self.test}{self.name}{noun}{unit}"
+        return f"{self.of(split)}{self.name}{noun}{unit}"
 
     def minus(self, baseline: str) -> str:
         """Return the title of an axis of differences to the baseline."""
-        return f"{self.test}{self.name} minus {baseline}" + (
-            f" ({self.points})" if self.points else ""
-        )
+        unit = f" ({self.points})" if self.points else ""
+        return f"{self.of('test')}{self.name} minus {baseline}{unit}"
+
+    def of(self, split: str) -> str:
+        """Return what stands before its name of a split's images."""
+        return f"{split.capitalize()} " if self.known_split else ""
 
 
 def metric_of(results: StudyResults) -> MetricWords:
@@ -50,6 +52,6 @@ def metric_of(results: StudyResults) -> MetricWords:
         points=metric.difference_unit,
         higher_is_better=metric.higher_is_better,
         bounds=metric.bounds,
-        test="",
+        known_split=False,
         least=metric.least_shown,
     )

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from blocklab.data.given_images import Given
 from blocklab.errors import InputError, check_choice
+from blocklab.measure.activations import Diagnosis
 from blocklab.models.probe import ImageSize
 from blocklab.report.curves import CURVES, learning_rate, over_epochs
-from blocklab.report.drawing import Figure
+from blocklab.report.drawing import ON_PAPER, Figure, svg, titled
 from blocklab.report.figures import write_figure
 from blocklab.report.receptive import receptive_field_figure
-from blocklab.report.run_pictures import OnFault, Subject
+from blocklab.report.run_pictures import OnFault, Subject, all_pictures
 from blocklab.results.ended_run import EndedRun, read_ended_run
 from blocklab.results.named_run import find_run
 from blocklab.results.row_result import RowResult
@@ -21,6 +22,7 @@ from blocklab.results.study_results import StudyResults
 from blocklab.study.folder_name import safe_name
 from blocklab.study.schema import study_names
 from blocklab.study.study import Study
+from blocklab.training.finished import FinishedRun
 from blocklab.training.recipe import Recipe, load_recipe
 from blocklab.training.run_reader import RunReader
 
@@ -43,6 +45,10 @@ class Drawn:
     folder: Path
     prefix: str = ""
 
+    def _repr_html_(self) -> str:
+        """Show them, in a notebook."""
+        return "".join(f"<div>{svg(titled(one), ON_PAPER)}</div>" for one in self.figures)
+
     def write(self, folder: Path | None = None) -> list[Path]:
         """Write each as SVG and PNG; return the paths.
 
@@ -53,7 +59,7 @@ class Drawn:
         return [
             path
             for figure in self.figures
-            for path in write_figure(figure, into, f"{self.prefix}{figure.name}")
+            for path in write_figure(titled(figure), into, f"{self.prefix}{figure.name}")
         ]
 
 
@@ -113,6 +119,14 @@ def draw(
         "attention": lambda: one.attention(images, on_fault),
     }[name]()
     return Drawn((figure,), folder, prefix)
+
+
+def draw_all(
+    named: str | Path, run: FinishedRun, diagnosis: Diagnosis | None = None
+) -> tuple[Drawn, list[str]]:
+    """Draw whatever of a run's network can be drawn, and say in a line each what cannot."""
+    figures, missing = all_pictures(Subject.of(run), diagnosis)
+    return Drawn(tuple(figures), *place_of(str(named))), missing
 
 
 _OR = dict.fromkeys(NAMES, " or a model") | {

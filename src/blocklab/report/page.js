@@ -108,10 +108,10 @@
   const focused = () => rowOf(document.activeElement);
   document.addEventListener("pointerover", (event) => {
     light(rowOf(event.target) ?? kept ?? focused());
-    const mark = event.target instanceof Element && event.target.closest(".drawing [data-row][aria-label]");
+    const mark = event.target instanceof Element && event.target.closest(".drawing [data-said]");
     hint.hidden = !mark;
     if (mark) {
-      hint.textContent = mark.getAttribute("aria-label");
+      hint.textContent = mark.dataset.said;
       const beyond = event.clientX + 14 + hint.offsetWidth > innerWidth;
       hint.style.left = `${beyond ? Math.max(4, event.clientX - 14 - hint.offsetWidth) : event.clientX + 14}px`;
       hint.style.top = `${Math.min(event.clientY + 12, innerHeight - hint.offsetHeight - 4)}px`;

@@ -108,6 +108,7 @@ def html(
         metric=metric_of(results),
         live=live,
         lead=lead,
+        less=_spared_on_paper(lead),
         forest=forest(results),
         rows=_lines(results, lead, links or {}),
         numbers={row.name: number for number, row in enumerate(results.rows)},
@@ -120,7 +121,7 @@ def html(
         curves_of_accuracy=any(
             figure.name.startswith(("validation_accuracy", "test_accuracy")) for figure in drawn
         ),
-        cost_names={cost.figure: cost.name for cost in COSTS},
+        cost_names={cost.figure: cost.label for cost in COSTS},
         finished=sum(len(row.finished) for row in results.rows),
         planned=sum(len(row.planned_seeds) for row in results.rows),
         most_seeds=max((len(row.finished) for row in results.rows), default=0),
@@ -133,7 +134,7 @@ def html(
         speeds=speeds(results),
         speed_headings=SPEED_HEADINGS,
         run_headings=run_headings(results),
-        runs=[run_cells(row, run, results.shows_top5) for row, run in results.runs],
+        runs=[run_cells(results, row, run) for row, run in results.runs],
         recipe=flat(results.recipe),
         data=flat(results.data),
     )
@@ -146,6 +147,11 @@ def _lead(table: Table, baseline: str | None) -> Table:
     then = [c for c in rest if c.group == ACCURACY]
     others = [c for c in rest if c not in first and c not in then]
     return Table(table.name, table.title, (*first, *then, *others), table.rows)
+
+
+def _spared_on_paper(lead: Table) -> list[int]:
+    """Return which columns have no room on paper: of accuracies, all but the first."""
+    return [i for i, column in enumerate(lead.columns) if column.group == ACCURACY][1:]
 
 
 def _lines(results: StudyResults, lead: Table, links: Mapping[str, str]) -> list[Line]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from blocklab.errors import InputError, did_you_mean
 from blocklab.measure.activations import ACTIVATION, Diagnosis
-from blocklab.measure.saliency import Maps
+from blocklab.measure.saliency import Maps, attentions
 from blocklab.report.drawing import COLOURS, LETTER, WIDTH, Figure, data, specification
 from blocklab.report.raster import SIDE, Pixels, data_address, heat, overlaid, scaled, signed
 
@@ -63,7 +63,7 @@ def grid(rows: Sequence[Sequence[Cell]], side: int = SIDE) -> dict[str, Any]:
     )
     said = (
         alt.Chart(data(words))
-        .mark_text(align="left", baseline="alphabetic", fontSize=11)
+        .mark_text(align="left", baseline="alphabetic", fontSize=11, aria=False)
         .encode(x=alt.X("x:Q", **x), y=alt.Y("y:Q", **y), text="text:N")
     )
     shape = alt.layer(drawn, said).properties(width=width, height=height).to_dict()
@@ -117,6 +117,8 @@ def attention_figure(name: str, seen: Sequence[Seen], gates: Sequence[Maps]) -> 
 def kernels_figure(name: str, model: nn.Module, weights: str, layer: str | None = None) -> Figure:
     """Draw the kernels of a convolution; by default of the first among the largest.
 
+    Those inside attentions are drawn where they are named.
+
     Raises:
         InputError: if there is no such convolution, or none larger than 1x1.
     """
@@ -127,7 +129,9 @@ def kernels_figure(name: str, model: nn.Module, weights: str, layer: str | None 
         raise InputError(f"{name} has no convolution '{layer}'{near}")
     if layer is None and not spatial:
         raise InputError(f"no kernels to draw: {name} has no convolution larger than 1x1")
-    layer = layer or max(spatial, key=lambda at: np.prod(spatial[at].kernel_size))
+    gates = tuple(f"{at}." for at in attentions(model))
+    own = {at: one for at, one in spatial.items() if not at.startswith(gates)} or spatial
+    layer = layer or max(own, key=lambda at: np.prod(own[at].kernel_size))
     conv = found[layer]
     values = conv.weight.detach().float().cpu().numpy()  # (O, I / groups, h, w)
     shown = values[:MOST_KERNELS]
@@ -149,7 +153,9 @@ def kernels_figure(name: str, model: nn.Module, weights: str, layer: str | None 
     count = f"{len(shown)} of {len(values)}" if len(shown) < len(values) else f"All {len(values)}"
     size = "\u00d7".join(map(str, conv.kernel_size))
     caption = f"{count} kernels of {layer}, {size}; {how}. Weights: {weights}."
-    return Figure("kernels", f"Kernels of {name}", caption, grid(rows, 64))
+    return Figure(
+        "kernels", f"Kernels of {name}", caption, grid(rows, 64 if len(pictures) > 8 else SIDE)
+    )
 
 
 def zeros_figure(name: str, diagnosis: Diagnosis) -> Figure:
@@ -169,7 +175,8 @@ def zeros_figure(name: str, diagnosis: Diagnosis) -> Figure:
         }
         for one in layers[:MOST_LAYERS]
     ]
-    y = alt.Y("row:N", sort=None, title=None, axis=alt.Axis(grid=False, ticks=False, domain=False))
+    axis = alt.Axis(grid=False, ticks=False, domain=False, labelPadding=10)
+    y = alt.Y("row:N", sort=None, title=None, axis=axis)
     share = alt.Scale(domain=[0, 100], nice=False)
     base = alt.Chart(data(points))
     tooltip = [alt.Tooltip("row:N"), alt.Tooltip("zeros:Q"), alt.Tooltip("dead:Q")]

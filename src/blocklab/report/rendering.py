@@ -35,7 +35,7 @@ def render(template: str, **fields: Any) -> str:
     script = (HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     styles = (HERE / "page.css").read_text(encoding="utf-8")
-    policy = f"'sha256-{digest}'"
+    policy = Markup(f"'sha256-{digest}'")
     return (
         environment()
         .get_template(template)
@@ -46,7 +46,7 @@ def render(template: str, **fields: Any) -> str:
 @cache
 def environment() -> Environment:
     """The templates of this folder, with everything escaped."""
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
         finalize=page_text,
@@ -54,6 +54,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["breakable"] = breakable
+    return made
+
+
+def breakable(name: str) -> Markup:
+    """Return a name that a narrow column may break after an underscore, a slash or a dot."""
+    parts = re.split(r"(?<=[_/.])(?=.)", str(page_text(name)))
+    return Markup("<wbr>").join(parts)
 
 
 def page_text(value: object) -> object:

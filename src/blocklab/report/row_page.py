@@ -11,8 +11,10 @@ from urllib.parse import quote
 from blocklab.errors import InputError, RunError
 from blocklab.files import remove_file, write_atomically
 from blocklab.measure.amounts import counted
+from blocklab.measure.answers import Answers
 from blocklab.measure.description import Part, describe
 from blocklab.models.spec import ModelSpec
+from blocklab.report.answer_tables import calibration_line
 from blocklab.report.cell_text import (
     ABSENT,
     TIMES,
@@ -22,11 +24,13 @@ from blocklab.report.cell_text import (
     square,
 )
 from blocklab.report.curves import CURVES
+from blocklab.report.kept_pictures import kept_pictures
 from blocklab.report.metric import metric_of
 from blocklab.report.rendering import render
 from blocklab.report.seed_curves import curves_of_seeds
 from blocklab.report.what_ran import flat, run_cells, run_headings
 from blocklab.results.confusion import Confusion, confusion_of
+from blocklab.results.kept_answers import read_answers
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
 from blocklab.study.folder_name import safe_name
@@ -81,7 +85,8 @@ def write_row_pages(results: StudyResults, folder: Path) -> dict[str, str]:
 
 def row_html(results: StudyResults, row: RowResult, folder: Path) -> str:
     """Return a row's page; `folder` is its study's, whose last two names stand in commands."""
-    confusion = _confusion(row)
+    answers = _answers(row)
+    confusion = confusion_of(answers)
     shown = [c for c in CURVES if "top5" not in c.figure]
     parts = _parts(row)
     return render(
@@ -98,12 +103,14 @@ def row_html(results: StudyResults, row: RowResult, folder: Path) -> str:
             (one.truth, one.named, f"{one.images:.1f}", f"{one.percent:.1f}")
             for one in (confusion.mistakes if confusion else ())
         ],
+        calibration=list(dict.fromkeys(map(calibration_line, answers))),
         parts=[_part_cells(part) for part in parts],
         parts_at=square(_size(row)),
         zeros=_zeros(row),
+        pictures=kept_pictures(row, folder),
         model=flat(row.model),
         run_headings=run_headings(results)[1:],
-        runs=[run_cells(row, run, results.shows_top5)[1:] for run in row.runs],
+        runs=[run_cells(results, row, run)[1:] for run in row.runs],
         commands=_commands(row, f"{folder.parent.name}/{folder.name}"),
     )
 
@@ -115,7 +122,7 @@ def _said(results: StudyResults, row: RowResult) -> str:
     seeds = f"{row.score.n} seed{'' if row.score.n == 1 else 's'}"
     unit = f" {metric.percent}" if metric.percent else ""
     mean = mean_and_sd(row.score, results.metric)
-    said = f"{mean}{unit} {metric.test.lower()}{metric.name} over {seeds}"
+    said = f"{mean}{unit} {metric.of('test').lower()}{metric.name} over {seeds}"
     comparison = results.comparisons.get(row.name)
     if comparison is None:
         return f"{said}{': the baseline' if row.name == results.baseline else ''}."
@@ -150,11 +157,12 @@ def _macs(row: RowResult) -> str:
     return f"{counted(row.macs / 1e9)} G{at}"
 
 
-def _confusion(row: RowResult) -> Confusion | None:
+def _answers(row: RowResult) -> list[Answers]:
+    """Read what finished runs said of the test images; of none, if one cannot be read any more."""
     try:
-        return confusion_of(row.finished)
-    except (InputError, RunError):  # a run's files changed since they were read
-        return None
+        return [read_answers(run.folder) for run in row.finished if run.per_image is not None]
+    except (InputError, RunError):  # its files changed since they were first read
+        return []
 
 
 def _classes(confusion: Confusion | None) -> list[list[object]]:
@@ -234,6 +242,7 @@ def _commands(row: RowResult, study: str) -> list[tuple[str, str]]:
         ("Name what is on an image", f"blocklab predict {quoted} IMAGE.jpg"),
         ("Measure it again, or on other images", f"blocklab evaluate {quoted}"),
         ("Look for dead neurons", f"blocklab diagnose {quoted}"),
+        ("See what pixels it can use", f"blocklab figure receptive_field {quoted}"),
         ("Take it elsewhere", f"blocklab export {quoted} --format safetensors"),
         ("In Python", f"model = blocklab.load_run({name!r}).model"),
     ]

@@ -195,20 +195,16 @@ class Subject:
 
 
 def all_pictures(
-    subject: Subject,
-    diagnosis: Diagnosis | None = None,
-    images: Iterable[Given] = (),
-    on_fault: OnFault | None = None,
+    subject: Subject, diagnosis: Diagnosis | None = None
 ) -> tuple[list[Figure], list[str]]:
     """Draw whatever of a network can be drawn; return the figures, and a line for each other."""
-    given = list(images)
     figures, missing = [], []
     for draw in (
         subject.receptive_field,
         subject.kernels,
         lambda: subject.dead_neurons(diagnosis),
-        lambda: subject.grad_cam(given, on_fault=on_fault),
-        lambda: subject.attention(given),
+        subject.grad_cam,
+        subject.attention,
     ):
         try:
             figures.append(draw())

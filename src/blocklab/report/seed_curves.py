@@ -101,7 +101,7 @@ def _svg(lines: Mapping[str, Mapping[int, float]], curve: Curve) -> Markup:
             mark = f'<circle cx="{x}" cy="{y}" r="4"/>'
         colour = COLOURS[number % len(COLOURS)]
         parts.append(
-            f'<g data-row="{number}" aria-label="{Markup.escape(said)}" stroke="{colour}">{mark}'
+            f'<g data-row="{number}" data-said="{Markup.escape(said)}" stroke="{colour}">{mark}'
             f'<text x="{LEFT + WIDTH + 10}" y="{axes.down(place) + 4:.1f}" fill="{colour}" '
             f'stroke="none">{Markup.escape(name)}</text></g>'
         )

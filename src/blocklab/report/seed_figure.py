@@ -30,7 +30,7 @@ def seeds_as_dots(results: StudyResults, name: str) -> Figure | None:
     low, high = limits((dot["value"] for dot in dots), least=metric.least, bounds=metric.bounds)
     x = alt.X(
         "value:Q",
-        title=metric.axis,
+        title=metric.axis("test"),
         scale=alt.Scale(domain=[low, high], nice=False),
     )
     bare = alt.Axis(grid=False, ticks=False, domain=False, labelPadding=10)

@@ -9,6 +9,8 @@ from blocklab.report.cell_text import (
     difference,
     interval,
     mean_and_sd,
+    plain,
+    signed,
     signed_ends,
     signed_interval,
     square,
@@ -17,8 +19,9 @@ from blocklab.report.columns import ACCURACY, COST, Column, Table
 from blocklab.report.reported_columns import reported_columns
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
-from blocklab.statistics.family import BETTER, SAME, WORSE
+from blocklab.statistics.family import AS_GOOD, BETTER, SAME, WORSE
 
+VERDICT_LOOKS = {BETTER: "better", WORSE: "worse", SAME: "same", AS_GOOD: "same"}
 CLAIM_HEADINGS = ("claim", "judgement", "p (Holm)", "numbers (left minus right)", "in words")
 
 
@@ -68,6 +71,9 @@ def columns(results: StudyResults) -> tuple[Column, ...]:
     ]
     if results.shows_top5:
         found.append(Column("top-5", lambda row: mean_and_sd(row.top5), ACCURACY))
+    if results.scatters:  # where seeds do, a mean says less
+        found.append(Column(f"{metric.title}, median", _median, metric.group))
+        found.append(Column(f"{metric.title}, worst seed", _worst, metric.group))
     if any(row.tuned and "lr" in row.tuned for row in results.rows):
         found.insert(found.index(_named(found, "seeds")), Column("tuned lr", _tuned_rate))
     if any(row.best_top1 for row in results.rows):
@@ -81,6 +87,8 @@ def columns(results: StudyResults) -> tuple[Column, ...]:
         found.append(
             Column("verdict", lambda row: verdict(results, row), look=_look_of(results), left=True)
         )
+    if why := results.dominated:
+        found.append(Column("dominated", lambda row: why.get(row.name, ABSENT), left=True))
     return tuple(found)
 
 
@@ -125,6 +133,8 @@ def _verdict_columns(results: StudyResults) -> tuple[Column, ...]:
         Column(f"{unit} [95 % interval of all]", lambda row: difference(row, results.baseline)),
         Column("p", lambda row: chance(compared[row.name].p)),
         Column("p if it were alone", _alone),
+        Column("expected when trained again", _expected_gain(results)),
+        Column("the best of all: probability", _probability_best(results)),
         Column("verdict", lambda row: verdict(results, row), look=_look_of(results), left=True),
         Column("because", lambda row: compared[row.name].reason or ABSENT, left=True),
     ]
@@ -136,6 +146,22 @@ def _verdict_columns(results: StudyResults) -> tuple[Column, ...]:
 def _compared_seeds(row: RowResult) -> str:
     gap = row.difference
     return ABSENT if gap is None else f"{gap.n} and {gap.n_baseline}"
+
+
+def _expected_gain(results: StudyResults) -> Callable[[RowResult], str]:
+    def shown(row: RowResult) -> str:
+        one = results.expected.get(row.name)
+        return ABSENT if one is None or one.gain is None else signed(one.gain)
+
+    return shown
+
+
+def _probability_best(results: StudyResults) -> Callable[[RowResult], str]:
+    def shown(row: RowResult) -> str:
+        one = results.expected.get(row.name)
+        return ABSENT if one is None else f"{one.probability_best:.2f}"
+
+    return shown
 
 
 def _alone(row: RowResult) -> str:
@@ -162,15 +188,24 @@ def _uncertainty_columns(results: StudyResults) -> tuple[Column, ...]:
 
 
 def verdict(results: StudyResults, row: RowResult) -> str:
-    """Show the one word for a row; the baseline has none."""
+    """Show the word for a row, and what one that is as good costs; the baseline has none."""
     comparison = results.comparisons.get(row.name)
-    return ABSENT if comparison is None else comparison.word
+    return ABSENT if comparison is None else results.verdicts[row.name]
 
 
 def _seeds(row: RowResult) -> str:
     finished, planned = len(row.finished), len(row.planned_seeds)
     count = str(finished) if finished == planned else f"{finished} of {planned}"
     return f"{count}, {len(row.diverged)} diverged" if row.diverged else count
+
+
+def _median(row: RowResult) -> str:
+    return plain(row.score.median if row.score else None, row.metric)
+
+
+def _worst(row: RowResult) -> str:
+    worst = min(row.score.values, key=row.metric.rank) if row.score else None
+    return plain(worst, row.metric)
 
 
 def _best(row: RowResult) -> str:
@@ -190,8 +225,8 @@ def _zeros(row: RowResult) -> str:
 
 
 def _look_of(results: StudyResults) -> Callable[[RowResult], str]:
-    looks = {BETTER: "better", WORSE: "worse", SAME: "same"}
-    return lambda row: looks.get(verdict(results, row), "open")
+    words = {name: one.word for name, one in results.comparisons.items()}
+    return lambda row: VERDICT_LOOKS.get(words.get(row.name, ""), "open")
 
 
 def _both(row: RowResult) -> str:

@@ -54,12 +54,20 @@ def _distinct(row: RowResult, name: str) -> str:
 def run_headings(results: StudyResults) -> list[str]:
     """Return the headings of `run_cells`."""
     accuracies = [results.metric.heading, *(["top-5 (%)"] if results.shows_top5 else [])]
-    return ["row", "seed", "status", "epochs", *accuracies, "training (s)", "started", "folder"]
+    of_ours = [] if results.origin else ["training (s)", "started"]
+    where = "from" if results.origin else "folder"
+    return ["row", "seed", "status", "epochs", *accuracies, *of_ours, where]
 
 
-def run_cells(row: RowResult, run: EndedRun, top5: bool) -> list[str]:
+def run_cells(results: StudyResults, row: RowResult, run: EndedRun) -> list[str]:
     """Return what is said of one run."""
+    top5 = results.shows_top5
     seconds = run.figure("train_seconds")
+    ours = [
+        ABSENT if seconds is None else f"{seconds:,.0f}",
+        str(run.run.get("started", ABSENT)),
+        f"{run.folder.parent.name}/{run.folder.name}",
+    ]
     return [
         row.name,
         str(run.seed),
@@ -67,9 +75,7 @@ def run_cells(row: RowResult, run: EndedRun, top5: bool) -> list[str]:
         str(run.epochs or ABSENT),
         plain(run.figure(row.metric.figure), row.metric),
         *([accuracy_percent(run.figure("test_top5_percent"))] if top5 else []),
-        ABSENT if seconds is None else f"{seconds:,.0f}",
-        str(run.run.get("started", ABSENT)),
-        f"{run.folder.parent.name}/{run.folder.name}",
+        *([run.hash] if results.origin else ours),
     ]
 
 

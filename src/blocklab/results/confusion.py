@@ -1,15 +1,11 @@
-"""Which classes a row's networks know, and which they take for which others.
-
-From the predictions of finished runs: each network's first choice on each test image.
-"""
+"""Which classes a row's networks know, and which they take for which others, over its runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from blocklab.results.ended_run import EndedRun
-from blocklab.training.run_reader import RunReader
+from blocklab.measure.answers import Answers
 
 MOST_PAIRS = 10
 
@@ -50,49 +46,30 @@ class Confusion:
     mistakes: tuple[Mistake, ...]
 
 
-def confusion_of(runs: Sequence[EndedRun]) -> Confusion | None:
-    """Count over those of a row's runs that kept predictions; None where none did."""
-    tables, names = [], None
-    for run in runs:
-        if run.per_image is None:
-            continue
-        own = tuple(run.run["class_names"])
-        if names not in (None, own):
-            return None  # a row has one set of classes, unless somebody moved its files
-        names = own
-        table = _table(run, len(own))
-        if table is not None:
-            tables.append(table)
-    if not tables or names is None:
+def confusion_of(answers: Sequence[Answers]) -> Confusion | None:
+    """Average what a row's runs said of the same test images; None of none, or of others."""
+    if not answers or any(
+        one.class_names != answers[0].class_names
+        or not np.array_equal(one.labels, answers[0].labels)
+        for one in answers
+    ):
         return None
-    return _confusion(np.stack(tables), names)
-
-
-def _table(run: EndedRun, classes: int) -> np.ndarray | None:
-    """Count a run's images by their class and by the one that it names: (classes, classes)."""
-    arrays = RunReader(run.folder).arrays()
-    labels, first = arrays["labels"], arrays["top5"][:, 0]
-    if min(labels.min(), first.min()) < 0 or max(labels.max(), first.max()) >= classes:
-        return None
-    places = labels.astype(np.int64) * classes + first
-    return np.bincount(places, minlength=classes**2).reshape(classes, classes)
-
-
-def _confusion(tables: np.ndarray, names: Sequence[str]) -> Confusion:
-    images = tables[0].sum(1)  # (classes,): the same images in each run
-    shares = 100 * np.diagonal(tables, axis1=1, axis2=2) / np.maximum(images, 1)  # (runs, classes)
-    classes = [
-        ClassAccuracy(name, int(images[i]), float(of.mean()), float(of.min()), float(of.max()))
-        for i, name in enumerate(names)
-        if images[i] and (of := shares[:, i]) is not None
-    ]
-    mean = tables.mean(0)
-    np.fill_diagonal(mean, 0.0)
-    worst = np.argsort(-mean, axis=None, kind="stable")[:MOST_PAIRS]
-    mistakes = [
-        Mistake(names[i], names[j], float(mean[i, j]), float(100 * mean[i, j] / images[i]))
-        for i, j in (divmod(int(place), len(names)) for place in worst)
-        if mean[i, j] > 0
-    ]
-    classes.sort(key=lambda one: one.top1)
-    return Confusion(len(tables), tuple(classes), tuple(mistakes))
+    runs, first = len(answers), answers[0]
+    classes = []
+    for of_runs in zip(*(one.per_class for one in answers), strict=True):
+        shares = [one.percent for one in of_runs if one.percent is not None]
+        if shares:
+            mean = sum(shares) / runs
+            name, images = of_runs[0].name, of_runs[0].images
+            classes.append(ClassAccuracy(name, images, mean, min(shares), max(shares)))
+    together = Answers(
+        first.class_names,
+        np.concatenate([one.labels for one in answers]),
+        np.concatenate([one.top[:, :1] for one in answers]),
+        np.concatenate([one.loss for one in answers]),
+    )
+    mistakes = tuple(
+        Mistake(one.label, one.predicted, one.images / runs, one.percent)
+        for one in together.confusions(MOST_PAIRS)
+    )
+    return Confusion(runs, tuple(sorted(classes, key=lambda one: one.top1)), mistakes)

@@ -8,6 +8,7 @@ import pandas as pd
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.row_result import RowResult
 from blocklab.statistics.family import Comparison
+from blocklab.statistics.shrinkage import Expected
 from blocklab.study.metric import TOP1, Metric
 
 RESULT_FIGURES = (
@@ -35,6 +36,9 @@ SUMMARY_COLUMNS = (
     ),
     *(f"difference_top1_points_{part}" for part in ("mean", "low", "high")),
     *("difference_seeds", "difference_p_alone", "difference_p", "verdict", "verdict_reason"),
+    "dominated",
+    *("test_top1_percent_median", "test_top1_percent_worst_seed"),
+    *("expected_top1_percent", "expected_gain_top1_points", "probability_best"),
     *(f"test_top1_percent_images_{part}" for part in ("low", "high")),
     *(
         f"difference_top1_points_{part}"
@@ -48,7 +52,7 @@ SUMMARY_COLUMNS = (
 
 TEXT_COLUMNS = (
     *("row", "status", "precision", "memory_format", "device", "run", "reported_note", "notes"),
-    *("verdict", "verdict_reason"),
+    *("verdict", "verdict_reason", "dominated"),
 )
 
 
@@ -101,10 +105,23 @@ def run_line(row: RowResult, run: EndedRun) -> dict[str, Any]:
     }
 
 
-def summary_line(row: RowResult, comparison: Comparison | None) -> dict[str, Any]:
+def summary_line(
+    row: RowResult,
+    comparison: Comparison | None,
+    dominated: str | None = None,
+    expected: Expected | None = None,
+) -> dict[str, Any]:
     line: dict[str, Any] = dict.fromkeys(SUMMARY_COLUMNS)
     line |= {"row": row.name, "macs": row.macs, "params": row.params}
     line |= {"cost_input_size": row.input_size, "notes": "; ".join(row.notes)}
+    line["dominated"] = dominated
+    if row.score:
+        line |= {"test_top1_percent_median": row.score.median}
+        line |= {"test_top1_percent_worst_seed": min(row.score.values, key=row.metric.rank)}
+    if expected:
+        line |= {"expected_top1_percent": expected.mean}
+        line |= {"expected_gain_top1_points": expected.gain}
+        line |= {"probability_best": expected.probability_best}
     line |= {"seeds_planned": len(row.planned_seeds), "seeds_finished": len(row.finished)}
     for figure in ("test_top1", "test_top5", "best_test_top1", "best_test_top5"):
         if summary := row.over_seeds(f"{figure}_percent"):

@@ -82,6 +82,7 @@ class StudyJson(_Strict):
     varies: list[str]
     baseline: str | None
     paired: bool = False
+    margin: Annotated[float, Field(gt=0, le=100)] | None = None
     notes: list[str]
     claims: list[str] = []
     claim_notes: dict[str, str] = {}

@@ -44,6 +44,7 @@ def read_study_folder(folder: Path, failures: Mapping[str, str] | None = None) -
         claims=tuple(study.claims),
         claim_notes=study.claim_notes,
         paired=study.paired,
+        margin=study.margin,
     )
 
 

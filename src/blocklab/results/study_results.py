@@ -9,8 +9,11 @@ from typing import Any
 import pandas as pd
 
 from blocklab.results.advice import more_seeds
+from blocklab.results.best_row import BestRow, best_row, expected_of_rows
+from blocklab.results.dominance import dominated_rows, verdict_texts
 from blocklab.results.ended_run import EndedRun
-from blocklab.results.judgements import Judgement, judge_claims
+from blocklab.results.judgement import Judgement
+from blocklab.results.judgements import judge_claims
 from blocklab.results.lines import (
     RUN_COLUMNS,
     SUMMARY_COLUMNS,
@@ -19,9 +22,13 @@ from blocklab.results.lines import (
     summary_line,
     told_of,
 )
+from blocklab.results.notebook_table import rows_html
 from blocklab.results.row_result import RowResult, identical_seeds
+from blocklab.results.tested_claims import TestedRows
+from blocklab.statistics.equivalence import with_margin
 from blocklab.statistics.family import SAME, Comparison, Family, compare_rows
 from blocklab.statistics.planning import GAIN, Planning, plan_seeds, seeds_needed
+from blocklab.statistics.shrinkage import Expected
 from blocklab.study.metric import TOP1, Metric
 
 
@@ -49,6 +56,7 @@ class StudyResults:
     paired: bool = False  # whether what a seed does to every row is taken out of differences
     metric: Metric = TOP1
     origin: str | None = None
+    margin: float | None = None  # the difference that begins to matter, in the metric's units
     family: Family = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,15 +75,19 @@ class StudyResults:
 
     def _compared(self, rows: Sequence[RowResult], baseline: RowResult) -> Family:
         others = [row for row in rows if row is not baseline]
-        return compare_rows(
+        higher = self.metric.higher_is_better
+        family = compare_rows(
             {row.name: row.by_seed(self.metric.figure) for row in rows},
             baseline.name,
             identical={row.name for row in others if identical_seeds(row, baseline)},
             at_chance={row.name for row in rows if row.at_chance},
             paired=self.paired,
             bounds=self.metric.difference_bounds,
-            higher_is_better=self.metric.higher_is_better,
+            higher_is_better=higher,
         )
+        if not self.margin:
+            return family
+        return with_margin(family, self.margin, higher_is_better=higher)
 
     @cached_property
     def runs(self) -> tuple[tuple[RowResult, EndedRun], ...]:
@@ -97,7 +109,39 @@ class StudyResults:
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
         """What its runs say of each of its claims."""
-        return judge_claims(self.claims, self.rows, self.baseline, self.metric)
+        return judge_claims(self.claims, self.tested, self.baseline) if self.claims else ()
+
+    @cached_property
+    def tested(self) -> TestedRows:
+        """Its rows as claims are tested on them: those of one function counted once."""
+        identical = [names for names, _ in self.identical]
+        rows = {row.name: row for row in self.rows}
+        return TestedRows(rows, self.paired, identical, self.metric)
+
+    @cached_property
+    def scatters(self) -> bool:
+        """Whether seeds of some rows scatter more than those of others."""
+        return not self.tested.pool(self.metric.name).even
+
+    @cached_property
+    def verdicts(self) -> Mapping[str, str]:
+        """Each row's verdict as tables have it: ``as good at 0.6 of the MACs``."""
+        return verdict_texts(self.rows, self.comparisons)
+
+    @cached_property
+    def dominated(self) -> Mapping[str, str]:
+        """The rows that another is shown to dominate by accuracy and cost, each with the reason."""
+        return dominated_rows(self.rows, self.comparisons, self.tested, self.margin)
+
+    @cached_property
+    def expected(self) -> Mapping[str, Expected]:
+        """What is expected of each row when it is trained again; of none without spread."""
+        return expected_of_rows(self.rows, self.baseline, self.tested)
+
+    @cached_property
+    def best(self) -> BestRow | None:
+        """The row of the best mean, and what to make of it."""
+        return best_row(self.rows, self.expected)
 
     @cached_property
     def troubles(self) -> tuple[tuple[str, str], ...]:
@@ -181,6 +225,11 @@ class StudyResults:
         )
         return tuple(remarks)
 
+    def _repr_html_(self) -> str:
+        """Show the rows, in a notebook."""
+        words = {name: one.word for name, one in self.comparisons.items()}
+        return rows_html(self.title, self.rows, self.baseline, words, self.troubles)
+
     def to_frame(self) -> pd.DataFrame:
         """Return one line a run that has ended; a figure that it lacks is missing, not 0."""
         return frame(self.run_lines, RUN_COLUMNS)
@@ -197,5 +246,13 @@ class StudyResults:
     @cached_property
     def summary_lines(self) -> list[dict[str, Any]]:
         """The lines of `summary_frame` with whole numbers whole and None for missing."""
-        lines = [summary_line(row, self.comparisons.get(row.name)) for row in self.rows]
+        lines = [
+            summary_line(
+                row,
+                self.comparisons.get(row.name),
+                self.dominated.get(row.name),
+                self.expected.get(row.name),
+            )
+            for row in self.rows
+        ]
         return told_of(self.metric, lines, [row.costs for row in self.rows])

@@ -26,7 +26,9 @@ from scipy.optimize import brentq
 
 Array = NDArray[np.float64]
 
-_BASELINE_POINTS, _SPREAD_POINTS = 161, 161
+_SPREAD_POINTS, _FEW_SPREAD_POINTS = 161, 41  # fewer do where the spread is well known
+_WELL_KNOWN = 20  # degrees of freedom
+_STEP = 0.25  # of the baseline's mean, in the width of what is integrated over it
 _REACH = 8.0  # SDs of the baseline's mean
 _TAIL = 1e-13  # of the spread's distribution, left out at each end
 
@@ -72,8 +74,9 @@ def _grouped(counts: Sequence[int]) -> tuple[tuple[int, int], ...]:
 def _coverage(
     c: float, grouped: tuple[tuple[int, int], ...], baseline_count: int, df: float
 ) -> float:
-    z, z_weights = _baseline()
-    s, s_weights = _spread(df)
+    most = max(count for count, _ in grouped) / baseline_count
+    z, z_weights = _baseline(math.ceil(2 * _REACH * math.sqrt(max(most, 1.0)) / _STEP))
+    s, s_weights = spread_points(df)
     inside = np.ones((z.size, s.size))
     for count, times in grouped:
         share = count / (count + baseline_count)
@@ -84,21 +87,22 @@ def _coverage(
     return float(z_weights @ inside @ s_weights)
 
 
-@lru_cache(maxsize=1)
-def _baseline() -> tuple[Array, Array]:
+@lru_cache(maxsize=64)
+def _baseline(steps: int) -> tuple[Array, Array]:
     # The trapezoidal rule converges exponentially on smooth functions that vanish at both ends.
-    z = np.linspace(-_REACH, _REACH, _BASELINE_POINTS)
+    z = np.linspace(-_REACH, _REACH, steps + 1)
     weights = np.exp(-(z**2) / 2)
     return z, weights / weights.sum()
 
 
 @lru_cache(maxsize=1024)
-def _spread(df: float) -> tuple[Array, Array]:
+def spread_points(df: float) -> tuple[Array, Array]:
     """Values of s, where df s^2 is chi squared, and their weights: even steps of log s."""
     if math.isinf(df):
         return np.ones(1), np.ones(1)
     ends = np.log(np.sqrt(stats.chi2.ppf([_TAIL, 1 - _TAIL], df) / df))
-    log_s = np.linspace(ends[0], ends[1], _SPREAD_POINTS)
+    points = _SPREAD_POINTS if df < _WELL_KNOWN else _FEW_SPREAD_POINTS
+    log_s = np.linspace(ends[0], ends[1], points)
     log_density = df * log_s - df * np.exp(2 * log_s) / 2
     weights = np.exp(log_density - log_density.max())
     return np.exp(log_s), weights / weights.sum()

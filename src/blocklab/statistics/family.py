@@ -53,6 +53,7 @@ VERY_UNEVEN_BELOW = 0.05
 RESAMPLED_SHARE = 0.9
 
 BETTER, WORSE = "better", "worse"
+AS_GOOD, NOT_WORSE = "as good", "not worse"  # of a study with a margin, by `with_margin`
 NOT_SHOWN, TOO_FEW = "no difference shown", "too few seeds"
 AT_CHANCE = "at chance"  # it never learned: nothing to test
 BASELINE_AT_CHANCE = "baseline at chance"  # which never learned: nothing to compare with
@@ -86,7 +87,8 @@ class Comparison:
     """What a study says of one row against its baseline.
 
     `word` is one of `better`, `worse`, `no difference shown`, `too few seeds`, `at chance`,
-    `baseline at chance` and `identical function`; `reason` says what a reader cannot see from the
+    `baseline at chance` and `identical function`, and of a study with a margin `as good` and
+    `not worse`; `reason` says what a reader cannot see from the
     numbers.
     """
 
@@ -119,6 +121,7 @@ class Family:
         unevenness_p: how often rows of one spread look as uneven as these, those apart left out;
             None of `none`.
         seeds: the fewest that a tested row or the baseline has.
+        margin: the difference that begins to matter; None of a study that names none.
         apart: rows that scatter far beyond the others, if those are even.
     """
 
@@ -134,14 +137,27 @@ class Family:
     seeds: int = 0
     alpha: float = ALPHA
     apart: tuple[str, ...] = ()
+    margin: float | None = None
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """How the verdicts were reached, in words."""
         if self.sd is None or self.unevenness_p is None:
             return ()
+        if self.margin is None:
+            return self._of_differences
+        return (
+            *self._of_differences,
+            f"As good is a row whose interval lies within {self.margin:g} of the baseline, not "
+            "worse one whose interval ends above that; of any row, one of these words or better "
+            "or worse is wrong in at most 5 % of studies.",
+        )
+
+    @property
+    def _of_differences(self) -> tuple[str, ...]:
+        assert self.sd is not None and self.unevenness_p is not None
         rows = f"{self.rows} row{'s' if self.rows > 1 else ''}"
-        spread = f"SD {self.sd:.2f} of one run, {self.df} degrees of freedom"
+        spread = f"SD {self.sd:.3g} of one run, {self.df} degrees of freedom"
         if self.paired:
             spread += ", what a seed does to every row taken out"
         guard = f"spreads as uneven as these come up in {100 * self.unevenness_p:.0f} % of studies"

@@ -110,10 +110,24 @@ def _null_unevenness(layout: Layout) -> Array:
 def null_maxima(layout: Layout, values: Array) -> Array:
     """Return the largest |t| of each of many studies made of these residuals, from small to large.
 
-    In a made study each row is some row of this one, its seeds drawn with replacement from that
-    row's residuals; so rows differ in spread and in shape as those of this study do, and none
-    differs from the baseline.
+    Each t is a row's against the baseline, the first. In a made study each row is some row of this
+    one, its seeds drawn with replacement from that row's residuals; so rows differ in spread and in
+    shape as those of this study do, and none differs from the baseline.
     """
+    return _of_made_studies(layout, values, _largest_t)
+
+
+def null_ranges(layout: Layout, values: Array) -> Array:
+    """Return what no |t| of any two rows passes in each of such studies, from small to large.
+
+    Where all rows have as many seeds, it is the largest of these t.
+    """
+    return _of_made_studies(layout, values, _range_t)
+
+
+def _of_made_studies(
+    layout: Layout, values: Array, statistic: Callable[[Layout, Array], Array]
+) -> Array:
     rng = np.random.default_rng(_SEED)
     counts = np.asarray(layout.counts)
     # Residuals are smaller than errors are, by the degrees of freedom that the means have taken.
@@ -123,7 +137,7 @@ def null_maxima(layout: Layout, values: Array) -> Array:
     def made(studies: int) -> Array:
         rows = rng.integers(0, counts.size, (studies, counts.size, 1))
         seeds = (rng.random((studies, *shape)) * counts[rows]).astype(np.int64)
-        return _largest_t(layout, residuals[rows, seeds])
+        return statistic(layout, residuals[rows, seeds])
 
     return np.sort(_in_parts(RESAMPLED, shape, made))
 
@@ -134,9 +148,19 @@ def _largest_t(layout: Layout, values: Array) -> Array:
     means = (values * mask).sum(-1) / counts
     scale = np.sqrt(1 / counts[1:] + 1 / counts[0])
     gaps = np.abs(means[..., 1:] - means[..., :1]) / scale
+    return _over_spread(gaps.max(-1), layout, values)
+
+
+def _range_t(layout: Layout, values: Array) -> Array:
+    mask = layout.mask
+    means = (values * mask).sum(-1) / mask.sum(-1)
+    return _over_spread(np.ptp(means, axis=-1) / math.sqrt(2 / max(layout.counts)), layout, values)
+
+
+def _over_spread(gaps: Array, layout: Layout, values: Array) -> Array:
     spread = np.sqrt(pooled_variance(layout, values))
     # A made study may be of one value: no spread, no difference.
-    return np.divide(gaps.max(-1), spread, out=np.zeros_like(spread), where=spread > 0)
+    return np.divide(gaps, spread, out=np.zeros_like(spread), where=spread > 0)
 
 
 def _in_parts(count: int, shape: tuple[int, int], made: Callable[[int], Array]) -> Array:

@@ -39,6 +39,11 @@ class Summary:
         """How many seeds."""
         return len(self.values)
 
+    @property
+    def median(self) -> float:
+        """The middle value, or the mean of the middle two."""
+        return float(np.median(self.values))
+
 
 def summarise(
     values: Sequence[float],

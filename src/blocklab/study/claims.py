@@ -4,6 +4,8 @@ Written as one line each::
 
     Res2Net_T2 > Res2Net_S2 in top1         more, on average over seeds
     "avg,max" < Triplet by 0.5 in top5      less by at least half a point
+    a >= b - 0.5                            not worse by more than half a point; also <=
+    a > b + 1                               more by at least a point, as `by 1` says
     celu == elu                             the same bits, or no further apart than 0.5 points
     celu == elu within 0.2 in top5          no further apart than 0.2 points
     van_b0 < van_b1 in macs                 of costs, which are counted and leave no doubt
@@ -39,14 +41,17 @@ METRICS = (*MEASURED, *COUNTED)
 HIGHER_IS_BETTER = ("top1", "top5")
 
 EXAMPLE = (
-    "write such as 'a > b by 0.5 in top1', 'a < b in macs', 'a == b within 0.5', 'a best of all' "
-    "or 'gain(a) > 0.5 * gain(b)'"
+    "write such as 'a > b by 0.5 in top1', 'a < b in macs', 'a == b within 0.5', 'a >= b - 0.5', "
+    "'a best of all' or 'gain(a) > 0.5 * gain(b)'"
 )
 _SIDE = r""" "[^"]+" | '[^']+' | [^"'].*? """
+_OFFSET = r"(?: \s+ (?P<direction>[+-]) \s+ (?P<offset>[\d.]\S*) )?"
 _METRIC = r"(?: \s+ in \s+ (?P<metric>\S+) )? \s*"
 _END = rf"(?: \s+ (?P<word>by|within) \s+ (?P<margin>\S+) )? {_METRIC}"
 _CLAIM = re.compile(
-    rf"\s* (?P<left>{_SIDE}) \s+ (?P<operator>==|>|<) \s+ (?P<right>{_SIDE}) {_END}", re.VERBOSE
+    rf"""\s* (?P<left>{_SIDE}) \s+ (?P<operator>==|>=|<=|>|<) \s+
+    (?P<right>{_SIDE}) {_OFFSET} {_END}""",
+    re.VERBOSE,
 )
 _NAME = r""" "[^"]+" | '[^']+' | [^"',]+? """
 _BEST = re.compile(
@@ -57,8 +62,9 @@ _OTHER = re.compile(rf"\s* ({_NAME}) \s* (?:,|$)", re.VERBOSE)
 _GAIN = r""" gain\( \s* (?: "[^"]+" | '[^']+' | [^"'()]+? ) \s* \) """
 _TERM = rf"(?: [\d.]+ \s* \* \s* )? {_GAIN}"
 _GAINS = re.compile(
-    rf"""\s* (?P<left>{_GAIN}) \s+ (?P<operator>==|>|<) \s+
-    (?P<terms>{_TERM} (?: \s+ \+ \s+ {_TERM})*) {_END}""",
+    rf"""\s* (?P<left>{_GAIN}) \s+ (?P<operator>==|>=|<=|>|<) \s+
+    (?P<terms>{_TERM} (?: \s+ \+ \s+ {_TERM})*)
+    {_OFFSET} {_END}""",
     re.VERBOSE,
 )
 _ONE_TERM = re.compile(r"(?: ([\d.]+) \s* \* \s* )? gain\( \s* (.+?) \s* \)", re.VERBOSE)
@@ -66,14 +72,23 @@ _ONE_TERM = re.compile(r"(?: ([\d.]+) \s* \* \s* )? gain\( \s* (.+?) \s* \)", re
 
 @dataclass(frozen=True)
 class Claim:
-    """``left operator right`` in a metric: `margin` is the least gap of > and <, the most of ==."""
+    """``left operator right`` in a metric.
+
+    `margin` is the most that == allows, and the least by which the one that is to be more is more:
+    of ``a >= b - 0.5`` minus a half.
+    """
 
     text: str
     left: str
-    operator: str  # ">", "<" or "=="
+    operator: str  # ">", ">=", "<", "<=" or "=="
     right: str
     metric: str = "top1"
     margin: float = 0.0
+
+    @property
+    def sign(self) -> int:
+        """1 where the left side is to be more, -1 where the right side is."""
+        return -1 if self.operator[0] == "<" else 1
 
     @property
     def weights(self) -> dict[str, float]:
@@ -97,6 +112,11 @@ class GainClaim:
     baseline: str
     metric: str = "top1"
     margin: float = 0.0
+
+    @property
+    def sign(self) -> int:
+        """1 where the left side is to be more, -1 where the right side is."""
+        return -1 if self.operator[0] == "<" else 1
 
     @property
     def weights(self) -> dict[str, float]:
@@ -156,9 +176,18 @@ def parse_claim(
     found = _CLAIM.fullmatch(text)
     if found is None or found["left"].startswith("gain("):
         raise InputError(f"'{text}' is no claim; {EXAMPLE}")
-    left, right = (_row(found[side], text, row_names) for side in ("left", "right"))
+    left, right, offset = _row(found["left"], text, row_names), found["right"], None
+    if found["offset"]:
+        whole = text[found.start("right") : found.end("offset")]
+        if whole in row_names:  # a row's name may end like an offset
+            right = whole
+        else:
+            offset = _offset(found, text)
+    right = _row(right, text, row_names)
     _check_others([right], left, text)
-    return Claim(text, left, found["operator"], right, *_metric_and_margin(found, text, metric))
+    return Claim(
+        text, left, found["operator"], right, *_metric_and_margin(found, text, metric, offset)
+    )
 
 
 def _best(found: re.Match[str], text: str, row_names: Collection[str], of: Metric) -> BestClaim:
@@ -202,7 +231,8 @@ def _gains(
         raise InputError(f"claim '{text}' is of gains, and there is no baseline; name one")
     if baseline in (left, *(row for _, row in terms)):
         raise InputError(f"claim '{text}': '{baseline}' is the baseline, whose gain is 0")
-    metric, margin = _metric_and_margin(found, text, of)
+    offset = _offset(found, text) if found["offset"] else None
+    metric, margin = _metric_and_margin(found, text, of, offset)
     return GainClaim(text, left, found["operator"], tuple(terms), baseline, metric, margin)
 
 
@@ -238,11 +268,25 @@ def _metric(given: str | None, claim: str, of: Metric) -> str:
     return metric
 
 
-def _metric_and_margin(found: re.Match[str], text: str, of: Metric) -> tuple[str, float]:
+def _offset(found: re.Match[str], claim: str) -> float:
+    offset = _number(found["offset"], "offset", claim)
+    return -offset if found["direction"] == "-" else offset
+
+
+def _metric_and_margin(
+    found: re.Match[str], text: str, of: Metric, offset: float | None
+) -> tuple[str, float]:
     metric, operator = _metric(found["metric"], text, of), found["operator"]
     in_percent = metric in HIGHER_IS_BETTER if of == TOP1 else of.unit == "%"
-    if found["word"] and found["word"] != ("within" if operator == "==" else "by"):
-        raise InputError(f"claim '{text}': 'by' goes with > and <, 'within' with ==; {EXAMPLE}")
+    if found["word"] and (found["word"] == "within") != (operator == "=="):
+        raise InputError(
+            f"claim '{text}': 'by' goes with >, <, >= and <=, 'within' with ==; {EXAMPLE}"
+        )
+    if offset is not None and (found["word"] or operator == "=="):
+        instead = "'within' with ==" if operator == "==" else "an offset or 'by', not both"
+        raise InputError(f"claim '{text}': write {instead}; {EXAMPLE}")
+    if offset is not None:
+        return metric, -offset if operator[0] == "<" else offset
     if found["margin"]:
         return metric, _number(found["margin"], "margin", text)
     if operator == "==" and metric not in COUNTED and not in_percent:

@@ -6,6 +6,9 @@
     studies: [table_1, table_2, my_own.yaml]    # paths are seen from the file's folder
     seeds: 2                                    # optional, in place of each study's own
     settings: {epochs: 10, step_epochs: 6}      # optional, as `--set` has them
+
+A study's file with ``datasets`` in place of ``data`` is the same study on each of them; see
+`blocklab.study.datasets`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +19,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from blocklab.errors import InputError, did_you_mean, one_line
+from blocklab.study.datasets import on_one_dataset, read_dataset_claims, read_datasets
 from blocklab.study.folder_name import joined_name, safe_name, worded_changes
 from blocklab.study.named_rows import row_names
 from blocklab.study.relative_paths import path_from
@@ -24,6 +28,7 @@ from blocklab.study.schema import (
     FoundStudy,
     find_study,
     is_collection,
+    is_over_datasets,
     study_names,
 )
 from blocklab.study.study import PlannedRun, Study
@@ -33,13 +38,19 @@ OPTIONS = ("seeds", "recipe", "data")  # of a command that changes every study
 
 @dataclass(frozen=True)
 class StudyCollection:
-    """Studies under one title; a single study is a collection of one."""
+    """Studies under one title; a single study is a collection of one.
+
+    `datasets` are the names of the data sets of one study that is run on each, in the order of
+    `studies`, and `claims` what it claims over them.
+    """
 
     name: str
     title: str
     description: str
     studies: tuple[Study, ...]
     changes: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, study: Study) -> Self:
@@ -59,6 +70,8 @@ class StudyCollection:
             InputError: if there is no such file, or something in it or in a study is wrong.
         """
         value, name, path = find_study(path_or_name)
+        if is_over_datasets(value):
+            return cls._over_datasets(value, name, path, changes)
         if not is_collection(value):
             return cls.of(Study.parse(value, name, path=path, **changes))
         file = _read(value, name)
@@ -87,6 +100,30 @@ class StudyCollection:
         options = {what: value if what in made else None for what, value in asked.items()}
         all_changes = worded_changes(settings, rows=rows if narrowed else None, **options)
         return cls(safe_name(name), file.title, file.description, studies, all_changes)
+
+    @classmethod
+    def _over_datasets(
+        cls, value: Any, name: str, path: Path | None, changes: dict[str, Any]
+    ) -> Self:
+        if changes.get("data") is not None:  # one in place of all
+            alone = on_one_dataset(value, changes["data"])
+            return cls.of(Study.parse(alone, name, path=path, **changes))
+        datasets = read_datasets(value, name)
+        studies = tuple(
+            Study.parse(one, f"{name}-{dataset}", path=path, **changes)
+            for dataset, one in datasets.items()
+        )
+        claims = read_dataset_claims(value, name, studies)
+        first = studies[0]
+        return cls(
+            safe_name(name),
+            value["title"],
+            first.description,
+            studies,
+            first.changes,
+            tuple(datasets),
+            claims,
+        )
 
     @property
     def folder_name(self) -> str:

@@ -124,6 +124,7 @@ class StudyFile(_Strict):
     varies: list[str]
     baseline: str | None = None
     paired: StrictBool = False  # take out of differences what a seed does to every row
+    margin: Annotated[float, Field(gt=0, le=100)] | None = None  # points that begin to matter
     model: dict[str, Any] = Field(default_factory=dict)
     rows: Any = None  # names, or rows by name: read by `read_rows`
     ablate: AblateFile | None = None  # in place of rows
@@ -154,6 +155,11 @@ def read_study_file(value: object, name: str) -> StudyFile:
     Raises:
         InputError: in one line, if it holds something else.
     """
+    if is_over_datasets(value):
+        raise InputError(
+            f"'{name}' is a study over several data sets: run `blocklab study {name}`, or "
+            "blocklab.StudyCollection.load(...) in Python"
+        )
     if is_collection(value):
         raise InputError(
             f"'{name}' is a collection of studies, not one: run `blocklab study {name}`, or "
@@ -226,6 +232,11 @@ def read_seeds(given: object, name: str) -> tuple[int, ...]:
 def is_collection(value: object) -> bool:
     """Whether a file's content names studies instead of rows."""
     return isinstance(value, Mapping) and "studies" in value and "rows" not in value
+
+
+def is_over_datasets(value: object) -> bool:
+    """Whether a file's content is a study over several data sets."""
+    return isinstance(value, Mapping) and "datasets" in value
 
 
 def study_names() -> list[str]:

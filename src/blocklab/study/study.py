@@ -9,6 +9,7 @@ A study file::
     varies: [attention]             # slots; or model, recipe, recipe.lr, data, data.image_size
     baseline: plain                 # default: the first row
     paired: true                    # optional: what a seed does to every row is no difference
+    margin: 0.5                     # optional: points within which a row is as good
     model: {stem: cifar}            # optional: slots filled alike in every row
     rows:
       plain: resnet20
@@ -31,6 +32,7 @@ from typing import Any, Self
 
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, did_you_mean
+from blocklab.notebook import fields_html
 from blocklab.study.ablation import ablated_rows
 from blocklab.study.folder_name import joined_name, path_digest, safe_name, worded_changes
 from blocklab.study.named_rows import BASE
@@ -113,11 +115,25 @@ class Study:
     changes: tuple[str, ...] = ()
     file: str | None = None
     paired: bool = False
+    margin: float | None = None
 
     @property
     def folder_name(self) -> str:
         """What the folder of its page and tables is called."""
         return joined_name(self.name, self.changes)
+
+    def _repr_html_(self) -> str:
+        """Show its rows and claims, in a notebook."""
+        rows = (f"{row.name}{' (baseline)' * (row.name == self.baseline)}" for row in self.rows)
+        about = {
+            "data": self.data.source,
+            "recipe": f"{self.recipe_name}, {self.recipe.epochs} epochs",
+            "seeds": ", ".join(map(str, self.seeds)),
+            "varies": ", ".join(self.varies),
+            "rows": ", ".join(rows),
+            "claims": "; ".join(self.claims) or "none",
+        }
+        return fields_html(self.title, about)
 
     @classmethod
     def load(cls, path_or_name: str | Path, **changes: Any) -> Self:
@@ -222,6 +238,7 @@ class Study:
             diagnose=Batches(file.diagnose.first, file.diagnose.last) if file.diagnose else None,
             file=None if path is None else path_digest(path),
             paired=file.paired,
+            margin=file.margin,
             changes=worded_changes(
                 settings or {},
                 rows=None if chosen == list(given) else chosen,

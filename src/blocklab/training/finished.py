@@ -22,6 +22,7 @@ from blocklab.models.hub import Card
 from blocklab.models.probe import ImageSize
 from blocklab.models.spec import ModelSpec
 from blocklab.models.weights import load_weights
+from blocklab.notebook import fields_html
 from blocklab.training.batches import CONSTANTS, make_batches
 from blocklab.training.device import Setup, make_setup
 from blocklab.training.evaluation import evaluate
@@ -91,6 +92,16 @@ class FinishedRun:
         """Name it; the whole would be a hundred lines."""
         label, seed = self.run.get("label"), self.run["definition"]["seed"]
         return f"<run {self.folder} of {label}, seed {seed}>"
+
+    def _repr_html_(self) -> str:
+        """Show what it is and what it reached, in a notebook."""
+        figures = {
+            name: f"{value:.4g}"
+            for name, value in self.result.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        where = {"folder": self.folder, "seed": self.run["definition"]["seed"]}
+        return fields_html(self.run.get("label") or self.folder.name, where | figures)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -61,8 +61,8 @@ def kept_form(logits: Tensor) -> Tensor:
 
 
 def pack_logits(logits: np.ndarray) -> bytes:
-    """Return the content of logits.npz."""
-    return pack({_NAME: logits})
+    """Return the content of logits.npz: as it is, as packing took 0.3 s a MB and saved a sixth."""
+    return pack({_NAME: logits}, compressed=False)
 
 
 def unpack_logits(content: bytes, images: int, classes: int) -> np.ndarray:

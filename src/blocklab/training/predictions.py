@@ -30,10 +30,11 @@ class PerImage:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
-def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return the content of predictions.npz."""
+def pack(arrays: Mapping[str, np.ndarray], compressed: bool = True) -> bytes:
+    """Return the content of predictions.npz, or the like."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    save = np.savez_compressed if compressed else np.savez
+    save(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 

@@ -1,0 +1,94 @@
+"""The sentence at the top of the page, for every kind of outcome."""
+
+from collections.abc import Callable
+
+import pytest
+
+from blocklab.report.answer import answer, in_words, listed
+from blocklab.results.study_results import StudyResults
+
+MakeResults = Callable[..., StudyResults]
+PLAIN = [76.0, 76.2, 76.1]
+UP, DOWN, SAME = [78.0, 78.1, 78.3], [72.0, 72.2, 72.4], [76.1, 76.0, 76.3]
+
+
+def said(results: StudyResults) -> str:
+    return answer(results).partition(" The highest")[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (
+            {"plain": PLAIN, "a": UP, "b": DOWN, "c": SAME, "d": SAME},
+            "Of four models, one is better than plain (a), one is worse (b), and two cannot be "
+            "told apart from it with 3 seeds.",
+        ),
+        (
+            {"plain": PLAIN, "b": DOWN, "c": SAME},
+            "Of two models, one is worse than plain (b) and one cannot be told apart from it "
+            "with 3 seeds.",
+        ),
+        ({"plain": PLAIN, "a": UP, "b": UP}, "Both models are better than plain (a and b)."),
+        (
+            {"plain": PLAIN, "c": SAME, "d": SAME, "e": SAME},
+            "None of three models can be told apart from plain with 3 seeds.",
+        ),
+        (
+            {"plain": PLAIN, "c": [*SAME[:2], "missing"]},
+            "c cannot be told apart from plain with 2 seeds: -0.05 [-0.32, +0.22] points.",
+        ),
+        (
+            {"plain": [76.0], "a": [78.0], "b": [72.0]},
+            "None of two models can be called better or worse than plain: there is one seed a "
+            "row, and one shows no spread.",
+        ),
+        ({"plain": ["missing"], "a": ["missing"]}, "No run has finished yet."),
+    ],
+)
+def test_each_outcome_has_its_sentence(
+    make_results: MakeResults, rows: dict[str, list[float | str | None]], expected: str
+) -> None:
+    assert said(make_results(rows)).replace("\u2212", "-") == expected
+
+
+def test_the_highest_mean_is_named_whatever_the_verdicts(make_results: MakeResults) -> None:
+    results = make_results({"plain": [76.0, 77.0], "b": [72.0, 72.2]}, baseline=None)
+    assert answer(results) == "The highest mean top-1 is 76.50 \u00b1 0.71 %, of plain."
+
+
+def test_what_never_learned_and_what_was_stopped_are_said(make_results: MakeResults) -> None:
+    results = make_results({"plain": PLAIN, "a": UP, "b": [1.0, 1.0, 1.0]})
+    for run in results.rows[2].runs:
+        run.result["at_chance"] = True
+    for run in results.rows[1].runs:
+        for line in run.log:
+            line["train_loss"] = 4.0 - 0.1 * line["epoch"]
+    again = make_results({"plain": PLAIN})  # results judge their rows as they are made
+    results = StudyResults(**{**vars_of(again), "rows": results.rows})
+    text = answer(results)
+    assert text.startswith("Of two models, one is better than plain (a) and one never learned (b).")
+    assert text.endswith(
+        "a and b are undertrained: their figures say how fast they learn, not how good they can be."
+    )
+
+
+def vars_of(results: StudyResults) -> dict[str, object]:
+    names = ("title", "description", "data", "recipe", "recipe_name", "seeds", "varies", "baseline")
+    return {name: getattr(results, name) for name in names}
+
+
+def test_a_baseline_that_never_learned_is_said_first(make_results: MakeResults) -> None:
+    made = make_results({"plain": [1.0, 1.0], "a": [50.0, 51.0]})
+    for run in made.rows[0].runs:
+        run.result["at_chance"] = True
+    results = StudyResults(**{**vars_of(made), "rows": made.rows})
+    assert said(results) == (
+        "plain, the baseline, never learned, so there is nothing to compare with."
+    )
+
+
+def test_counts_and_lists_in_words() -> None:
+    assert [in_words(n) for n in (1, 12, 13, 1234)] == ["one", "twelve", "13", "1,234"]
+    assert listed(["a"]) == "a"
+    assert (listed(["a", "b"]), listed(["a", "b", "c"])) == ("a and b", "a, b, and c")

@@ -1,0 +1,252 @@
+"""The page in a real browser: no error, no overflow, sorting, filtering, linked rows, and print.
+
+Needs Playwright (an extra for development) and Chromium, which is Debian's where it is there.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from blocklab.report.page import Live, html, write_report
+from blocklab.report.row_page import write_row_pages
+from blocklab.results.study_results import StudyResults
+
+api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+
+MakeResults = Callable[..., StudyResults]
+WIDTHS = (390, 768, 1024, 1440, 1920)
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["api.Browser"]:
+    with api.sync_playwright() as playwright:
+        # A system's policies have no say in what a test sees.
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield made
+        made.close()
+
+
+class Opened:
+    """A page that is open, and all that its console and its requests said."""
+
+    def __init__(self, browser: "api.Browser", path: Path, **options: object) -> None:
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.errors: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.errors.append(message.text))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(path.as_uri())
+
+    def rows(self) -> list[str]:
+        """The names of the rows that are seen, from the top."""
+        names = self.page.locator("#rows tbody tr:not(.out) th").all_inner_texts()
+        return [name.split()[0] for name in names]
+
+    def overflow(self) -> int:
+        return self.page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+
+
+@pytest.fixture
+def opened(browser: "api.Browser") -> Iterator[Callable[..., Opened]]:
+    made: list[Opened] = []
+
+    def make(path: Path, **options: object) -> Opened:
+        made.append(Opened(browser, path, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.context.close()
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Path]:
+    """What is written once for all tests."""
+    return {}
+
+
+@pytest.fixture
+def study(make_results: MakeResults, tmp_path: Path, kept: dict[str, Path]) -> Path:
+    """The folder of a study of four rows, one of which is better and one undertrained."""
+    if "study" in kept:
+        return kept["study"]
+    results = make_results(
+        {
+            "plain": [76.0, 76.2, 76.1],
+            "triplet": [78.0, 78.1, 78.3],
+            "se_long_name_that_goes_on": [76.1, 76.0, 76.3],
+            "coordinate": [70.0, 70.3, 70.1],
+        },
+        claims=("triplet > plain",),
+        images=200,
+    )
+    for run in results.rows[3].runs:
+        for line in run.log:
+            line["train_loss"] = 4.0 - 0.1 * line["epoch"]
+    folder = tmp_path / "study"
+    write_row_pages(results, folder)
+    links = write_row_pages(results, folder)
+    (folder / "report.html").write_text(html(results, links=links), encoding="utf-8")
+    kept["study"] = folder
+    return folder
+
+
+def test_rows_sort_and_filter_by_mouse_and_by_keyboard(
+    opened: Callable[..., Opened], study: Path
+) -> None:
+    one = opened(study / "report.html")
+    page, given = one.page, ["plain", "triplet", "se_long_name_that_goes_on", "coordinate"]
+    assert one.rows() == given
+    top1 = page.locator("#rows thead th", has_text=re.compile(r"^top.1$"))
+    top1.get_by_role("button").click()
+    assert one.rows() == ["triplet", "se_long_name_that_goes_on", "plain", "coordinate"]
+    assert top1.get_attribute("aria-sort") == "descending"
+    page.keyboard.press("Enter")  # on the button that has the focus
+    assert one.rows() == ["coordinate", "plain", "se_long_name_that_goes_on", "triplet"]
+    page.keyboard.press("Enter")
+    assert one.rows() == given and top1.get_attribute("aria-sort") is None
+    page.get_by_role("button", name="minus plain (points)", exact=True).click()
+    assert one.rows() == ["triplet", "se_long_name_that_goes_on", "coordinate", "plain"]
+    page.locator("#filter").focus()
+    page.keyboard.type("coord")
+    assert one.rows() == ["coordinate"]
+    assert page.locator("#shown").inner_text() == "1 of 4 rows"
+    page.locator("#filter").fill("")
+    page.get_by_role("button", name="1 better").click()
+    assert one.rows() == ["triplet"]
+    page.reload()  # what was chosen stays, as on a page that reads itself again
+    assert one.rows() == ["triplet"]
+    page.get_by_role("button", name="1 better").press("Space")
+    assert len(one.rows()) == 4
+    assert one.errors == []
+
+
+def test_a_row_lights_up_in_every_figure(opened: Callable[..., Opened], study: Path) -> None:
+    one = opened(study / "report.html")
+    page = one.page
+    page.locator("summary", has_text="Curves over epochs").click()
+    page.locator("summary", has_text="Accuracy against cost").click()
+
+    def lit() -> set[str]:
+        return set(page.eval_on_selector_all(".lit", "all => all.map(one => one.dataset.row)"))
+
+    page.locator("#rows tbody tr").nth(1).hover()
+    assert lit() == {"1"}
+    figures = page.eval_on_selector_all(
+        ".lit", "all => all.map(one => one.closest('.drawing')?.id).filter(Boolean)"
+    )
+    drawn = ("validation_accuracy_over_epochs", "accuracy_against_macs", "accuracy_of_each_seed")
+    assert set(drawn) <= set(figures)
+    dim = page.locator("#validation_accuracy_over_epochs [data-row='2']").first
+    assert float(dim.evaluate("one => getComputedStyle(one).opacity")) < 0.5
+    page.mouse.move(0, 0)
+    assert lit() == set()
+    page.get_by_role("link", name="coordinate").focus()
+    assert lit() == {"3"}
+    # pointing at a mark says what it is, and lights up its row
+    page.keyboard.press("Escape")
+    page.locator("#accuracy_against_macs [data-said^='triplet']").last.hover()
+    assert lit() == {"1"}
+    assert page.locator(".hint").inner_text().startswith("triplet: 78.17 %, MACs 2.65 G")
+    assert one.errors == []
+
+
+def test_nothing_overflows_fails_or_is_fetched(opened: Callable[..., Opened], study: Path) -> None:
+    for path in (study / "report.html", study / "rows" / "coordinate.html"):
+        one = opened(path)
+        one.page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        for width in WIDTHS:
+            one.page.set_viewport_size({"width": width, "height": 900})
+            assert one.overflow() <= 0, (path.name, width)
+        assert one.errors == [] and one.asked == [path.as_uri()]
+
+
+def test_colours_follow_the_system_and_the_button(
+    opened: Callable[..., Opened], study: Path
+) -> None:
+    dark = opened(study / "report.html", color_scheme="dark").page
+
+    def paper() -> str:
+        return dark.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    assert paper() == "rgb(21, 23, 27)"
+    dark.get_by_role("button", name="Use light colours").click()
+    assert paper() == "rgb(255, 255, 255)"
+    dark.reload()
+    assert paper() == "rgb(255, 255, 255)"
+
+
+def test_without_scripts_all_of_it_is_there(opened: Callable[..., Opened], study: Path) -> None:
+    one = opened(study / "report.html", java_script_enabled=False)
+    page = one.page
+    assert page.locator(".tools").is_hidden()
+    assert page.get_by_role("img", name="+2.17 [").count() == 1
+    page.locator("summary", has_text="Accuracy against cost").click()
+    assert page.locator("#accuracy_against_macs").is_visible()
+    page.get_by_label("Training time").check()
+    assert page.locator("#accuracy_against_time").is_visible()
+    assert page.locator("#accuracy_against_macs").is_hidden()
+
+
+def test_it_prints_to_two_pages(opened: Callable[..., Opened], study: Path) -> None:
+    printed = opened(study / "report.html").page.pdf(prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 2
+
+
+def test_a_running_study_reads_itself_again(
+    opened: Callable[..., Opened], make_results: MakeResults, tmp_path: Path
+) -> None:
+    results = make_results({"plain": [76.0, "missing"], "se": ["missing", "missing"]})
+    page = tmp_path / "report.html"
+    page.write_text(html(results, live=Live("1 of 4 runs finished.", 1)), encoding="utf-8")
+    one = opened(page)
+    assert one.page.locator(".live").inner_text() == "Running. 1 of 4 runs finished."
+    page.write_text(html(results), encoding="utf-8")
+    one.page.wait_for_selector(".live", state="detached")
+    assert one.errors == []
+
+
+AXE = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(opened: Callable[..., Opened], study: Path, scheme: str) -> None:
+    for path in (study / "report.html", study / "rows" / "triplet.html"):
+        page = opened(path, color_scheme=scheme).page
+        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        found = AXE.Axe().run(page).response["violations"]
+        serious = [
+            (one["id"], [node["html"][:120] for node in one["nodes"][:3]])
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
+        assert serious == []
+
+
+@pytest.mark.slow
+def test_forty_rows_of_five_seeds_are_light(
+    opened: Callable[..., Opened], make_results: MakeResults, tmp_path: Path
+) -> None:
+    accuracies = {f"row{i:02}": [70 + i / 9 + j / 7 for j in range(5)] for i in range(40)}
+    page = write_report(make_results(accuracies, epochs=100, images=100), tmp_path)
+    assert page.stat().st_size < 3_000_000
+    one = opened(page)
+    ready = one.page.evaluate("performance.getEntriesByType('navigation')[0].domInteractive")
+    print(f"interactive after {ready:.0f} ms, {page.stat().st_size:,} bytes")
+    assert len(one.rows()) == 40 and one.errors == []
+    printed = one.page.pdf(prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 2

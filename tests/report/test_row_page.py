@@ -1,0 +1,105 @@
+"""The page of one row: what it shows, what it is called, and what it leaves out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blocklab.models.spec import model_spec
+from blocklab.report.row_page import row_html, row_pages, write_row_pages
+from blocklab.results.study_results import StudyResults
+
+MakeResults = Callable[..., StudyResults]
+
+
+@pytest.fixture
+def results(make_results: MakeResults) -> StudyResults:
+    return make_results(
+        {"plain": [76.0, 76.5], "a": [78.0, 78.5]},
+        images=300,
+        rows_with={"a": {"model": model_spec("resnet20").to_dict()}},
+    )
+
+
+def test_a_row_says_all_that_is_known_of_it(results: StudyResults, tmp_path: Path) -> None:
+    run = results.rows[1].runs[0]
+    run.result["files"]["model.safetensors"] = {}
+    page = row_html(results, results.rows[1], tmp_path / "runs" / "my study")
+    for said in (
+        "over 2 seeds; +2.",
+        "Curves of each seed",
+        "Classes, the worst known first",
+        "over 2 runs",
+        "no calibration: ",
+        "The network, part by part",
+        ">stage 3</th>",
+        "64 \u00d7 8 \u00d7 8",
+        "blocklab predict &#39;runs/my study/a:0&#39; IMAGE.jpg",
+        "seed 1: ",
+        "family",
+    ):
+        assert said in page, said
+    assert "Dead neurons" not in page
+
+
+def test_dead_neurons_are_those_of_a_diagnosis(results: StudyResults, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    layer = {"layer": "stages.0.act", "kind": "activation", "zero_percent": 12.345}
+    layer |= {"channels": 16, "channels_dead": 3}
+    row = results.rows[1]
+    looked_at = replace(row.runs[0], diagnosis={"layers": [layer]})
+    page = row_html(results, replace(row, runs=(looked_at,)), tmp_path)
+    assert "<td>12.35</td><td>16</td><td>3</td>" in page.replace("12.34<", "12.35<")
+    odd = replace(row.runs[0], diagnosis={"layers": [{"layer": "<x>"}]})
+    assert "Dead neurons" not in row_html(results, replace(row, runs=(odd,)), tmp_path)
+
+
+def test_pictures_that_were_drawn_stand_on_the_page(results: StudyResults, tmp_path: Path) -> None:
+    row, png = results.rows[1], b"\x89PNG\r\n\x1a\n..."
+    assert "Pictures" not in row_html(results, row, tmp_path)
+    of_run, of_study = row.runs[1].folder / "pictures", tmp_path / "pictures"
+    of_run.mkdir()
+    of_study.mkdir()
+    (of_run / "receptive_field.png").write_bytes(png)
+    (of_study / "a-0-kernels.png").write_bytes(png)
+    (of_study / "a-0-grad_cam.png").write_bytes(b"<svg onload=alert(1)>")
+    page = row_html(results, row, tmp_path)
+    assert 'alt="Effective receptive fields, seed 1"' in page
+    assert 'alt="Its kernels, seed 0"' in page and "Where it looks" not in page
+
+
+def test_what_cannot_be_built_or_was_not_run_is_left_out(
+    make_results: MakeResults, tmp_path: Path
+) -> None:
+    results = make_results({"plain": ["missing"], "b": [50.0]})  # of models that are no models
+    page = row_html(results, results.rows[0], tmp_path)
+    assert "No run of this row has finished yet." in page
+    for absent in ("part by part", "Curves of each seed", "Classes, the", "Use its weights"):
+        assert absent not in page
+    assert "part by part" not in row_html(results, results.rows[1], tmp_path)
+
+
+def test_files_are_named_after_rows_and_never_twice(
+    make_results: MakeResults, tmp_path: Path
+) -> None:
+    names = ["a", "A", "a/b", "<i>", "x" * 90, "y" * 300, "#1 %"]
+    results = make_results({name: ["missing"] for name in names})
+    files = [page.file for page in row_pages(results)]
+    assert files[0] == "a.html" and files[6] == "#1 %.html"
+    assert len({name.casefold() for name in files}) == len(names)
+    assert all(name.endswith(".html") and "/" not in name for name in files)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "gone.html").write_text("of a row that is no more")
+    links = write_row_pages(results, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "rows").iterdir()) == sorted(files)
+    assert links["#1 %"] == "rows/%231%20%25.html"
+    assert "&lt;i&gt;" in (tmp_path / "rows" / files[3]).read_text()
+
+
+def test_a_link_in_the_place_of_rows_is_not_followed(results: StudyResults, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "rows").symlink_to(tmp_path / "elsewhere")
+    write_row_pages(results, tmp_path / "study")
+    assert list((tmp_path / "elsewhere").iterdir()) == []

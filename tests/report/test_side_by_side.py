@@ -1,0 +1,110 @@
+"""Studies side by side: one table, where their verdicts agree, and what differs between them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocklab.errors import InputError
+from blocklab.report.side_by_side import (
+    agreement,
+    lines_side_by_side,
+    named_studies,
+    notes_of,
+    side_by_side,
+    what_differs,
+    write_side_by_side,
+)
+from blocklab.results.row_result import RowResult
+from blocklab.results.study_results import StudyResults
+from blocklab.study.metric import Metric
+
+MakeResults = Any
+
+PLAIN = [76.1, 76.3, 76.2, 76.4]
+
+
+@pytest.fixture
+def studies(make_results: MakeResults) -> dict[str, StudyResults]:
+    quick = {"plain": PLAIN, "se": [77.1, 77.4, 77.3, 77.2], "eca": [76.2, 76.3, 76.1, 76.4]}
+    strong = {"plain": PLAIN, "se": [76.2, 76.1, 76.4, 76.3], "cbam": [75.1, 75.2, 75.0, 75.3]}
+    one, other = make_results(quick), make_results(strong, epochs=9)
+    rows = tuple(replace(row, model=one.rows[0].model) for row in other.rows)
+    return {"quick": one, "strong": replace(other, rows=rows)}
+
+
+def test_each_study_has_its_columns_and_each_row_its_line(studies: dict[str, StudyResults]) -> None:
+    table = side_by_side(studies)
+    assert table.headings[1:4] == [
+        *("quick: top-1 (%)", "quick: top-1 minus plain (points)", "quick: verdict")
+    ]
+    assert [name for name, _ in table.groups] == ["", "quick", "strong"]
+    by_row = {line[0]: line[1:] for line in table.texts}
+    assert list(by_row) == ["plain", "se", "eca", "cbam"]
+    assert by_row["se"][0] == "77.25 \u00b1 0.13" and by_row["se"][2] == "better"
+    assert by_row["se"][3] == "76.25 \u00b1 0.13" and by_row["se"][5] == "no difference shown"
+    assert by_row["eca"][3:] == ["\u2013"] * 3 and by_row["cbam"][:3] == ["\u2013"] * 3
+    assert by_row["cbam"][5] == "worse"
+
+
+def test_where_verdicts_agree_is_said_in_words(studies: dict[str, StudyResults]) -> None:
+    said = (
+        "Of 1 row that is compared with a baseline in every study, 0 have the same verdict in all"
+    )
+    assert agreement(studies) == f"{said}; it differs for se (better, no difference shown)."
+    same = {"one": studies["quick"], "two": studies["quick"]}
+    assert agreement(same).startswith(
+        "Of 2 rows that are compared with a baseline in every study, 2"
+    )
+
+
+def test_what_differs_and_what_to_know_is_listed(studies: dict[str, StudyResults]) -> None:
+    assert what_differs(studies) == [("recipe.epochs", "5", "9")]
+    assert notes_of(studies) == []
+    other = replace(
+        studies["strong"],
+        baseline="se",
+        rows=tuple(
+            replace(row, model={"backbone": "van"}, planned_seeds=(0, 1, 2, 3, 4))
+            for row in studies["strong"].rows
+        ),
+    )
+    notes = notes_of({"quick": studies["quick"], "other": other})
+    assert notes == [
+        "the baseline is not the same: plain in quick and se in other",
+        "the model under one name is not the same in all studies: plain and se",
+        "other: 12 of 15 runs finished",
+    ]
+
+
+def test_the_page_and_its_tables_are_written(
+    studies: dict[str, StudyResults], tmp_path: Path
+) -> None:
+    page = write_side_by_side(studies, tmp_path / "both", command="blocklab compare a b")
+    text = page.read_text()
+    assert "<h1>quick and strong</h1>" in text and "recipe.epochs" in text
+    assert "says nothing" not in text and "say nothing of a difference between two studies" in text
+    assert text.count("<tr data-row=") == 4
+    head, *lines = (tmp_path / "both" / "table.csv").read_text().splitlines()
+    assert head.startswith("study,row,") and len(lines) == 6
+    assert (tmp_path / "both" / "side_by_side.tex").exists()
+    assert len(lines_side_by_side(studies)) == 6
+
+
+def test_studies_that_cannot_be_compared_are_refused(studies: dict[str, StudyResults]) -> None:
+    one = studies["quick"]
+    other = replace(one, metric=Metric("loss", "test_loss", "loss"))
+    with pytest.raises(InputError, match="other is measured by loss, the first study by top-1"):
+        side_by_side({"one": one, "other": other})
+    lone = RowResult("lone", {}, 1, 1, 32, (), (0,))
+    with pytest.raises(InputError, match="one and other have no row in common"):
+        side_by_side({"one": one, "other": replace(one, rows=(lone,), baseline="lone")})
+
+
+def test_names_are_as_long_as_they_must_be(tmp_path: Path, make_results: MakeResults) -> None:
+    one = make_results({"plain": PLAIN})
+    places = [tmp_path / "a" / "study", tmp_path / "b" / "study"]
+    assert list(named_studies(places, [one, one])) == ["a/study", "b/study"]
+    with pytest.raises(InputError, match="one study is named twice"):
+        named_studies([places[0], places[0]], [one, one])
