@@ -184,7 +184,7 @@ def ours(setting: Setting, values: Array) -> NDArray[np.bool_]:
         shown[some] = np.where(out[some, 1:], alone, passes)
         left[some] = False
     if n >= FEWEST_FOR_WELCH:
-        very = left & (unevenness_of_each(layout, values) < VERY_UNEVEN_BELOW)
+        very = left & (setting.paired | (unevenness_of_each(layout, values) < VERY_UNEVEN_BELOW))
         shown[very] = welch[very]
         left &= ~very
     place = math.ceil(RESAMPLED_SHARE * ALPHA * (RESAMPLED + 1)) - 1
@@ -197,7 +197,7 @@ def spreads_even(layout: Layout, values: Array) -> NDArray[np.bool_]:
     """Return in which studies the library lets rows share a spread."""
     seeds = layout.counts[0]
     p_of_each = unevenness_of_each(layout, values)
-    return np.array([spreads_are_even(p, seeds) for p in p_of_each], dtype=bool)
+    return np.array([spreads_are_even(p, seeds, layout.blocks) for p in p_of_each], dtype=bool)
 
 
 def agree(setting: Setting, values: Array, shown: NDArray[np.bool_]) -> None:

@@ -30,6 +30,7 @@ COMMANDS = {
     "describe": "models",
     "train": "train",
     "study": "study",
+    "plan": "plan",
     "report": "study",
     "records": "records",
     "compare": "compare",

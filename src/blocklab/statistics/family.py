@@ -9,7 +9,8 @@ How a study is judged is decided by its residuals alone, before any difference i
   is judged by Welch's from five seeds on, and not at all with fewer.
 - Uneven spreads otherwise: no statistic counts as shown that studies made of this one's residuals
   reach in 4.5 % (see `blocklab.statistics.spread`). With two seeds nothing is shown. From five on,
-  very uneven rows are judged by Welch's t test with Bonferroni's correction instead.
+  very uneven rows are judged by Welch's t test with Bonferroni's correction instead; where seeds
+  are blocks, all uneven ones are by the paired t test.
 
 The interval of a difference excludes 0 just where its verdict is better or worse.
 """

@@ -33,6 +33,9 @@ FEWEST_EVEN_ROWS = 3  # that outlying ones are set apart from, the baseline amon
 # guard that fires needlessly costs a little power, and one that does not fire costs false verdicts.
 UNEVEN_BELOW = 0.5
 UNEVEN_BELOW_OF_FEW_SEEDS = 0.3  # of three or four, where needless firing costs more
+# Where seeds are blocks, a row's residuals take part of the other rows' spreads, and hide its own.
+UNEVEN_BELOW_OF_BLOCKS = 0.7
+UNEVEN_BELOW_OF_FEW_BLOCKS = 0.5
 VERY_UNEVEN_BELOW = 0.05
 # What studies made of few residuals may reach, as a share of alpha: they are a little too tame.
 RESAMPLED_SHARE = 0.9
@@ -40,10 +43,11 @@ RESAMPLED_SHARE = 0.9
 Method = Literal["pooled", "uneven", "own", "none"]
 
 
-def spreads_are_even(unevenness_p: float, seeds: int) -> bool:
+def spreads_are_even(unevenness_p: float, seeds: int, blocks: bool = False) -> bool:
     """Whether rows may share a spread: `seeds` are the fewest that a row has."""
-    few = FEWEST_WHERE_UNEVEN <= seeds < FEWEST_FOR_WELCH
-    return unevenness_p >= (UNEVEN_BELOW_OF_FEW_SEEDS if few else UNEVEN_BELOW)
+    if FEWEST_WHERE_UNEVEN <= seeds < FEWEST_FOR_WELCH:
+        return unevenness_p >= (UNEVEN_BELOW_OF_FEW_BLOCKS if blocks else UNEVEN_BELOW_OF_FEW_SEEDS)
+    return unevenness_p >= (UNEVEN_BELOW_OF_BLOCKS if blocks else UNEVEN_BELOW)
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def judge_rows(
         }
         return Judged("none", tests, seeds=given.seeds, rows=counted)
     p_even = unevenness_p(layout, values)
-    if spreads_are_even(p_even, given.seeds):
+    if spreads_are_even(p_even, given.seeds, paired):
         return _dunnett(given, p_even)
     few = "the rows' spreads differ, and two seeds say too little of each: three or more"
     refused = {
@@ -172,7 +176,7 @@ def judge_rows(
     split = _split(given)
     if split is not None:
         return split
-    very = given.seeds >= FEWEST_FOR_WELCH and p_even < VERY_UNEVEN_BELOW
+    very = given.seeds >= FEWEST_FOR_WELCH and (paired or p_even < VERY_UNEVEN_BELOW)
     return (_welch if very else _resampled)(given, p_even)
 
 
@@ -207,7 +211,7 @@ def _split(rows: _Rows) -> Judged | None:
         return None
     even, of_even = Layout(tuple(layout.counts[i] for i in rest), layout.blocks), values[rest]
     p_even, sd = unevenness_p(even, of_even), math.sqrt(pooled_variance(even, of_even))
-    if sd <= SPREAD_OF_ROUNDING or not spreads_are_even(p_even, rows.seeds):
+    if sd <= SPREAD_OF_ROUNDING or not spreads_are_even(p_even, rows.seeds, layout.blocks):
         return None
     tests, critical = _by_one_spread(rows, sd, even.df, lost)
     refused = dict(rows.refused)

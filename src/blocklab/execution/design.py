@@ -1,0 +1,274 @@
+"""How many seeds a study needs, before they are trained: from its finished runs, or from an SD.
+
+The spread of a few runs is itself known poorly: of df degrees of freedom, 95 % of pilots hold the
+true SD between :math:`s\\sqrt{df / \\chi^2_{0.975}}` and :math:`s\\sqrt{df / \\chi^2_{0.025}}`, and
+each end asks for its own number of seeds.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from blocklab.errors import InputError
+from blocklab.execution.plan import plan_lines
+from blocklab.execution.study_folder import study_folder
+from blocklab.results.row_result import RowResult
+from blocklab.results.study_file import STUDY
+from blocklab.results.study_folder import read_study_folder
+from blocklab.results.study_results import StudyResults
+from blocklab.statistics.planning import MOST_SEEDS, power, seeds_needed
+from blocklab.statistics.spread import Layout, as_array, pooled_variance
+from blocklab.statistics.summary import ALPHA, SPREAD_OF_ROUNDING
+from blocklab.study.collection import StudyCollection
+from blocklab.study.study import Study
+
+SHOWN = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30, 50, 100)  # numbers of seeds whose power is listed
+
+
+@dataclass(frozen=True)
+class SeedPlan:
+    """What shows a gain. A number of seeds is None beyond 10,000.
+
+    `seeds_low` and `seeds_high` are those of the ends of the SD's 95 % interval; None, as the ends
+    are, where the SD was given. `powers` maps numbers of seeds a row to the power of each. `hours`
+    are of training one run after another.
+    """
+
+    gain: float
+    power: float
+    unit: str
+    rows: int
+    sd: float
+    sd_low: float | None
+    sd_high: float | None
+    seeds: int | None
+    seeds_low: int | None
+    seeds_high: int | None
+    hours_a_seed: float | None
+    powers: Mapping[int, float]
+    lines: tuple[str, ...]
+
+    headings = ("seeds a row", "runs", "hours", "power (%)")
+
+    @property
+    def title(self) -> str:
+        """What the table is of."""
+        few = "" if self.rows == 1 else "s"
+        gain = f"{self.gain:g} {self.unit}".strip()
+        return f"a gain of {gain} among {self.rows} row{few} and a baseline"
+
+    def hours(self, seeds: int) -> float | None:
+        """Return how long so many seeds of every row train."""
+        return None if self.hours_a_seed is None else seeds * self.hours_a_seed
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return a line a number of seeds."""
+        return [
+            (
+                f"{seeds:,}",
+                f"{seeds * (self.rows + 1):,}",
+                "-" if self.hours_a_seed is None else f"{seeds * self.hours_a_seed:,.1f}",
+                f"{100 * shown:.0f}",
+            )
+            for seeds, shown in self.powers.items()
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for JSON, with the hours of `seeds`."""
+        hours = None if self.seeds is None else self.hours(self.seeds)
+        powers = [
+            {"seeds": seeds, "power": shown, "hours": self.hours(seeds)}
+            for seeds, shown in self.powers.items()
+        ]
+        return {**asdict(self), "hours": hours, "powers": powers}
+
+
+@dataclass(frozen=True)
+class Design:
+    """A study that is to be trained with some number of seeds, and what is known of its spread.
+
+    Attributes:
+        rows: how many are compared with the baseline.
+        sd: of one run.
+        df: of `sd`; None where it was given.
+        seconds: of one run of every row together; None where it cannot be said.
+        unit: of the figure that rows are compared by.
+        lines: what the figures rest on.
+    """
+
+    rows: int
+    sd: float
+    df: int | None
+    seconds: float | None
+    unit: str
+    lines: tuple[str, ...]
+
+    def plan(self, gain: float, wanted: float = 0.8) -> SeedPlan:
+        """Return how many seeds show `gain` with the `wanted` power.
+
+        Raises:
+            InputError: if the gain or the power is none.
+        """
+        if not 0 < gain < math.inf:
+            raise InputError(f"--gain is a number above 0, not {gain:g}")
+        if not ALPHA < wanted < 1:
+            raise InputError(f"--power is between {ALPHA:g} and 1, such as 0.8, not {wanted:g}")
+        low, high = self._ends()
+        middle, few, many = (
+            None if sd is None else seeds_needed(sd, gain, wanted, self.rows)
+            for sd in (self.sd, low, high)
+        )
+        listed = {n for n in SHOWN if middle is None or n <= 2 * middle} | {2, 3}
+        listed |= {n for n in (few, middle, many) if n is not None}
+        found = SeedPlan(
+            gain=gain,
+            power=wanted,
+            unit=self.unit,
+            rows=self.rows,
+            sd=self.sd,
+            sd_low=low,
+            sd_high=high,
+            seeds=middle,
+            seeds_low=few,
+            seeds_high=many,
+            hours_a_seed=None if self.seconds is None else self.seconds / 3600,
+            powers={n: power(self.sd, gain, n, self.rows) for n in sorted(listed)},
+            lines=(),
+        )
+        return replace(found, lines=(*_verdict(found, self.df), *self.lines))
+
+    def _ends(self) -> tuple[float | None, float | None]:
+        if self.df is None:
+            return None, None
+        ends = [self.sd * math.sqrt(self.df / stats.chi2.ppf(q, self.df)) for q in (0.975, 0.025)]
+        return float(ends[0]), float(ends[1])
+
+
+def read_design(
+    study: str, out: Path, sd: float | None, changes: Mapping[str, Any], plugins: Sequence[str] = ()
+) -> Design:
+    """Read a study, and what its finished runs say of their spread and time.
+
+    Args:
+        study: a study's folder, its file, or the name of a shipped one.
+        out: where the finished runs of a study that is given as a file or a name lie.
+        sd: of one run, in place of what finished runs say.
+        changes: to the study, as `StudyCollection.load` takes them.
+        plugins: files that register blocks.
+
+    Raises:
+        InputError: if there is no such study, it compares nothing, or nothing says how much its
+            runs spread.
+    """
+    if sd is not None and not 0 < sd < math.inf:
+        raise InputError(f"--sd is a number above 0, not {sd:g}")
+    folder, asked = Path(study), None
+    if not (folder / STUDY).exists():
+        collection = StudyCollection.load(study, **changes)
+        if len(collection.studies) > 1:
+            names = ", ".join(each.name for each in collection.studies)
+            raise InputError(f"'{study}' is several studies; plan one of them: {names}")
+        asked = next(iter(collection.studies))
+        folder = study_folder(asked, out)
+    elif any(changes.values()):
+        raise InputError(f"{study} is a study's folder, which is what it is; name the study's file")
+    results = read_study_folder(folder) if (folder / STUDY).exists() else None
+    # What is asked for now may have more rows than what has run.
+    rows = len(asked.rows) if asked is not None else len(results.rows) if results else 0
+    if rows < 2:
+        raise InputError(f"'{study}' has one row; a gain needs a baseline and a row beside it")
+    lines: list[str] = []
+    df = None
+    if sd is None:
+        sd, df = _pilot_spread(study, results, lines)
+    measured = None if results is None else _measured_seconds(results)
+    if measured is not None:
+        lines.append("hours: as long as the finished runs took, one after another")
+    elif asked is not None and (measured := _estimated_seconds(asked, out, plugins)) is not None:
+        lines.append("hours: estimated from a training step, runs one after another; a guide")
+    unit = results.metric.unit if results is not None else "%"
+    return Design(rows - 1, sd, df, measured, "points" if unit == "%" else unit, tuple(lines))
+
+
+def _pilot_spread(study: str, results: StudyResults | None, lines: list[str]) -> tuple[float, int]:
+    """Return the pooled SD of finished runs and its degrees of freedom; say what was left out."""
+    kept: list[dict[int, float]] = []
+    for row in results.rows if results is not None else ():
+        values = row.by_seed(row.metric.figure)
+        if why := _no_spread(row, list(values.values()), results.family.apart if results else ()):
+            lines.append(f"{row.name}: left out of the spread, {why}")
+        else:
+            kept.append(values)
+    if results is not None and results.paired and kept:
+        shared = set.intersection(*map(set, kept))
+        kept = [{s: v[s] for s in sorted(shared)} for v in kept] if len(kept) > 1 else []
+        kept = kept if len(shared) > 1 else []
+    if not kept:
+        raise InputError(
+            f"no row of '{study}' has two finished seeds that differ; run a few seeds first, or "
+            "give the SD of one run, such as --sd 0.25"
+        )
+    layout = Layout(tuple(map(len, kept)), results is not None and results.paired)
+    sd = math.sqrt(pooled_variance(layout, as_array([list(v.values()) for v in kept])))
+    if results is not None and results.family.method in ("uneven", "own"):
+        lines.append("the rows' spreads differ: those that scatter more need more seeds than this")
+    return sd, layout.df
+
+
+def _no_spread(row: RowResult, values: list[float], apart: Sequence[str]) -> str:
+    if len(values) < 2:
+        return f"{'one seed has' if values else 'no seed has'} finished"
+    if row.at_chance:
+        return "it never learned"
+    if max(values) - min(values) <= SPREAD_OF_ROUNDING:
+        return "its seeds all gave the same figure"
+    return "its seeds scatter far beyond the others'" if row.name in apart else ""
+
+
+def _measured_seconds(results: StudyResults) -> float | None:
+    """Return seconds of one run of each row together; a row without runs goes by its MACs."""
+    taken = {row.name: one for row in results.rows if (one := row.over_seeds("train_seconds"))}
+    if not taken:
+        return None
+    missing = [row for row in results.rows if row.name not in taken]
+    together = math.fsum(one.mean for one in taken.values())
+    if not missing:
+        return together
+    macs = [row.macs for row in results.rows]
+    if not all(macs):  # of runs from elsewhere, where nothing says what a row costs
+        return None
+    of_taken = sum(row.macs or 0 for row in results.rows if row.name in taken)
+    return together * sum(one or 0 for one in macs) / of_taken
+
+
+def _estimated_seconds(study: Study, out: Path, plugins: Sequence[str]) -> float | None:
+    lines = plan_lines([study], out, 1, plugins=plugins)
+    waiting = [(line["seconds_left"], line["runs"] - line["finished"]) for line in lines]
+    if any(not seconds or not runs for seconds, runs in waiting):
+        return None
+    return math.fsum(seconds / runs for seconds, runs in waiting)
+
+
+def _verdict(plan: SeedPlan, df: int | None) -> Iterator[str]:
+    gain = f"{plan.gain:g} {plan.unit}".strip()
+    share = f"{100 * plan.power:g} %"
+    if plan.seeds is None:
+        yield f"more than {MOST_SEEDS:,} seeds a row would be needed to show {gain}"
+    else:
+        hours = plan.hours(plan.seeds)
+        time = "" if hours is None else f", {hours:,.1f} hours"
+        yield (
+            f"{plan.seeds:,} seeds a row ({plan.seeds * (plan.rows + 1):,} runs{time}) show a true "
+            f"gain of {gain} in {share} of studies, by Dunnett's test with SD {plan.sd:.2f} a run"
+        )
+    if df is not None and plan.sd_low is not None and plan.sd_high is not None:
+        needed = (plan.seeds_low, plan.seeds_high)
+        ends = [f"{n:,}" if n else f"more than {MOST_SEEDS:,}" for n in needed]
+        yield (
+            f"{df} degrees of freedom know that SD as {plan.sd_low:.2f} to {plan.sd_high:.2f} "
+            f"(95 %): {ends[0]} to {ends[1]} seeds"
+        )

@@ -1,0 +1,122 @@
+"""``blocklab plan``: seeds and hours for a gain, from runs, from an SD, and what it refuses."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from blocklab.execution import design
+from blocklab.execution.design import Design, read_design
+from blocklab.results.row_result import RowResult
+from blocklab.results.study_folder import read_study_folder
+from blocklab.statistics.planning import power, seeds_needed
+
+Blocklab = Any
+
+
+def test_a_pilot_is_planned_from_its_runs(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RowResult, "at_chance", False)  # two epochs teach these networks nothing
+    out = tmp_path / "runs"
+    assert blocklab("study", study_file, "--out", out, "--workers", 1).status == 0
+    folder = out / "tiny"
+    said = blocklab("plan", folder, "--gain", 2, "--json")
+    assert said.status == 0, said.err
+    plan = json.loads(said.out)
+    results = read_study_folder(folder)
+    seconds = [row.over_seeds("train_seconds") for row in results.rows]
+    assert plan["rows"] == 1
+    assert plan["sd"] == pytest.approx(results.family.sd)
+    assert plan["hours_a_seed"] == pytest.approx(sum(one.mean for one in seconds if one) / 3600)
+    ends = [plan["sd"] * (2 / stats.chi2.ppf(q, 2)) ** 0.5 for q in (0.975, 0.025)]
+    assert [plan["sd_low"], plan["sd_high"]] == pytest.approx(ends)
+    assert plan["seeds"] == seeds_needed(plan["sd"], 2.0)
+    assert plan["seeds_low"] <= plan["seeds"]
+    assert plan["seeds_high"] is None or plan["seeds_high"] > plan["seeds"]
+    # the same by the study's file, and in words
+    by_file = blocklab("plan", study_file, "--gain", 2, "--out", out)
+    assert by_file.status == 0
+    assert "2 degrees of freedom know that SD as" in by_file.out
+    assert "hours: as long as the finished runs took" in by_file.out
+
+
+def test_an_sd_that_is_known_gives_one_number(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lines(*_: object, **__: object) -> list[Mapping[str, Any]]:
+        return [{"seconds_left": 20.0, "runs": 2, "finished": 0} for _ in range(2)]
+
+    monkeypatch.setattr(design, "plan_lines", lines)
+    said = blocklab("plan", study_file, "--gain", 1, "--sd", 0.25, "--out", tmp_path, "--json")
+    plan = json.loads(said.out)
+    assert plan["seeds"] == seeds_needed(0.25, 1.0)
+    assert (plan["seeds_low"], plan["sd_low"]) == (None, None)
+    assert plan["hours"] == pytest.approx(plan["seeds"] * 20 / 3600)
+    assert {one["seeds"]: one["power"] for one in plan["powers"]}[3] == pytest.approx(
+        power(0.25, 1.0, 3)
+    )
+    assert any("estimated from a training step" in line for line in plan["lines"])
+
+
+def test_three_seeds_say_a_wide_range() -> None:
+    plan = Design(1, 0.33, 4, None, "points", ()).plan(0.5)
+    assert plan.seeds is not None and plan.seeds_low is not None and plan.seeds_high is not None
+    assert plan.seeds_low < plan.seeds < plan.seeds_high
+    assert plan.hours(3) is None
+    far = Design(40, 900.0, 4, 60.0, "points", ()).plan(0.5)
+    assert far.seeds is None
+    assert far.lines[0].startswith("more than 10,000 seeds")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--gain", 0), "--gain is a number above 0"),
+        (("--gain", "nan"), "--gain is a number above 0"),
+        (("--gain", 1, "--power", 1), "--power is between 0.05 and 1"),
+        (("--gain", 1, "--sd", 0), "--sd is a number above 0"),
+        (("--gain", 1), "give the SD of one run, such as --sd 0.25"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(
+    blocklab: Blocklab,
+    study_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[object, ...],
+    complaint: str,
+) -> None:
+    monkeypatch.setattr(design, "_estimated_seconds", lambda *_: None)
+    sd = ("--sd", 0.3) if "--sd" not in options and options != ("--gain", 1) else ()
+    said = blocklab("plan", study_file, "--out", tmp_path, *options, *sd)
+    assert said.status == 2
+    assert complaint in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_one_row_and_several_studies_are_not_planned(blocklab: Blocklab, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(
+        "title: One\ndata: digits\nrecipe: quick\nseeds: 2\nvaries: []\nrows: {plain: resnet20}\n"
+    )
+    assert "has one row" in blocklab("plan", alone, "--gain", 1, "--sd", 1).err
+    assert "several studies" in blocklab("plan", "report_all", "--gain", 1, "--sd", 1).err
+
+
+def test_rows_without_spread_are_left_out_and_named(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RowResult, "at_chance", False)
+    out = tmp_path / "runs"
+    asked = ("study", study_file, "--out", out, "--workers", 1)
+    assert blocklab(*asked).status == 0
+    study = json.loads((out / "tiny" / "study.json").read_text())
+    gone = out / next(row for row in study["rows"] if row["name"] == "se")["runs"]["1"]
+    gone.rename(tmp_path / "gone")
+    found = read_design(str(out / "tiny"), out, None, {})
+    assert "se: left out of the spread, one seed has finished" in found.lines
+    assert found.df == 1
