@@ -15,6 +15,8 @@ from blocklab.report.table_files import csv, latex, markdown_of_all
 from blocklab.report.tables import main_table, tables
 from blocklab.results.study_results import StudyResults
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TOP1 = {
     "plain": [76.1, 76.4, 76.2, 76.3],
     "se": [77.1, 77.5, 77.2, 77.4],

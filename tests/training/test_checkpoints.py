@@ -143,7 +143,7 @@ def test_a_kill_costs_the_seconds_between_writes_and_no_bit(tmp_path: Path) -> N
     child, deadline = start(tmp_path, 0.5), time.monotonic() + 120
     while epochs_kept(folder) < 1 or len(logged(folder)) < epochs_kept(folder) + 2:
         assert child.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.05)
     child.send_signal(signal.SIGKILL)
     child.wait(60)
     kept = epochs_kept(folder)
