@@ -209,7 +209,8 @@ def _split(rows: _Rows) -> Judged | None:
     lost = chance_of_failed_row(layout, len(apart))
     if outlying[0] or not apart or rest.size < FEWEST_EVEN_ROWS or lost > MOST_LOST * alpha:
         return None
-    even, of_even = Layout(tuple(layout.counts[i] for i in rest), layout.blocks), values[rest]
+    even = Layout(tuple(layout.counts[i] for i in rest), layout.blocks)
+    of_even = values[rest, : max(even.counts)]
     p_even, sd = unevenness_p(even, of_even), math.sqrt(pooled_variance(even, of_even))
     if sd <= SPREAD_OF_ROUNDING or not spreads_are_even(p_even, rows.seeds, layout.blocks):
         return None
