@@ -54,10 +54,15 @@ def image_folder(tmp_path: Path) -> Path:
 
 def left_by_the_dead(path: Path) -> Path:
     """Have a process die while it writes a file; return what it left."""
+
+    def die_while_writing(half: Path) -> None:
+        half.write_text("half")
+        os._exit(9)
+
     child = os.fork()
     if not child:
         try:
-            write_atomically(path, lambda half: (half.write_text("half"), os._exit(9)))
+            write_atomically(path, die_while_writing)
         finally:
             os._exit(1)
     os.waitpid(child, 0)
