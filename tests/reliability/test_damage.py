@@ -208,8 +208,8 @@ def test_changed_images_are_not_mixed_into_a_run(
     (going / "result.json").unlink()
     opened = run.open_data
 
-    def changed(spec: Any) -> Any:
-        return replace(opened(spec), fingerprint="other")
+    def changed(spec: Any, seed: int = 0) -> Any:
+        return replace(opened(spec, seed=seed), fingerprint="other")
 
     monkeypatch.setattr(run, "open_data", changed)
     with pytest.raises(RunError, match="images of digits changed since"):

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from blocklab.models.spec import model_spec
 from blocklab.training.device import available_cores
 from blocklab.training.distributed import check_shares, launch
 from blocklab.training.finished import FinishedRun
-from blocklab.training.recipe import Recipe
+from blocklab.training.recipe import Recipe, load_recipe
 from blocklab.training.run_definition import RunDefinition
 from blocklab.training.sync_norm import SyncBatchNorm2d, synchronise_batchnorm
 
@@ -142,22 +141,24 @@ class HalfUsed(nn.Module):
 
 
 @needs_two_cores
-def test_parts_of_a_batch_add_up_on_two_where_a_block_never_uses_a_parameter(
+def test_a_block_that_never_uses_a_parameter_trains_on_two(
     tmp_path: Path, registry_as_it_was: None
 ) -> None:
     block = tmp_path / "half_used.py"
     block.write_text(UNUSED)
     load_plugin(block)
     model = model_spec({"base": "resnet20", "attention": "half_used"})
-    one = launch(replace(_definition(), model=model), tmp_path, threads=1)
-    two = launch(
-        replace(_definition(accumulate=2), model=model),
-        tmp_path,
-        devices=2,
-        threads=1,
-        plugins=[str(block)],
-    )
-    assert json.loads((two / "run.json").read_text())["devices"] == 2
+    data = DataSpec(source="digits", train_images=64, test_images=20)
+    recipe = load_recipe("quick", {"epochs": 1, "batch_size": 16})
+    definition = RunDefinition(model, data, recipe, 0)
+    folder = launch(definition, tmp_path, devices=2, threads=1, plugins=[str(block)])
+    assert json.loads((folder / "result.json").read_text())["status"] == "finished"
+
+
+@needs_two_cores
+def test_parts_of_a_batch_add_up_on_two(tmp_path: Path) -> None:
+    one = launch(_definition(), tmp_path, threads=1)  # whose epoch is that of two
+    two = launch(_definition(accumulate=2), tmp_path, devices=2, threads=1)
     assert _log(two)[0]["train_loss"] == pytest.approx(_log(one)[0]["train_loss"], rel=0.05)
 
 
