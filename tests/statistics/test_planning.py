@@ -1,5 +1,7 @@
 """How many seeds show a gain: against simulation and statsmodels."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from statsmodels.stats.power import TTestIndPower
@@ -55,3 +57,13 @@ def test_a_study_plans_by_its_own_spread() -> None:
 def test_a_harder_test_needs_more() -> None:
     few, more = seeds_needed(0.3, rows=5), seeds_needed(0.3, rows=5, stretch=1.5)
     assert few is not None and more is not None and more > few
+
+
+def test_the_documented_table_is_what_is_computed() -> None:
+    text = Path("docs/statistics.md").read_text().partition("## What seeds buy")[2]
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line[:3] == "| 0"]
+    assert len(lines) == 6
+    for sd, *cells in [*lines, ["1.00", "17", "64", "394", "102", "124", "31"]]:
+        asked = [(1, 1), (0.5, 1), (0.2, 1), (0.5, 10), (0.5, 40), (1, 40)]
+        assert cells == [str(seeds_needed(float(sd), gain, rows=rows)) for gain, rows in asked], sd
+    assert "| 1.00 | 17 | 64 | 394 | 102 | 124 | 31 |" in text

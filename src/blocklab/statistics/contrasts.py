@@ -130,8 +130,7 @@ def pool_rows(values: Mapping[str, Mapping[int, float]], *, paired: bool = False
     sd = math.sqrt(pooled_variance(layout, array))
     if sd <= SPREAD_OF_ROUNDING:
         return Pool(usable, paired, True, 0.0, layout.df)
-    p_even = unevenness_p(layout, array)
-    even = spreads_are_even(p_even, min(layout.counts), layout.blocks)
+    even = spreads_are_even(unevenness_p(layout, array), min(layout.counts), paired)
     return Pool(usable, paired, even, sd, layout.df)
 
 
