@@ -1,6 +1,7 @@
 """The sentence at the top of the page, for every kind of outcome."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -92,3 +93,19 @@ def test_counts_and_lists_in_words() -> None:
     assert [in_words(n) for n in (1, 12, 13, 1234)] == ["one", "twelve", "13", "1,234"]
     assert listed(["a"]) == "a"
     assert (listed(["a", "b"]), listed(["a", "b", "c"])) == ("a and b", "a, b, and c")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("word", ["as good", "not worse", "futile", "better", "too few seeds"])
+def test_every_word_that_can_be_said_has_its_sentence(
+    make_results: MakeResults, word: str, count: int
+) -> None:
+    results = make_results({"plain": PLAIN, "a": SAME, "b": SAME, "c": DOWN}, margin=5.0)
+    a = results.comparisons["a"]
+    assert a.word == "as good"
+    for others in (1, 0):  # alone, and beside another verdict
+        kept = dict(zip("ab"[:count], [replace(a, word=word)] * count, strict=True))
+        kept |= {"c": results.comparisons["c"]} if others else {}
+        object.__setattr__(results, "family", replace(results.family, comparisons=kept))
+        assert said(results).endswith(".")
+        assert "plain" in said(results)

@@ -8,32 +8,42 @@ from blocklab.report.metric import metric_of
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
 from blocklab.statistics.family import (
+    AS_GOOD,
     AT_CHANCE,
     BASELINE_AT_CHANCE,
     BETTER,
     NOT_SHOWN,
+    NOT_WORSE,
     SAME,
     TOO_FEW,
     WORSE,
 )
+from blocklab.statistics.sequential import FUTILE
 
 NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()
-AS_GOOD = "as good"
 MOST_NAMED = 4  # rows in brackets: of more, the table has the names
 # What is said of the rows of each verdict: of one, of several, and whether that names the baseline.
 SAYINGS = {
     BETTER: ("is better than {baseline}", "are better than {baseline}"),
     WORSE: ("is worse", "are worse"),
     AS_GOOD: ("is as good", "are as good"),
+    NOT_WORSE: (
+        "is not worse than {baseline} by as much as matters",
+        "are not worse than {baseline} by as much as matters",
+    ),
     NOT_SHOWN: (
         "cannot be told apart from {baseline} with {seeds}",
         "cannot be told apart from {baseline} with {seeds}",
+    ),
+    FUTILE: (
+        "would hardly be told apart from {baseline} with the seeds that are left",
+        "would hardly be told apart from {baseline} with the seeds that are left",
     ),
     SAME: ("computes the same function", "compute the same function"),
     AT_CHANCE: ("never learned", "never learned"),
     TOO_FEW: ("has too few seeds to tell", "have too few seeds to tell"),
 }
-NAMED = (BETTER, WORSE, AS_GOOD, SAME, AT_CHANCE)  # whose rows are worth naming
+NAMED = (BETTER, WORSE, AS_GOOD, NOT_WORSE, SAME, AT_CHANCE)  # whose rows are worth naming
 
 
 def answer(results: StudyResults) -> str:
@@ -63,8 +73,9 @@ def verdict_counts(results: StudyResults) -> str:
         return ABSENT
     if set(by_word) == {TOO_FEW}:
         return "too few seeds for a verdict"
-    shown = [f"{len(by_word[word])} {word}" for word in (BETTER, WORSE, AS_GOOD) if word in by_word]
-    rest = sum(len(rows) for word, rows in by_word.items() if word not in (BETTER, WORSE, AS_GOOD))
+    said = (BETTER, WORSE, AS_GOOD, NOT_WORSE)
+    shown = [f"{len(by_word[word])} {word}" for word in said if word in by_word]
+    rest = sum(len(rows) for word, rows in by_word.items() if word not in said)
     return ", ".join([*shown, *([f"{rest} not shown to differ"] if rest else [])])
 
 
