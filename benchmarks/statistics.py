@@ -31,16 +31,14 @@ from scipy import stats
 
 from blocklab.measure.device import processor
 from blocklab.statistics.dunnett import critical_value
-from blocklab.statistics.family import (
-    BETTER,
+from blocklab.statistics.family import BETTER, WORSE, compare_rows
+from blocklab.statistics.judging import (
     FEWEST_EVEN_ROWS,
     FEWEST_FOR_WELCH,
     FEWEST_WHERE_UNEVEN,
     MOST_LOST,
     RESAMPLED_SHARE,
     VERY_UNEVEN_BELOW,
-    WORSE,
-    compare_rows,
     spreads_are_even,
 )
 from blocklab.statistics.outlying import chance_of_failed_row, outlying_rows

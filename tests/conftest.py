@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,14 @@ def predictions(top1: float, images: int, like: str, seed: int) -> dict[str, np.
     return {"labels": labels, "top5": top5, "loss": rng.random(images).astype(np.float32)}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_for_runs() -> Iterator[None]:
+    """Runs that are told no number of threads take one: several wait for one another here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("blocklab.training.run.available_cores", lambda: 1)
+        yield
+
+
 @pytest.fixture
 def one_thread_and_a_fixed_seed() -> Iterator[None]:
     """The same numbers whatever ran before, on however many cores."""
@@ -39,6 +48,18 @@ def one_thread_and_a_fixed_seed() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of pages unchecked and without ink, which is most of the time that a page takes."""
+    svg = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
+    empty = SimpleNamespace(
+        vegalite_to_svg=lambda *_, **__: svg, svg_to_png=lambda *_, **__: b"\x89PNG\r\n\x1a\n"
+    )
+    monkeypatch.setattr("blocklab.report.drawing.vl_convert", empty)
+    monkeypatch.setattr("altair.utils.schemapi.DEBUG_MODE", False)
+    monkeypatch.setattr("altair.utils.schemapi.SchemaBase.validate", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -57,7 +78,7 @@ def make_run() -> MakeRun:
     """A function that writes the folder of a made-up run that has ended; `top1` None diverged.
 
     `images` of them have predictions, whose figures are then the result's. `run` and `result` are
-    fields of those files to change.
+    fields of those files to change; `definition` is in place of a made-up one.
     """
 
     def make(
@@ -73,10 +94,12 @@ def make_run() -> MakeRun:
         reads_test_set: bool = False,
         run: dict[str, Any] | None = None,
         result: dict[str, Any] | None = None,
+        definition: dict[str, Any] | None = None,
     ) -> Path:
         rng = random.Random(f"{row}{seed}")
-        definition = {"model": model or {"name": row}, "data": {"source": "cifar100"}}
-        definition |= {"recipe": {"epochs": epochs}, "seed": seed}
+        if definition is None:
+            definition = {"model": model or {"name": row}, "data": {"source": "cifar100"}}
+            definition |= {"recipe": {"epochs": epochs}, "seed": seed}
         written = RunFolder(out / definition_hash(definition))
         about = {
             "definition": definition,

@@ -48,6 +48,10 @@ class LivePages:
         self.watcher.planned(jobs, finished, sharing)
         self._maybe_write()
 
+    def looked(self, study: str, text: str) -> None:
+        """Pass it on."""
+        self.watcher.looked(study, text)
+
     def started(self, job: Job) -> None:
         """Note that it runs."""
         self.running.setdefault(job.hash, (job, 0))

@@ -34,7 +34,7 @@ Blocklab = Callable[..., Said]
 
 
 @pytest.fixture
-def blocklab(capsys: pytest.CaptureFixture[str]) -> Blocklab:
+def blocklab(capsys: pytest.CaptureFixture[str], undrawn: None) -> Blocklab:
     """Run one command line in this process."""
 
     def call(*arguments: object) -> Said:

@@ -117,7 +117,6 @@ def test_a_file_may_grow_and_be_worded_otherwise_but_nothing_is_lost(
         asked(Study.load(study_file), tmp_path)
     for old, new, says in (
         ("seeds: 3", "seeds: 1", "it has seed 1, which this one has not"),
-        ("  ca: resnet20_ca\n", "", "it has a row 'ca'"),
         ("epochs: 2", "epochs: 3", "its row 'plain' has recipe.epochs 2, and this one's 3"),
         ("resnet20_ca", "resnet20_gc", "its row 'ca' has attention"),
     ):
@@ -125,6 +124,11 @@ def test_a_file_may_grow_and_be_worded_otherwise_but_nothing_is_lost(
         with pytest.raises(ValueError, match=says) as refused:
             asked(Study.load(study_file), tmp_path)
         assert "remove" in str(refused.value)
+    study_file.write_text(text.replace("baseline: se\n", "").replace("  se: resnet20_se\n", ""))
+    with pytest.raises(ValueError, match="it has a row 'se', which this one has not"):
+        asked(Study.load(study_file), tmp_path)  # its baseline
+    study_file.write_text(text.replace("  ca: resnet20_ca\n", ""))
+    asked(Study.load(study_file), tmp_path)  # any other stays on record
 
 
 def test_a_folder_of_before_is_taken_over(study_file: Path, tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
 """What a terminal shows: figures whole at any width, in any encoding, and names as plain text."""
 
+import io
 import re
-import subprocess
+import signal
 import sys
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from blocklab.cli import output
+from blocklab.cli import app, output
 from blocklab.cli.bar import TrainingBar
 from blocklab.cli.output import output_console, print_faults, print_table
 from blocklab.errors import InputError
@@ -90,23 +90,22 @@ def test_names_control_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
-def test_an_output_of_few_letters_gets_signs_that_it_has(encoding: str, tmp_path: Path) -> None:
-    program = tmp_path / "shows.py"
-    program.write_text(
-        "from blocklab.cli import app, output\n"
-        "def run(arguments):\n"
-        f"    output.print_table({HEADINGS!r}, {ROWS!r}, 'Study 实验')\n"
-        "    return 0\n"
-        "app.run = run\n"
-        "app.main()\n"
-    )
-    ran = subprocess.run(
-        [sys.executable, program],
-        env={"PYTHONIOENCODING": encoding, "PYTHONPATH": ":".join(sys.path)},
-        capture_output=True,
-    )
-    shown = ran.stdout.decode(encoding)
-    assert ran.returncode == 0, ran.stderr.decode()
+def test_an_output_of_few_letters_gets_signs_that_it_has(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shows(_: list[str]) -> int:
+        print_table(HEADINGS, ROWS, "Study \u5b9e\u9a8c")
+        return 0
+
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    monkeypatch.setattr(app, "run", shows)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    sys.stdout.flush()
+    shown = written.getvalue().decode(encoding)
+    assert ended.value.code == 0
     assert "[-36.21, +58.02]" in shown and r"\u5b9e\u9a8c" in shown
     assert re.search(r"57\.23 (±|\+-) 1\.25", shown)
 

@@ -68,8 +68,15 @@ def epochs(folder: Path) -> tuple[int, int]:
     return (folder / "log.jsonl").read_text().count("\n"), (saved or {}).get("epochs_done", 0)
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(
+    ("devices", "by"),
+    [
+        (1, signal.SIGINT),
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),
+        (2, signal.SIGINT),
+        (2, signal.SIGTERM),
+    ],
+)
 def test_a_run(tmp_path: Path, devices: int, by: signal.Signals) -> None:
     status, said, name = stopped(tmp_path, *TRAIN, *FEW, "--devices", str(devices), by=by)
     logged, saved = epochs(tmp_path / name)

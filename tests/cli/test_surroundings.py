@@ -35,7 +35,7 @@ def test_a_closed_output_is_no_fault(arguments: str) -> None:
 
 def test_errors_need_no_stderr() -> None:
     for redirected in ("2>&-", "2>/dev/full", ">&- 2>&- <&-"):
-        done = shell("describe nonsense", redirected)
+        done = shell("models resnot", redirected)
         assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
 
 

@@ -15,6 +15,8 @@ from blocklab.report.table_files import csv, latex, markdown_of_all
 from blocklab.report.tables import main_table, tables
 from blocklab.results.study_results import StudyResults
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TOP1 = {
     "plain": [76.1, 76.4, 76.2, 76.3],
     "se": [77.1, 77.5, 77.2, 77.4],
@@ -44,7 +46,8 @@ def test_a_percentage_is_compared_as_top1_is() -> None:
     assert [row.name for row in results.rows if row.baseline is None] == ["plain"]
     table = main_table(results)
     assert table.headings == [
-        *("row", "seeds", "top1 (%)", "95 % interval", "top1 minus plain (points)", "verdict")
+        *("row", "seeds", "top1 (%)", "95 % interval", "top1, median", "top1, worst seed"),
+        *("top1 minus plain (points)", "verdict"),
     ]
     assert table.texts[1][:3] == ["se", "4", "77.30 \u00b1 0.18"]
     assert [one.word for one in results.judgements] == ["supported", "supported"]
@@ -66,12 +69,13 @@ def test_lower_is_better_turns_verdicts_and_the_best_around() -> None:
 def test_decimals_follow_the_spread_of_seeds_and_no_bound_cuts() -> None:
     results = compare_runs(runs_of(LOSS, "val_loss"), Asked(unit="nats"))
     texts = {row[0]: row for row in main_table(results).texts}
-    assert texts["se"][2:5] == [
+    assert texts["se"][2:7] == [
         "0.8013 \u00b1 0.0025",
         "[0.7951, 0.8076]",
-        "\u22120.1200 [\u22120.1396, \u22120.1004]",
+        *("0.8010", "0.8040"),
+        "\u22120.1200 [\u22120.1432, \u22120.0968]",
     ]
-    assert main_table(results).headings[4] == "val_loss minus plain (nats)"
+    assert main_table(results).headings[6] == "val_loss minus plain (nats)"
     assert results.metric.gain == 0.009  # a hundredth of the baseline's, to one digit
     wide = compare_runs(runs_of({"a": [1.0, 9000.0], "b": [2.0, 5.0]}, "score"))
     low = wide.rows[0].score.low if wide.rows[0].score else None

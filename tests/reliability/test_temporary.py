@@ -1,8 +1,6 @@
 """Temporary files: the umask decides who reads what they become; those of the dead are swept."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +9,6 @@ import pytest
 from blocklab.data.image_data import open_data
 from blocklab.data.spec import DataSpec
 from blocklab.files import owner, remove_leftovers, sweep, write_atomically, write_json
-
-DEATH = """
-import os, sys
-from pathlib import Path
-from blocklab.files import write_atomically
-write_atomically(Path(sys.argv[1]), lambda path: (path.write_text("half"), os._exit(9)))
-"""
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])
@@ -63,7 +54,18 @@ def image_folder(tmp_path: Path) -> Path:
 
 def left_by_the_dead(path: Path) -> Path:
     """Have a process die while it writes a file; return what it left."""
-    subprocess.run([sys.executable, "-c", DEATH, str(path)], check=False)
+
+    def die_while_writing(half: Path) -> None:
+        half.write_text("half")
+        os._exit(9)
+
+    child = os.fork()
+    if not child:
+        try:
+            write_atomically(path, die_while_writing)
+        finally:
+            os._exit(1)
+    os.waitpid(child, 0)
     (left,) = (one for one in path.parent.iterdir() if one.name.endswith(".tmp"))
     assert not path.exists() and left.read_text() == "half"
     return left

@@ -197,7 +197,7 @@ def test_without_scripts_all_of_it_is_there(opened: Callable[..., Opened], study
     assert page.get_by_role("img", name="+2.17 [").count() == 1
     page.locator("summary", has_text="Accuracy against cost").click()
     assert page.locator("#accuracy_against_macs").is_visible()
-    page.get_by_label("Training time").check()
+    page.get_by_role("radio", name="Training time").check()
     assert page.locator("#accuracy_against_time").is_visible()
     assert page.locator("#accuracy_against_macs").is_hidden()
 
@@ -212,10 +212,12 @@ def test_a_running_study_reads_itself_again(
 ) -> None:
     results = make_results({"plain": [76.0, "missing"], "se": ["missing", "missing"]})
     page = tmp_path / "report.html"
-    page.write_text(html(results, live=Live("1 of 4 runs finished.", 1)), encoding="utf-8")
+    page.write_text(
+        html(results, drawn=(), live=Live("1 of 4 runs finished.", 1)), encoding="utf-8"
+    )
     one = opened(page)
     assert one.page.locator(".live").inner_text() == "Running. 1 of 4 runs finished."
-    page.write_text(html(results), encoding="utf-8")
+    page.write_text(html(results, drawn=()), encoding="utf-8")
     one.page.wait_for_selector(".live", state="detached")
     assert one.errors == []
 
@@ -223,10 +225,13 @@ def test_a_running_study_reads_itself_again(
 AXE = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(opened: Callable[..., Opened], study: Path, scheme: str) -> None:
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 390)])
+def test_axe_finds_nothing_serious(
+    opened: Callable[..., Opened], study: Path, scheme: str, width: int
+) -> None:
+    screen = {"width": width, "height": 900}
     for path in (study / "report.html", study / "rows" / "triplet.html"):
-        page = opened(path, color_scheme=scheme).page
+        page = opened(path, color_scheme=scheme, viewport=screen).page
         page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
         found = AXE.Axe().run(page).response["violations"]
         serious = [

@@ -102,9 +102,10 @@ def test_curves_of_a_study_a_run_and_a_recipe(study: Path, capsys: Any, tmp_path
     files = drawn(capsys, "accuracy", study)
     assert [path.stem for path in files[::2]] == [
         "validation_accuracy_over_epochs",
+        "train_accuracy_over_epochs",
         "validation_top5_over_epochs",
     ]
-    assert len(drawn(capsys, "accuracy", f"{study}/plain:0", f"{study}/a/b gate:0")) == 4
+    assert len(drawn(capsys, "accuracy", f"{study}/plain:0", f"{study}/a/b gate:0")) == 6
     for of in ("report", "figure_35", f"{study}/plain:0"):
         files = drawn(capsys, "learning_rate", of, "--to", tmp_path)
         assert files[0].name.endswith("learning_rate.svg")

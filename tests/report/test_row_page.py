@@ -61,7 +61,7 @@ def test_pictures_that_were_drawn_stand_on_the_page(results: StudyResults, tmp_p
     of_run, of_study = row.runs[1].folder / "pictures", tmp_path / "pictures"
     of_run.mkdir()
     of_study.mkdir()
-    (of_run / "receptive_field.png").write_bytes(png)
+    (of_run / "receptive_fields.png").write_bytes(png)
     (of_study / "a-0-kernels.png").write_bytes(png)
     (of_study / "a-0-grad_cam.png").write_bytes(b"<svg onload=alert(1)>")
     page = row_html(results, row, tmp_path)

@@ -18,6 +18,8 @@ from blocklab.results.study_results import StudyResults
 
 MakeRun = Callable[..., Path]
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture
 def received(make_run: MakeRun, tmp_path: Path) -> Path:

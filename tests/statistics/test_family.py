@@ -298,6 +298,16 @@ def test_what_is_outlying() -> None:
     assert judge({str(i): row.tolist() for i, row in enumerate(many)}).apart == ()
 
 
+def test_a_scattered_row_may_have_more_seeds_than_the_others() -> None:
+    rng = np.random.default_rng(1)
+    rows = {str(i): rng.normal(60, 0.2, 4).tolist() for i in range(8)}
+    rows["up"] = [62.0, 62.3, 62.1, 61.9]
+    rows["wild"] = [60.0, 5.0, 61.0, 90.0, 1.0]
+    family = judge(rows)
+    assert family.apart == ("wild",)
+    assert family.comparisons["up"].word == "better"
+
+
 def draws(kind: str, shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
     """Studies of standardised seeds, none of whose rows differs in its mean."""
     if kind == "t3":

@@ -154,7 +154,7 @@ def test_a_page_is_handed_over_again_to_where_it_was(recorders: Any, tmp_path: P
 
 
 def test_a_study_tells_of_runs_that_its_workers_train(
-    recorders: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recorders: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], undrawn: None
 ) -> None:
     """A first call trains untold; a second one, of more seeds, tells of all; a third of nothing."""
     study, out = tmp_path / "tiny.yaml", tmp_path / "runs"

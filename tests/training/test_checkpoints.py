@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,31 +120,36 @@ def test_a_log_ahead_of_the_checkpoint_is_cut_and_the_bits_are_the_same(
     assert compare_runs(whole, RunReader(folder))[0] is None
 
 
+# Its clock ticks at each epoch; it writes each fifth or so, and dies two epochs after one is kept.
 CHILD = """
-import sys
+import os, signal, sys
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from blocklab.training import checkpoints
 from blocklab.training.run import execute_run
-from test_checkpoints import definition
-execute_run(definition(400), Path(sys.argv[1]), threads=1)
+from test_checkpoints import definition, epochs_kept, logged
+
+out = Path(sys.argv[1])
+folder = out / definition(400).hash
+
+def die_when_ahead(record):
+    if 0 < epochs_kept(folder) < len(logged(folder)) - 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints.time = SimpleNamespace(monotonic=count().__next__)
+wish = checkpoints.Checkpoints(5)
+execute_run(definition(400), out, threads=1, on_epoch=die_when_ahead, checkpoints=wish)
 """
-
-
-def start(out: Path, seconds: float) -> "subprocess.Popen[bytes]":
-    paths = [str(Path(__file__).parent), *sys.path]
-    named = {"PYTHONPATH": os.pathsep.join(paths), "BLOCKLAB_CHECKPOINT_SECONDS": str(seconds)}
-    command = [sys.executable, "-c", CHILD, str(out)]
-    return subprocess.Popen(command, env={**os.environ, **named})
 
 
 def test_a_kill_costs_the_seconds_between_writes_and_no_bit(tmp_path: Path) -> None:
     """SIGKILL: nothing is written at the end, so the log is ahead and the file is whole."""
     folder = tmp_path / definition(400).hash
-    child, deadline = start(tmp_path, 0.5), time.monotonic() + 120
-    while epochs_kept(folder) < 1 or len(logged(folder)) < epochs_kept(folder) + 2:
-        assert child.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.wait(60)
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    child = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths})
+    assert child.returncode == -signal.SIGKILL
     kept = epochs_kept(folder)
     assert 0 < kept < len(logged(folder))
     saved = load_sealed(folder / "last.ckpt")

@@ -40,14 +40,25 @@ SLOTS = {  # family -> slot -> the kinds of blocks that fit it; replknet has one
     "van": {"mixer": ("token_mixer", "attention"), "ffn_mixer": ("ffn_mixer",)},
     "metaformer": {"mixer": ("token_mixer", "mixer")},
 }
-FAST = {  # every kernel that chooses how to compute by device or by map, in one of them
-    *("bottleneck-mixer-selective_kernel", "bottleneck-attention-triplet"),
-    *("basic-attention-coordinate", "van-ffn_mixer-hierarchical_split", "metaformer-mixer-slak"),
+# Every kernel that chooses how to compute by device or by map is in one of FAST.
+FAST = {
+    "bottleneck": {
+        **SMALL["bottleneck"],
+        "mixer": "selective_kernel",
+        "attention": {"type": "mean", "of": ["triplet", "coordinate"]},
+    },
+    "van": {
+        **SMALL["van"],
+        **{"depths": [1], "widths": [16], "ffn_ratios": [2], "ffn_mixer": "hierarchical_split"},
+    },
+    "metaformer": {**SMALL["metaformer"], "mixer": "slak"},
+    "replknet": SMALL["replknet"],
 }
-ROWS = [
+ROWS = [pytest.param(row, id=family) for family, row in FAST.items()]
+ROWS += [
     pytest.param(
         {**SMALL[family], slot: {"type": info.name, **NEEDED.get(info.name, {})}},
-        marks=() if f"{family}-{slot}-{info.name}" in FAST else pytest.mark.slow,
+        marks=pytest.mark.slow,
         id=f"{family}-{slot}-{info.name}",
     )
     for family, slots in SLOTS.items()
@@ -55,7 +66,6 @@ ROWS = [
     for info in registered_blocks()
     if info.kind in kinds and info.digest is None
 ]
-ROWS.append(pytest.param(SMALL["replknet"], id="replknet"))
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file
 from torch import distributed, nn
 
+from blocklab.blocks.plugins import load_plugin
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, RunError
 from blocklab.models.spec import model_spec
 from blocklab.training.device import available_cores
 from blocklab.training.distributed import check_shares, launch
 from blocklab.training.finished import FinishedRun
-from blocklab.training.recipe import Recipe
+from blocklab.training.recipe import Recipe, load_recipe
 from blocklab.training.run_definition import RunDefinition
 from blocklab.training.sync_norm import SyncBatchNorm2d, synchronise_batchnorm
 
@@ -139,44 +140,25 @@ class HalfUsed(nn.Module):
 """
 
 
-LAUNCH = """
-import sys
-from pathlib import Path
-from blocklab.blocks.plugins import load_plugin
-from blocklab.data.spec import DataSpec
-from blocklab.models.spec import model_spec
-from blocklab.training.distributed import launch
-from blocklab.training.recipe import load_recipe
-from blocklab.training.run_definition import RunDefinition
-
-if __name__ == "__main__":
-    load_plugin(Path(sys.argv[1]))
+@needs_two_cores
+def test_a_block_that_never_uses_a_parameter_trains_on_two(
+    tmp_path: Path, registry_as_it_was: None
+) -> None:
+    block = tmp_path / "half_used.py"
+    block.write_text(UNUSED)
+    load_plugin(block)
     model = model_spec({"base": "resnet20", "attention": "half_used"})
     data = DataSpec(source="digits", train_images=64, test_images=20)
     recipe = load_recipe("quick", {"epochs": 1, "batch_size": 16})
     definition = RunDefinition(model, data, recipe, 0)
-    launch(definition, Path(sys.argv[2]), devices=2, threads=1, plugins=[sys.argv[1]])
-"""
-
-
-@needs_two_cores
-def test_a_block_that_never_uses_a_parameter_trains_on_two(tmp_path: Path) -> None:
-    """In a process of its own, which alone knows the block."""
-    (tmp_path / "half_used.py").write_text(UNUSED)
-    (tmp_path / "launch.py").write_text(LAUNCH)
-    out = tmp_path / "runs"
-    command = [sys.executable, *(str(tmp_path / name) for name in ("launch.py", "half_used.py"))]
-    done = subprocess.run([*command, str(out)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (result,) = out.glob("*/result.json")
-    assert json.loads(result.read_text())["status"] == "finished"
+    folder = launch(definition, tmp_path, devices=2, threads=1, plugins=[str(block)])
+    assert json.loads((folder / "result.json").read_text())["status"] == "finished"
 
 
 @needs_two_cores
 def test_parts_of_a_batch_add_up_on_two(tmp_path: Path) -> None:
-    one, two = (
-        launch(_definition(accumulate=parts), tmp_path, devices=2, threads=1) for parts in (1, 2)
-    )
+    one = launch(_definition(), tmp_path, threads=1)  # whose epoch is that of two
+    two = launch(_definition(accumulate=2), tmp_path, devices=2, threads=1)
     assert _log(two)[0]["train_loss"] == pytest.approx(_log(one)[0]["train_loss"], rel=0.05)
 
 

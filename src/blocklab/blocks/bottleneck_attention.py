@@ -100,6 +100,12 @@ class BottleneckAttention(nn.Module):
     Differs from the paper: ReLU between the layers, which its equations leave out and the authors'
     code has. That code multiplies the scores, and norms all layers but the last:
     ``combine="product", norms="inner"``. The maximum, ``combine="max"``, is of the paper's table 1.
+
+    Args:
+        reduction: both gates work on C // reduction channels.
+        dilation: of the two 3x3 convolutions of the gate of positions.
+        combine: how the two gates' scores become one: their sum, product or maximum.
+        norms: which layers of a gate have BatchNorm: the last alone, or all others.
     """
 
     def __init__(

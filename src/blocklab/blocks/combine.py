@@ -13,6 +13,9 @@ class MeanOfAttentions(nn.Module):
 
     As Triplet Attention combines its three branches (arXiv:2010.03045, section 3.3), for any
     attentions: ``{type: mean, of: [se, triplet]}``.
+
+    Args:
+        of: the attentions, each a name or a mapping with its options.
     """
 
     def __init__(self, channels: int, *, of: AttentionChain = []) -> None:  # noqa: B006

@@ -44,6 +44,10 @@ class ContextAnchorAttention(nn.Module):
     where normed, ``bn``, of their eps and momentum). Differs from the paper: k is ``kernel``
     everywhere (the authors' code's 11), where the paper's grows with the block's number in its
     stage, 11 + 2 l.
+
+    Args:
+        kernel: length of the two strips, odd.
+        pool: side of the window that is averaged first, odd.
     """
 
     def __init__(self, channels: int, *, kernel: OddInt = 11, pool: OddInt = 7) -> None:

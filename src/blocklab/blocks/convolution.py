@@ -25,6 +25,9 @@ class Depthwise(DepthwiseConv2d):
     """ConvNeXt's depth-wise convolution (arXiv:2201.03545): (B, C, H, W) -> same.
 
     It is itself the convolution, so that its weight keeps the names of others' releases.
+
+    Args:
+        kernel: side of the convolution, odd.
     """
 
     def __init__(self, channels: int, *, kernel: OddInt = 7) -> None:
@@ -33,7 +36,11 @@ class Depthwise(DepthwiseConv2d):
 
 @register_block("depthwise3x3", kind="ffn_mixer")
 class Depthwise3x3(nn.Module):
-    """VAN's 3x3 depth-wise convolution inside the FFN (arXiv:2202.09741): same shape."""
+    """VAN's 3x3 depth-wise convolution inside the FFN (arXiv:2202.09741): same shape.
+
+    Args:
+        kernel: side of the convolution, odd.
+    """
 
     def __init__(self, channels: int, *, kernel: OddInt = 3) -> None:
         super().__init__()

@@ -65,6 +65,11 @@ class ConvolutionalBlockAttention(nn.Module):
     kernel takes the maximum first. BatchNorm, which the equations leave out, and its momentum of
     0.01 are the authors' code's; it starts at 1 and 0. Differs from the paper: nothing;
     ``mlp_bias=True`` gives W0 and W1 the biases that the authors' code has.
+
+    Args:
+        reduction: the gate of channels works on C // reduction channels.
+        kernel: side of the convolution of the gate of positions, odd.
+        mlp_bias: whether the gate of channels has biases.
     """
 
     def __init__(

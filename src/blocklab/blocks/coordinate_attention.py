@@ -23,6 +23,10 @@ class CoordinateAttention(nn.Module):
     Both gates begin at about a half, so that a quarter of x is left of every block, which slows the
     start of a short training. ``gate_bias`` sets the biases of ``conv_h`` and ``conv_w`` to begin
     with: at 4 each gate begins at 0.98. It is none of the paper's.
+
+    Args:
+        reduction: both gates are made from max(8, C // reduction) channels.
+        gate_bias: of both gates, to begin with; none leaves PyTorch's start.
     """
 
     def __init__(

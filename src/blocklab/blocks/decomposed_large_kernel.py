@@ -24,6 +24,10 @@ class DecomposedLargeKernel(nn.Module):
     Parameters are named as the authors' (``Decom1``, ``Decom2``, ``small_conv``). Differs from the
     paper: the kernels are dense; its sparsity, which changes while a network trains, is no part of
     the block.
+
+    Args:
+        kernel: length of the two bands, odd.
+        small_kernel: their width, and the square's side, odd.
     """
 
     def __init__(self, channels: int, *, kernel: OddInt = 51, small_kernel: OddInt = 5) -> None:

@@ -34,6 +34,9 @@ class DilatedReparam(nn.Module):
     bias. Parameters are named as the authors' (``lk_origin``, ``origin_bn``, ``dil_conv_k5_1``,
     ``dil_bn_k5_1``). Differs from the paper: a kernel above 17, which its authors do not define,
     takes the branches of 17.
+
+    Args:
+        kernel: side of the large convolution, odd.
     """
 
     def __init__(self, channels: int, *, kernel: OddInt = 13) -> None:

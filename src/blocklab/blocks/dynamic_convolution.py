@@ -68,6 +68,12 @@ class OmniDimensionalDynamicConv(nn.Module):
     the attention's biases at zero, as the authors'. Differs from the paper: the temperature, which
     the authors bring from 30 to 1 over the first epochs, stays as it is given. ``weight`` is the
     authors' with C_in, k and k as one axis, as PyTorch lays only maps out channels_last.
+
+    Args:
+        kernels: of which an image's is mixed.
+        reduction: gates are made from this part of the channels that enter.
+        min_hidden: and from so many channels at least.
+        temperature: divides all scores; a larger one makes gates and shares more alike.
     """
 
     def __init__(

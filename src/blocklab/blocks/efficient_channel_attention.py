@@ -39,6 +39,11 @@ class EfficientChannelAttention(nn.Module):
     parameter is named as the authors' and timm's (``conv``) and starts as theirs, as PyTorch starts
     a `nn.Conv1d`. Differs from the paper: nothing; timm's least kernel is 3, the formula's 1, which
     is that of fewer than 8 channels.
+
+    Args:
+        kernel: how many channels one gate looks at, odd; none takes the formula's.
+        gamma: of the formula; a larger one makes the kernel smaller.
+        beta: of the formula; a larger one makes the kernel larger.
     """
 
     def __init__(

@@ -22,6 +22,11 @@ class EfficientLocalAttention(nn.Module):
     ``norm_groups`` ELA-T, with ``group_width`` 8 (of F's groups) and ``kernel`` 5 ELA-S, 7 ELA-L.
     Differs from the paper: nothing; ``norm_groups`` and ``group_width`` are the largest up to what
     is asked for that divide the channels.
+
+    Args:
+        kernel: length of the convolution along rows and columns, odd.
+        group_width: channels of one group of that convolution; 1 is depth-wise.
+        norm_groups: groups of the norm behind it.
     """
 
     def __init__(

@@ -24,6 +24,9 @@ class EfficientMultiScaleAttention(nn.Module):
     and 32; here G is the largest count up to it that divides the channels. The backbone
     initialises it. Differs from the paper: nothing; mean_{hw}(p) is written as what it is, since
     each channel of p is normed over its positions: the norm's bias.
+
+    Args:
+        factor: groups of channels, which share all weights.
     """
 
     def __init__(self, channels: int, *, factor: PositiveInt = 32) -> None:

@@ -35,6 +35,10 @@ class FrequencyChannelAttention(nn.Module):
     Differs from the paper: nothing where both sides divide by 7; the authors pool other maps to
     7, 14, 28 or 56 pixels a side first. Channels that do not divide by ``frequencies`` are split
     as evenly as can be.
+
+    Args:
+        reduction: the gate's small network has C // reduction channels.
+        frequencies: groups of channels, each summed with a frequency of its own.
     """
 
     def __init__(

@@ -21,6 +21,10 @@ class GatedChannelTransformation(nn.Module):
     1, the others at 0, so that the block starts as the identity. Not the Gaussian Context
     Transformer (CVPR 2021), which is abbreviated alike. Differs from the paper: nothing in the
     equation; the authors put it before every convolution.
+
+    Args:
+        norm: of a channel's map: l2 or l1.
+        eps: added below roots and to divisors, so that an empty map divides by no zero.
     """
 
     def __init__(

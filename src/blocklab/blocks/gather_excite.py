@@ -62,6 +62,12 @@ class GatherExcite(nn.Module):
     Parameters are named as timm's (``gather.conv1``, ``gather.norm1``, ``mlp.fc1``, ``mlp.fc2``).
     The backbone initialises it. Differs from the paper: learned gathering has no global extent,
     whose kernel would be the map's size, which is not known before an image is seen.
+
+    Args:
+        extent: how far one value gathers: the whole map, or so many positions.
+        extra_params: gather by learned convolutions instead of means.
+        excite: gate by a small network of what was gathered.
+        reduction: with excite, that network has C // reduction channels.
     """
 
     def __init__(

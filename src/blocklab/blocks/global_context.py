@@ -18,6 +18,12 @@ class GlobalContext(nn.Module):
     (``conv_mask``, ``channel_add_conv.0/1/3``, or ``channel_mul_conv`` where it scales). Differs
     from the paper: nothing; the authors start the last convolution at zero, which
     ``zero_init=True`` does (default: the backbone's scheme, so that rows of a study start alike).
+
+    Args:
+        reduction: the transform works on C // reduction channels.
+        fusion: add the transform to each position, or scale the map by its sigmoid.
+        norm_eps: of the transform's LayerNorm.
+        zero_init: start the last convolution at zero, so that the block starts as the identity.
     """
 
     def __init__(

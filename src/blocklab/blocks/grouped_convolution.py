@@ -35,6 +35,10 @@ class GroupedConv3x3(StridedConv2d):
     the block's. It is itself the convolution, so that its weight keeps torchvision's name. Differs
     from the paper: where the channels do not divide by ``groups``, it is cut to the largest count
     that divides them.
+
+    Args:
+        groups: of channels; channels makes each its own.
+        group_width: channels of a group in a block of 64 planes; none keeps the block's width.
     """
 
     def __init__(

@@ -33,6 +33,12 @@ class HierarchicalSplit(nn.Module):
     Differs from the paper: an ``attention`` (shared by the groups) may follow each K_i, and
     ``inner_activation`` may replace the block's activation. In a basic block, where no 1x1
     convolution comes first, one is put in (``project``) if the input is of another width.
+
+    Args:
+        scale: groups of channels.
+        base_width: channels of a group in a block of 64 planes, in proportion for others.
+        attention: attentions after each group's convolution.
+        inner_activation: after each group's convolution; none takes the block's.
     """
 
     has_norm_and_activation = True
@@ -104,6 +110,13 @@ class HierarchicalSplitBottleneck(nn.Module):
     no block of a VAN shrinks its map, so none is a stage's first in Res2Net's sense; it takes that
     form where ``chained`` is false. Not of a paper: a change to VAN's FFN, whose depth-wise 3x3
     convolution it replaces.
+
+    Args:
+        scale: groups of channels.
+        base_width: channels of a group where 64 enter, in proportion for others.
+        expansion: how many times wider the map leaves.
+        inner_activation: after each group's convolution and around it.
+        chained: whether a group gets the output of the one before it.
     """
 
     def __init__(

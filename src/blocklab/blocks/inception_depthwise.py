@@ -20,6 +20,11 @@ class InceptionDepthwise(nn.Module):
     first are left as they are, the others convolved depth-wise by k x k, 1 x b and b x 1, and all
     are joined in this order. Parameters are named as the authors' and timm's (``dwconv_hw``,
     ``dwconv_w``, ``dwconv_h``). Differs from the paper: nothing.
+
+    Args:
+        kernel: side of the square kernel, odd.
+        band: length of the two bands, odd.
+        ratio: part of the channels in each of the three groups that are convolved.
     """
 
     def __init__(

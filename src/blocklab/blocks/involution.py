@@ -49,6 +49,11 @@ class Involution(nn.Module):
     y is of second degree in x, so that a chain of them grows without bound where BatchNorm's
     running statistics do not fit: a network that has trained for a few steps may give no finite
     number in evaluation.
+
+    Args:
+        kernel: side of each position's kernel, odd.
+        reduction: kernels are made from C // reduction channels.
+        group_channels: channels that share a kernel.
     """
 
     def __init__(

@@ -21,6 +21,13 @@ class LargeKernelAttention(nn.Module):
     dilated by 3. Parameters are named as the authors' (``conv0``, ``conv_spatial``, ``conv1``).
     Options beyond the paper: the kernels, ``norm`` (BatchNorm after each of the three
     convolutions) and ``inner_activation`` (after the first two).
+
+    Args:
+        local_kernel: side of the first depth-wise convolution, odd.
+        kernel: side of the dilated one, odd, counted in its taps.
+        dilation: of that one.
+        norm: BatchNorm after each of the three convolutions.
+        inner_activation: an activation after the first two; none has none.
     """
 
     def __init__(
@@ -63,6 +70,11 @@ class MultiScaleLKA(nn.Module):
 
     Each gates its own copy of x; they differ in the size of the dilated kernel. Not of a paper: a
     change to VAN, whose next 1x1 convolution takes the n * C channels.
+
+    Args:
+        kernels: sides of the dilated convolutions, odd, one an attention.
+        local_kernel: side of the convolution before each, odd.
+        dilation: of the dilated ones.
     """
 
     def __init__(

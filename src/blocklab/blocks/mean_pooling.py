@@ -16,6 +16,9 @@ class Pooling(nn.Module):
 
     y = avgpool_k(x) - x, stride 1; at the border the mean is of the pixels that there are. No
     parameters. Differs from the paper: nothing.
+
+    Args:
+        kernel: side of the window, odd.
     """
 
     def __init__(self, channels: int, *, kernel: OddInt = 3) -> None:

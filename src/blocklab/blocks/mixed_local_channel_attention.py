@@ -22,6 +22,10 @@ class MixedLocalChannelAttention(nn.Module):
     size as pooling would, and gates x (section 3.1). The kernel is ECA's: the odd number at or
     above floor((log2(C) + 1) / 2). Parameters are named as the authors' (``conv``, ``conv_local``).
     Differs from the paper: nothing; of a map smaller than the cells a pixel stands in several.
+
+    Args:
+        local_size: cells a side.
+        local_weight: share of the whole map's gate, the paper's w; the cells' has the rest.
     """
 
     def __init__(

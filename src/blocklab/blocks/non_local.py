@@ -21,6 +21,11 @@ class NonLocal(nn.Module):
     the norm starts at zero, so that the block starts as the identity (section 4.1). Differs from
     the paper: nothing; a last odd row or column is pooled by itself. Scores are (HW)^2: in a first
     stage of 56 x 56 pixels 10 million an image, where the authors have none.
+
+    Args:
+        reduction: positions are compared in C // reduction channels.
+        sub_sample: compare with every second position a side, by maxima.
+        scaled: divide scores by the root of C.
     """
 
     def __init__(

@@ -17,6 +17,9 @@ class PartialConv3x3(nn.Module):
     activation are the block's. Differs from the paper, which has no strides and keeps its channels:
     at a stride the others are averaged 3x3, as Res2Net's last group is, and where C_in is not C, as
     in a basic block, a 1x1 convolution (``project``) comes first.
+
+    Args:
+        divisor: one in so many channels is convolved.
     """
 
     def __init__(

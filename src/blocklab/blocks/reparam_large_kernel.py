@@ -128,6 +128,12 @@ class RepLKBlock(nn.Module):
     x + drop_path(BN(conv1x1(relu(large kernel(relu(BN(conv1x1(BN(x))))))))). Names are the authors'
     (``prelkb_bn``, ``pw1``, ``large_kernel``, ``pw2``). ``width`` is the inner width as a multiple
     of C (authors' ``dw_ratio``). ``drop_path=None`` takes the rate that the slot tells.
+
+    Args:
+        kernel: side of the large kernel, odd.
+        small_kernel: side of the one beside it in training, odd; none has none.
+        width: of the inside, as a multiple of C.
+        drop_path_rate: of its shortcut; none takes what the slot tells.
     """
 
     def __init__(
@@ -165,6 +171,11 @@ class PlainLargeKernelBlock(RepLKBlock):
     x + drop_path(BN(conv1x1(relu(conv_kxk(relu(BN(conv1x1(BN(x))))))))): no small kernel and no
     BatchNorm on the large one, which is what `RepLKBlock` becomes when it is merged; the names are
     those too. Not of the paper, which trains the re-parameterised form.
+
+    Args:
+        kernel: side of the large kernel, odd.
+        width: of the inside, as a multiple of C.
+        drop_path_rate: of its shortcut; none takes what the slot tells.
     """
 
     def __init__(

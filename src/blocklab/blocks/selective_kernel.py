@@ -71,6 +71,14 @@ class SelectiveKernel(nn.Module):
     from the paper: nothing; ``groups`` is the paper's 32, cut to the largest count that divides
     the channels; ``split_input=True`` gives each branch half the input channels, as timm's SKNets
     do. Brings its own BatchNorm and activation.
+
+    Args:
+        dilations: of the branches, one a branch.
+        groups: of each branch's convolution.
+        reduction: weights are made from C // reduction channels.
+        min_hidden: and from so many channels at least.
+        hidden_divisor: that number of channels is rounded to a multiple of this.
+        split_input: give each branch its part of the channels.
     """
 
     has_norm_and_activation = True

@@ -23,6 +23,9 @@ class ShuffleAttention(nn.Module):
     (``cweight``, ``cbias``, ``sweight``, ``sbias``, ``gn``); as there w starts at 0 and b at 1.
     Differs from the paper: nothing; G is the largest count up to ``groups`` (the authors' 64) that
     splits the channels into groups with two halves.
+
+    Args:
+        groups: of channels, which share their numbers.
     """
 
     def __init__(self, channels: int, *, groups: PositiveInt = 64) -> None:

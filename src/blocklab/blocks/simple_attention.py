@@ -16,6 +16,9 @@ class SimpleAttention(nn.Module):
     parameters. ``e_lambda`` is the authors' name of lambda. Differs from the paper: v is over
     n - 1, as in the authors' code, where equation 5 has n; a map of one position has v = 0, where
     theirs is no number.
+
+    Args:
+        e_lambda: added to the variance; a larger one makes gates more alike.
     """
 
     def __init__(self, *, e_lambda: PositiveFloat = 1e-4) -> None:

@@ -30,6 +30,11 @@ class SpatialChannelSynergy(nn.Module):
     Differs from the paper: nothing; the mean over positions is taken of v, before the product with
     the weights, which is equal. ``heads`` is cut to the largest count that divides the channels,
     a window to the map.
+
+    Args:
+        heads: into which channels are split where they attend to one another.
+        window: side of the windows that are averaged before that.
+        kernels: lengths of the four groups' convolutions, odd.
     """
 
     def __init__(

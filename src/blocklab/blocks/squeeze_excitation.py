@@ -21,6 +21,10 @@ class SqueezeExcitation(nn.Module):
 
     Gates begin at about a half. ``gate_bias`` sets ``fc2``'s biases to begin with: at 4 gates begin
     at 0.98. It is none of the paper's.
+
+    Args:
+        reduction: the gate's small network has C // reduction channels.
+        gate_bias: the gate's bias to begin with; none leaves the backbone's start.
     """
 
     def __init__(

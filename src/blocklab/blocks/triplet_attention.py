@@ -139,6 +139,13 @@ class TripletAttention(nn.Module):
     The gate ``softmax_over_batch`` is a softmax at each point of the plane over the images of the
     batch: what one image gets depends on the others, in evaluation too, and a batch of one is
     refused, as its gates would all be 1.
+
+    Args:
+        statistics: what each axis is pooled to, one plane a statistic.
+        kernel: side of each branch's convolution, odd.
+        inner_activation: within a branch; none has none.
+        gate: what makes a score a gate.
+        spatial: what stands in the branch of height and width.
     """
 
     def __init__(

@@ -81,7 +81,7 @@ def models(
 
 def _list_blocks(pattern: str, json: bool) -> None:
     from blocklab.measure.amounts import counted
-    from blocklab.measure.block_list import CHANNELS, SIDE, block_lines
+    from blocklab.measure.block_list import CHANNELS, SIDE, block_lines, in_yaml
     from blocklab.report.cell_text import ABSENT
 
     lines = [line for line in block_lines() if fnmatch(line.name, pattern)]
@@ -103,20 +103,12 @@ def _list_blocks(pattern: str, json: bool) -> None:
                 line.arxiv or ABSENT,
                 ABSENT if line.macs is None else counted(line.macs / 1e6),
                 ABSENT if line.params is None else counted(line.params / 1e3),
-                ", ".join(f"{name}={_in_yaml(value)}" for name, value in line.options.items()),
+                ", ".join(f"{name}={in_yaml(value)}" for name, value in line.options.items()),
             )
             for line in lines
         ],
         f"Blocks; costs with {CHANNELS} channels on a map of {SIDE}x{SIDE}, stride 1",
     )
-
-
-def _in_yaml(value: object) -> str:
-    """Show an option's value as a study's file has it."""
-    words = {None: "null", True: "true", False: "false"}
-    if isinstance(value, list):
-        return f"[{', '.join(map(_in_yaml, value))}]"
-    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 @app.command()

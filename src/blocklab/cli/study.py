@@ -208,16 +208,23 @@ def _verify(run: Path, json: bool) -> int:
 
 
 def _print_plan(collection: "StudyCollection", rows: list[dict[str, Any]], json: bool) -> None:
-    from blocklab.execution.plan import PLAN_HEADINGS, claim_lines, plan_cells
+    from blocklab.execution.plan import PLAN_HEADINGS, claim_lines, look_lines, plan_cells
 
     studies = collection.studies
-    claims = claim_lines(studies)
+    claims, looks = claim_lines(studies), look_lines(studies)
     for claim in collection.claims:
         claims.append({"study": collection.name, "claim": claim, "text": "over the data sets"})
     if json:
-        print_json({"rows": rows, "claims": claims})
+        print_json({"rows": rows, "claims": claims, "until_decided": looks})
         return
     print_table(PLAN_HEADINGS, map(plan_cells, rows))
+    for one in looks:
+        sizes = ", ".join(map(str, one["looks"]))
+        times = f", the baseline with {one['baseline_times']} times as many"
+        print(
+            f"{one['study']}: seeds until decided, looks at {sizes} seeds of a row{times}; "
+            f"{one['fewest_runs']:,} to {one['most_runs']:,} runs"
+        )
     if claims:
         shown = [(one["study"], one["claim"], one["text"]) for one in claims]
         print_table(("study", "claim", "in words"), shown, "claims", left=True)

@@ -40,6 +40,9 @@ class Watcher(Protocol):
     def planned(self, jobs: Sequence[Job], finished: int, sharing: Sharing) -> None:
         """Before anything: the runs to train, and how many are finished already."""
 
+    def looked(self, study: str, text: str) -> None:
+        """A study whose seeds are `until_decided` is at a look, or is decided."""
+
     def started(self, job: Job) -> None:
         """A worker has taken up a run."""
 
@@ -57,6 +60,9 @@ class Silent:
     """A watcher that says nothing."""
 
     def planned(self, jobs: Sequence[Job], finished: int, sharing: Sharing) -> None:
+        """Say nothing."""
+
+    def looked(self, study: str, text: str) -> None:
         """Say nothing."""
 
     def started(self, job: Job) -> None:

@@ -1,7 +1,7 @@
 """What a study will do before it does it: its distinct runs, what they cost, which are done."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
 from blocklab.execution.diagnosis import check_batches
 from blocklab.execution.gpu_memory import measured_needs
+from blocklab.execution.looks import resumed
 from blocklab.execution.sharing import Sharing, asks_needs, share_machine
 from blocklab.execution.study_folder import check_folders, study_folder, threads_begun_with
 from blocklab.execution.tuning import with_candidates
@@ -23,6 +24,7 @@ from blocklab.measure.amounts import counted
 from blocklab.measure.cost import Cost
 from blocklab.measure.footprint import Footprint, check_memory, fits_machine
 from blocklab.measure.timing import shortest_times
+from blocklab.statistics.sequential import Looks, levels
 from blocklab.study.study import Study
 from blocklab.training.autotune import make_step
 from blocklab.training.device import choose_setup
@@ -69,6 +71,7 @@ class Plan:
     jobs: tuple[Job, ...]
     finished: int
     memory: Mapping[str, int]  # hash -> about how many bytes that run takes
+    runs: Mapping[str, Job] = field(default_factory=dict)  # by hash, the finished ones too
 
 
 def make_plan(
@@ -109,7 +112,11 @@ def make_plan(
                     with plugin_errors():
                         counts[key] = count(row.model, *key[1:])
                         check_network(row.model, *key[1:])
-                check_start(row.definition(study.seeds[0]), len(data.class_names), data.image_size)
+                check_start(
+                    row.definition(study.seeds_of(row.name)[0]),
+                    len(data.class_names),
+                    data.image_size,
+                )
             except InputError as error:
                 raise InputError(f"study '{study.name}', row '{row.name}': {error}") from None
             cost_of_one, taken = counts[key]
@@ -136,7 +143,28 @@ def make_plan(
         sharing = share_machine(len(runs), workers, threads, kept_threads, largest, needs)
     pending = tuple(replace(job, threads=threads or job.threads or sharing.threads) for job in left)
     done = len(runs) - len(pending)
-    return Plan(tuple(studies), out, tuple(costs), sharing, pending, done, memory)
+    runs |= {job.hash: job for job in pending}
+    return Plan(tuple(studies), out, tuple(costs), sharing, pending, done, memory, runs)
+
+
+def grown_plan(plan: Plan, studies: Sequence[Study], threads: int | None = None) -> Plan:
+    """Return the plan of the same studies with more seeds, which nothing need be opened for.
+
+    `threads` are those that were asked for.
+    """
+    runs = dict(plan.runs)
+    for study in studies:
+        for run in study.plan():
+            row, run_hash = run.row, run.definition.hash
+            if run_hash not in runs:
+                like = runs[row.definition(study.seeds_of(row.name)[0]).hash]
+                of_it = threads or plan.sharing.threads
+                runs[run_hash] = replace(
+                    like, definition=run.definition, hash=run_hash, threads=of_it
+                )
+    jobs = tuple(job for job in runs.values() if not is_finished(plan.out / job.hash))
+    done = len(runs) - len(jobs)
+    return replace(plan, studies=tuple(studies), jobs=jobs, finished=done, runs=runs)
 
 
 def check_memory_of(plan: Plan) -> None:
@@ -168,7 +196,8 @@ def plan_lines(
     The time is measured on one row's training step and scaled by MACs: a guide, not a promise.
     There is none for what the machine has not the memory for.
     """
-    plan = make_plan(with_candidates(studies), out, workers, threads, plugins=plugins)
+    now = [resumed(study, study_folder(study, out)) for study in studies]
+    plan = make_plan(with_candidates(now), out, workers, threads, plugins=plugins)
     jobs = [job for job in plan.jobs if fits_machine(plan.memory[job.hash])]
     rate = _macs_a_second(jobs) * plan.sharing.workers if jobs else 1.0
     left = {job.hash: job.work / rate for job in jobs}
@@ -178,7 +207,7 @@ def plan_lines(
     for study, costs in zip(plan.studies, plan.costs, strict=True):
         for row in study.rows:
             counted, size = costs[row.name]
-            hashes = [row.definition(seed).hash for seed in study.seeds]
+            hashes = [row.definition(seed).hash for seed in study.seeds_of(row.name)]
             waiting = [run_hash for run_hash in hashes if run_hash in unfinished]
             lines.append(
                 {
@@ -206,6 +235,27 @@ def claim_lines(studies: Sequence[Study]) -> list[dict[str, str]]:
         for study in studies
         for claim in study.claims
     ]
+
+
+def look_lines(studies: Sequence[Study]) -> list[dict[str, Any]]:
+    """Return the looks of the studies that stop rows once they are decided."""
+    return [
+        {
+            "study": study.name,
+            "looks": list(looks.seeds),
+            "baseline_times": looks.baseline_times,
+            "gain": looks.gain,
+            "levels": list(levels(looks, len(study.rows) - 1, study.paired)),
+            "fewest_runs": _runs_at(looks, 0, len(study.rows) - 1),
+            "most_runs": _runs_at(looks, -1, len(study.rows) - 1),
+        }
+        for study in studies
+        if (looks := study.looks) is not None and len(study.rows) > 1
+    ]
+
+
+def _runs_at(looks: Looks, look: int, rows: int) -> int:
+    return rows * looks.seeds[look] + looks.of_baseline(look)
 
 
 def plan_cells(line: Mapping[str, Any]) -> tuple[str, ...]:

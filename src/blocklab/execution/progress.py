@@ -94,6 +94,10 @@ class Progress:
         if jobs:
             self._say(str(sharing), style="dim", highlight=False)
 
+    def looked(self, study: str, text: str) -> None:
+        """Say it above the table."""
+        self.console.print(f"{escape(study)}: {text}", style="bold", highlight=False)
+
     def started(self, job: Job) -> None:
         """Add a line for the run."""
         self.running.setdefault(job.hash, _Running(job))  # there, if its process died

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from blocklab.errors import BlocklabError, InputError
+from blocklab.execution.looks import check_design
 from blocklab.files import write_checked_json
 from blocklab.measure.cost import Cost
 from blocklab.results.study_file import STUDY, StudyJson, read_study_file
@@ -40,12 +41,15 @@ def check_folders(studies: Sequence[Study], out: Path) -> None:
             )
         names.add(study.folder_name.casefold())
         folder = study_folder(study, out)
-        there = _read(folder)
+        there = study_there(folder)
+        if there is not None and there.file is not None and there.file == study.file:
+            check_design(study, folder)  # which says more of one file's study
         if there is not None and (difference := _difference(there, study, out)):
             raise InputError(
                 f"{folder} is another study's: {difference}; rename the file of one of them, give "
                 f"another --out, or remove {folder / STUDY} to replace its page (runs are kept)"
             )
+        check_design(study, folder)
 
 
 def _difference(there: StudyJson, study: Study, out: Path) -> str | None:
@@ -67,6 +71,9 @@ def _difference(there: StudyJson, study: Study, out: Path) -> str | None:
     rows = {row.name: row for row in study.rows}
     for row in there.rows:
         if row.name not in rows:
+            # Dropped from its file, it stays on record; a file without the baseline is another's.
+            if there.file is not None and there.file == study.file and there.baseline in rows:
+                continue
             return f"it has a row '{row.name}', which this one has not"
         if missing := set(map(int, row.runs)) - set(study.seeds):
             return f"it has seed {min(missing)}, which this one has not"
@@ -95,7 +102,8 @@ def _flat(definition: Mapping[str, Any]) -> dict[str, str]:
     return {path: _DIGEST.sub("", text) for path, text in flat_definition(definition).items()}
 
 
-def _read(folder: Path) -> StudyJson | None:
+def study_there(folder: Path) -> StudyJson | None:
+    """Return the study.json of a folder; None where there is none that is whole."""
     try:
         return read_study_file(folder)
     except BlocklabError:  # there is none yet, or it is damaged, and is written anew
@@ -123,7 +131,7 @@ def write_study_folder(
             {
                 "name": row.name,
                 "model": row.model.to_dict(),
-                "runs": {str(seed): row.definition(seed).hash for seed in study.seeds},
+                "runs": {str(seed): row.definition(seed).hash for seed in study.seeds_of(row.name)},
                 "cost": {"macs": counted.macs, "params": counted.params, "input_size": input_size},
                 "reported": asdict(row.reported) if row.reported else None,
                 "reported_cost": asdict(row.reported_cost) if row.reported_cost else None,
@@ -140,7 +148,7 @@ def write_study_folder(
             "data": study.data.definition(),
             "recipe": study.recipe.model_dump(mode="json"),
             "recipe_name": study.recipe_name,
-            "seeds": list(study.seeds),
+            "seeds": sorted({seed for row in study.rows for seed in study.seeds_of(row.name)}),
             "varies": list(study.varies),
             "baseline": study.baseline,
             "paired": study.paired,
@@ -158,5 +166,5 @@ def write_study_folder(
 
 def threads_begun_with(folder: Path) -> int | None:
     """Return the threads that a study's runs began with; None if that is not known."""
-    there = _read(folder)
+    there = study_there(folder)
     return there.threads if there is not None else None

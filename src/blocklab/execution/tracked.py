@@ -24,6 +24,10 @@ class Tracked:
         """Pass it on."""
         self.watcher.planned(jobs, finished, sharing)
 
+    def looked(self, study: str, text: str) -> None:
+        """Pass it on."""
+        self.watcher.looked(study, text)
+
     def started(self, job: Job) -> None:
         """Pass it on."""
         self.watcher.started(job)

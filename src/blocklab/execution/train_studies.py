@@ -4,13 +4,19 @@ Several studies at once train each of their distinct runs once. Runs are indepen
 fails ends no other, and whatever dies, the same command goes on from the last whole epochs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from blocklab.execution.crew import Crew, Silent, Watcher
 from blocklab.execution.diagnosis import diagnose_studies
-from blocklab.execution.plan import check_memory_of, make_plan
-from blocklab.execution.study_folder import check_folders, write_study_folder
+from blocklab.execution.looks import look, look_text, resumed, state_design
+from blocklab.execution.plan import Plan, check_memory_of, grown_plan, make_plan
+from blocklab.execution.study_folder import (
+    check_folders,
+    study_folder,
+    study_there,
+    write_study_folder,
+)
 from blocklab.execution.tuning import candidates, choose
 from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
@@ -55,24 +61,55 @@ def train_studies(
         rest = {"threads": threads, "watcher": watcher, "plugins": plugins, "ray": ray}
         found = iter(train_studies(tried, out, workers, command=command, **rest))
         studies = [choose(study, next(found)) if study.tune else study for study in studies]
+    check_folders(studies, out)
+    studies = [resumed(study, study_folder(study, out)) for study in studies]
     plan = make_plan(studies, out, workers, threads, ray is not None, plugins)
     if ray is None:
         check_memory_of(plan)
-    folders = [
-        write_study_folder(study, out, costs, command, plan.sharing.threads)
-        for study, costs in zip(plan.studies, plan.costs, strict=True)
-    ]
-    watcher.planned(plan.jobs, plan.finished, plan.sharing)
-    for job in plan.jobs:
-        if why := why_anew(job.definition.to_dict(), out):
-            watcher.note(job, f"{why} (and so for all of the kind)")
+    failures: dict[str, str] = {}
+    while True:
+        for study in plan.studies:
+            folder = study_folder(study, out)
+            state_design(study, folder, study_there(folder))
+        folders = [
+            write_study_folder(study, out, costs, command, plan.sharing.threads)
+            for study, costs in zip(plan.studies, plan.costs, strict=True)
+        ]
+        _train(plan, watcher, plugins, ray, failures)
+        looked = [
+            (study, look(study, folder, read_study_folder(folder, failures)))
+            for study, folder in zip(plan.studies, folders, strict=True)
+        ]
+        if not any(more for _, more in looked):
             break
-    failures: Mapping[str, str] = {}
-    if plan.jobs and ray is not None:
-        from blocklab.execution.ray_cluster import RayCrew  # an extra, and slow to import
-
-        failures = RayCrew(out, watcher, plugins, ray).train(plan.jobs)
-    elif plan.jobs:
-        failures = Crew(out, watcher, plan.sharing, plugins).train(plan.jobs)
+        plan = grown_plan(plan, [more or study for study, more in looked], threads)
+    for study, folder in zip(plan.studies, folders, strict=True):
+        if text := look_text(study, folder):
+            watcher.looked(study.name, text)
     diagnose_studies(plan.studies, out)
     return tuple(read_study_folder(folder, failures) for folder in folders)
+
+
+def _train(
+    plan: Plan,
+    watcher: Watcher,
+    plugins: Sequence[str],
+    ray: str | None,
+    failures: dict[str, str],
+) -> None:
+    """Train a plan's runs; add why those failed that did, by hash."""
+    watcher.planned(plan.jobs, plan.finished, plan.sharing)
+    for study in plan.studies:
+        if plan.jobs and (text := look_text(study, study_folder(study, plan.out))):
+            watcher.looked(study.name, text)
+    for job in plan.jobs:
+        if why := why_anew(job.definition.to_dict(), plan.out):
+            watcher.note(job, f"{why} (and so for all of the kind)")
+            break
+    jobs = [job for job in plan.jobs if job.hash not in failures]  # tried once a command
+    if jobs and ray is not None:
+        from blocklab.execution.ray_cluster import RayCrew  # an extra, and slow to import
+
+        failures.update(RayCrew(plan.out, watcher, plugins, ray).train(jobs))
+    elif jobs:
+        failures.update(Crew(plan.out, watcher, plan.sharing, plugins).train(jobs))

@@ -37,6 +37,8 @@ def candidates(study: Study) -> Study | None:
         claim_notes={},
         tune=None,
         diagnose=None,
+        looks=None,
+        seeds_by_row={},
     )
 
 

@@ -57,6 +57,16 @@ def block_lines() -> Iterator[BlockLine]:
         yield BlockLine(info.name, info.kind, _title(info.cls), year, arxiv, options, macs, params)
 
 
+def in_yaml(value: object) -> str:
+    """Show a value, such as an option's, as a study's file has it."""
+    words = {None: "null", True: "true", False: "false"}
+    if isinstance(value, list):
+        return f"[{', '.join(map(in_yaml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {in_yaml(item)}" for key, item in value.items()) + "}"
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
 def paper_of(cls: type) -> tuple[int | None, str | None]:
     """Return the year and the arXiv number of a block's paper, as its class or its file names it.
 

@@ -42,7 +42,7 @@ class Figure:
 # What a mark says of itself begins with its row's number, between two characters of no script.
 _NUMBER_BEGINS, _NUMBER_ENDS = "\ue000", "\ue001"
 _SAID = re.compile(f'aria-label="{_NUMBER_BEGINS}(\\d+){_NUMBER_ENDS}')
-_ROLES = re.compile(r' (?:role="graphics-\w+"|aria-roledescription="[^"]*"|aria-label="undefined")')
+_ROLES = re.compile(r' (?:role="graphics-\w+"|aria-roledescription="[^"]*"|aria-label="[^"]*")')
 _DECIMALS = re.compile(r"(\d\.\d{2})\d+")
 
 

@@ -10,7 +10,7 @@ from blocklab.results.row_result import RowResult
 from blocklab.study.folder_name import safe_name
 
 TITLES = {
-    "receptive_field": "Effective receptive fields",
+    "receptive_fields": "Effective receptive fields",
     "grad_cam": "Where it looks",
     "attention": "What its attentions let through",
     "kernels": "Its kernels",

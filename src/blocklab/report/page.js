@@ -127,6 +127,16 @@
   });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") { kept = null; light(null); hint.hidden = true; } });
 
+  // The keyboard stops at what scrolls sideways, and only there.
+  const stops = () => all(".scroll, .drawing").forEach((one) => {
+    if (one.scrollWidth > one.clientWidth) one.tabIndex = 0;
+    else one.removeAttribute("tabindex");
+  });
+  addEventListener("resize", stops);
+  document.addEventListener("toggle", stops, true);
+  document.addEventListener("change", stops);
+  stops();
+
   // Folds: as they were, and open where a link leads into one.
   const folds = all("main > details");
   if (state.open) folds.forEach((fold) => { fold.open = state.open.includes(fold.id); });

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from blocklab.results.row_result import RowResult
-from blocklab.statistics.family import FEWEST_SEEDS, NOT_SHOWN, TOO_FEW, Comparison
+from blocklab.statistics.family import NOT_SHOWN, TOO_FEW, Comparison
+from blocklab.statistics.judging import FEWEST_SEEDS
 from blocklab.statistics.planning import Planning
 from blocklab.study.metric import Metric
 

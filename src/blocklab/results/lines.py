@@ -68,7 +68,9 @@ def told_of(
         return lines
     kept = [name for name in lines[0] if any(line[name] not in (None, "") for line in lines)]
     names = {
-        name: name.replace(TOP1.figure, metric.figure).replace("top1_points", metric.name)
+        name: name.replace(TOP1.figure, metric.figure)
+        .replace("top1_points", metric.name)
+        .replace("top1_percent", metric.name)
         for name in kept
     }
     others = dict.fromkeys(name for one in costs for name in one)

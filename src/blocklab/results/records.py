@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blocklab.files import write_atomically, write_json
+from blocklab.results.design_file import DESIGN, read_design
 from blocklab.results.study_file import RECORDS, STUDY, read_study_file, runs_of
 from blocklab.training.run_files import DIAGNOSIS, LEFT_OUT, LOGITS, RECORD, RESULT
 from blocklab.training.run_reader import RunReader
@@ -30,7 +31,7 @@ def keep_records(folder: Path, to: Path) -> KeptRecords:
 
     Raises:
         InputError: if `folder` is not a study's.
-        RunError: if study.json is damaged, or `to` cannot be written.
+        RunError: if study.json or design.json is damaged, or `to` cannot be written.
     """
     study = read_study_file(folder)
     runs, missing, size = 0, 0, 0
@@ -50,5 +51,7 @@ def keep_records(folder: Path, to: Path) -> KeptRecords:
             size += len(content)
             write_atomically(target / name, content)
         runs += 1
+    if read_design(folder) is not None:
+        write_atomically(to / DESIGN, (folder / DESIGN).read_bytes())
     write_atomically(to / STUDY, (folder / STUDY).read_bytes())
     return KeptRecords(runs, missing, size)

@@ -166,9 +166,10 @@ class RowResult:
         elif self.baseline and epochs and (others := self.baseline._epochs()) not in ([], epochs):
             notes.append(f"{epochs[0]} epochs, the baseline {' and '.join(map(str, others))}")
         notes += dict.fromkeys(note for run in self.finished if (note := _recipe_warning(run)))
-        if self.difference and self.difference.n < len(self.finished):  # of a paired study
+        if self.difference and self.difference.n < len(self.finished):
             used, n = self.difference.n, len(self.finished)
-            notes.append(f"compared over {used} of its {n} seeds, those that all rows have")
+            which = ", those that all rows have" if self.difference.values else ""  # paired
+            notes.append(f"compared over {used} of its {n} seeds{which}")
         return tuple(notes)
 
     @cached_property

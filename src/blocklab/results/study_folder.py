@@ -7,6 +7,7 @@ says of runs is compared with what they say themselves.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from blocklab.results.design_file import read_design
 from blocklab.results.ended_run import EndedRun, read_ended_run
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_file import RowJson, StudyJson, read_study_file, runs_of
@@ -24,7 +25,7 @@ def read_study_folder(folder: Path, failures: Mapping[str, str] | None = None) -
 
     Raises:
         InputError: if the folder is not a study's.
-        RunError: if its study.json is damaged. A run's damaged files do not raise.
+        RunError: if its study.json or design.json is damaged. A run's damaged files do not raise.
     """
     study = read_study_file(folder)
     rows = tuple(_read_row(row, runs_of(folder), failures or {}) for row in study.rows)
@@ -45,6 +46,7 @@ def read_study_folder(folder: Path, failures: Mapping[str, str] | None = None) -
         claim_notes=study.claim_notes,
         paired=study.paired,
         margin=study.margin,
+        design=read_design(folder),
     )
 
 

@@ -1,7 +1,7 @@
 """Run folders become one table: what each row costs, reaches, and gains on the baseline."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -10,9 +10,11 @@ import pandas as pd
 
 from blocklab.results.advice import more_seeds
 from blocklab.results.best_row import BestRow, best_row, expected_of_rows
+from blocklab.results.design_file import DesignJson
+from blocklab.results.design_notes import design_notes, late_claims
 from blocklab.results.dominance import dominated_rows, verdict_texts
 from blocklab.results.ended_run import EndedRun
-from blocklab.results.judgement import Judgement
+from blocklab.results.judgement import UNDECIDED, Judgement
 from blocklab.results.judgements import judge_claims
 from blocklab.results.lines import (
     RUN_COLUMNS,
@@ -28,6 +30,7 @@ from blocklab.results.tested_claims import TestedRows
 from blocklab.statistics.equivalence import with_margin
 from blocklab.statistics.family import SAME, Comparison, Family, compare_rows
 from blocklab.statistics.planning import GAIN, Planning, plan_seeds, seeds_needed
+from blocklab.statistics.sequential import LookTaken, before_looks, take_looks
 from blocklab.statistics.shrinkage import Expected
 from blocklab.study.metric import TOP1, Metric
 
@@ -54,6 +57,7 @@ class StudyResults:
     claims: tuple[str, ...] = ()
     claim_notes: Mapping[str, str] = field(default_factory=dict)  # claim -> what it stands for
     paired: bool = False  # whether what a seed does to every row is taken out of differences
+    design: DesignJson | None = None  # what was stated when, and its looks; None of old folders
     metric: Metric = TOP1
     origin: str | None = None
     margin: float | None = None  # the difference that begins to matter, in the metric's units
@@ -63,7 +67,7 @@ class StudyResults:
         """Compare the rows, and tell each by what, with which one, and how it differs."""
         rows = [replace(row, metric=self.metric, baseline=None) for row in self.rows]
         baseline = next((row for row in rows if row.name == self.baseline), None)
-        family = self._compared(rows, baseline) if baseline else Family("none")
+        family = self._compared(baseline) if baseline else Family("none")
         told = []
         for row in rows:
             compared = family.comparisons.get(row.name)
@@ -73,21 +77,65 @@ class StudyResults:
         object.__setattr__(self, "family", family)
         object.__setattr__(self, "rows", tuple(told))
 
-    def _compared(self, rows: Sequence[RowResult], baseline: RowResult) -> Family:
-        others = [row for row in rows if row is not baseline]
-        higher = self.metric.higher_is_better
-        family = compare_rows(
-            {row.name: row.by_seed(self.metric.figure) for row in rows},
-            baseline.name,
-            identical={row.name for row in others if identical_seeds(row, baseline)},
-            at_chance={row.name for row in rows if row.at_chance},
-            paired=self.paired,
-            bounds=self.metric.difference_bounds,
-            higher_is_better=higher,
-        )
+    def _compared(self, baseline: RowResult) -> Family:
+        if self.design and self.design.until_decided:
+            if not self.looks:
+                return before_looks(self._figures, baseline.name, self.design.until_decided.looks())
+            return self.looks[-1].family
+        return self._with_margin(compare_rows(self._figures, baseline.name, **self._compared_by))
+
+    def _with_margin(self, family: Family) -> Family:
         if not self.margin:
             return family
+        higher = self.metric.higher_is_better
         return with_margin(family, self.margin, higher_is_better=higher)
+
+    @cached_property
+    def _figures(self) -> Mapping[str, Mapping[int, float]]:
+        return {row.name: row.by_seed(self.metric.figure) for row in self.rows}
+
+    @cached_property
+    def _compared_by(self) -> dict[str, Any]:
+        baseline = next(row for row in self.rows if row.name == self.baseline)
+        others = [row for row in self.rows if row is not baseline]
+        dropped = [row for row in self.design.rows.values() if row.dropped] if self.design else []
+        return {
+            "identical": {row.name for row in others if identical_seeds(row, baseline)},
+            "at_chance": {row.name for row in self.rows if row.at_chance},
+            "paired": self.paired,
+            "bounds": self.metric.difference_bounds,
+            "higher_is_better": self.metric.higher_is_better,
+            "more_rows": len(dropped),
+        }
+
+    @cached_property
+    def looks(self) -> tuple[LookTaken, ...]:
+        """What each look on record says, by the runs that had finished at it.
+
+        Empty of a study with a fixed number of seeds.
+        """
+        return self._looks(())
+
+    def next_look(self) -> LookTaken | None:
+        """Take the look after those on record, by all runs that have finished.
+
+        None where the baseline has none, or all rows that it is compared with.
+        """
+        now = {row: sorted(by_seed) for row, by_seed in self._figures.items()}
+        if not now.get(self.baseline or "") or not any(
+            seeds for row, seeds in now.items() if row != self.baseline
+        ):
+            return None
+        return self._looks([now])[-1]
+
+    def _looks(self, more: Sequence[Mapping[str, Collection[int]]]) -> tuple[LookTaken, ...]:
+        if self.design is None or self.design.until_decided is None:
+            return ()
+        if self.baseline is None or self.baseline not in self._figures:
+            return ()
+        looks, seen = self.design.until_decided.looks(), [*self.design.seen(), *more]
+        how = {**self._compared_by, "reworded": self._with_margin}
+        return tuple(take_looks(self._figures, self.baseline, looks, seen, **how))
 
     @cached_property
     def runs(self) -> tuple[tuple[RowResult, EndedRun], ...]:
@@ -109,7 +157,22 @@ class StudyResults:
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
         """What its runs say of each of its claims."""
-        return judge_claims(self.claims, self.tested, self.baseline) if self.claims else ()
+        judged = judge_claims(self.claims, self.tested, self.baseline) if self.claims else ()
+        if self.looks:  # rows stop by what they show, so a claim is held to a look's level
+            level = min(look.level for look in self.looks)
+            judged = tuple(
+                replace(one, word=UNDECIDED)
+                if one.p_holm is not None and one.p_holm >= level
+                else one
+                for one in judged
+            )
+        late = late_claims(self.design)
+        return tuple(
+            replace(one, numbers=f"{one.numbers}; stated after the runs")
+            if one.claim in late
+            else one
+            for one in judged
+        )
 
     @cached_property
     def tested(self) -> TestedRows:
@@ -147,6 +210,13 @@ class StudyResults:
     def troubles(self) -> tuple[tuple[str, str], ...]:
         """What went wrong, or is missing, each with the name of its row."""
         return tuple((row.name, line) for row in self.rows for line in row.troubles)
+
+    @cached_property
+    def design_notes(self) -> tuple[str, ...]:
+        """When it was looked at, and what was stated, added or dropped after runs had finished."""
+        if self.design is None:
+            return ()
+        return design_notes(self.design, self.looks, self.claims)
 
     @cached_property
     def planning(self) -> Planning | None:
@@ -198,7 +268,7 @@ class StudyResults:
     @cached_property
     def remarks(self) -> tuple[str, ...]:
         """The study's notes, then each row's, then what is known about reported figures."""
-        remarks = list(self.notes)
+        remarks = [*self.notes, *self.design_notes]
         has_baseline = any(row.name == self.baseline and row.score for row in self.rows)
         if self.baseline and not has_baseline and any(row.score for row in self.rows):
             remarks.append(f"no differences: the baseline {self.baseline} has no finished run")

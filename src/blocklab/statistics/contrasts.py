@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from blocklab.statistics.family import FEWEST_SEEDS, FEWEST_WHERE_UNEVEN, spreads_are_even
+from blocklab.statistics.judging import FEWEST_SEEDS, FEWEST_WHERE_UNEVEN, spreads_are_even
 from blocklab.statistics.spread import Layout, as_array, pooled_variance, unevenness_p
 from blocklab.statistics.summary import ALPHA, SPREAD_OF_ROUNDING, finite
 

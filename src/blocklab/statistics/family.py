@@ -18,39 +18,16 @@ The interval of a difference excludes 0 just where its verdict is better or wors
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-import numpy as np
-from scipy import stats
-
-from blocklab.statistics.dunnett import critical_value, exceedance
-from blocklab.statistics.outlying import chance_of_failed_row, outlying_rows
-from blocklab.statistics.spread import (
-    RESAMPLED,
-    Array,
-    Layout,
-    as_array,
-    null_maxima,
-    pooled_variance,
-    unevenness_p,
+from blocklab.statistics.judging import (
+    FEWEST_FOR_WELCH,
+    FEWEST_SEEDS,
+    Judged,
+    Method,
+    Test,
+    judge_rows,
 )
-from blocklab.statistics.summary import ALPHA, SPREAD_OF_ROUNDING, UNBOUNDED, finite
-
-FEWEST_SEEDS = 2  # a spread needs two
-FEWEST_WHERE_UNEVEN = 3  # two seeds of a row say next to nothing of its own spread
-FEWEST_FOR_WELCH = 5  # below, Welch's test of many rows shows next to nothing
-MOST_LOST = 0.9  # of alpha, to rows all of whose seeds may have failed
-FEWEST_EVEN_ROWS = 3  # that outlying ones are set apart from, the baseline among them
-# Spreads count as uneven below these p. Chosen by simulation (docs/statistics.md): high, since a
-# guard that fires needlessly costs a little power, and one that does not fire costs false verdicts.
-UNEVEN_BELOW = 0.5
-UNEVEN_BELOW_OF_FEW_SEEDS = 0.3  # of three or four, where needless firing costs more
-# Where seeds are blocks, a row's residuals take part of the other rows' spreads, and hide its own.
-UNEVEN_BELOW_OF_BLOCKS = 0.7
-UNEVEN_BELOW_OF_FEW_BLOCKS = 0.5
-VERY_UNEVEN_BELOW = 0.05
-# What studies made of few residuals may reach, as a share of alpha: they are a little too tame.
-RESAMPLED_SHARE = 0.9
+from blocklab.statistics.summary import ALPHA, UNBOUNDED, finite
 
 BETTER, WORSE = "better", "worse"
 AS_GOOD, NOT_WORSE = "as good", "not worse"  # of a study with a margin, by `with_margin`
@@ -58,8 +35,6 @@ NOT_SHOWN, TOO_FEW = "no difference shown", "too few seeds"
 AT_CHANCE = "at chance"  # it never learned: nothing to test
 BASELINE_AT_CHANCE = "baseline at chance"  # which never learned: nothing to compare with
 SAME = "identical function"  # not of a test
-
-Method = Literal["pooled", "uneven", "own", "none"]
 
 
 @dataclass(frozen=True)
@@ -205,6 +180,7 @@ def compare_rows(
     bounds: tuple[float, float] = UNBOUNDED,
     higher_is_better: bool = True,
     alpha: float = ALPHA,
+    more_rows: int = 0,
 ) -> Family:
     """Return a verdict for each row but the baseline.
 
@@ -218,6 +194,7 @@ def compare_rows(
         bounds: what a difference can be; intervals are cut there.
         higher_is_better: which sign is `better`.
         alpha: how often a study without a difference may call any row better or worse.
+        more_rows: how many rows that are not among `values` were compared too, and count as tests.
 
     Raises:
         ValueError: if a value is not a finite number.
@@ -239,7 +216,9 @@ def compare_rows(
     if baseline in at_chance:
         tested = []
     rows = _rows(usable, [baseline, *tested], paired) if tested else []
-    judged = _judge(rows, tested, paired, alpha) if rows else _Judged("none")
+    judged = Judged("none")
+    if rows:
+        judged = judge_rows(rows, tested, paired=paired, alpha=alpha, more=more_rows)
     found: dict[str, Comparison] = {}
     for row in values:
         if row == baseline:
@@ -257,7 +236,8 @@ def compare_rows(
         elif row not in judged.tests:
             found[row] = Comparison(TOO_FEW, judged.refusals.get(row) or _few(gap, paired), gap)
         else:
-            found[row] = judged.comparison(row, gap, bounds, higher_is_better, alpha)
+            test, pooled = judged.tests[row], judged.method == "pooled"
+            found[row] = _compared(test, gap, bounds, higher_is_better, alpha if pooled else 0.0)
     return Family(
         judged.method,
         found,
@@ -274,256 +254,31 @@ def compare_rows(
     )
 
 
-def spreads_are_even(unevenness_p: float, seeds: int, blocks: bool = False) -> bool:
-    """Whether rows may share a spread: `seeds` are the fewest that a row has."""
-    if FEWEST_WHERE_UNEVEN <= seeds < FEWEST_FOR_WELCH:
-        return unevenness_p >= (UNEVEN_BELOW_OF_FEW_BLOCKS if blocks else UNEVEN_BELOW_OF_FEW_SEEDS)
-    return unevenness_p >= (UNEVEN_BELOW_OF_BLOCKS if blocks else UNEVEN_BELOW)
-
-
-@dataclass(frozen=True)
-class _Test:
-    """A row's test: its mean difference, seeds of both, half of its interval, and p."""
-
-    mean: float
-    seeds: tuple[int, int]
-    half: float | None
-    p: float | None
-    p_alone: float | None
-
-
-@dataclass(frozen=True)
-class _Judged:
-    method: Method
-    tests: Mapping[str, _Test] = field(default_factory=dict)
-    refusals: Mapping[str, str] = field(default_factory=dict)
-    sd: float | None = None
-    df: int = 0
-    critical: float | None = None
-    stretch: float = 1.0
-    unevenness_p: float | None = None
-    seeds: int = 0
-    rows: int = 0
-    apart: tuple[str, ...] = ()
-
-    def comparison(
-        self,
-        row: str,
-        plain: Difference,
-        bounds: tuple[float, float],
-        higher_is_better: bool,
-        alpha: float,
-    ) -> Comparison:
-        test = self.tests[row]
-        if test.half is None:
-            reason = "no seed of any row differs from another: no spread to test against"
-            return Comparison(NOT_SHOWN, reason, plain)
-        low, high = test.mean - test.half, test.mean + test.half
-        gap = Difference(
-            test.mean,
-            *test.seeds,
-            max(low, bounds[0]),
-            min(high, bounds[1]),
-            test.p,
-            test.p_alone,
-            plain.values,
-        )
-        if low <= 0 <= high:
-            alone = test.p_alone is not None and test.p_alone < alpha and self.method == "pooled"
-            reason = "shown alone, but not among this many rows" if alone else ""
-            return Comparison(NOT_SHOWN, reason, gap)
-        return Comparison(BETTER if (low > 0) == higher_is_better else WORSE, "", gap)
-
-
-def _judge(rows: list[list[float]], tested: list[str], paired: bool, alpha: float) -> _Judged:
-    layout = Layout(tuple(map(len, rows)), paired)
-    values = as_array(rows)
-    seeds = min(layout.counts)
-    sd = math.sqrt(pooled_variance(layout, values))
-    means = np.array([math.fsum(row) / len(row) for row in rows])
-    gaps = (means[1:] - means[0]).tolist()
-    if sd <= SPREAD_OF_ROUNDING:
-        tests = {
-            row: _Test(gap, (n, layout.counts[0]), None, None, None)
-            for row, gap, n in zip(tested, gaps, layout.counts[1:], strict=True)
-        }
-        return _Judged("none", tests, seeds=seeds, rows=len(tested))
-    p_even = unevenness_p(layout, values)
-    if spreads_are_even(p_even, seeds, paired):
-        return _dunnett(layout, gaps, tested, sd, p_even, alpha)
-    kept = [0] + [i for i, n in enumerate(layout.counts) if i and n >= FEWEST_WHERE_UNEVEN]
-    few = "the rows' spreads differ, and two seeds say too little of each: three or more"
-    refused = {
-        row: few
-        for i, row in enumerate(tested, 1)
-        if i not in kept or layout.counts[0] < FEWEST_WHERE_UNEVEN
-    }
-    if len(refused) == len(tested):
-        return _Judged("uneven", {}, refused, sd, layout.df, None, 1.0, p_even, seeds)
-    if refused:
-        rows, tested = [rows[i] for i in kept], [row for row in tested if row not in refused]
-        layout, values = Layout(tuple(map(len, rows)), paired), as_array(rows)
-        gaps = [gaps[i - 1] for i in kept[1:]]
-        sd, seeds = math.sqrt(pooled_variance(layout, values)), min(layout.counts)
-    split = _split(layout, values, gaps, tested, refused, alpha)
-    if split is not None:
-        return split
-    very = seeds >= FEWEST_FOR_WELCH and (paired or p_even < VERY_UNEVEN_BELOW)
-    judge = _welch if very else _resampled
-    return judge(layout, values, gaps, tested, refused, sd, p_even, alpha)
-
-
-def _dunnett(
-    layout: Layout, gaps: list[float], tested: list[str], sd: float, p_even: float, alpha: float
-) -> _Judged:
-    tests, critical = _by_one_spread(layout, gaps, tested, sd, layout.df, 0.0, alpha)
-    seeds, rows = min(layout.counts), len(tested)
-    return _Judged("pooled", tests, {}, sd, layout.df, critical, 1.0, p_even, seeds, rows)
-
-
-def _by_one_spread(
-    layout: Layout,
-    gaps: list[float],
-    tested: list[str],
-    sd: float,
-    df: int,
-    lost: float,
-    alpha: float,
-) -> tuple[dict[str, _Test], float]:
-    """Test rows by Dunnett's test at `alpha` less what is `lost` of it; return its critical t."""
-    first, *counts = layout.counts
-    critical = critical_value(alpha - lost, counts, first, df)
-    tests = {}
-    for row, gap, n, scale in zip(tested, gaps, counts, _scales(layout), strict=True):
-        t = abs(gap) / (sd * scale)
-        p = min(1.0, lost + exceedance(t, counts, first, df))
-        alone = float(2 * stats.t.sf(t, df))
-        tests[row] = _Test(gap, (n, first), critical * sd * scale, p, alone)
-    return tests, critical
-
-
-def _split(
-    layout: Layout,
-    values: Array,
-    gaps: list[float],
-    tested: list[str],
-    refused: Mapping[str, str],
-    alpha: float,
-) -> _Judged | None:
-    """Judge rows by the spread of those that are even, the others apart; None where none are."""
-    outlying = outlying_rows(layout, values)
-    apart = [row for row, out in zip(tested, outlying[1:], strict=True) if out]
-    rest = np.flatnonzero(np.logical_not(outlying))
-    lost = chance_of_failed_row(layout, len(apart))
-    if outlying[0] or not apart or rest.size < FEWEST_EVEN_ROWS or lost > MOST_LOST * alpha:
-        return None
-    even, of_even = Layout(tuple(layout.counts[i] for i in rest), layout.blocks), values[rest]
-    p_even, sd = unevenness_p(even, of_even), math.sqrt(pooled_variance(even, of_even))
-    seeds = min(layout.counts)
-    if sd <= SPREAD_OF_ROUNDING or not spreads_are_even(p_even, seeds, layout.blocks):
-        return None
-    tests, critical = _by_one_spread(layout, gaps, tested, sd, even.df, lost, alpha)
-    refused = dict(refused)
-    for row in apart:
-        i = tested.index(row) + 1
-        own = _own_test(layout, values, i, gaps[i - 1], len(tested), alpha)
-        if own is None or min(layout.counts[0], layout.counts[i]) < FEWEST_FOR_WELCH:
-            refused[row] = "its seeds scatter far beyond the other rows': five or more"
-            del tests[row]
-        else:
-            tests[row] = own
-    stretch = critical / critical_value(alpha, layout.counts[1:], layout.counts[0], even.df)
-    rows = len(tested)
-    return _Judged(
-        *("pooled", tests, refused, sd, even.df, critical, stretch, p_even, seeds, rows),
-        tuple(apart),
+def _compared(
+    test: Test,
+    plain: Difference,
+    bounds: tuple[float, float],
+    higher_is_better: bool,
+    alone_below: float,
+) -> Comparison:
+    if test.half is None:
+        reason = "no seed of any row differs from another: no spread to test against"
+        return Comparison(NOT_SHOWN, reason, plain)
+    low, high = test.mean - test.half, test.mean + test.half
+    gap = Difference(
+        test.mean,
+        *test.seeds,
+        max(low, bounds[0]),
+        min(high, bounds[1]),
+        test.p,
+        test.p_alone,
+        plain.values,
     )
-
-
-def _welch(
-    layout: Layout,
-    values: Array,
-    gaps: list[float],
-    tested: list[str],
-    refused: Mapping[str, str],
-    sd: float,
-    p_even: float,
-    alpha: float,
-) -> _Judged:
-    """Judge each row by its own spread and the baseline's."""
-    first, *counts = layout.counts
-    tests, refused = {}, dict(refused)
-    for i, (row, gap) in enumerate(zip(tested, gaps, strict=True), 1):
-        own = _own_test(layout, values, i, gap, len(tested), alpha)
-        if own is None:
-            refused[row] = "neither its seeds nor the baseline's differ: no spread of its own"
-        else:
-            tests[row] = own
-    seeds, rows = min(layout.counts), len(tested)
-    critical = float(stats.t.isf(alpha / 2 / rows, (1 if layout.blocks else 2) * (seeds - 1)))
-    stretch = critical / critical_value(alpha, counts, first, layout.df)
-    return _Judged("own", tests, refused, sd, layout.df, critical, stretch, p_even, seeds, rows)
-
-
-def _own_test(
-    layout: Layout, values: Array, i: int, gap: float, rows: int, alpha: float
-) -> _Test | None:
-    """Test a row by its own spread, among `rows`; None where neither of the two shows one."""
-    error, df = _own_spread(layout, values, i)
-    if error <= SPREAD_OF_ROUNDING:
-        return None
-    alone = float(2 * stats.t.sf(abs(gap) / error, df))
-    half = float(stats.t.isf(alpha / 2 / rows, df)) * error
-    return _Test(gap, (layout.counts[i], layout.counts[0]), half, min(1.0, rows * alone), alone)
-
-
-def _resampled(
-    layout: Layout,
-    values: Array,
-    gaps: list[float],
-    tested: list[str],
-    refused: Mapping[str, str],
-    sd: float,
-    p_even: float,
-    alpha: float,
-) -> _Judged:
-    """Judge rows by the pooled spread, against studies made of their residuals."""
-    first, *counts = layout.counts
-    maxima = null_maxima(layout, values)
-    dunnett = critical_value(alpha, counts, first, layout.df)
-    # (1 + how many reach t) / (1 + all) is p; below the share of alpha just beyond this one.
-    place = math.ceil(RESAMPLED_SHARE * alpha * (RESAMPLED + 1)) - 1
-    critical = max(dunnett, float(maxima[-max(place, 1)]))
-    tests = {}
-    for i, (row, gap, scale) in enumerate(zip(tested, gaps, _scales(layout), strict=True), 1):
-        t = abs(gap) / (sd * scale)
-        resampled = (1 + int((maxima >= t).sum())) / (RESAMPLED + 1) / RESAMPLED_SHARE
-        p = min(1.0, max(exceedance(t, counts, first, layout.df), resampled))
-        error, df = _own_spread(layout, values, i)
-        alone = float(2 * stats.t.sf(abs(gap) / error, df)) if error > 0 else None
-        tests[row] = _Test(gap, (layout.counts[i], first), critical * sd * scale, p, alone)
-    return _Judged(
-        *("uneven", tests, refused, sd, layout.df, critical, critical / dunnett, p_even),
-        *(min(layout.counts), len(tested)),
-    )
-
-
-def _own_spread(layout: Layout, values: Array, row: int) -> tuple[float, float]:
-    """Return the standard error of a difference by the two rows' own spreads, and its df."""
-    ours, theirs = (values[i, : layout.counts[i]] for i in (row, 0))
-    if layout.blocks:
-        return float(stats.sem(ours - theirs)), float(ours.size - 1)
-    parts = [float(np.var(one, ddof=1)) / one.size for one in (ours, theirs)]
-    total = sum(parts)
-    if total == 0:
-        return 0.0, 1.0
-    dfs = [part**2 / (one.size - 1) for part, one in zip(parts, (ours, theirs), strict=True)]
-    return math.sqrt(total), total**2 / sum(dfs)
-
-
-def _scales(layout: Layout) -> list[float]:
-    first, *counts = layout.counts
-    return [math.sqrt(1 / n + 1 / first) for n in counts]
+    if low <= 0 <= high:
+        alone = test.p_alone is not None and test.p_alone < alone_below
+        reason = "shown alone, but not among this many rows" if alone else ""
+        return Comparison(NOT_SHOWN, reason, gap)
+    return Comparison(BETTER if (low > 0) == higher_is_better else WORSE, "", gap)
 
 
 def _difference(

@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 
 from blocklab.statistics.contrasts import Pool
 from blocklab.statistics.dunnett import spread_points
-from blocklab.statistics.family import FEWEST_FOR_WELCH, FEWEST_SEEDS, FEWEST_WHERE_UNEVEN
+from blocklab.statistics.judging import FEWEST_FOR_WELCH, FEWEST_SEEDS, FEWEST_WHERE_UNEVEN
 from blocklab.statistics.spread import RESAMPLED, Array, Layout, as_array, null_ranges
 from blocklab.statistics.summary import ALPHA, SPREAD_OF_ROUNDING
 

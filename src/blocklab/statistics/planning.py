@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from scipy import stats
 
 from blocklab.statistics.dunnett import critical_value
-from blocklab.statistics.family import FEWEST_SEEDS, Family
+from blocklab.statistics.family import Family
+from blocklab.statistics.judging import FEWEST_SEEDS
 from blocklab.statistics.summary import ALPHA, SPREAD_OF_ROUNDING
 
 POWER = 0.8

@@ -5,7 +5,7 @@ A study file::
     title: Attention in ResNet-20
     data: {source: cifar100, train_images: 10000}
     recipe: {base: quick, epochs: 8}
-    seeds: 3                        # or [0, 1, 2]
+    seeds: 3                        # or [0, 1, 2], or until_decided
     varies: [attention]             # slots; or model, recipe, recipe.lr, data, data.image_size
     baseline: plain                 # default: the first row
     paired: true                    # optional: what a seed does to every row is no difference
@@ -33,6 +33,7 @@ from typing import Any, Self
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, did_you_mean
 from blocklab.notebook import fields_html
+from blocklab.statistics.sequential import Looks
 from blocklab.study.ablation import ablated_rows
 from blocklab.study.folder_name import joined_name, path_digest, safe_name, worded_changes
 from blocklab.study.named_rows import BASE
@@ -60,6 +61,7 @@ from blocklab.study.schema import (
     read_study_file,
 )
 from blocklab.study.statements import read_claims, stated_notes
+from blocklab.study.until_decided import is_until_decided, read_until_decided
 from blocklab.training.recipe import Recipe
 from blocklab.training.run_definition import RunDefinition
 
@@ -94,7 +96,8 @@ class Study:
 
     `claim_notes` says of a claim what it stands for and which errata a reader should know;
     `changes` what is not as the file of that name has it, such as ``seeds=1``; `file` which one
-    that is, as a digest of its path.
+    that is, as a digest of its path. With `looks`, `seeds` are all that may be needed, and
+    `seeds_by_row` those that are, which grow from look to look.
     """
 
     name: str
@@ -116,6 +119,8 @@ class Study:
     file: str | None = None
     paired: bool = False
     margin: float | None = None
+    looks: Looks | None = None
+    seeds_by_row: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
 
     @property
     def folder_name(self) -> str:
@@ -199,7 +204,10 @@ class Study:
         errata = read_errata(file.errata, name)
         claims = read_claims(file, list(given), baseline, name)
         chosen = _chosen(given, rows, baseline, name)
-        chosen_seeds = read_seeds(file.seeds if seeds is None else seeds, name)
+        looks, stated_seeds = _looks_and_seeds(file, name)
+        if seeds is not None:
+            looks = None
+        chosen_seeds = stated_seeds if seeds is None else read_seeds(seeds, name)
         built = []
         for row_name in chosen:
             try:
@@ -239,10 +247,14 @@ class Study:
             file=None if path is None else path_digest(path),
             paired=file.paired,
             margin=file.margin,
+            looks=looks,
+            seeds_by_row=_first_look(looks, chosen, baseline) if looks else {},
             changes=worded_changes(
                 settings or {},
                 rows=None if chosen == list(given) else chosen,
-                seeds=None if chosen_seeds == read_seeds(file.seeds, name) else seeds,
+                seeds=seeds
+                if is_until_decided(file.seeds) or chosen_seeds != stated_seeds
+                else None,
                 recipe=None if recipe == file.recipe else recipe,
                 data=None if data == file.data else data,
             ),
@@ -251,11 +263,16 @@ class Study:
         study._check_tune()
         return study
 
+    def seeds_of(self, row: str) -> tuple[int, ...]:
+        """Seeds that a row is planned from; of looks, up to the next one."""
+        return self.seeds_by_row.get(row, self.seeds)
+
     def plan(self) -> Iterator[PlannedRun]:
         """Every run: all rows from the first seed, then all from the next, and so on."""
         for seed in self.seeds:
             for row in self.rows:
-                yield PlannedRun(row, row.definition(seed))
+                if seed in self.seeds_of(row.name):
+                    yield PlannedRun(row, row.definition(seed))
 
     def _check_rows(self) -> None:
         known = dict.fromkeys(["model", RECIPE_PREFIX, DATA_PREFIX, START_PREFIX])
@@ -310,6 +327,18 @@ class Study:
                 raise InputError(
                     f"{what} sets the learning rate of every row; leave lr out of row '{row.name}'"
                 )
+
+
+def _looks_and_seeds(file: StudyFile, name: str) -> tuple[Looks | None, tuple[int, ...]]:
+    if not is_until_decided(file.seeds):
+        return None, read_seeds(file.seeds, name)
+    looks = read_until_decided(file.seeds, file.paired, name)
+    return looks, tuple(range(looks.of_baseline(-1)))
+
+
+def _first_look(looks: Looks, rows: Sequence[str], baseline: str) -> dict[str, tuple[int, ...]]:
+    first = dict.fromkeys(rows, tuple(range(looks.seeds[0])))
+    return first | {baseline: tuple(range(looks.of_baseline(0)))}
 
 
 def _given_rows(file: StudyFile, name: str) -> dict[str, Any]:

@@ -1,0 +1,283 @@
+"""What a study states at its first run, and its looks: design.json, and which seeds come next.
+
+A study with `seeds: until_decided` trains the runs of a look, and looks when all of them have
+ended. What a look decides is a function of the runs that had finished at it, and is written down:
+a study that was killed goes on from there.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from blocklab.errors import InputError, RunError
+from blocklab.results.design_file import (
+    DESIGN,
+    DesignJson,
+    DesignRowJson,
+    LookJson,
+    LooksJson,
+    StatedJson,
+    read_design,
+    write_design,
+)
+from blocklab.results.study_file import StudyJson
+from blocklab.results.study_results import StudyResults
+from blocklab.statistics.sequential import Looks
+from blocklab.statistics.summary import ALPHA
+from blocklab.study.study import Study
+from blocklab.training.run_reader import is_finished
+
+FIXED = "a number of seeds"
+
+
+def check_design(study: Study, folder: Path) -> None:
+    """Check that a study is looked at as it said before its first look.
+
+    Raises:
+        InputError: if its looks have changed since.
+        RunError: if its design.json is damaged.
+    """
+    there = read_design(folder)
+    if there is None or not there.looks:
+        return
+    asked = _until_decided(study)
+    if asked is None and there.until_decided is None:
+        return  # seeds that are added by hand are said on the page
+    remedy = "put back what it was, or give the study another name"
+    before, now = _worded(there.until_decided), _worded(asked)
+    if before != now:
+        raise InputError(
+            f"study '{study.name}' has been looked at with seeds: {before}, and its file now says "
+            f"{now}; {remedy}"
+        )
+    for what, was, here in (
+        ("baseline", there.baseline, study.baseline),
+        ("paired", there.paired, study.paired),
+    ):
+        if was != here:
+            raise InputError(
+                f"study '{study.name}' has been looked at with {what}: {was}, and its file now "
+                f"says {here}; {remedy}"
+            )
+
+
+def resumed(study: Study, folder: Path) -> Study:
+    """Return a study with the seeds that its looks so far ask for."""
+    if study.looks is None or (design := read_design(folder)) is None:
+        return study
+    return _with_seeds(study, study.looks, design, _going(study, design))
+
+
+def state_design(study: Study, folder: Path, before: StudyJson | None) -> None:
+    """Write down what a study states now, with how many of its runs had finished by then.
+
+    Args:
+        study: what is about to run.
+        folder: the study's.
+        before: its study.json as it was, if it had one.
+
+    Raises:
+        RunError: if design.json is damaged, or cannot be written.
+    """
+    there, now = read_design(folder), _now()
+    out = folder.parent
+    runs = {
+        row.name: {str(seed): row.definition(seed).hash for seed in study.seeds_of(row.name)}
+        for row in study.rows
+    }
+    old = _rows_before(there, before)
+    known = {run for row in old.values() for run in row.runs.values()}
+    done = _finished(known | {run for of_row in runs.values() for run in of_row.values()}, out)
+    late = done if old else 0
+    rows = {name: _dropped(row, now) for name, row in old.items() if name not in runs}
+    rows = {name: row for name, row in rows.items() if _finished(row.runs.values(), out)}
+    for name, of_row in runs.items():
+        had = old.get(name) or DesignRowJson(at=now, after_runs=late, runs={})
+        rows[name] = had.model_copy(update={"runs": had.runs | of_row, "dropped": None})
+    said = there.claims if there else _claims_before(before)
+    claims = {**said, **_stated(study.claims, said, now, late)}
+    looks = there.looks if there else _looks_elsewhere(runs, study, folder)
+    write_design(
+        folder,
+        DesignJson(
+            at=there.at if there else now,
+            finished_before=there.finished_before if there else done,
+            baseline=study.baseline,
+            paired=study.paired,
+            alpha=ALPHA,
+            until_decided=_until_decided(study),
+            rows=rows,
+            claims=claims,
+            looks=looks,
+        ),
+    )
+
+
+def look(study: Study, folder: Path, results: StudyResults) -> Study | None:
+    """Look at a study whose planned runs have all ended, and write down what was seen.
+
+    Returns the study with the seeds that come next; None where there are none.
+
+    Raises:
+        RunError: if design.json is gone, damaged, or cannot be written.
+    """
+    design = read_design(folder)
+    if design is None:
+        raise RunError(f"{folder / DESIGN} has gone while the study ran; run it again")
+    if study.looks is None:
+        _look_at_fixed(study, folder, design, results)
+        return None
+    if len(design.looks) == len(study.looks.seeds) or not _going(study, design):
+        return None
+    taken = results.next_look()
+    if taken is None:  # no row and its baseline have a run that finished
+        return None
+    shown = taken.family.comparisons
+    seen = LookJson(
+        at=_now(),
+        planned=study.looks.seeds[len(design.looks)],
+        level=taken.level,
+        rows=taken.family.rows,
+        seeds={row: list(seeds) for row, seeds in taken.seeds.items()},
+        verdicts={row: one.word for row, one in shown.items()},
+        going=[row for row in taken.going if taken.seeds.get(row)],
+    )
+    design = design.model_copy(update={"looks": [*design.looks, seen]})
+    write_design(folder, design)
+    return _with_seeds(study, study.looks, design, seen.going) if seen.going else None
+
+
+def look_text(study: Study, folder: Path) -> str | None:
+    """Say which look a study is at; None of one that has a fixed number of seeds."""
+    design = read_design(folder)
+    if study.looks is None or design is None:
+        return None
+    number, sizes = len(design.looks), study.looks.seeds
+    going = _going(study, design)
+    if number == len(sizes) or not going:
+        return f"decided after look {number} of {len(sizes)}" if number else None
+    rows = f"{len(going)} row{'s' if len(going) > 1 else ''}"
+    return f"look {number + 1} of {len(sizes)}: {rows} at {sizes[number]} seeds each"
+
+
+def _look_at_fixed(study: Study, folder: Path, design: DesignJson, results: StudyResults) -> None:
+    family = results.family
+    if not family.rows:
+        return
+    seen = LookJson(
+        at=_now(),
+        planned=len(study.seeds),
+        level=family.alpha,
+        rows=family.rows,
+        seeds={row.name: sorted(row.by_seed("test_top1_percent")) for row in results.rows},
+        verdicts={row: one.word for row, one in family.comparisons.items()},
+    )
+    # The same seeds again, with a run that is mended or a row that is new, are no other look.
+    earlier = [one for one in design.looks if one.planned < seen.planned]
+    same = next((one for one in design.looks if one.planned == seen.planned), None)
+    if same is not None:
+        if (same.seeds, same.verdicts) == (seen.seeds, seen.verdicts):
+            return
+        seen = seen.model_copy(update={"at": same.at})
+    write_design(folder, design.model_copy(update={"looks": [*earlier, seen]}))
+
+
+def _going(study: Study, design: DesignJson) -> list[str]:
+    """Return the rows that no look has ended; one of which no run had finished goes on too."""
+    others = (row.name for row in study.rows if row.name != study.baseline)
+    return [row for row in others if not any(_ended_at(one, row) for one in design.looks)]
+
+
+def _ended_at(one: LookJson, row: str) -> bool:
+    return bool(one.seeds.get(row)) and row not in one.going
+
+
+def _with_seeds(study: Study, looks: Looks, design: DesignJson, going: Sequence[str]) -> Study:
+    taken, last = len(design.looks), len(looks.seeds) - 1
+    at = {}
+    for row in study.rows:
+        place = min(taken, last)
+        if row.name == study.baseline:
+            place = place if going else max(taken - 1, 0)
+            at[row.name] = tuple(range(looks.of_baseline(place)))
+            continue
+        if row.name not in going:
+            ended = (i for i, one in enumerate(design.looks) if _ended_at(one, row.name))
+            place = next(ended, max(taken - 1, 0))
+        at[row.name] = tuple(range(looks.seeds[place]))
+    return replace(study, seeds_by_row=at)
+
+
+def _until_decided(study: Study) -> LooksJson | None:
+    looks = study.looks
+    if looks is None:
+        return None
+    return LooksJson(seeds=list(looks.seeds), gain=looks.gain, baseline_times=looks.baseline_times)
+
+
+def _worded(looks: LooksJson | None) -> str:
+    if looks is None:
+        return FIXED
+    return f"{{looks: {looks.seeds}, gain: {looks.gain:g}, baseline_times: {looks.baseline_times}}}"
+
+
+def _rows_before(there: DesignJson | None, before: StudyJson | None) -> Mapping[str, DesignRowJson]:
+    if there is not None:
+        return there.rows
+    if before is None:
+        return {}
+    return {row.name: DesignRowJson(at="", runs=row.runs) for row in before.rows}
+
+
+def _claims_before(before: StudyJson | None) -> Mapping[str, StatedJson]:
+    return {claim: StatedJson(at="") for claim in before.claims} if before else {}
+
+
+def _stated(
+    texts: Iterable[str], there: Mapping[str, StatedJson], now: str, late: int
+) -> dict[str, StatedJson]:
+    return {text: there.get(text) or StatedJson(at=now, after_runs=late) for text in texts}
+
+
+def _dropped(row: DesignRowJson, now: str) -> DesignRowJson:
+    return row if row.dropped else row.model_copy(update={"dropped": now})
+
+
+def _looks_elsewhere(
+    runs: Mapping[str, Mapping[str, str]], study: Study, folder: Path
+) -> list[LookJson]:
+    """Return the looks at fewer seeds of these runs, from another folder of the same study.
+
+    `blocklab study FILE --seeds 5` has a folder of its own, and the runs of `--seeds 3`.
+    """
+    found: dict[int, LookJson] = {}
+    if study.looks is not None:
+        return []
+    for file in sorted(folder.parent.glob(f"*/{DESIGN}")):
+        if file.parent == folder:
+            continue
+        try:
+            other = read_design(file.parent)
+        except RunError:  # it is said where that study is run
+            continue
+        if other is None or other.baseline != study.baseline:
+            continue
+        shared = {
+            name
+            for name, of_row in runs.items()
+            if name in other.rows and set(of_row.values()) & set(other.rows[name].runs.values())
+        }
+        if study.baseline in shared and len(shared) > 1:
+            for one in other.looks:
+                if one.planned < len(study.seeds):
+                    found.setdefault(one.planned, one)
+    return [found[planned].model_copy(update={"going": []}) for planned in sorted(found)]
+
+
+def _finished(hashes: Iterable[str], out: Path) -> int:
+    return sum(is_finished(out / run_hash) for run_hash in set(hashes))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,118 @@
+"""design.json: what a study said beforehand, what was added later, and when it was looked at.
+
+It lies beside study.json, is written at the study's first run and only ever added to. Folders of
+older versions have none.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from blocklab.errors import RunError, one_line
+from blocklab.files import LARGEST_JSON, parse_checked_json, read_regular, write_checked_json
+from blocklab.results.study_file import RowName, RunHash, Seed
+from blocklab.statistics.sequential import Looks
+from blocklab.training.run_files import Count, Number
+
+DESIGN = "design.json"
+_MOST_LOOKS = 1000
+SeedCount = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class StatedJson(_Strict):
+    """When something was stated, and how many of the study's runs had finished by then."""
+
+    at: str
+    after_runs: Count = 0
+
+
+class DesignRowJson(StatedJson):
+    """A row, its runs by seed, and when it was dropped from the study's file."""
+
+    runs: dict[Seed, RunHash]
+    dropped: str | None = None
+
+
+class LooksJson(_Strict):
+    """The looks of seeds: until_decided."""
+
+    seeds: Annotated[list[SeedCount], Field(min_length=2)]
+    gain: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    baseline_times: SeedCount
+
+    def looks(self) -> Looks:
+        """Return them as the statistics have them."""
+        return Looks(tuple(self.seeds), self.gain, self.baseline_times)
+
+
+class LookJson(_Strict):
+    """A look at the verdicts: of how many seeds a row, which had finished, and what was said.
+
+    `going` are the rows that get more seeds; none of a study with a fixed number.
+    """
+
+    at: str
+    planned: SeedCount
+    level: Annotated[float, Field(gt=0, lt=1)]
+    rows: Count
+    seeds: dict[RowName, list[Count]]
+    verdicts: dict[RowName, str]
+    going: list[RowName] = []
+
+
+class DesignJson(_Strict):
+    """The whole file."""
+
+    at: str
+    finished_before: Count = 0  # runs of it that another study had trained by then
+    baseline: str
+    paired: bool = False
+    alpha: Number
+    until_decided: LooksJson | None = None
+    rows: dict[RowName, DesignRowJson]
+    claims: dict[str, StatedJson] = {}
+    looks: Annotated[list[LookJson], Field(max_length=_MOST_LOOKS)] = []
+
+    @model_validator(mode="after")
+    def _no_more_looks(self) -> "DesignJson":
+        if self.until_decided and len(self.looks) > len(self.until_decided.seeds):
+            raise ValueError("it has more looks than the design")
+        return self
+
+    def seen(self) -> Sequence[dict[str, list[int]]]:
+        """Return which seeds of each row had finished at each look."""
+        return [look.seeds for look in self.looks]
+
+
+def read_design(folder: Path) -> DesignJson | None:
+    """Read the design.json of a study's folder; None where there is none.
+
+    Raises:
+        RunError: if it is damaged.
+    """
+    path = folder / DESIGN
+    if not path.exists():
+        return None
+    try:
+        return DesignJson.model_validate(parse_checked_json(read_regular(path, LARGEST_JSON)))
+    except (OSError, ValueError) as error:
+        why = one_line(error, "it") if isinstance(error, ValidationError) else str(error)
+        raise RunError(
+            f"{path} is damaged ({why}); take it from a backup, or remove it: the page will say "
+            "that the runs were there before what is stated"
+        ) from None
+
+
+def write_design(folder: Path, design: DesignJson) -> None:
+    """Write design.json.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    write_checked_json(folder / DESIGN, design.model_dump(mode="json"))

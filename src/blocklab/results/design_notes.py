@@ -1,0 +1,121 @@
+"""What a reader must know of how a study was looked at, in sentences."""
+
+from collections.abc import Collection, Sequence
+
+from blocklab.results.design_file import DesignJson, LookJson
+from blocklab.statistics.sequential import LookTaken, chance_over_looks
+
+_FEWEST = 2  # seeds at which a look can say anything
+
+
+def design_notes(
+    design: DesignJson, looks: Sequence[LookTaken], claims: Collection[str]
+) -> tuple[str, ...]:
+    """Return the sentences of a study's design.json.
+
+    Args:
+        design: what is on record.
+        looks: what the looks of `until_decided` say by the runs that are there.
+        claims: what the study claims now.
+    """
+    notes = []
+    if design.until_decided:
+        notes += _until_decided(design, looks)
+    elif said := _added_seeds(design):
+        notes.append(said)
+    if design.finished_before:
+        notes.append(
+            f"{_count(design.finished_before, 'run')} had finished before this study was stated"
+        )
+    for name, row in design.rows.items():
+        if row.dropped:
+            seeds = _count(len(row.runs), "seed")
+            notes.append(
+                f"dropped after it had run, and counted among the rows: {name} ({seeds}, "
+                f"dropped {_day(row.dropped)})"
+            )
+        elif row.after_runs:
+            notes.append(f"added after {_count(row.after_runs, 'run')} had finished: row {name}")
+    for claim, stated in design.claims.items():
+        if claim not in claims:
+            notes.append(f"stated and dropped: claim {claim}")
+        elif stated.after_runs:
+            notes.append(
+                f"stated after {_count(stated.after_runs, 'run')} had finished: claim {claim}"
+            )
+    return tuple(notes)
+
+
+def late_claims(design: DesignJson | None) -> frozenset[str]:
+    """Return the claims that were stated after runs had finished."""
+    stated = design.claims if design else {}
+    return frozenset(claim for claim, one in stated.items() if one.after_runs)
+
+
+def _until_decided(design: DesignJson, looks: Sequence[LookTaken]) -> list[str]:
+    assert design.until_decided is not None
+    sizes, times = design.until_decided.seeds, design.until_decided.baseline_times
+    more = f", the baseline with {times} times as many" if times > 1 else ""
+    notes = [
+        f"seeds until decided: looks at {_listed(sizes)} seeds of a row{more}; a study in which "
+        f"nothing differs says better or worse of any row at any look in at most "
+        f"{100 * design.alpha:g} %"
+    ]
+    for number, one in enumerate(design.looks, 1):
+        before = design.looks[number - 2].going if number > 1 else list(one.verdicts)
+        ended = [row for row in before if row not in one.going and one.seeds.get(row)]
+        words = ", ".join(f"{row} {one.verdicts[row]}" for row in ended if row in one.verdicts)
+        going = f"{_count(len(one.going), 'row')} going on" if one.going else "none going on"
+        notes.append(
+            f"look {number} of {len(sizes)}, {_day(one.at)}, at {one.planned} seeds and a level "
+            f"of {100 * one.level:.2f} %: {words or 'none decided'}; {going}"
+        )
+    if len(design.looks) < len(sizes) and (not design.looks or design.looks[-1].going):
+        number = len(design.looks) + 1
+        notes.append(
+            f"not decided yet: look {number} of {len(sizes)} is at {sizes[number - 1]} seeds; run "
+            "the study again to go on"
+        )
+    for number, (there, now) in enumerate(zip(design.looks, looks, strict=False), 1):
+        for row, one in now.family.comparisons.items():
+            if row in there.verdicts and there.verdicts[row] != one.word:
+                notes.append(
+                    f"look {number} said {there.verdicts[row]} of {row}, and its runs as they are "
+                    f"now say {one.word}"
+                )
+    return notes
+
+
+def _added_seeds(design: DesignJson) -> str | None:
+    looks = _tested(design.looks)
+    if len(looks) < 2:
+        return None
+    rows = max(one.rows for one in looks)
+    chance = chance_over_looks(
+        [one.planned for one in looks], [one.level for one in looks], rows, design.paired
+    )
+    before = _listed([one.planned for one in looks[:-1]])
+    return (
+        f"seeds were added after a look: the verdicts had been looked at with {before} seeds "
+        f"before these {looks[-1].planned}; where nothing differs, such a study says better or "
+        f"worse of some row in {100 * chance:.1f} %, not {100 * design.alpha:g} % (say seeds: "
+        "until_decided beforehand, and it stays there)"
+    )
+
+
+def _tested(looks: Sequence[LookJson]) -> list[LookJson]:
+    by_size = {one.planned: one for one in looks if one.planned >= _FEWEST and one.rows}
+    return [by_size[size] for size in sorted(by_size)]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _day(at: str) -> str:
+    return at[:10] or "earlier"

@@ -1,0 +1,312 @@
+"""Studies that go on until they are decided, and what is on record of any study's looks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from blocklab.errors import InputError, RunError
+from blocklab.execution import train_studies as training
+from blocklab.execution.crew import Silent
+from blocklab.execution.plan import Job, look_lines
+from blocklab.execution.study_folder import study_folder
+from blocklab.report.page import write_report
+from blocklab.results.design_file import DesignJson, read_design
+from blocklab.results.records import keep_records
+from blocklab.results.study_folder import read_study_folder
+from blocklab.results.study_results import StudyResults
+from blocklab.study.study import Study
+
+MakeRun = Callable[..., Path]
+TINY = "{backbone: resnet20, widths: [4, 8, 8], depths: [1, 1, 1]}"
+FILE = f"""
+title: Looks
+data: {{source: digits, train_images: 60, test_images: 50}}
+recipe: {{base: quick, epochs: 1, batch_size: 20}}
+seeds: {{until_decided: {{looks: [3, 5, 8]}}}}
+varies: [attention]
+rows:
+  plain: {TINY}
+  se: {TINY[:-1]}, attention: se}}
+  eca: {TINY[:-1]}, attention: eca}}
+  gct: {TINY[:-1]}, attention: gct}}
+claims: [se > plain]
+"""
+MEANS = {"plain": 80.0, "se": 84.0, "eca": 80.0, "gct": 80.55, "simam": 80.0}
+
+
+class Told(Silent):
+    """Keeps what is said of looks."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def looked(self, study: str, text: str) -> None:
+        self.said.append(text)
+
+
+class MadeUp:
+    """In place of a crew: writes results by MEANS, and stops before the run of number `dies_at`."""
+
+    made = 0
+    dies_at: int | None = None
+    fails: tuple[str, ...] = ()
+    make_run: MakeRun
+
+    def __init__(self, out: Path, *_: object) -> None:
+        self.out = out
+
+    def train(self, jobs: Sequence[Job]) -> Mapping[str, str]:
+        failures = {}
+        for job in jobs:
+            if MadeUp.made == MadeUp.dies_at:
+                raise KeyboardInterrupt
+            MadeUp.made += 1
+            if job.label in self.fails:
+                failures[job.hash] = "no memory"
+                continue
+            seed = job.definition.seed
+            noise = np.random.default_rng([seed, sum(map(ord, job.label))]).normal()
+            top1 = MEANS[job.label] + 0.3 * noise
+            definition = job.definition.to_dict()
+            MadeUp.make_run(self.out, job.label, seed, top1, epochs=1, definition=definition)
+        return failures
+
+
+@pytest.fixture(autouse=True)
+def made_up(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("made", 0), ("dies_at", None), ("fails", ()), ("make_run", make_run)):
+        monkeypatch.setattr(MadeUp, name, value, raising=False)
+
+
+@pytest.fixture
+def file(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    if "slow" not in request.keywords:
+        monkeypatch.setattr(training, "Crew", MadeUp)
+    path = tmp_path / "looks.yaml"
+    path.write_text(FILE)
+    return path
+
+
+def run(file: Path, told: Told | None = None, **changes: Any) -> StudyResults:
+    study = Study.load(file, **changes)
+    return training.train_studies((study,), file.parent / "runs", 1, told)[0]
+
+
+def design(file: Path, name: str = "looks") -> DesignJson:
+    found = read_design(file.parent / "runs" / name)
+    assert found is not None
+    return found
+
+
+def undated(file: Path) -> list[dict[str, Any]]:
+    return [one.model_dump(exclude={"at"}) for one in design(file).looks]
+
+
+def words(results: StudyResults) -> dict[str, str]:
+    return {row: one.word for row, one in results.comparisons.items()}
+
+
+def rewrite(file: Path, old: str, new: str) -> None:
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
+def test_rows_stop_once_they_are_decided_and_the_doubt_goes_on(file: Path) -> None:
+    told = Told()
+    results = run(file, told)
+    looks = design(file).looks
+    assert words(results)["se"] == "better" and "se" not in looks[0].going
+    assert looks[0].going and len(looks) > 1  # or the means say nothing about going on
+    seeds = {row.name: len(row.finished) for row in results.rows}
+    assert seeds["se"] == 3 and seeds["plain"] == 2 * max(seeds["eca"], seeds["gct"])
+    assert MadeUp.made == sum(seeds.values()) < look_lines([Study.load(file)])[0]["most_runs"]
+    assert told.said[0] == "look 1 of 3: 3 rows at 3 seeds each"
+    assert told.said[1].startswith("look 2 of 3: ") and told.said[-1].startswith("decided after")
+    gap = results.comparisons["se"].difference
+    assert gap and (gap.n, gap.n_baseline) == (3, 6)
+    assert {row: one.verdicts[row] for one in looks[-1:] for row in one.verdicts} == words(results)
+    notes = "\n".join(results.remarks)
+    assert "seeds until decided: looks at 3, 5 and 8 seeds of a row, the baseline with 2" in notes
+    assert "look 1 of 3, 20" in notes and "se better" in notes
+    keep_records(file.parent / "runs/looks", file.parent / "kept")
+    assert words(read_study_folder(file.parent / "kept")) == words(results)
+    # A rerun has nothing to do, and changes nothing.
+    before, made = (file.parent / "runs/looks/design.json").read_bytes(), MadeUp.made
+    assert words(run(file)) == words(results) and MadeUp.made == made
+    assert (file.parent / "runs/looks/design.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("dies_at", [4, 15])
+def test_a_study_killed_at_any_run_comes_to_the_same_looks(file: Path, dies_at: int) -> None:
+    whole = words(run(file)), undated(file), MadeUp.made
+    (file.parent / "runs").rename(file.parent / "before")
+    MadeUp.made, MadeUp.dies_at = 0, dies_at
+    with pytest.raises(KeyboardInterrupt):
+        run(file)
+    folder = file.parent / "runs/looks"
+    midway = read_study_folder(folder)
+    number = 1 if dies_at < 15 else 2
+    assert f"not decided yet: look {number} of 3 is at" in "\n".join(midway.remarks)
+    if number == 1:
+        assert set(words(midway).values()) == {"too few seeds"}
+        assert midway.comparisons["se"].reason == "the first look is at 3 seeds"
+    MadeUp.dies_at = None
+    assert (words(run(file)), undated(file), MadeUp.made) == whole
+
+
+def test_runs_that_fail_are_seen_and_a_row_without_any_stops(file: Path) -> None:
+    MadeUp.fails = ("eca",)
+    results = run(file)
+    looks = design(file).looks
+    assert words(results)["se"] == "better" and words(results)["eca"] == "too few seeds"
+    assert "eca" not in looks[0].going and looks[0].seeds.get("eca") == []
+    MadeUp.fails = ("plain",)
+    (file.parent / "runs").rename(file.parent / "before")
+    run(file)
+    assert design(file).looks == []  # there is nothing to compare with
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("looks: [3, 5, 8]", "looks: [3, 5, 9]", "looks: [3, 5, 8], gain: 0.5"),
+        ("looks: [3, 5, 8]", "looks: [3, 5, 8], gain: 0.2", "gain: 0.2"),
+        ("{until_decided: {looks: [3, 5, 8]}}", "8", "now says a number of seeds"),
+        ("varies:", "baseline: se\nvaries:", "with baseline: plain"),
+    ],
+)
+def test_looks_that_change_after_a_look_are_refused(
+    file: Path, old: str, new: str, says: str
+) -> None:
+    MadeUp.dies_at = 17
+    with pytest.raises(KeyboardInterrupt):
+        run(file)
+    rewrite(file, old, new)
+    with pytest.raises(InputError) as refused:
+        run(file)
+    assert says in str(refused.value) and "\n" not in str(refused.value)
+    assert "put back" in str(refused.value) or "is another study's" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "says"),
+    [
+        ("{looks: [3, 3]}", "looks are seeds a row that rise"),
+        ("{until_decided: {looks: [5, 3]}}", "looks are seeds a row that rise"),
+        ("{from: 5, to: 3}", "does not rise"),
+        ("{until_decided: {gain: 0}}", "greater than 0"),
+        ("{until_decided: {form: 3}}", "did you mean 'from'"),
+        ("{until_decided: 3}", "takes such as {from: 3, to: 12}, not 3"),
+        ("{looks: [1, 3]}", "after 2 to 200 seeds"),
+    ],
+)
+def test_looks_that_are_none_are_one_line(file: Path, seeds: str, says: str) -> None:
+    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", seeds)
+    with pytest.raises(InputError) as refused:
+        Study.load(file)
+    assert says in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_seeds_of_the_command_line_are_a_number(file: Path) -> None:
+    study = Study.load(file, seeds=4)
+    assert study.looks is None and study.seeds == (0, 1, 2, 3)
+    assert study.folder_name == "looks+seeds=4"
+    paired = FILE.replace("varies:", "paired: true\nvaries:")
+    file.write_text(paired)
+    assert Study.load(file).seeds_of("plain") == (0, 1, 2)  # as its rows
+
+
+def test_what_comes_after_the_runs_is_marked_and_what_is_dropped_still_counts(file: Path) -> None:
+    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
+    first = run(file)
+    assert first.design_notes == () and first.family.rows == 3
+    rewrite(file, "claims: [se > plain]", "claims: [eca < se]")
+    rewrite(
+        file,
+        f"  gct: {TINY[:-1]}, attention: gct}}\n",
+        f"  simam: {TINY[:-1]}, attention: simam}}\n",
+    )
+    results = run(file)
+    assert [row.name for row in results.rows] == ["plain", "se", "eca", "simam"]
+    notes = "\n".join(results.design_notes)
+    assert "dropped after it had run, and counted among the rows: gct (3 seeds" in notes
+    assert "added after 12 runs had finished: row simam" in notes
+    assert "stated after 12 runs had finished: claim eca < se" in notes
+    assert "stated and dropped: claim se > plain" in notes
+    assert results.judgements[0].numbers.endswith("; stated after the runs")
+    assert results.family.critical and first.family.critical
+    four = results.family.critical
+    rewrite(file, f"  simam: {TINY[:-1]}, attention: simam}}\n", "")
+    fewer = run(file)
+    assert fewer.family.rows == 2 and fewer.family.critical
+    assert fewer.family.critical > four * 0.99  # four rows, by fewer degrees of freedom
+    folder = file.parent / "runs/looks"
+    assert "counted among the rows: gct" in write_report(fewer, folder).read_text()
+
+
+@pytest.mark.parametrize("by_option", [False, True])
+def test_seeds_that_are_added_after_a_look_are_said_with_their_price(
+    file: Path, by_option: bool
+) -> None:
+    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
+    run(file)
+    assert run(file).design_notes == ()  # the same look again
+    if not by_option:
+        rewrite(file, "seeds: 3", "seeds: 6")
+    results = run(file, seeds=6) if by_option else run(file)
+    said = next(note for note in results.design_notes if note.startswith("seeds were added"))
+    assert "had been looked at with 3 seeds before these 6" in said
+    chance = float(said.split(" %, not 5 %")[0].rsplit(" ", 1)[1])
+    assert 7 < chance < 9.5
+
+
+def test_a_folder_of_before_reads_as_it_did_and_a_damaged_record_is_one_line(file: Path) -> None:
+    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
+    results = run(file)
+    folder = study_folder(Study.load(file), file.parent / "runs")
+    (folder / "design.json").unlink()
+    old = read_study_folder(folder)
+    assert old.design is None and words(old) == words(results) and old.design_notes == ()
+    assert run(file).design_notes == ("12 runs had finished before this study was stated",)
+    content = json.loads((folder / "design.json").read_text())
+    content["looks"][0]["planned"] = 2
+    (folder / "design.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"design\.json is damaged") as damaged:
+        read_study_folder(folder)
+    assert "\n" not in str(damaged.value)
+
+
+@pytest.mark.slow
+def test_a_study_on_digits_that_is_killed_between_looks_ends_as_it_would_have(file: Path) -> None:
+    rewrite(file, f"  eca: {TINY[:-1]}, attention: eca}}\n", "")
+    rewrite(file, f"  gct: {TINY[:-1]}, attention: gct}}\n", "")
+    rewrite(file, "looks: [3, 5, 8]", "looks: [2, 3, 4], gain: 0.001")
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from blocklab_command import main; sys.exit(main())",
+    ]
+    command += ["study", str(file), "--workers", "1", "--out"]
+    whole, killed = (file.parent / name for name in ("whole", "runs"))
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    process = subprocess.Popen([*command, str(killed)], start_new_session=True)
+    record = killed / "looks/design.json"
+    while not (record.exists() and json.loads(record.read_text())["looks"]):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run([*command, str(killed)], check=True, capture_output=True)
+    both = [read_study_folder(out / "looks") for out in (whole, killed)]
+    assert words(both[0]) == words(both[1]) and both[0].summary_lines == both[1].summary_lines
+    assert both[0].design and both[1].design
+    assert both[0].design.seen() == both[1].design.seen() and len(both[0].design.looks) > 1
