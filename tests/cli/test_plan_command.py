@@ -42,6 +42,13 @@ def test_a_pilot_is_planned_from_its_runs(
     assert by_file.status == 0
     assert "2 degrees of freedom know that SD as" in by_file.out
     assert "hours: as long as the finished runs took" in by_file.out
+    # a row without a spread is left out of it, and named
+    study = json.loads((folder / "study.json").read_text())
+    runs = next(row for row in study["rows"] if row["name"] == "se")["runs"]
+    (out / runs["1"]).rename(tmp_path / "gone")
+    found = read_design(str(folder), out, None, {})
+    assert "se: left out of the spread, one seed has finished" in found.lines
+    assert found.df == 1
 
 
 def test_an_sd_that_is_known_gives_one_number(
@@ -105,18 +112,3 @@ def test_one_row_and_several_studies_are_not_planned(blocklab: Blocklab, tmp_pat
     )
     assert "has one row" in blocklab("plan", alone, "--gain", 1, "--sd", 1).err
     assert "several studies" in blocklab("plan", "report_all", "--gain", 1, "--sd", 1).err
-
-
-def test_rows_without_spread_are_left_out_and_named(
-    blocklab: Blocklab, study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(RowResult, "at_chance", False)
-    out = tmp_path / "runs"
-    asked = ("study", study_file, "--out", out, "--workers", 1)
-    assert blocklab(*asked).status == 0
-    study = json.loads((out / "tiny" / "study.json").read_text())
-    gone = out / next(row for row in study["rows"] if row["name"] == "se")["runs"]["1"]
-    gone.rename(tmp_path / "gone")
-    found = read_design(str(out / "tiny"), out, None, {})
-    assert "se: left out of the spread, one seed has finished" in found.lines
-    assert found.df == 1
