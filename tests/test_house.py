@@ -85,4 +85,4 @@ def test_formulas_of_the_docs_are_rendered() -> None:
     pages = [page.read_text() for page in (ROOT / "docs").glob("*.md")]
     assert any(re.search(r"\$\\?[A-Za-z][^$\n]*\$", page) for page in pages)
     assert "dollarmath" in told["myst_enable_extensions"]
-    assert "sphinx.ext.mathjax" in told["extensions"]
+    assert "mathml" in told["extensions"]

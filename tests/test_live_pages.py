@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from blocklab import running
+from blocklab import live_pages, running
 from blocklab.errors import RunError
 from blocklab.execution.crew import Silent
+from blocklab.live_pages import LivePages
 from blocklab.report.page import Live
-from blocklab.running import LivePages
 from blocklab.study.collection import StudyCollection
 from blocklab.study.study import Study
 
@@ -25,7 +25,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that stands still until a test sets it on."""
     clock = SimpleNamespace(now=100.0, strftime=lambda _: "12:34:56")
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(running, "time", clock)
+    monkeypatch.setattr(live_pages, "time", clock)
     return clock
 
 
@@ -34,9 +34,9 @@ def written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str | None]
     """What is said on each page that is written, of the study in `tmp_path`."""
     (tmp_path / "study.json").touch()
     said: list[str | None] = []
-    monkeypatch.setattr(running, "read_study_folder", lambda folder: folder)
+    monkeypatch.setattr(live_pages, "read_study_folder", lambda folder: folder)
     monkeypatch.setattr(
-        running, "write_report", lambda _, __, live: said.append(live.text if live else None)
+        live_pages, "write_report", lambda _, __, live: said.append(live.text if live else None)
     )
     return said
 
@@ -78,8 +78,8 @@ def test_a_page_that_takes_long_is_written_less_often(
         clock.now += 20
         raise RunError("the disk is full")  # for the end to say
 
-    monkeypatch.setattr(running, "read_study_folder", lambda folder: folder)
-    monkeypatch.setattr(running, "write_report", slow)
+    monkeypatch.setattr(live_pages, "read_study_folder", lambda folder: folder)
+    monkeypatch.setattr(live_pages, "write_report", slow)
     pages = LivePages([tmp_path], Silent())
     pages.planned([job("a", epochs=100)], 0, None)  # type: ignore[arg-type]
     for epoch in range(1, 40):
@@ -104,7 +104,7 @@ def test_a_study_that_is_stopped_leaves_no_page_that_waits(
     study = Study.parse(file | {"baseline": "a", "rows": {"a": "resnet20"}}, "s")
     with pytest.raises(KeyboardInterrupt):
         running.run_collection(StudyCollection.of(study), tmp_path, live=live)
-    assert seen == ([LivePages, None] if live else [type(None)])
+    assert seen == ([LivePages, None] if live else [Silent])
 
 
 def test_a_live_page_reads_itself_again_with_and_without_scripts(

@@ -1,6 +1,6 @@
 """How often verdicts are wrong, and how often they show a gain, over simulated studies.
 
-    python benchmarks/statistics.py [errors] [power] [speed] [--studies 20000] [--rows 3 10 40]
+    python benchmarks/verdicts.py [errors] [power] [speed] [--studies 20000] [--rows 3 10 40]
                                     [--seeds 2 3 5 10] [--kinds normal t3 ...]
                                     [--paired '' yes] [--pictures DIR]
 
