@@ -71,10 +71,11 @@ def test_an_sd_that_is_known_gives_one_number(
 
 def test_three_seeds_say_a_wide_range() -> None:
     plan = Design(1, 0.33, 4, None, "points", ()).plan(0.5)
+    assert "seeds until decided, looks at 3, 5, 8, 12" in plan.lines[2]
     assert plan.seeds is not None and plan.seeds_low is not None and plan.seeds_high is not None
     assert plan.seeds_low < plan.seeds < plan.seeds_high
     assert plan.hours(3) is None
-    far = Design(40, 900.0, 4, 60.0, "points", ()).plan(0.5)
+    far = Design(4, 900.0, 4, 60.0, "points", ()).plan(0.5)
     assert far.seeds is None
     assert far.lines[0].startswith("more than 10,000 seeds")
 

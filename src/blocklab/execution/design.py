@@ -21,11 +21,14 @@ from blocklab.results.study_file import STUDY
 from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
 from blocklab.statistics.planning import MOST_SEEDS, power, seeds_needed
+from blocklab.statistics.sequential import Looks
+from blocklab.statistics.sequential_planning import SequentialCost, sequential_cost
 from blocklab.statistics.spread import Layout, as_array, pooled_variance
 from blocklab.statistics.summary import ALPHA, SPREAD_OF_ROUNDING
 from blocklab.study.collection import StudyCollection
 from blocklab.study.study import Study
 
+USUAL_LOOKS = (3, 5, 8, 12)
 SHOWN = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30, 50, 100)  # numbers of seeds whose power is listed
 
 
@@ -34,8 +37,8 @@ class SeedPlan:
     """What shows a gain. A number of seeds is None beyond 10,000.
 
     `seeds_low` and `seeds_high` are those of the ends of the SD's 95 % interval; None, as the ends
-    are, where the SD was given. `powers` maps numbers of seeds a row to the power of each. `hours`
-    are of training one run after another.
+    are, where the SD was given. `powers` maps numbers of seeds a row to the power of each.
+    `sequential` is the same study with looks. Hours are of training one run after another.
     """
 
     gain: float
@@ -50,6 +53,7 @@ class SeedPlan:
     seeds_high: int | None
     hours_a_seed: float | None
     powers: Mapping[int, float]
+    sequential: SequentialCost
     lines: tuple[str, ...]
 
     headings = ("seeds a row", "runs", "hours", "power (%)")
@@ -98,6 +102,8 @@ class Design:
         seconds: of one run of every row together; None where it cannot be said.
         unit: of the figure that rows are compared by.
         lines: what the figures rest on.
+        looks: of a study that has some; else the usual ones are taken.
+        paired: whether seeds are blocks.
     """
 
     rows: int
@@ -106,6 +112,8 @@ class Design:
     seconds: float | None
     unit: str
     lines: tuple[str, ...]
+    looks: Looks | None = None
+    paired: bool = False
 
     def plan(self, gain: float, wanted: float = 0.8) -> SeedPlan:
         """Return how many seeds show `gain` with the `wanted` power.
@@ -137,9 +145,15 @@ class Design:
             seeds_high=many,
             hours_a_seed=None if self.seconds is None else self.seconds / 3600,
             powers={n: power(self.sd, gain, n, self.rows) for n in sorted(listed)},
+            sequential=self._with_looks(gain),
             lines=(),
         )
         return replace(found, lines=(*_verdict(found, self.df), *self.lines))
+
+    def _with_looks(self, gain: float) -> SequentialCost:
+        usual = Looks(USUAL_LOOKS, baseline_times=1 if self.paired else 2)
+        looks = replace(self.looks or usual, gain=gain)
+        return sequential_cost(self.sd, self.rows, looks, gain, self.paired)
 
     def _ends(self) -> tuple[float | None, float | None]:
         if self.df is None:
@@ -191,7 +205,10 @@ def read_design(
     elif asked is not None and (measured := _estimated_seconds(asked, out, plugins)) is not None:
         lines.append("hours: estimated from a training step, runs one after another; a guide")
     unit = results.metric.unit if results is not None else "%"
-    return Design(rows - 1, sd, df, measured, "points" if unit == "%" else unit, tuple(lines))
+    unit = "points" if unit == "%" else unit
+    looks = asked.looks if asked is not None else None
+    paired = asked.paired if asked is not None else results is not None and results.paired
+    return Design(rows - 1, sd, df, measured, unit, tuple(lines), looks, paired)
 
 
 def _pilot_spread(study: str, results: StudyResults | None, lines: list[str]) -> tuple[float, int]:
@@ -272,3 +289,14 @@ def _verdict(plan: SeedPlan, df: int | None) -> Iterator[str]:
             f"{df} degrees of freedom know that SD as {plan.sd_low:.2f} to {plan.sd_high:.2f} "
             f"(95 %): {ends[0]} to {ends[1]} seeds"
         )
+    looks = plan.sequential
+    at = ", ".join(map(str, looks.looks))
+    hours = ""
+    if plan.hours_a_seed is not None:
+        a_run = plan.hours_a_seed / (plan.rows + 1)
+        hours = f", {looks.runs * a_run:,.1f} and {looks.runs_of_none * a_run:,.1f} hours"
+    yield (
+        f"seeds until decided, looks at {at}: {100 * looks.power:.0f} % of such gains are shown; "
+        f"about {looks.runs:,.0f} runs where every row gains it, {looks.runs_of_none:,.0f} where "
+        f"none gains anything{hours}"
+    )
