@@ -11,7 +11,7 @@ baseline alike; at most 0.6 is wanted.
 import argparse
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from blocklab.statistics.family import BETTER, WORSE, compare_rows
 from blocklab.statistics.planning import power
-from blocklab.statistics.sequential import Looks, LookTaken, take_looks
+from blocklab.statistics.sequential import Looks
+from blocklab.statistics.sequential_planning import follow_looks
 
 Array = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int, int], Array]  # rows, seeds
 
-BASELINE = "row 0"
+BASELINE = "0"
 SD = 0.25
 DEFAULT = Looks((3, 5, 8, 12))
 GAINS = {"0": (0.0,), "0.5": (0.5,), "2": (2.0,), "0, 0.5 and 2": (0.0, 0.5, 2.0)}
@@ -63,30 +64,10 @@ SETTINGS: dict[str, Draw] = {
 }
 
 
-def run(values: Array, looks: Looks = DEFAULT, paired: bool = False) -> tuple[list[LookTaken], int]:
-    """Run one study, its baseline's values first; return its looks and how many runs it took."""
-    names = [f"row {i}" for i in range(len(values))]
-    by_seed = {name: dict(enumerate(row.tolist())) for name, row in zip(names, values, strict=True)}
-    sizes, taken = dict.fromkeys(names, 0), list[LookTaken]()
-
-    def seen() -> Iterator[dict[str, range]]:
-        for look, size in enumerate(looks.seeds):
-            going = taken[-1].going if taken else names[1:]
-            if not going:
-                return
-            sizes.update(dict.fromkeys(going, size))
-            sizes[BASELINE] = looks.of_baseline(look)
-            yield {name: range(count) for name, count in sizes.items()}
-
-    for look in take_looks(by_seed, BASELINE, looks, seen(), paired=paired):
-        taken.append(look)
-    return taken, sum(sizes.values())
-
-
 def false_verdict(setting: str, rows: int, seed: int, looks: Looks = DEFAULT) -> bool:
     """Whether a study without any difference says that there is one."""
     values = SETTINGS[setting](np.random.default_rng(seed), rows + 1, looks.of_baseline(-1))
-    taken, _ = run(values, looks)
+    taken, _ = follow_looks(values, looks)
     return any(one.word in (BETTER, WORSE) for one in taken[-1].family.comparisons.values())
 
 
@@ -97,7 +78,7 @@ def gained(
     rng = np.random.default_rng(seed)
     values = SD * rng.normal(size=(rows + 1, looks.of_baseline(-1)))
     values[1:] += np.resize(gains, rows)[:, None]
-    taken, runs = run(values, looks)
+    taken, runs = follow_looks(values, looks)
     shares = [
         sum(one.word == BETTER for one in taken[at].family.comparisons.values()) / rows
         for at in (-1, 0)
@@ -109,7 +90,7 @@ def fixed_power(gain: float, rows: int, seeds: int, seed: int) -> float:
     """Return the share of rows that a study of fixed size calls better."""
     values = SD * np.random.default_rng(seed).normal(size=(rows + 1, seeds))
     values[1:] += gain
-    by_seed = {f"row {i}": dict(enumerate(row.tolist())) for i, row in enumerate(values)}
+    by_seed = {str(i): dict(enumerate(row.tolist())) for i, row in enumerate(values)}
     found = compare_rows(by_seed, BASELINE).comparisons.values()
     return sum(one.word == BETTER for one in found) / rows
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from blocklab.execution import design
-from blocklab.execution.design import Design, read_design
+from blocklab.execution import seed_planning
+from blocklab.execution.seed_planning import Pilot, read_pilot
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_folder import read_study_folder
 from blocklab.statistics.planning import power, seeds_needed
@@ -46,7 +46,7 @@ def test_a_pilot_is_planned_from_its_runs(
     study = json.loads((folder / "study.json").read_text())
     runs = next(row for row in study["rows"] if row["name"] == "se")["runs"]
     (out / runs["1"]).rename(tmp_path / "gone")
-    found = read_design(str(folder), out, None, {})
+    found = read_pilot(str(folder), out, None, {})
     assert "se: left out of the spread, one seed has finished" in found.lines
     assert found.df == 1
 
@@ -57,7 +57,7 @@ def test_an_sd_that_is_known_gives_one_number(
     def lines(*_: object, **__: object) -> list[Mapping[str, Any]]:
         return [{"seconds_left": 20.0, "runs": 2, "finished": 0} for _ in range(2)]
 
-    monkeypatch.setattr(design, "plan_lines", lines)
+    monkeypatch.setattr(seed_planning, "plan_lines", lines)
     said = blocklab("plan", study_file, "--gain", 1, "--sd", 0.25, "--out", tmp_path, "--json")
     plan = json.loads(said.out)
     assert plan["seeds"] == seeds_needed(0.25, 1.0)
@@ -70,12 +70,12 @@ def test_an_sd_that_is_known_gives_one_number(
 
 
 def test_three_seeds_say_a_wide_range() -> None:
-    plan = Design(1, 0.33, 4, None, "points", ()).plan(0.5)
+    plan = Pilot(1, 0.33, 4, None, "points", ()).plan(0.5)
     assert "seeds until decided, looks at 3, 5, 8, 12" in plan.lines[2]
     assert plan.seeds is not None and plan.seeds_low is not None and plan.seeds_high is not None
     assert plan.seeds_low < plan.seeds < plan.seeds_high
     assert plan.hours(3) is None
-    far = Design(4, 900.0, 4, 60.0, "points", ()).plan(0.5)
+    far = Pilot(4, 900.0, 4, 60.0, "points", ()).plan(0.5)
     assert far.seeds is None
     assert far.lines[0].startswith("more than 10,000 seeds")
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_planned_is_one_line(
     options: tuple[object, ...],
     complaint: str,
 ) -> None:
-    monkeypatch.setattr(design, "_estimated_seconds", lambda *_: None)
+    monkeypatch.setattr(seed_planning, "_estimated_seconds", lambda *_: None)
     sd = ("--sd", 0.3) if "--sd" not in options and options != ("--gain", 1) else ()
     said = blocklab("plan", study_file, "--out", tmp_path, *options, *sd)
     assert said.status == 2

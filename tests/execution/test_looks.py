@@ -253,6 +253,26 @@ def test_what_comes_after_the_runs_is_marked_and_what_is_dropped_still_counts(fi
     assert "counted among the rows: gct" in write_report(fewer, folder).read_text()
 
 
+def test_a_margin_that_is_stated_or_changed_after_runs_is_said(file: Path) -> None:
+    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
+    assert run(file).design_notes == ()
+    rewrite(file, "varies: [attention]", "varies: [attention]\nmargin: 0.5")
+    assert "stated after 12 runs had finished: margin 0.5" in run(file).design_notes
+    rewrite(file, "margin: 0.5", "margin: 2")
+    notes = run(file).design_notes
+    assert "stated and dropped: margin 0.5" in notes
+    assert "stated after 12 runs had finished: margin 2" in notes
+
+
+def test_a_margin_that_ends_rows_may_not_change_after_a_look(file: Path) -> None:
+    run(file)
+    rewrite(file, "varies: [attention]", "varies: [attention]\nmargin: 0.5")
+    with pytest.raises(
+        InputError, match=r"looked at with margin: None, and its file now says 0\.5"
+    ):
+        run(file)
+
+
 @pytest.mark.parametrize("by_option", [False, True])
 def test_seeds_that_are_added_after_a_look_are_said_with_their_price(
     file: Path, by_option: bool

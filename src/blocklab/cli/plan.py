@@ -34,11 +34,11 @@ def plan(
 
     A few runs know their spread poorly: the seeds are given as a range.
     """
-    from blocklab.execution.design import read_design
+    from blocklab.execution.seed_planning import read_pilot
 
     plugins = load_plugins(plugin)
     changes = {"data": data, "recipe": recipe, "settings": parse_settings(settings)}
-    plan = read_design(study, out, sd, changes, plugins).plan(gain, power)
+    plan = read_pilot(study, out, sd, changes, plugins).plan(gain, power)
     if json:
         print_json(plan.to_dict())
         return

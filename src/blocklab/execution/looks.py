@@ -54,6 +54,7 @@ def check_design(study: Study, folder: Path) -> None:
     for what, was, here in (
         ("baseline", there.baseline, study.baseline),
         ("paired", there.paired, study.paired),
+        ("margin", there.margin, study.margin),
     ):
         if was != here:
             raise InputError(
@@ -97,6 +98,9 @@ def state_design(study: Study, folder: Path, before: StudyJson | None) -> None:
         rows[name] = had.model_copy(update={"runs": had.runs | of_row, "dropped": None})
     said = there.claims if there else _claims_before(before)
     claims = {**said, **_stated(study.claims, said, now, late)}
+    before_margins = there.margins if there else {}
+    named = [] if study.margin is None else [f"{study.margin:g}"]
+    margins = {**before_margins, **_stated(named, before_margins, now, late)}
     looks = there.looks if there else _looks_elsewhere(runs, study, folder)
     write_design(
         folder,
@@ -109,6 +113,8 @@ def state_design(study: Study, folder: Path, before: StudyJson | None) -> None:
             until_decided=_until_decided(study),
             rows=rows,
             claims=claims,
+            margins=margins,
+            margin=study.margin,
             looks=looks,
         ),
     )

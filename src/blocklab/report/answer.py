@@ -52,18 +52,11 @@ def answer(results: StudyResults) -> str:
     First how the rows compare with the baseline, then the highest mean, then which rows are
     undertrained.
     """
-    best = best_row(results)
-    if best is None:
+    if results.best is None:
         return "No run has finished yet."
-    sentences = [_against_baseline(results), _highest(results, best), _undertrained(results)]
+    highest = _highest(results, results.best.row)
+    sentences = [_against_baseline(results), highest, _undertrained(results)]
     return " ".join(sentence for sentence in sentences if sentence)
-
-
-def best_row(results: StudyResults) -> RowResult | None:
-    """Return the row of the best mean; None where no run has finished."""
-    finished = [row for row in results.rows if row.score is not None]
-    sign = 1 if metric_of(results).higher_is_better else -1
-    return max(finished, key=lambda row: sign * row.score.mean if row.score else 0.0, default=None)
 
 
 def verdict_counts(results: StudyResults) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from blocklab.files import write_atomically
-from blocklab.report.answer import best_row, verdict_counts
+from blocklab.report.answer import verdict_counts
 from blocklab.report.cell_text import ABSENT, chance, mean_and_sd
 from blocklab.report.drawing import ON_PAGE
 from blocklab.report.figures import svg
@@ -78,7 +78,7 @@ def write_index(
 
 
 def _entry(name: str, results: StudyResults) -> _Entry:
-    best = best_row(results)
+    best = results.best.row if results.best else None
     judged = Counter(one.word for one in results.judgements)
     return _Entry(
         name=name,

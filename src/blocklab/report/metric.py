@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from blocklab.results.study_results import StudyResults
-from blocklab.statistics.summary import PERCENT
 from blocklab.study.metric import TOP1
 
 
@@ -15,14 +14,14 @@ class MetricWords:
     how much of it an axis shows at least.
     """
 
-    name: str = "top-1"
-    noun: str = "accuracy"
-    percent: str = "%"
-    points: str = "points"
-    higher_is_better: bool = True
-    bounds: tuple[float, float] = PERCENT
-    known_split: bool = True
-    least: float = 1.0
+    name: str
+    noun: str
+    percent: str
+    points: str
+    higher_is_better: bool
+    bounds: tuple[float, float]
+    known_split: bool
+    least: float
 
     def axis(self, split: str) -> str:
         """Return the title of an axis of it on a split's images."""
@@ -42,16 +41,14 @@ class MetricWords:
 
 def metric_of(results: StudyResults) -> MetricWords:
     """Return the words for what these results measure."""
-    metric = results.metric
-    if metric == TOP1:
-        return MetricWords()
+    metric, own = results.metric, results.metric == TOP1
     return MetricWords(
         name=metric.title,
-        noun=metric.title,
+        noun="accuracy" if own else metric.title,
         percent=metric.unit,
         points=metric.difference_unit,
         higher_is_better=metric.higher_is_better,
         bounds=metric.bounds,
-        known_split=False,
+        known_split=own,
         least=metric.least_shown,
     )

@@ -125,7 +125,8 @@ def html(
         finished=sum(len(row.finished) for row in results.rows),
         planned=sum(len(row.planned_seeds) for row in results.rows),
         most_seeds=max((len(row.finished) for row in results.rows), default=0),
-        design_notes=getattr(results, "design_notes", ()),
+        # Those of the design stand where it says how sure this is.
+        notes=[line for line in results.remarks if line not in results.design_notes],
         optimistic=any(row.best_top1 for row in results.rows),
         diagnosed=any(row.zeros_percent for row in results.rows),
         tuned=any(row.tuned for row in results.rows),

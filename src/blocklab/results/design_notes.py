@@ -36,13 +36,14 @@ def design_notes(
             )
         elif row.after_runs:
             notes.append(f"added after {_count(row.after_runs, 'run')} had finished: row {name}")
-    for claim, stated in design.claims.items():
-        if claim not in claims:
-            notes.append(f"stated and dropped: claim {claim}")
-        elif stated.after_runs:
-            notes.append(
-                f"stated after {_count(stated.after_runs, 'run')} had finished: claim {claim}"
-            )
+    margin = None if design.margin is None else f"{design.margin:g}"
+    stated = [(f"claim {claim}", one, claim in claims) for claim, one in design.claims.items()]
+    stated += [(f"margin {one}", at, one == margin) for one, at in design.margins.items()]
+    for what, one, still in stated:
+        if not still:
+            notes.append(f"stated and dropped: {what}")
+        elif one.after_runs:
+            notes.append(f"stated after {_count(one.after_runs, 'run')} had finished: {what}")
     return tuple(notes)
 
 

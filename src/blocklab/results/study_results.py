@@ -29,7 +29,7 @@ from blocklab.results.row_result import RowResult, identical_seeds
 from blocklab.results.tested_claims import TestedRows
 from blocklab.statistics.equivalence import with_margin
 from blocklab.statistics.family import SAME, Comparison, Family, compare_rows
-from blocklab.statistics.planning import GAIN, Planning, plan_seeds, seeds_needed
+from blocklab.statistics.planning import Planning, plan_seeds
 from blocklab.statistics.sequential import LookTaken, before_looks, take_looks
 from blocklab.statistics.shrinkage import Expected
 from blocklab.study.metric import TOP1, Metric
@@ -221,14 +221,7 @@ class StudyResults:
     @cached_property
     def planning(self) -> Planning | None:
         """What the spread of the rows says about how many seeds are needed."""
-        plan, gain = plan_seeds(self.family), self.metric.gain
-        if plan is None or gain == GAIN:
-            return plan
-        alone, among_all = (
-            seeds_needed(plan.sd, gain, rows=rows, stretch=self.family.stretch)
-            for rows in (1, plan.rows)
-        )
-        return replace(plan, seeds_alone=alone, seeds_among_all=among_all)
+        return plan_seeds(self.family, self.metric.gain)
 
     @cached_property
     def advice(self) -> tuple[str, ...]:

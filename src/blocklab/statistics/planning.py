@@ -73,12 +73,13 @@ def seeds_needed(
     return high
 
 
-def plan_seeds(family: Family) -> Planning | None:
-    """Say what a study's own spread asks for; None where nothing was tested."""
+def plan_seeds(family: Family, gain: float = GAIN) -> Planning | None:
+    """Say what a study's own spread asks for to show `gain`; None where nothing was tested."""
     if family.sd is None or family.critical is None:
         return None
     one, all_rows = (
-        seeds_needed(family.sd, rows=rows, stretch=family.stretch) for rows in (1, family.rows)
+        seeds_needed(family.sd, gain, rows=rows, stretch=family.stretch)
+        for rows in (1, family.rows)
     )
     return Planning(family.sd, family.df, family.rows, one, all_rows)
 

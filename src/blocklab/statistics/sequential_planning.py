@@ -45,14 +45,25 @@ def sequential_cost(
     for true in (gain, 0.0):
         values = sd * rng.normal(size=shape)
         values[:, 1:] += true
-        studies = [_simulated(one, looks, paired) for one in values]
+        studies = []
+        for one in values:
+            taken, runs = follow_looks(one, looks, paired)
+            shown = sum(c.word == BETTER for c in taken[-1].family.comparisons.values())
+            studies.append((shown / rows, runs))
         found.append(np.mean(studies, axis=0))
     (power, runs), (_, runs_of_none) = np.asarray(found).tolist()
     return SequentialCost(looks.seeds, power, runs, runs_of_none)
 
 
-def _simulated(values: Array, looks: Looks, paired: bool) -> tuple[float, int]:
-    """Return the share of rows called better, and how many runs were taken."""
+def follow_looks(values: Array, looks: Looks, paired: bool = False) -> tuple[list[LookTaken], int]:
+    """Run one made-up study until it is decided; return its looks and how many runs it took.
+
+    Args:
+        values: all seeds that may be needed, the baseline's first: (rows + 1, seeds). Rows are
+            called by their number.
+        looks: the design.
+        paired: whether seeds are blocks.
+    """
     names = [str(i) for i in range(len(values))]
     by_seed = {name: dict(enumerate(row.tolist())) for name, row in zip(names, values, strict=True)}
     sizes, taken = dict.fromkeys(names, 0), list[LookTaken]()
@@ -68,5 +79,4 @@ def _simulated(values: Array, looks: Looks, paired: bool) -> tuple[float, int]:
 
     for look in take_looks(by_seed, names[0], looks, seen(), paired=paired):
         taken.append(look)
-    shown = sum(one.word == BETTER for one in taken[-1].family.comparisons.values())
-    return shown / (len(values) - 1), sum(sizes.values())
+    return taken, sum(sizes.values())

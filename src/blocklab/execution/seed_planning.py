@@ -92,7 +92,7 @@ class SeedPlan:
 
 
 @dataclass(frozen=True)
-class Design:
+class Pilot:
     """A study that is to be trained with some number of seeds, and what is known of its spread.
 
     Attributes:
@@ -162,9 +162,9 @@ class Design:
         return float(ends[0]), float(ends[1])
 
 
-def read_design(
+def read_pilot(
     study: str, out: Path, sd: float | None, changes: Mapping[str, Any], plugins: Sequence[str] = ()
-) -> Design:
+) -> Pilot:
     """Read a study, and what its finished runs say of their spread and time.
 
     Args:
@@ -208,7 +208,7 @@ def read_design(
     unit = "points" if unit == "%" else unit
     looks = asked.looks if asked is not None else None
     paired = asked.paired if asked is not None else results is not None and results.paired
-    return Design(rows - 1, sd, df, measured, unit, tuple(lines), looks, paired)
+    return Pilot(rows - 1, sd, df, measured, unit, tuple(lines), looks, paired)
 
 
 def _pilot_spread(study: str, results: StudyResults | None, lines: list[str]) -> tuple[float, int]:
