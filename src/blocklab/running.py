@@ -13,18 +13,21 @@ from blocklab.execution.progress import Progress
 from blocklab.execution.study_folder import study_folder
 from blocklab.execution.tracked import Tracked
 from blocklab.execution.train_studies import train_studies
-from blocklab.files import read_checked_json, write_checked_json
 from blocklab.live_pages import LivePages
 from blocklab.notebook import in_notebook
 from blocklab.report.index import INDEX, write_index
 from blocklab.report.page import write_report
+from blocklab.results.collection_file import (
+    CollectionJson,
+    read_collection,
+    write_collection_file,
+)
 from blocklab.results.over_datasets import OverDatasets
+from blocklab.results.study_file import COLLECTION
 from blocklab.results.study_results import StudyResults
 from blocklab.study.collection import StudyCollection
 from blocklab.study.study import Study
 from blocklab.tracking.tracking import Tracking
-
-COLLECTION = "collection.json"  # beside its page: the folders of its studies
 
 
 def run_study(
@@ -125,12 +128,11 @@ def run_collection(
                 tracking.follow(out / run.hash, f"{before}{row.name} seed {run.seed}", group)
             tracking.page(folder, group, study.name, [page, folder / "table.md"])
     if len(studies) > 1:
-        names = [study.folder_name for study in studies]
-        index = index_page(collection, out)
-        entries = list(zip(names, results, strict=True))
-        over = over_datasets(collection, results)
-        write_index(index.parent, entries, collection.title, over)
-        write_checked_json(index.parent / COLLECTION, {"studies": names})
+        content = collection_file(collection)
+        entries = list(zip(content.studies, results, strict=True))
+        folder = index_page(collection, out).parent
+        write_index(folder, entries, collection.title, over_datasets(collection, results))
+        write_collection_file(folder, content)
     return results
 
 
@@ -147,6 +149,16 @@ def over_datasets(
     return OverDatasets(collection.title, collection.datasets, tuple(results), collection.claims)
 
 
+def collection_file(collection: StudyCollection) -> CollectionJson:
+    """Return what is kept of a collection beside its page."""
+    return CollectionJson(
+        title=collection.title,
+        studies=[study.folder_name for study in collection.studies],
+        datasets=list(collection.datasets),
+        claims=list(collection.claims),
+    )
+
+
 def index_page(collection: StudyCollection, out: Path) -> Path:
     """Return where the page of all studies of a collection is: in a folder of its own name."""
     return out / collection.folder_name / INDEX
@@ -154,8 +166,9 @@ def index_page(collection: StudyCollection, out: Path) -> Path:
 
 def _check_collection(collection: StudyCollection, out: Path) -> None:
     folder = index_page(collection, out).parent
-    there = (read_checked_json(folder / COLLECTION) or {}).get("studies", [])
-    if missing := set(there) - {study.folder_name for study in collection.studies}:
+    there = read_collection(folder)
+    names = set(there.studies if there else [])
+    if missing := names - {study.folder_name for study in collection.studies}:
         raise InputError(
             f"{folder} is another collection's: it has '{min(missing)}'; rename the file of one of "
             f"them, give another --out, or remove {folder / COLLECTION} to replace its page"

@@ -1,8 +1,11 @@
 """``blocklab records``: a study's page from its records alone, and its runs trained again."""
 
+import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 Blocklab = Any
 
@@ -43,3 +46,62 @@ def test_records_of_nothing_are_one_line(
     assert said.status == 2
     assert said.err.count("\n") == 1 and "is not a study's folder" in said.err
     assert not (tmp_path / "kept").exists()
+
+
+def test_records_of_a_collection_make_all_of_its_pages(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path
+) -> None:
+    """One file of records, whose studies share the runs that they have in common."""
+    more = study_file.read_text().replace("resnet20_se", "{base: resnet20, attention: eca}")
+    (tmp_path / "other.yaml").write_text(more.replace("Two tiny networks", "Two others"))
+    both = tmp_path / "both.yaml"
+    both.write_text(
+        "title: Both of them\nseeds: 1\nsettings: {epochs: 1}\nstudies: [tiny.yaml, other.yaml]\n"
+    )
+    out, kept = tmp_path / "runs", tmp_path / "results" / "kept"
+    assert blocklab("study", both, "--out", out).status == 0
+    said = blocklab("records", both, kept, "--out", out)
+    assert (said.status, said.err) == (0, "")
+    assert said.out.startswith("3 runs kept: ")  # the plain one is both studies'
+    assert len(list(kept.glob("runs/*"))) == 3
+    shutil.rmtree(out)
+
+    pages = [path for path in kept.rglob("*.html") if path.name in ("report.html", "index.html")]
+    assert len(pages) == 3
+    for path in pages:
+        path.unlink()
+    reported = blocklab("report", kept)
+    assert (reported.status, reported.err) == (0, "")
+    assert all(path.exists() for path in pages)
+    assert reported.out.endswith(f"page of all: {kept / 'index.html'}\n")
+    index = (kept / "index.html").read_text()
+    assert "Both of them" in index and "2 studies, 3 finished runs in all" in index
+    links = re.findall(r'href="([^"#]*report.html)"', index)
+    assert len(links) == 2 and all((kept / unquote(link)).exists() for link in links)
+
+    studies = sorted(path.parent.name for path in kept.glob("*/study.json"))
+    found = json.loads(blocklab("report", kept, "--json").out)
+    assert sorted(one["study"] for one in found["studies"]) == studies
+    other = next(name for name in studies if name.startswith("other"))
+    assert "Two others" in blocklab("report", kept / other).out
+    verified = blocklab("study", "--verify", kept / other / "plain:0")
+    assert verified.status == 0, verified.out + verified.err
+
+
+def test_a_collections_page_is_made_again_beside_its_studies(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path
+) -> None:
+    copy = study_file.read_text().replace("Two tiny", "Two more tiny")
+    (tmp_path / "copy.yaml").write_text(copy)
+    both, out = tmp_path / "both.yaml", tmp_path / "runs"
+    both.write_text("title: Both\nseeds: 1\nstudies: [tiny.yaml, copy.yaml]\n")
+    assert blocklab("study", both, "--out", out).status == 0
+    index = out / "both" / "index.html"
+    before = index.read_text()
+    index.unlink()
+    assert blocklab("report", out / "both").status == 0
+    assert index.read_text() == before
+    (out / "both" / "collection.json").write_text('{"studies": ["tiny"]}')
+    damaged = blocklab("report", out / "both")
+    assert damaged.status == 1
+    assert damaged.err.count("\n") == 1 and "collection.json is damaged" in damaged.err

@@ -12,25 +12,34 @@ from blocklab.cli.output import print_json
 
 @app.command()
 def records(
-    file: Annotated[str, typer.Argument(metavar="FILE_OR_NAME", help="A study that has run.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE_OR_NAME", help="A study that has run, or several.")
+    ],
     to: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the records are kept.")],
     out: Out = Path("runs"),
     plugin: Plugins = [],  # noqa: B006 - read only
     json: Json = False,
 ) -> None:
     """Keep what a study's page is made of, without the weights: small enough to commit."""
-    from blocklab.execution.study_folder import study_folder
     from blocklab.files import write_atomically
+    from blocklab.report.index import INDEX, write_collection
     from blocklab.report.page import write_report
-    from blocklab.results.records import keep_records
+    from blocklab.results.records import keep_collection, keep_records
     from blocklab.results.study_folder import read_study_folder
+    from blocklab.running import collection_file
+    from blocklab.study.collection import StudyCollection
     from blocklab.study.schema import study_text
-    from blocklab.study.study import Study
 
     load_plugins(plugin)
-    kept = keep_records(study_folder(Study.load(file), out), to)
+    content = collection_file(StudyCollection.load(file))
+    if len(content.studies) == 1:
+        kept = keep_records(out / content.studies[0], to)
+        page = write_report(read_study_folder(to), to)
+    else:
+        kept = keep_collection(content, out, to)
+        write_collection(to, content)
+        page = to / INDEX
     write_atomically(to / "study.yaml", study_text(file))
-    page = write_report(read_study_folder(to), to)
     if json:
         print_json({"page": str(page), **vars(kept)})
         return

@@ -135,13 +135,31 @@ def study(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="A study's folder.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="STUDY_DIR", help="A study's folder, or of several.")
+    ],
     json: Json = False,
 ) -> None:
-    """Make the page and the tables of a study from whatever has finished."""
+    """Make the page and the tables of a study, or a collection, from whatever has finished."""
+    from blocklab.report.index import INDEX, write_collection
     from blocklab.report.page import write_report
+    from blocklab.results.collection_file import read_collection
     from blocklab.results.study_folder import read_study_folder
 
+    if (content := read_collection(folder)) is not None:
+        pages = write_collection(folder, content)
+        if json:
+            found = [
+                {"study": one.name, "page": str(page), **lines_as_json(results)}
+                for one, results, page in pages
+            ]
+            print_json({"page": str(folder / INDEX), "studies": found})
+            return
+        for _, results, page in pages:
+            print_results(results)
+            print(f"page: {page}")
+        print(f"page of all: {folder / INDEX}")
+        return
     results = read_study_folder(folder)
     page = write_report(results, folder)
     if json:

@@ -15,10 +15,12 @@ from blocklab.report.cell_text import ABSENT, chance, mean_and_sd
 from blocklab.report.drawing import ON_PAGE
 from blocklab.report.figures import svg
 from blocklab.report.over_datasets import claim_lines, headings, lines, write_over_datasets
-from blocklab.report.page import PAGE
+from blocklab.report.page import PAGE, write_report
 from blocklab.report.rendering import environment
+from blocklab.results.collection_file import CollectionJson, folder_in
 from blocklab.results.judgements import judge_together
 from blocklab.results.over_datasets import OverDatasets
+from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
 
 INDEX = "index.html"
@@ -44,7 +46,7 @@ def write_index(
     """Write index.html to `folder`, with a link to each study's page; return its path.
 
     Args:
-        folder: one beside the studies' folders.
+        folder: one beside the studies' folders, or around them.
         entries: each study's name, which is its folder's, and its results.
         title: what the studies are, together.
         over: what holds over the data sets, where they are one study on several.
@@ -62,7 +64,7 @@ def write_index(
         .render(
             title=title,
             summary=f"{count}, {finished:,} finished run{'' if finished == 1 else 's'} in all.",
-            entries=[_entry(name, results) for name, results in entries],
+            entries=[_entry(folder, name, results) for name, results in entries],
             claims=_claims(entries),
             test_sets=test_sets(entries),
             over=over,
@@ -77,12 +79,34 @@ def write_index(
     return folder / INDEX
 
 
-def _entry(name: str, results: StudyResults) -> _Entry:
+def write_collection(
+    folder: Path, content: CollectionJson
+) -> list[tuple[Path, StudyResults, Path]]:
+    """Write the page of a collection, and of each study, from their folders alone.
+
+    Returns:
+        Each study's folder, results and page.
+
+    Raises:
+        InputError, RunError: as `read_study_folder`, or if a folder cannot be written.
+    """
+    folders = [folder_in(folder, name) for name in content.studies]
+    found = [(one, read_study_folder(one)) for one in folders]
+    pages = [(one, results, write_report(results, one)) for one, results in found]
+    results = tuple(results for _, results in found)
+    over = None
+    if content.datasets:
+        over = OverDatasets(content.title, tuple(content.datasets), results, tuple(content.claims))
+    write_index(folder, list(zip(content.studies, results, strict=True)), content.title, over)
+    return pages
+
+
+def _entry(folder: Path, name: str, results: StudyResults) -> _Entry:
     best = results.best.row if results.best else None
     judged = Counter(one.word for one in results.judgements)
     return _Entry(
         name=name,
-        link=f"../{quote(name)}/{PAGE}",
+        link=f"{'' if folder_in(folder, name).parent == folder else '../'}{quote(name)}/{PAGE}",
         title=results.title,
         state=_state(results),
         best=f"{best.name}: {mean_and_sd(best.score, results.metric)}" if best else ABSENT,

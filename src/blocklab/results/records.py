@@ -3,14 +3,17 @@
 ``STUDY/study.json`` and ``STUDY/runs/HASH/`` with run.json, log.jsonl, result.json, the predictions
 and the diagnosis of each run that has ended. They are small enough to commit, the page is made from
 them again by `blocklab report`, and each run can be trained again and compared by its checksums.
+Of a collection there is a folder of each study, and one ``runs`` for all of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from blocklab.files import write_atomically, write_json
+from blocklab.results.collection_file import CollectionJson, write_collection_file
 from blocklab.results.design_file import DESIGN, read_design
-from blocklab.results.study_file import RECORDS, STUDY, read_study_file, runs_of
+from blocklab.results.study_file import RECORDS, STUDY, StudyJson, read_study_file, runs_of
 from blocklab.training.run_files import DIAGNOSIS, LEFT_OUT, LOGITS, RECORD, RESULT
 from blocklab.training.run_reader import RunReader
 
@@ -34,13 +37,44 @@ def keep_records(folder: Path, to: Path) -> KeptRecords:
         RunError: if study.json or design.json is damaged, or `to` cannot be written.
     """
     study = read_study_file(folder)
-    runs, missing, size = 0, 0, 0
-    for run_hash in (one for row in study.rows for one in row.runs.values()):
-        reader = RunReader(runs_of(folder) / run_hash)
+    kept = _keep_runs([(study, folder)], to / RECORDS)
+    _keep_study(folder, to)
+    return kept
+
+
+def keep_collection(content: CollectionJson, out: Path, to: Path) -> KeptRecords:
+    """Copy the records of a collection's studies, in folders of `out`, to one folder.
+
+    Raises:
+        InputError, RunError: as `keep_records`.
+    """
+    folders = [out / name for name in content.studies]
+    kept = _keep_runs([(read_study_file(folder), folder) for folder in folders], to / RECORDS)
+    for folder in folders:
+        _keep_study(folder, to / folder.name)
+    write_collection_file(to, content)
+    return kept
+
+
+def _keep_study(folder: Path, to: Path) -> None:
+    if read_design(folder) is not None:
+        write_atomically(to / DESIGN, (folder / DESIGN).read_bytes())
+    write_atomically(to / STUDY, (folder / STUDY).read_bytes())
+
+
+def _keep_runs(studies: Sequence[tuple[StudyJson, Path]], to: Path) -> KeptRecords:
+    found = {
+        run_hash: runs_of(folder) / run_hash
+        for study, folder in studies
+        for row in study.rows
+        for run_hash in row.runs.values()
+    }
+    runs, size = 0, 0
+    for run_hash, folder in found.items():
+        reader = RunReader(folder)
         if reader.result is None:
-            missing += 1
             continue
-        target = to / RECORDS / run_hash
+        target = to / run_hash
         left_out = [name for name in LEFT_OUT if name in reader.result["files"]]
         names = [name for name in reader.result["files"] if name not in (*left_out, LOGITS)]
         if reader.diagnosis() is not None:
@@ -51,7 +85,4 @@ def keep_records(folder: Path, to: Path) -> KeptRecords:
             size += len(content)
             write_atomically(target / name, content)
         runs += 1
-    if read_design(folder) is not None:
-        write_atomically(to / DESIGN, (folder / DESIGN).read_bytes())
-    write_atomically(to / STUDY, (folder / STUDY).read_bytes())
-    return KeptRecords(runs, missing, size)
+    return KeptRecords(runs, len(found) - runs, size)

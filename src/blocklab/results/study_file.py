@@ -16,6 +16,7 @@ from blocklab.study.schema import is_row_name
 from blocklab.training.run_files import Cost, Count, Number
 
 STUDY = "study.json"
+COLLECTION = "collection.json"  # of several studies, in a folder of their own
 RECORDS = "runs"  # the folder of a study's run folders, where they lie within its own
 
 
@@ -100,9 +101,12 @@ class StudyJson(_Strict):
 
 
 def runs_of(folder: Path) -> Path:
-    """Return where the run folders of a study's folder lie: within it, of records, or beside it."""
-    within = folder / RECORDS
-    return within if within.is_dir() else folder.parent
+    """Return where the run folders of a study's folder lie: beside it, or, of records, within it
+    or within the folder of the collection that it lies in."""
+    if (folder / RECORDS).is_dir():
+        return folder / RECORDS
+    collection = folder.absolute().parent
+    return collection / RECORDS if (collection / COLLECTION).exists() else folder.parent
 
 
 def read_study_file(folder: Path) -> StudyJson:
