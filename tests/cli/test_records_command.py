@@ -105,3 +105,33 @@ def test_a_collections_page_is_made_again_beside_its_studies(
     damaged = blocklab("report", out / "both")
     assert damaged.status == 1
     assert damaged.err.count("\n") == 1 and "collection.json is damaged" in damaged.err
+
+
+def test_a_study_goes_on_from_its_records_in_another_place(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path
+) -> None:
+    """The looks it had stay on record, and what is finished is not trained again."""
+    text = study_file.read_text().replace(
+        "seeds: 2", "seeds: {until_decided: {from: 2, to: 3, looks: [2, 3], baseline_times: 1}}"
+    )
+    study_file.write_text(text)
+    out, kept, other = tmp_path / "runs", tmp_path / "kept", tmp_path / "elsewhere"
+    assert blocklab("study", study_file, "--out", out).status == 0
+    design = json.loads((out / "tiny" / "design.json").read_text())
+    for without in (False, True):  # the copy of the study's own folder, and of its records
+        if without:
+            assert blocklab("records", study_file, kept, "--out", out).status == 0
+            shutil.copytree(kept / "runs", other / "runs")
+            for name in ("study.json", "design.json"):
+                (other / "runs" / "tiny").mkdir(exist_ok=True)
+                shutil.copy(kept / name, other / "runs" / "tiny" / name)
+        else:
+            shutil.copytree(out, other / "runs")
+        moved = other / "tiny.yaml"
+        moved.write_text(text)
+        again = blocklab("study", moved, "--out", other / "runs")
+        assert again.status == 0, again.err
+        assert "runs are finished already" in again.err and "seed 0" not in again.err
+        ours = json.loads((other / "runs" / "tiny" / "design.json").read_text())
+        assert (ours["at"], ours["looks"]) == (design["at"], design["looks"])
+        shutil.rmtree(other)

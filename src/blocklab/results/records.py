@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocklab.files import write_atomically, write_json
+from blocklab.files import write_atomically, write_checked_json, write_json
 from blocklab.results.collection_file import CollectionJson, write_collection_file
 from blocklab.results.design_file import DESIGN, read_design
 from blocklab.results.study_file import RECORDS, STUDY, StudyJson, read_study_file, runs_of
@@ -59,7 +59,8 @@ def keep_collection(content: CollectionJson, out: Path, to: Path) -> KeptRecords
 def _keep_study(folder: Path, to: Path) -> None:
     if read_design(folder) is not None:
         write_atomically(to / DESIGN, (folder / DESIGN).read_bytes())
-    write_atomically(to / STUDY, (folder / STUDY).read_bytes())
+    # Whose path the study's file had there says nothing where it goes on from its records.
+    write_checked_json(to / STUDY, {**read_study_file(folder).model_dump(), "file": None})
 
 
 def _keep_runs(studies: Sequence[tuple[StudyJson, Path]], to: Path) -> KeptRecords:
