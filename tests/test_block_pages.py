@@ -1,6 +1,8 @@
 """Pages made from code: no option without a word, no example that a study would refuse."""
 
 import runpy
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ BLOCKS = [info for info in registered_blocks() if info.cls.__module__.startswith
 
 
 @pytest.fixture(scope="module")
-def pages() -> dict[str, Any]:
-    return runpy.run_path(str(EXTENSIONS / "block_pages.py"))
+def pages() -> Iterator[dict[str, Any]]:
+    sys.path.insert(0, str(EXTENSIONS))
+    yield runpy.run_path(str(EXTENSIONS / "block_pages.py"))
+    sys.path.remove(str(EXTENSIONS))
 
 
 @pytest.mark.parametrize("info", BLOCKS, ids=lambda info: f"{info.kind}-{info.name}")
@@ -34,6 +38,7 @@ def test_there_is_a_page_for_each_block(pages: dict[str, Any]) -> None:
     page = made["blocks/attention-coordinate.md"]
     assert "0.1147 M MACs and 6.680 k parameters" in page
     assert "| `reduction` | `32` | a whole number above 0 | both gates are made from" in page
+    assert "<svg" in page and "<summary>In words</summary>" in page
     assert "https://arxiv.org/abs/2103.02907" in page and "`resnet18_ca`" in page
     for name in made:
         if name != "blocks/index.md":

@@ -4,14 +4,28 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from html import escape
 from typing import Any
 
-from blocklab.blocks.registry import BlockInfo, registered_blocks
+from block_drawing import svg
+from block_graph import boxes, in_words
+from block_trace import trace
+
+from blocklab.blocks.registry import BlockInfo, BlockSpec, registered_blocks
+from blocklab.errors import InputError
 from blocklab.measure.amounts import counted
-from blocklab.measure.block_list import CHANNELS, SIDE, BlockLine, block_lines, in_yaml
+from blocklab.measure.block_list import (
+    CHANNELS,
+    SIDE,
+    BlockLine,
+    block_in_place,
+    block_lines,
+    in_yaml,
+)
 from blocklab.models.names import list_models
 from blocklab.models.spec import model_spec
 from blocklab.report.cell_text import ABSENT
+from blocklab.yaml_files import parse_yaml
 
 KINDS = {
     "attention": "is added to a network, and keeps its map's shape",
@@ -61,16 +75,37 @@ def page_name(line: BlockLine) -> str:
 
 def row_with(info: BlockInfo) -> str:
     """Return a study's row with the block: its own example, else its first option written out."""
-    doc = inspect.getdoc(info.cls) or ""
-    own = re.search(rf"``(\{{type: {info.name}\b.*?\}})``", doc)
+    own = _own_example(info)
     option = next(iter(info.options().model_dump(mode="json").items()), None)
     if own:
-        block = own[1]
+        block = own
     elif option is None:
         block = info.name
     else:
         block = f"{{type: {info.name}, {option[0]}: {in_yaml(option[1])}}}"
     return ROWS[info.kind].format(block=block)
+
+
+def drawing(info: BlockInfo) -> str:
+    """Return the drawing of a block and the same in words, as HTML.
+
+    The block has its default options; one that cannot be built with them has its own example's.
+    Nothing where it cannot be recorded so.
+    """
+    example = _own_example(info)
+    given: list[BlockSpec] = [{"type": info.versioned_name}]
+    given += [parse_yaml(example, info.name)] if example else []
+    for spec in given:
+        try:
+            graph = boxes(trace(lambda channels, spec=spec: block_in_place(info, spec, channels)))
+        except (InputError, RuntimeError):  # a block of a user's may ask a map for its values
+            continue
+        return (
+            f'<div class="block-flow">{svg(graph, f"What {info.name} computes; in words below")}'
+            "</div>\n<details><summary>In words</summary><ol>"
+            f"{''.join(f'<li>{escape(line)}</li>' for line in in_words(graph))}</ol></details>"
+        )
+    return ""
 
 
 def meanings(cls: type) -> dict[str, str]:
@@ -106,6 +141,7 @@ def _page(line: BlockLine, info: BlockInfo, users: list[str]) -> str:
         f"*A block of the kind `{line.kind}`: it {KINDS[line.kind]}.*",
         *map(_as_markdown, doc.strip().split("\n\n")),
         f"**Source:** {_linked(_as_markdown(module))}",
+        f"## What it computes\n{_drawn(info)}",
         f"## In a study\n```yaml\nrows:\n  plain: {row.split(',')[0]}}}\n  mine: {row}\n```",
         "## Options",
         _options(info),
@@ -114,6 +150,21 @@ def _page(line: BlockLine, info: BlockInfo, users: list[str]) -> str:
         f"`{info.cls.__module__}.{info.cls.__name__}`",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _own_example(info: BlockInfo) -> str | None:
+    found = re.search(rf"``(\{{type: {info.name}\b.*?\}})``", inspect.getdoc(info.cls) or "")
+    return found[1] if found else None
+
+
+def _drawn(info: BlockInfo) -> str:
+    html = drawing(info)
+    if not html:
+        return "It cannot be recorded with its default options, without values."
+    return (
+        "Recorded from its code, in evaluation, with C channels of a map of H × W positions; below "
+        f"each box is the shape of what comes out.\n\n```{{raw}} html\n{html}\n```"
+    )
 
 
 def _options(info: BlockInfo) -> str:
