@@ -5,11 +5,13 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from block_drawing import svg
 from block_graph import boxes, in_words
 from block_trace import trace
+from measured import has_block, measured, records
 
 from blocklab.blocks.registry import BlockInfo, BlockSpec, registered_blocks
 from blocklab.errors import InputError
@@ -41,6 +43,7 @@ ROWS = {
     "ffn_mixer": "{{base: van_b0, stem: cifar, ffn_mixer: {block}}}",
 }
 MOST_MODELS = 12
+RECORDS = Path(__file__).parents[2] / "results"  # what `blocklab records` has kept of real studies
 _TYPES = {
     "integer": "a whole number",
     "number": "a number",
@@ -57,14 +60,21 @@ _BOUNDS = {
 }
 
 
-def block_pages() -> Iterator[tuple[str, str]]:
-    """Every page's path below the documents and its Markdown."""
+def block_pages(kept_in: Path = RECORDS) -> Iterator[tuple[str, str]]:
+    """Every page's path below the documents and its Markdown.
+
+    Args:
+        kept_in: the folder of records of studies, whose results the pages show.
+    """
+    kept = records(kept_in)
     infos = {(info.kind, info.name): info for info in registered_blocks()}
     lines = list(block_lines())
     models = {name: model_spec(name).to_dict() for name in list_models()}
     for line in lines:
-        users = [name for name, spec in models.items() if _has(spec, line.kind, line.name)]
-        yield f"blocks/{page_name(line)}.md", _page(line, infos[line.kind, line.name], users)
+        users = [name for name, spec in models.items() if has_block(spec, line.kind, line.name)]
+        said = measured(kept, line.kind, line.name, models)
+        page = _page(line, infos[line.kind, line.name], users, said)
+        yield f"blocks/{page_name(line)}.md", page
     yield "blocks/index.md", _index(lines)
 
 
@@ -132,7 +142,7 @@ def allowed(schema: Mapping[str, Any]) -> str:
     return " ".join([_TYPES.get(schema.get("type", ""), "a value"), *bounds])
 
 
-def _page(line: BlockLine, info: BlockInfo, users: list[str]) -> str:
+def _page(line: BlockLine, info: BlockInfo, users: list[str], said: str) -> str:
     doc, _, _ = (inspect.getdoc(info.cls) or "").partition("\nArgs:\n")
     module = inspect.cleandoc(sys.modules[info.cls.__module__].__doc__ or "")
     row = row_with(info)
@@ -146,6 +156,7 @@ def _page(line: BlockLine, info: BlockInfo, users: list[str]) -> str:
         "## Options",
         _options(info),
         f"## Cost\n{_cost(line)}",
+        f"## Measured\n{said}",
         f"## Named models with it\n{_models(users)}",
         f"`{info.cls.__module__}.{info.cls.__name__}`",
     ]
@@ -240,14 +251,3 @@ def _as_markdown(text: str) -> str:
 
 def _linked(text: str) -> str:
     return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
-
-
-def _has(spec: object, kind: str, name: str, under: str = "") -> bool:
-    """Whether a model's specification has the block in it, in a slot of its kind."""
-    if isinstance(spec, list):
-        return any(_has(item, kind, name, under) for item in spec)
-    if not isinstance(spec, dict):
-        return False
-    if spec.get("type") == name and (under == "ffn_mixer") == (kind == "ffn_mixer"):
-        return True
-    return any(_has(value, kind, name, str(key)) for key, value in spec.items())
