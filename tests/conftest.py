@@ -51,8 +51,18 @@ def one_thread_and_a_fixed_seed() -> Iterator[None]:
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def undrawn(monkeypatch: pytest.MonkeyPatch, no_ink: Callable[[pytest.MonkeyPatch], None]) -> None:
     """Figures of pages unchecked and without ink, which is most of the time that a page takes."""
+    no_ink(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def no_ink() -> Callable[[pytest.MonkeyPatch], None]:
+    """What `undrawn` does, for fixtures of a wider scope."""
+    return _without_ink
+
+
+def _without_ink(monkeypatch: pytest.MonkeyPatch) -> None:
     svg = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
     empty = SimpleNamespace(
         vegalite_to_svg=lambda *_, **__: svg, svg_to_png=lambda *_, **__: b"\x89PNG\r\n\x1a\n"

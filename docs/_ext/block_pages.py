@@ -4,14 +4,30 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from html import escape
+from pathlib import Path
 from typing import Any
 
-from blocklab.blocks.registry import BlockInfo, registered_blocks
+from block_drawing import svg
+from block_graph import boxes, in_words
+from block_trace import trace
+from measured import has_block, measured, records
+
+from blocklab.blocks.registry import BlockInfo, BlockSpec, registered_blocks
+from blocklab.errors import InputError
 from blocklab.measure.amounts import counted
-from blocklab.measure.block_list import CHANNELS, SIDE, BlockLine, block_lines, in_yaml
+from blocklab.measure.block_list import (
+    CHANNELS,
+    SIDE,
+    BlockLine,
+    block_in_place,
+    block_lines,
+    in_yaml,
+)
 from blocklab.models.names import list_models
 from blocklab.models.spec import model_spec
 from blocklab.report.cell_text import ABSENT
+from blocklab.yaml_files import parse_yaml
 
 KINDS = {
     "attention": "is added to a network, and keeps its map's shape",
@@ -27,6 +43,7 @@ ROWS = {
     "ffn_mixer": "{{base: van_b0, stem: cifar, ffn_mixer: {block}}}",
 }
 MOST_MODELS = 12
+RECORDS = Path(__file__).parents[2] / "results"  # what `blocklab records` has kept of real studies
 _TYPES = {
     "integer": "a whole number",
     "number": "a number",
@@ -43,14 +60,21 @@ _BOUNDS = {
 }
 
 
-def block_pages() -> Iterator[tuple[str, str]]:
-    """Every page's path below the documents and its Markdown."""
+def block_pages(kept_in: Path = RECORDS) -> Iterator[tuple[str, str]]:
+    """Every page's path below the documents and its Markdown.
+
+    Args:
+        kept_in: the folder of records of studies, whose results the pages show.
+    """
+    kept = records(kept_in)
     infos = {(info.kind, info.name): info for info in registered_blocks()}
     lines = list(block_lines())
     models = {name: model_spec(name).to_dict() for name in list_models()}
     for line in lines:
-        users = [name for name, spec in models.items() if _has(spec, line.kind, line.name)]
-        yield f"blocks/{page_name(line)}.md", _page(line, infos[line.kind, line.name], users)
+        users = [name for name, spec in models.items() if has_block(spec, line.kind, line.name)]
+        said = measured(kept, line.kind, line.name, models)
+        page = _page(line, infos[line.kind, line.name], users, said)
+        yield f"blocks/{page_name(line)}.md", page
     yield "blocks/index.md", _index(lines)
 
 
@@ -61,16 +85,37 @@ def page_name(line: BlockLine) -> str:
 
 def row_with(info: BlockInfo) -> str:
     """Return a study's row with the block: its own example, else its first option written out."""
-    doc = inspect.getdoc(info.cls) or ""
-    own = re.search(rf"``(\{{type: {info.name}\b.*?\}})``", doc)
+    own = _own_example(info)
     option = next(iter(info.options().model_dump(mode="json").items()), None)
     if own:
-        block = own[1]
+        block = own
     elif option is None:
         block = info.name
     else:
         block = f"{{type: {info.name}, {option[0]}: {in_yaml(option[1])}}}"
     return ROWS[info.kind].format(block=block)
+
+
+def drawing(info: BlockInfo) -> str:
+    """Return the drawing of a block and the same in words, as HTML.
+
+    The block has its default options; one that cannot be built with them has its own example's.
+    Nothing where it cannot be recorded so.
+    """
+    example = _own_example(info)
+    given: list[BlockSpec] = [{"type": info.versioned_name}]
+    given += [parse_yaml(example, info.name)] if example else []
+    for spec in given:
+        try:
+            graph = boxes(trace(lambda channels, spec=spec: block_in_place(info, spec, channels)))
+        except (InputError, RuntimeError):  # a block of a user's may ask a map for its values
+            continue
+        return (
+            f'<div class="block-flow">{svg(graph, f"What {info.name} computes; in words below")}'
+            "</div>\n<details><summary>In words</summary><ol>"
+            f"{''.join(f'<li>{escape(line)}</li>' for line in in_words(graph))}</ol></details>"
+        )
+    return ""
 
 
 def meanings(cls: type) -> dict[str, str]:
@@ -97,7 +142,7 @@ def allowed(schema: Mapping[str, Any]) -> str:
     return " ".join([_TYPES.get(schema.get("type", ""), "a value"), *bounds])
 
 
-def _page(line: BlockLine, info: BlockInfo, users: list[str]) -> str:
+def _page(line: BlockLine, info: BlockInfo, users: list[str], said: str) -> str:
     doc, _, _ = (inspect.getdoc(info.cls) or "").partition("\nArgs:\n")
     module = inspect.cleandoc(sys.modules[info.cls.__module__].__doc__ or "")
     row = row_with(info)
@@ -106,14 +151,31 @@ def _page(line: BlockLine, info: BlockInfo, users: list[str]) -> str:
         f"*A block of the kind `{line.kind}`: it {KINDS[line.kind]}.*",
         *map(_as_markdown, doc.strip().split("\n\n")),
         f"**Source:** {_linked(_as_markdown(module))}",
+        f"## What it computes\n{_drawn(info)}",
         f"## In a study\n```yaml\nrows:\n  plain: {row.split(',')[0]}}}\n  mine: {row}\n```",
         "## Options",
         _options(info),
         f"## Cost\n{_cost(line)}",
+        f"## Measured\n{said}",
         f"## Named models with it\n{_models(users)}",
         f"`{info.cls.__module__}.{info.cls.__name__}`",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _own_example(info: BlockInfo) -> str | None:
+    found = re.search(rf"``(\{{type: {info.name}\b.*?\}})``", inspect.getdoc(info.cls) or "")
+    return found[1] if found else None
+
+
+def _drawn(info: BlockInfo) -> str:
+    html = drawing(info)
+    if not html:
+        return "It cannot be recorded with its default options, without values."
+    return (
+        "Recorded from its code, in evaluation, with C channels of a map of H × W positions; below "
+        f"each box is the shape of what comes out.\n\n```{{raw}} html\n{html}\n```"
+    )
 
 
 def _options(info: BlockInfo) -> str:
@@ -189,14 +251,3 @@ def _as_markdown(text: str) -> str:
 
 def _linked(text: str) -> str:
     return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
-
-
-def _has(spec: object, kind: str, name: str, under: str = "") -> bool:
-    """Whether a model's specification has the block in it, in a slot of its kind."""
-    if isinstance(spec, list):
-        return any(_has(item, kind, name, under) for item in spec)
-    if not isinstance(spec, dict):
-        return False
-    if spec.get("type") == name and (under == "ffn_mixer") == (kind == "ffn_mixer"):
-        return True
-    return any(_has(value, kind, name, str(key)) for key, value in spec.items())

@@ -1,5 +1,6 @@
 """The page of all named models with their costs, made from the catalogue."""
 
+from fnmatch import fnmatch
 from importlib import resources
 
 from blocklab.measure.amounts import counted
@@ -10,8 +11,8 @@ from blocklab.models.spec import model_spec
 from blocklab.yaml_files import parse_yaml
 
 
-def catalogue_page() -> str:
-    """Return its Markdown: a table for each file of the catalogue."""
+def catalogue_page(files: str = "*.yaml") -> str:
+    """Return its Markdown: a table for each file of the catalogue, or for those of a pattern."""
     parts = [
         "# Catalogue",
         f"The {len(catalogue())} named models: what each is made of, and what it costs with 1000 "
@@ -21,6 +22,8 @@ def catalogue_page() -> str:
         "listed: `blocklab models 'timm:*'`.",
     ]
     for file in sorted(resources.files("blocklab.models").joinpath("catalogue").iterdir(), key=str):
+        if not fnmatch(file.name, files):
+            continue
         names = parse_yaml(file.read_text(encoding="utf-8"), file.name)
         rows = [_row(name) for name in names]
         head = [

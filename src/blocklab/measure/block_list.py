@@ -8,8 +8,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
-from blocklab.blocks.registry import BlockInfo, create_block, mixer_width, registered_blocks
+from blocklab.blocks.registry import (
+    BlockInfo,
+    BlockSpec,
+    create_block,
+    mixer_width,
+    parse_block,
+    registered_blocks,
+)
 from blocklab.errors import InputError
 from blocklab.measure.cost import count_macs
 from blocklab.models.meta_device import without_memory
@@ -31,7 +39,7 @@ class BlockLine:
         options: by name, with their defaults.
         macs, params: in the reference place, 256 channels of a 14x14 map at stride 1; a mixer with
             the convolutions that it brings, at the width that it asks for. None where it cannot
-            stand there.
+            stand there, or not be counted without values.
     """
 
     name: str
@@ -88,21 +96,33 @@ def _title(cls: type) -> str:
     return re.split(r"[.:](?:\s|$)", line)[0]
 
 
+def block_in_place(
+    info: BlockInfo, spec: BlockSpec, channels: int = CHANNELS
+) -> tuple[nn.Module, int]:
+    """Build a block without memory in a place of so many channels, at stride 1.
+
+    Returns:
+        the block, and the channels of its input: a mixer's are as many as it asks for.
+
+    Raises:
+        InputError: where the block cannot stand there.
+    """
+    spec = parse_block(info.kind, spec)
+    told: dict[str, Any] = {"channels": channels, "activation": "relu", "drop_path": 0.0}
+    if info.kind == "mixer":
+        channels = mixer_width(spec, channels)
+        told |= {"in_channels": channels, "out_channels": channels}
+        told |= {"stride": 1, "first_in_stage": False}
+    with without_memory():
+        return create_block(info.kind, spec, **told), channels
+
+
 def _cost(info: BlockInfo) -> tuple[int, int] | tuple[None, None]:
-    spec = {"type": info.versioned_name}
-    told: dict[str, Any] = {"channels": CHANNELS, "activation": "relu", "drop_path": 0.0}
-    channels = CHANNELS
     try:
-        if info.kind == "mixer":
-            spec = {**spec, **info.options().model_dump(mode="json")}
-            channels = mixer_width(spec, CHANNELS)
-            told |= {"in_channels": channels, "out_channels": channels}
-            told |= {"stride": 1, "first_in_stage": False}
+        block, channels = block_in_place(info, {"type": info.versioned_name})
         counts: list[int] = []
-        with without_memory():
-            block = create_block(info.kind, spec, **told)
         images = torch.empty(1, channels, SIDE, SIDE, device="meta")
         count_macs(block, images, counts.append)
-    except InputError:
+    except (InputError, RuntimeError):  # a block of a user's may ask a map for its values
         return None, None
     return sum(counts), sum(parameter.numel() for parameter in block.parameters())
