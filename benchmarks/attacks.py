@@ -4,8 +4,8 @@
 
 Each attack is a function of the seed and its number. *Held*: the command ended with status 0.
 *Refused*: one line of error and status 1 or 2. *Fault*: anything else: a traceback, "a fault of
-blocklab's", a process that dies, takes over a minute, or over 2 GB more memory. Commands run one
-after another in a child process that is watched, and that another takes the place of if it dies.
+blocklab's", a process that dies, takes over five minutes, or over 2 GB more memory. Commands run
+one after another in a child process that is watched; another takes its place if it dies.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from blocklab.training.checkpoints import KEEP_VARIABLE
 from blocklab.training.run import execute_run
 from blocklab.training.run_folder import write_result
 
-BOUND_SECONDS, BOUND_BYTES = 60.0, 2 << 30
+BOUND_SECONDS, BOUND_BYTES = 300.0, 2 << 30
 TINY = {"backbone": "resnet20", "widths": [4, 8, 8], "depths": [1, 1, 1]}
 STUDY: dict[str, Any] = {
     "title": "A study",

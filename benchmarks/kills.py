@@ -1,6 +1,7 @@
 """Kill a study at random moments, over and over, and count what is lost: it should be nothing.
 
-    python benchmarks/kills.py [--kills 50] [--epochs 150] [--seconds 0] [--seed 0] [--json]
+    python benchmarks/kills.py [--kills 50] [--epochs 150] [--seeds 2] [--seconds 0] [--seed 0]
+                               [--json]
 
 Each kill is SIGKILL to a worker, to the study's process or to all of its processes, at a random
 moment. After each it is checked that no process is left and that a checkpoint that opens has every
@@ -11,18 +12,20 @@ one is left to end.
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from blocklab.execution.train_studies import train_studies
 from blocklab.execution.verify import untimed
 from blocklab.study.study import Study
 from blocklab.training.checkpoints import SECONDS_VARIABLE
@@ -32,11 +35,10 @@ from blocklab.training.run_folder import RunFolder
 from blocklab.training.run_reader import is_finished
 
 TINY = {"backbone": "resnet20", "widths": [4, 8, 8], "depths": [1, 1, 1]}
-STUDY = {
+STUDY: dict[str, Any] = {
     "title": "A study to be killed",
     "data": {"source": "digits", "train_images": 100, "test_images": 100},
     "recipe": {"base": "quick", "batch_size": 20},
-    "seeds": 2,
     "varies": ["attention"],
     "rows": {
         "plain": TINY,
@@ -44,15 +46,6 @@ STUDY = {
         "coordinate": {**TINY, "attention": "coordinate"},
     },
 }
-CHILD = """
-import json, sys
-from pathlib import Path
-from blocklab.execution.train_studies import train_studies
-from blocklab.study.study import Study
-study = Study.parse(json.loads(sys.argv[1]), "killed")
-results = train_studies((study,), Path(sys.argv[2]), threads=1)
-sys.exit(any(row.failed or row.missing_seeds for row in results[0].rows))
-"""
 TURNS = ("worker", "study", "group")
 PATIENCE = 300.0  # seconds for anything to happen, on a busy machine
 
@@ -81,10 +74,26 @@ class Summary:
         )
 
 
-def start(study: dict[str, object], out: Path) -> "subprocess.Popen[bytes]":
-    """Start the study in a session of its own, so that its processes can be told from others."""
-    command = [sys.executable, "-c", CHILD, json.dumps(study), str(out)]
-    return subprocess.Popen(command, start_new_session=True)
+def train(study: dict[str, object], out: Path) -> None:
+    """Train the study in a session of its own, so that its processes can be told from others."""
+    os.setsid()
+    results = train_studies((Study.parse(study, "killed"),), out, threads=1)
+    sys.exit(any(row.failed or row.missing_seeds for row in results[0].rows))
+
+
+def train_undisturbed(study: dict[str, object], out: Path) -> None:
+    """Train its runs one after the other, in one process."""
+    for run in Study.parse(study, "reference").plan():
+        execute_run(run.definition, out, threads=1)
+
+
+def start(does: Callable[..., None], study: dict[str, object], out: Path) -> Any:
+    """Start a process that has imported everything: this one, forked, which computes nothing."""
+    process = multiprocessing.get_context("fork").Process(target=does, args=(study, out))
+    process.start()
+    while does is train and process.is_alive() and os.getsid(process.pid) != process.pid:
+        time.sleep(0.001)
+    return process
 
 
 def processes(session: int) -> Iterator[tuple[int, int]]:
@@ -115,20 +124,21 @@ def kill_once(
 ) -> bool:
     """Start the study and kill it at a random moment; return False if it ended before that."""
     before = sum(logged(out).values())
-    child = start(study, out)
+    child = start(train, study, out)
     deadline = time.monotonic() + PATIENCE
     if draw.random() < 0.85:  # most kills fall while runs train, the rest while things start
-        while child.poll() is None and sum(logged(out).values()) <= before:
+        while child.is_alive() and sum(logged(out).values()) <= before:
             assert time.monotonic() < deadline, "the study does nothing"
             time.sleep(0.005)
     wait_until = time.monotonic() + draw.uniform(0.0, 1.5)
-    while time.monotonic() < wait_until and child.poll() is None:
+    while time.monotonic() < wait_until and child.is_alive():
         time.sleep(0.001)
     victims = [child.pid]
-    while whom == "worker" and not (victims := workers(child.pid)) and child.poll() is None:
+    while whom == "worker" and not (victims := workers(child.pid)) and child.is_alive():
         time.sleep(0.01)
-    if child.poll() is not None or not victims:
-        assert child.wait(PATIENCE) == 0, "the study fails by itself"
+    if not child.is_alive() or not victims:
+        child.join(PATIENCE)
+        assert child.exitcode == 0, "the study fails by itself"
         return False
     finished = {folder.name for folder in out.glob("*") if is_finished(folder)}
     seen = logged(out)
@@ -140,7 +150,7 @@ def kill_once(
     if whom == "worker":  # the study goes on without it: let it, for a moment
         time.sleep(draw.uniform(0.0, 1.0))
         os.killpg(child.pid, signal.SIGKILL)
-    child.wait(PATIENCE)
+    child.join(PATIENCE)
     check_state(child.pid, out, finished, seen, summary)
     return True
 
@@ -149,7 +159,7 @@ def check_state(
     session: int, out: Path, finished: set[str], seen: dict[str, int], summary: Summary
 ) -> None:
     """Check that all processes are gone, and that what was there before the kill still is."""
-    gone = time.monotonic() + 20.0
+    gone = time.monotonic() + PATIENCE
     while list(processes(session)) and time.monotonic() < gone:
         time.sleep(0.02)
     left = [pid for pid, _ in processes(session)]
@@ -202,20 +212,23 @@ def compare(reference: Path, out: Path, summary: Summary) -> None:
             summary.runs_with_differing_bits += 1
 
 
-def torture(kills: int, epochs: int, seed: int, folder: Path) -> Summary:
+def torture(kills: int, epochs: int, seeds: int, seed: int, folder: Path) -> Summary:
     """Do it all; return what came of it."""
-    study = {**STUDY, "recipe": {**STUDY["recipe"], "epochs": epochs}}  # type: ignore[dict-item]
+    study = {**STUDY, "recipe": {**STUDY["recipe"], "epochs": epochs}, "seeds": seeds}
     draw, summary, began = random.Random(seed), Summary(), time.monotonic()
     reference, out = folder / "reference", folder / "killed"
-    for run in Study.parse(study, "reference").plan():  # one after the other, in this process
-        execute_run(run.definition, reference, threads=1)
+    undisturbed = start(train_undisturbed, study, reference)
+    undisturbed.join()
+    assert undisturbed.exitcode == 0, "the study fails by itself"
     while sum(summary.kills.values()) < kills:
         whom = TURNS[sum(summary.kills.values()) % 3]
         if not kill_once(study, out, draw, summary, whom):  # it ended first: a whole study
             compare(reference, out, summary)
             summary.studies_ended += 1
             shutil.rmtree(out, ignore_errors=True)
-    assert start(study, out).wait(PATIENCE * 2) == 0, "the study does not end after its kills"
+    last = start(train, study, out)
+    last.join(PATIENCE * 2)
+    assert last.exitcode == 0, "the study does not end after its kills"
     compare(reference, out, summary)
     summary.studies_ended += 1
     summary.seconds = time.monotonic() - began
@@ -226,13 +239,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--seeds", type=int, default=2, help="of each of three rows")
     parser.add_argument("--seconds", type=float, default=0.0, help="between two checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     os.environ[SECONDS_VARIABLE] = str(given.seconds)
     with tempfile.TemporaryDirectory(prefix="blocklab-kills-") as name:
-        summary = torture(given.kills, given.epochs, given.seed, Path(name))
+        summary = torture(given.kills, given.epochs, given.seeds, given.seed, Path(name))
     if given.json:
         print(json.dumps({**asdict(summary), "clean": summary.clean}))
     else:

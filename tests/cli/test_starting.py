@@ -33,7 +33,7 @@ def started(
     """Run one command line as the installed program does."""
     command = [sys.executable, "-c", START, *arguments]
     known = {**os.environ, **(environment or {})}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=known)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=known)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def stopped(
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 300
         logs: list[Path] = []
         while not logs and process.poll() is None and time.monotonic() < deadline:
             logs = [log for log in out.glob("*/log.jsonl") if log.read_text().count("\n") >= 2]
@@ -57,9 +58,24 @@ def stopped(
             os.killpg(process.pid, by)
         else:
             process.send_signal(by)
-        said = process.communicate(timeout=120)[1]
+        said = process.communicate(timeout=300)[1]
     assert logs, said
+    deadline = time.monotonic() + 120
+    while left_of(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left_of(process.pid)
     return process.returncode, said.splitlines(), logs[0].parent.name
+
+
+def left_of(session: int) -> list[str]:
+    """Processes of a session that have not ended, where /proc tells."""
+    left: list[str] = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ends as it is looked at
+            state, _, _, of = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(of) == session and state != "Z":
+                left.append(stat.parent.name)
+    return left
 
 
 def epochs(folder: Path) -> tuple[int, int]:
@@ -73,8 +89,8 @@ def epochs(folder: Path) -> tuple[int, int]:
     [
         (1, signal.SIGINT),
         pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),
-        (2, signal.SIGINT),
-        (2, signal.SIGTERM),
+        pytest.param(2, signal.SIGINT, marks=pytest.mark.slow),
+        (2, signal.SIGTERM),  # to one process, which has to end the other
     ],
 )
 def test_a_run(tmp_path: Path, devices: int, by: signal.Signals) -> None:
@@ -90,7 +106,13 @@ def test_a_run(tmp_path: Path, devices: int, by: signal.Signals) -> None:
     assert not [line for line in said if "Traceback" in line or "Interrupt" in line]
 
 
-@pytest.mark.parametrize("text", [LONG, LONG + TUNED], ids=["study", "tune"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(LONG, id="study"),
+        pytest.param(LONG + TUNED, id="tune", marks=pytest.mark.slow),
+    ],
+)
 def test_a_study_with_workers(tmp_path: Path, text: str) -> None:
     path = tmp_path / "long.yaml"
     path.write_text(text)
@@ -114,7 +136,7 @@ def test_a_study_that_is_killed_leaves_what_its_workers_reached(tmp_path: Path) 
     out = tmp_path / "runs"
     arguments = ("study", str(path), "--workers", "1", "--threads", "1")
     *_, name = stopped(out, *arguments, by=signal.SIGKILL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (out / name / "last.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     logged, saved = epochs(out / name)

@@ -34,7 +34,7 @@ def test_each_is_made_once_in_order_and_one_ahead() -> None:
     for place, value in enumerate(made_ahead(make, range(5))):
         assert value == 10 * place
         if place < 4:
-            assert began[place + 1].wait(10)  # with nobody asking for it
+            assert began[place + 1].wait(120)  # with nobody asking for it
         assert len(made) == min(place + 2, 5)
     assert list(made_ahead(make, [])) == []
 

@@ -128,26 +128,37 @@ def test_verify_trains_again_and_finds_the_first_difference(done: Path, tmp_path
         verify_run(tmp_path)
 
 
-def test_a_script_may_run_a_study_at_its_top_level(tmp_path: Path) -> None:
+SCRIPT = """
+import sys
+import blocklab
+
+block, out = sys.argv[1:]
+blocklab.load_plugin(block)
+study = blocklab.Study.parse(
+    {
+        "title": "Mine",
+        "data": {"source": "digits", "train_images": 64, "test_images": 20},
+        "recipe": {"base": "quick", "epochs": 1, "batch_size": 32},
+        "varies": ["attention"],
+        "rows": {"mine": {"base": "resnet20", "depths": [1], "attention": "contrast_gate"}},
+    },
+    "mine",
+)
+(row,) = blocklab.run_study(study, out=out, workers=1, plugins=[block]).rows
+assert len(row.finished) == 1, row.failed
+print("at the top level, once")
+"""
+
+
+def test_a_script_runs_a_study_of_ones_own_block_at_its_top_level(tmp_path: Path) -> None:
+    """A worker registers the block by itself, and does not run the script again."""
     script = tmp_path / "script.py"
-    script.write_text(
-        "import blocklab\n"
-        f"study = blocklab.Study.parse({STUDY_DATA!r}, 's')\n"
-        f"results = blocklab.run_study(study, out={str(tmp_path)!r})\n"
-        "print(len(results.rows[0].finished))\n"
-    )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr
-    assert (tmp_path / "s" / "report.html").is_file()
-
-
-STUDY_DATA = {
-    "title": "One run",
-    "data": {"source": "digits", "train_images": 60, "test_images": 50},
-    "recipe": {"base": "quick", "epochs": 1, "batch_size": 20},
-    "varies": [],
-    "rows": {"plain": TINY},
-}
+    script.write_text(SCRIPT)
+    block = Path(__file__).parents[2] / "examples" / "my_block.py"
+    command = [sys.executable, str(script), str(block), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("at the top level, once\n", 0), done.stderr
+    assert (tmp_path / "mine" / "report.html").is_file()
 
 
 def test_one_runs_failure_ends_no_other(tmp_path: Path) -> None:
@@ -201,12 +212,13 @@ def test_cores_are_shared_across_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads_are_the_studys_and_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rerun on a machine of more cores begins its other runs with the threads of the first."""
     monkeypatch.setattr("blocklab.execution.sharing.available_cores", lambda: 2)
-    train_studies((study(seeds=1, rows={"plain": TINY}),), tmp_path, 1, threads=2)[0]
+    tiny = {"base": "quick", "epochs": 1, "batch_size": 60}
+    train_studies((study(seeds=1, rows={"plain": TINY}, recipe=tiny),), tmp_path, 1, threads=2)
     monkeypatch.setattr("blocklab.execution.sharing.available_cores", lambda: 16)
-    plan = make_plan((study(),), tmp_path)
+    plan = make_plan((study(recipe=tiny),), tmp_path)
     assert plan.finished == 1 and {job.threads for job in plan.jobs} == {2}
     assert plan.sharing.workers == 4
-    plan = make_plan((study(),), tmp_path, threads=1)
+    plan = make_plan((study(recipe=tiny),), tmp_path, threads=1)
     assert {job.threads for job in plan.jobs} == {1}
 
 
@@ -234,35 +246,6 @@ def test_a_dry_run_says_what_is_left(done: Path) -> None:
     assert all(line["seconds_left"] > 0 for line in lines)
     assert len(plan_cells(lines[0])) == len(PLAN_HEADINGS)
     assert not (done / list(more.plan())[-1].definition.hash).exists()
-
-
-WITH_A_PLUGIN = """
-import sys
-import blocklab
-
-block, out = sys.argv[1:]
-blocklab.load_plugin(block)
-study = blocklab.Study.parse(
-    {
-        "title": "Mine",
-        "data": {"source": "digits", "train_images": 64, "test_images": 20},
-        "recipe": {"base": "quick", "epochs": 1, "batch_size": 32},
-        "varies": ["attention"],
-        "rows": {"mine": {"base": "resnet20", "depths": [1], "attention": "contrast_gate"}},
-    },
-    "mine",
-)
-(row,) = blocklab.run_study(study, out=out, workers=1, plugins=[block]).rows
-assert len(row.finished) == 1, row.failed
-"""
-
-
-def test_a_study_runs_ones_own_block_from_python(tmp_path: Path) -> None:
-    """In a process of its own, as a block stays registered; the worker registers it by itself."""
-    block = Path(__file__).parents[2] / "examples" / "my_block.py"
-    command = [sys.executable, "-c", WITH_A_PLUGIN, str(block), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_zeros_are_counted_once_runs_have_trained(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=f"nothing to count wi
 def test_a_gpu_is_measured_eager_and_as_graphs_and_its_memory_given_back(tmp_path: Path) -> None:
     null_device.build(tmp_path)
     script = null_device.HERE / "bench_null.py"
-    found = json.loads(null_device.run(script, ["resnet20"], tmp_path, timeout=300))
+    found = json.loads(null_device.run(script, ["resnet20"], tmp_path, timeout=900))
     modes = {(one["work"], one["mode"]) for one in found["speeds"]}
     works = ("training", "inference", "inference, deployed")
     assert modes == {(work, mode) for work in works for mode in ("eager", "graph")}

@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 def run(out: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, str(SCRIPT), "--out", str(out), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
 def lines(out: Path) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ def choose(tmp_path_factory: pytest.TempPathFactory) -> Choose:
     built = tmp_path_factory.mktemp("null_cuda")
     null_device.build(built)
 
-    def chosen(model: object, size: int = 32, timeout: int = 200, **given: Any) -> dict[str, Any]:
+    def chosen(model: object, size: int = 32, timeout: int = 900, **given: Any) -> dict[str, Any]:
         recipe = given.pop("recipe", {})
         task = {"model": model, "recipe": recipe, "size": size, **given}
         arguments = [json.dumps(task), str(NULL_CUDA)]

@@ -25,7 +25,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{null_device.HERE}:{_path_of_blocklab()}")
         script = Path(__file__).with_name("on_null_device.py")
-        printed = null_device.run(script, [str(built / "runs")], built, timeout=500)
+        printed = null_device.run(script, [str(built / "runs")], built, timeout=900)
     return json.loads(printed.splitlines()[-1])
 
 

@@ -77,7 +77,7 @@ CASTS = {"shuffle": 2, "ela": 3}
 
 def test_an_attention_launches_no_more_than_its_plain_formulation(tmp_path: Path) -> None:
     null_device.build(tmp_path)
-    lines = null_device.run(null_device.HERE / "count_blocks.py", [], tmp_path, timeout=300)
+    lines = null_device.run(null_device.HERE / "count_blocks.py", [], tmp_path, timeout=900)
     found = [json.loads(line) for line in lines.splitlines()]
     assert {one["block"] for one in found} >= set(ATTENTIONS)
     for one in found:

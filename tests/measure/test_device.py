@@ -165,6 +165,9 @@ def test_who_trains_makes_room_for_who_measures(tmp_path: Path) -> None:
         assert _held_by_others(tmp_path, "room") and not _held_by_others(tmp_path, "gate")
         thread = threading.Thread(target=measure)
         thread.start()
+        deadline = time.monotonic() + 120
+        while not _held_by_others(tmp_path, "gate") and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert not measuring.wait(0.3), "it must wait for the step to end"
         after_step(2, 3)
         after_step(3, 3)

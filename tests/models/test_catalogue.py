@@ -372,20 +372,10 @@ def train_one_step(name: str) -> None:
     assert all(torch.isfinite(weight).all() for weight in model.parameters())
 
 
-def is_fast(name: str) -> bool:
-    """Networks for 32x32 images, and VAN-B0 but for those of its variants with 60 M weights."""
-    small = name.startswith(("resnet20", "res2net20", "van_b0", "replknet_31n"))
-    return small and "b0_res2net" not in name
-
-
-@pytest.mark.parametrize("name", [name for name in list_models() if is_fast(name)])
-def test_a_step_of_training(name: str) -> None:
-    train_one_step(name)
-
-
+# A few at full size, and all slots narrowed: in `test_contract.py`.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in list_models() if not is_fast(name)])
-def test_a_step_of_training_of_large_ones(name: str) -> None:
+@pytest.mark.parametrize("name", list_models())
+def test_a_step_of_training(name: str) -> None:
     train_one_step(name)
 
 

@@ -1,9 +1,9 @@
 """The model contract: what every named model does, whatever fills its slots.
 
-Each is tried with its own slots but few and narrow blocks, so that all of them are tried in half a
-minute; names that differ in depth, width or which activation alone are then one. The slow tests try
-the slots of ResNet-18 on ResNet-20 too. As they are, at full size, a sample is tried here and all
-of them in the slow tests.
+Each is tried with its own slots but few and narrow blocks; names that differ in depth, width or
+which activation alone are then one. Those that bring a filling of a slot, or a block to a kind of
+residual block, are tried here; what combines the same otherwise is left to the slow tests. As they
+are, at full size, a sample is tried here and all of them in the slow tests.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from one_of_each import one_of_each
 from torch import Tensor, nn
 
 from blocklab import create_model, list_models
@@ -73,14 +74,9 @@ def _cases() -> list[Any]:
     for name in list_models():
         value = _narrow(name)
         found.setdefault(json.dumps(value, sort_keys=True), (name, value))
-    names = {name for name, _ in found.values()}
+    here = one_of_each(found.values())
     return [
-        pytest.param(
-            value,
-            id=name,
-            # The blocks of a narrow ResNet-18 again, behind another stem.
-            marks=pytest.mark.slow if name.replace("net20_", "net18_") in names - {name} else (),
-        )
+        pytest.param(value, id=name, marks=() if name in here else pytest.mark.slow)
         for name, value in found.values()
     ]
 

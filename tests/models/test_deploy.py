@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from one_of_each import one_of_each
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -36,12 +37,16 @@ def narrow(name: str) -> dict[str, Any]:
 
 def cases() -> list[Any]:
     """Every named model once narrowed; names that differ in an activation alone are one."""
-    found: dict[str, Any] = {}
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
     for name in list_models():
         value = narrow(name)
         text = _ACTIVATION.sub(r"\1", json.dumps(value, sort_keys=True))
-        found.setdefault(text, pytest.param(value, id=name))
-    return list(found.values())
+        found.setdefault(text, (name, value))
+    here = one_of_each(found.values())
+    return [
+        pytest.param(value, id=name, marks=() if name in here else pytest.mark.slow)
+        for name, value in found.values()
+    ]
 
 
 @torch.no_grad()

@@ -35,7 +35,8 @@ def in_a_kernel(folder: Path) -> list[list[str]]:
     from nbclient import NotebookClient  # pyright: ignore[reportMissingImports]
 
     notebook = nbformat.read(TOUR, as_version=4)
-    client = NotebookClient(notebook, timeout=240, kernel_name="python3")  # raises a cell's error
+    limits = {"timeout": 900, "startup_timeout": 300}  # seconds, on a busy machine
+    client = NotebookClient(notebook, kernel_name="python3", **limits)  # raises a cell's error
     client.execute(cwd=str(folder))
     given = [cell["outputs"] for cell in notebook.cells if cell["cell_type"] == "code"]
     said = [one.get("text", "") for cell in given for one in cell]

@@ -4,7 +4,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,10 +43,9 @@ def test_where_nobody_listens_there_is_an_answer_soon(
             monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
             (tmp_path / "ray").mkdir()
             (tmp_path / "ray" / "ray_current_cluster").write_text(there)
-        began = time.monotonic()
+        monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray waits for a minute"))
         with pytest.raises(RunError, match=r"no Ray cluster at .*refused"):
             train_studies((make_study(),), tmp_path / "out", ray=address)
-        assert time.monotonic() - began < 30
 
 
 @pytest.mark.slow

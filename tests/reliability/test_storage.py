@@ -27,7 +27,7 @@ class Breaking(Storage):
     left = 4  # the first epoch's three files, and one of the second's
 
     def send(self, folder: Path, names: tuple[str, ...] = ()) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         done = (folder / "log.jsonl").read_text().count("\n")
         while _saved(folder) < done and time.monotonic() < deadline:
             time.sleep(0.01)  # it is written aside

@@ -61,7 +61,7 @@ def test_the_same_runs_in_two_studies_are_trained_once(tmp_path: Path) -> None:
         subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True)
         for name in ("one", "one")  # the same study, and so the same study.json
     ]
-    said = [json.loads(child.communicate(timeout=300)[0]) for child in children]
+    said = [json.loads(child.communicate(timeout=900)[0]) for child in children]
     assert all(child.returncode == 0 for child in children)
     assert sum(epochs for epochs, *_ in said) == 5 * 8, "each epoch of each run once"
     for _, ended, failed, finished in said:

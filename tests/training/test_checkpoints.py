@@ -177,13 +177,13 @@ def test_no_two_writes_at_once_and_training_goes_on_beside_one() -> None:
         inside += 1
         most = max(most, inside)
         begun.set()
-        assert let.wait(30)
+        assert let.wait(120)
         written.append(state["epochs_done"])
         inside -= 1
 
     with CheckpointKeeper(save, EACH_EPOCH) as keeper:
         keeper.epoch_ended({"epochs_done": 1})  # returns though the write does not
-        assert begun.wait(30) and not written
+        assert begun.wait(120) and not written
         aside = threading.Thread(target=keeper.epoch_ended, args=({"epochs_done": 2},))
         aside.start()
         aside.join(0.2)

@@ -107,7 +107,7 @@ def test_processes_of_torchrun_join_and_judge_one_network(tmp_path: Path) -> Non
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
         *("--master-port", str(port), str(script), str(tmp_path)),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / _definition(**changes).hash
     result = json.loads((folder / "result.json").read_text())

@@ -38,7 +38,6 @@ class _One(NamedTuple):
     pixels: np.ndarray
     digest: int
     checksum: int
-    histogram: list[int]
 
 
 def decoded(
@@ -46,7 +45,7 @@ def decoded(
 ) -> Iterator[Chunk]:
     """Decode in order, some at a time; decoders run beside each other and beside the caller.
 
-    What is summed up of an image is taken by its decoder too. Images that cannot be read are left
+    An image's hash and checksum are taken by its decoder too. Images that cannot be read are left
     out and noted in `faults`, for the user to mend all of them at once; with any of them, what
     comes is not the split.
 
@@ -68,8 +67,7 @@ def decoded(
         # Contiguous: pixels out of a pickle lie channel by channel.
         pixels = np.ascontiguousarray(pixels)
         digest = hashlib.blake2b(pixels.data, digest_size=8).digest()
-        histogram = Image.fromarray(pixels).histogram()
-        return _One(pixels, int.from_bytes(digest, "little"), zlib.crc32(pixels.data), histogram)
+        return _One(pixels, int.from_bytes(digest, "little"), zlib.crc32(pixels.data))
 
     items, count, last = pictures.items(), 0, "the first image"
     workers = _cores()
@@ -102,9 +100,12 @@ def decoded(
 
 
 def _chunk(images: list[_One]) -> Chunk:
-    pixels, digests, checksums, histograms = zip(*images, strict=True)
-    histogram = np.sum(np.asarray(histograms, np.int64), axis=0).reshape(3, 256)
-    return Chunk(np.stack(pixels), list(digests), list(checksums), histogram)
+    pixels, digests, checksums = zip(*images, strict=True)
+    stacked = np.stack(pixels)
+    # One picture of them all: the numbers of a histogram an image cost more than its pixels.
+    tall = Image.fromarray(stacked.reshape(-1, *stacked.shape[2:]))
+    histogram = np.array(tall.histogram(), np.int64).reshape(3, 256)
+    return Chunk(stacked, list(digests), list(checksums), histogram)
 
 
 def _cores() -> int:
