@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from blocklab.report.answer import answer, in_words, listed
+from blocklab.report.answer import answer, in_words, listed, verdict_counts
 from blocklab.results.study_results import StudyResults
 
 MakeResults = Callable[..., StudyResults]
@@ -87,6 +87,21 @@ def test_a_baseline_that_never_learned_is_said_first(make_results: MakeResults) 
     assert said(results) == (
         "plain, the baseline, never learned, so there is nothing to compare with."
     )
+
+
+def test_a_row_without_a_finished_run_is_not_one_with_too_few_seeds(
+    make_results: MakeResults,
+) -> None:
+    given = {"plain": PLAIN, "up": UP, "broken": [None] * 3}
+    failed = {"broken": ("seed 0: epoch 2: ValueError: no",)}
+    results = make_results(given, failed=failed)
+    assert said(results).startswith(
+        "Of two models, one is better than plain (up) and one has no finished run (broken)."
+    )
+    assert results.advice == ("broken: see why runs failed, before more seeds",)
+    other = make_results({"plain": PLAIN, "one": [76.0], "none": [None] * 3})
+    assert said(other).startswith("None of two models can be called better or worse than plain")
+    assert verdict_counts(other) == "too few seeds for a verdict"
 
 
 def test_counts_and_lists_in_words() -> None:

@@ -1,6 +1,7 @@
 """The figures' files, their data, and labels that must not cover each other."""
 
 import random
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from itertools import combinations, pairwise
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from blocklab.report.cost_figures import MOST_LABELS
-from blocklab.report.curves import MOST_LINES, MOST_POINTS_A_LINE
+from blocklab.report.curves import MOST_LINES, MOST_NAMES, MOST_POINTS_A_LINE
 from blocklab.report.drawing import COLOURS, ON_PAPER, spread
 from blocklab.report.figures import MOST_DIFFERENCES, figures, save_figures, svg
 from blocklab.results.study_results import StudyResults
@@ -112,18 +113,44 @@ def test_learning_rate_by_step_counts_the_runs_own_steps(make_results: MakeResul
 
 
 def test_of_many_rows_the_best_and_the_baseline_are_named(make_results: MakeResults) -> None:
-    results = make_results({f"row{i:02}": [20.0 + i, 21.0 + i] for i in range(MOST_LINES + 40)})
+    results = make_results({f"row{i:02}": [20.0 + i, 21.0 + i] for i in range(MOST_LINES + 10)})
     made = {figure.name: figure for figure in figures(results)}
     curve = made["validation_accuracy_over_epochs"]
-    named = {p["row"] for p in values_of(curve.specification) if "row" in p}
-    assert named == {"row00", *(f"row{i:02}" for i in range(41, 70))}
-    assert "Of 70 rows 30 are named" in curve.caption
+    points = [p for p in values_of(curve.specification) if "row" in p]
+    best = [f"row{i:02}" for i in range(70)][::-1]
+    assert {p["row"] for p in points if "label" in p} == {"row00", *best[: MOST_NAMES - 1]}
+    assert {p["row"] for p in points} == {"row00", *best[: MOST_LINES - 1]}
+    assert "Of 70 rows 60 are drawn and 14 named: the baseline and" in curve.caption
     against = values_of(made["accuracy_against_macs"].specification)
     assert len({p["row"] for p in against if "row" in p}) == 70  # a point each
     assert len([p for p in against if "label" in p]) <= 2 * 2 * MOST_LABELS  # each with its line
     bars = {p["row"] for p in values_of(made["differences"].specification) if "row" in p}
     assert len(bars) == MOST_DIFFERENCES
     assert "row69" in bars and "row01" not in bars
+
+
+def test_small_costs_keep_their_digits(make_results: MakeResults) -> None:
+    macs = {"plain": 10_140_000, "narrow": 654_500}
+    made = make_results({"plain": [99.0, 99.2], "narrow": [97.0, 97.3]}, macs=macs)
+    figure = next(figure for figure in figures(made) if figure.name == "accuracy_against_macs")
+    drawn = svg(figure, ON_PAPER)
+    texts = [one.text for one in ElementTree.fromstring(drawn).iter() if one.tag.endswith("text")]
+    assert {"0.001", "0.002", "0.01"} <= set(texts)
+    assert "narrow: 97.15 %, MACs 0.0006545 G" in drawn
+    assert not re.search(r' (?:d|transform)="[^"]*\d\.\d{3}', drawn)  # half of a page's bytes
+
+
+def test_a_name_does_not_stand_on_the_front(make_results: MakeResults) -> None:
+    macs = {"plain": 10_000_000_000, "narrow": 1_000_000_000}
+    made = make_results({"plain": [99.0, 99.2], "narrow": [97.0, 97.3]}, macs=macs)
+    figure = next(figure for figure in figures(made) if figure.name == "accuracy_against_macs")
+    label = next(
+        point
+        for point in values_of(figure.specification)
+        if point.get("row") == "narrow" and "label" in point
+    )
+    assert label["align"] == "left"  # to the right of its point, where the front goes on
+    assert abs(label["label"] - label["top1"]) > 0.05
 
 
 def test_long_logs_are_thinned_to_their_last_epoch(make_results: MakeResults) -> None:

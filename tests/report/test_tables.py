@@ -156,7 +156,7 @@ def test_verdicts_say_p_seeds_and_why(make_results: MakeResults) -> None:
         "points [95 % interval of all]": "+3.00",
         "p": "\u2013",
         "p if it were alone": "\u2013",
-        "expected when trained again": signed(results.expected["one"].gain or 0.0),
+        "expected when trained again (points)": signed(results.expected["one"].gain or 0.0),
         "the best of all: probability": f"{results.expected['one'].probability_best:.2f}",
         "verdict": "too few seeds",
         "because": "one seed of the row has no spread to test against",

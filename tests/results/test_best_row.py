@@ -75,7 +75,7 @@ def test_rows_of_one_function_share_what_is_expected() -> None:
 def test_the_columns() -> None:
     results = study(EVEN)
     verdicts = tables(results)[1]
-    place = verdicts.headings.index("expected when trained again")
+    place = verdicts.headings.index("expected when trained again (points)")
     gain = results.expected["up"].gain
     assert gain is not None
     assert verdicts.texts[0][place : place + 2] == [

@@ -21,6 +21,7 @@ from blocklab.statistics.family import (
 from blocklab.statistics.sequential import FUTILE
 
 NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()
+NO_RESULT = "no result"  # of rows that have too few seeds: none at all
 MOST_NAMED = 4  # rows in brackets: of more, the table has the names
 # What is said of the rows of each verdict: of one, of several, and whether that names the baseline.
 SAYINGS = {
@@ -42,8 +43,10 @@ SAYINGS = {
     SAME: ("computes the same function", "compute the same function"),
     AT_CHANCE: ("never learned", "never learned"),
     TOO_FEW: ("has too few seeds to tell", "have too few seeds to tell"),
+    NO_RESULT: ("has no finished run", "have no finished run"),
 }
-NAMED = (BETTER, WORSE, AS_GOOD, NOT_WORSE, SAME, AT_CHANCE)  # whose rows are worth naming
+# Whose rows are worth naming.
+NAMED = (BETTER, WORSE, AS_GOOD, NOT_WORSE, SAME, AT_CHANCE, NO_RESULT)
 
 
 def answer(results: StudyResults) -> str:
@@ -64,7 +67,7 @@ def verdict_counts(results: StudyResults) -> str:
     by_word = _by_word(results)
     if not by_word:
         return ABSENT
-    if set(by_word) == {TOO_FEW}:
+    if TOO_FEW in by_word and set(by_word) <= {TOO_FEW, NO_RESULT}:
         return "too few seeds for a verdict"
     said = (BETTER, WORSE, AS_GOOD, NOT_WORSE)
     shown = [f"{len(by_word[word])} {word}" for word in said if word in by_word]
@@ -86,8 +89,10 @@ def listed(parts: Sequence[str]) -> str:
 
 def _by_word(results: StudyResults) -> dict[str, list[str]]:
     by_word: dict[str, list[str]] = defaultdict(list)
+    finished = {row.name for row in results.rows if row.finished}
     for name, comparison in results.comparisons.items():
-        by_word[comparison.word].append(name)
+        none = comparison.word == TOO_FEW and name not in finished
+        by_word[NO_RESULT if none else comparison.word].append(name)
     return by_word
 
 
@@ -99,8 +104,9 @@ def _against_baseline(results: StudyResults) -> str:
     if BASELINE_AT_CHANCE in by_word:
         return f"{baseline}, the baseline, never learned, so there is nothing to compare with."
     noun = rows_noun(results)
-    if set(by_word) == {TOO_FEW}:
-        whom = f"None of {in_words(compared)} {noun}" if compared > 1 else by_word[TOO_FEW][0]
+    if set(by_word) <= {TOO_FEW, NO_RESULT}:
+        (name, *_), *_ = by_word.values()
+        whom = f"None of {in_words(compared)} {noun}" if compared > 1 else name
         cannot = "can" if compared > 1 else "cannot"
         return (
             f"{whom} {cannot} be called better or worse than {baseline}: {_why_too_few(results)}."

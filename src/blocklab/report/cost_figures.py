@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import altair as alt
@@ -85,7 +86,12 @@ def against(results: StudyResults, cost: Cost) -> Figure | None:
     scale = math.log if wide else float
     for point in points:
         point["place"] = WIDTH * (scale(point["cost"]) - scale(left)) / (scale(right) - scale(left))
-    place_labels(labelled, points, low, (high - low) * LINE_OF_TEXT / height)
+    gap = (high - low) * LINE_OF_TEXT / height
+    along = [
+        (one["place"], other["place"], one["top1"] - 0.1 * gap, one["top1"] + 0.1 * gap)
+        for one, other in pairwise(front)
+    ]
+    place_labels(labelled, points, low, gap, along)
     x = alt.X(
         "cost:Q",
         title=f"{_title(results, cost)}{', logarithmic' if wide else ''}",

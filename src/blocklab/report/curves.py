@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +26,15 @@ from blocklab.statistics.summary import PERCENT, summarise
 from blocklab.study.metric import TOP1
 from blocklab.training.recipe import Recipe
 
-MOST_LINES = 30  # more lines and labels than this cannot be told apart
+MOST_LINES = 60  # a page of hundreds of rows stays light
+MOST_NAMES = 14  # beside lines; more make the figure smaller than its names
 MOST_POINTS_A_LINE = 120
 
 Points = list[dict[str, Any]]
 
 
-def shown_rows(results: StudyResults, most: int = MOST_LINES) -> list[RowResult]:
-    """Return the rows that figures name: all, or of many the baseline and the most accurate."""
+def shown_rows(results: StudyResults, most: int) -> list[RowResult]:
+    """Return the rows that a figure shows: all, or of many the baseline and the most accurate."""
     if len(results.rows) <= most:
         return list(results.rows)
     finished = [row for row in results.rows if row.score is not None]
@@ -42,14 +44,17 @@ def shown_rows(results: StudyResults, most: int = MOST_LINES) -> list[RowResult]
     return [row for row in results.rows if row.name in kept]
 
 
-def left_out(results: StudyResults, most: int = MOST_LINES) -> str:
-    """Say which rows a figure does not name."""
-    shown = len(shown_rows(results, most))
-    if shown == len(results.rows):
+def left_out(results: StudyResults, most: int, drawn: int | None = None) -> str:
+    """Say which rows a figure does not name, and how many it draws, if not all."""
+    rows, shown = len(results.rows), len(shown_rows(results, most))
+    if shown == rows:
         return ""
     ones = "most accurate" if results.metric == TOP1 else "best"
     which = f"the baseline and the {ones} ones" if results.baseline else f"the {ones}"
-    return f" Of {len(results.rows)} rows {shown} are named: {which}."
+    counts = f"{shown} are named"
+    if drawn is not None and drawn < rows:
+        counts = f"{drawn} are drawn and {shown} named"
+    return f" Of {rows} rows {counts}: {which}."
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,8 @@ def over_epochs(results: StudyResults, curve: Curve) -> Figure | None:
         metric = results.metric
         title, percent = f"{metric.title} over epochs", metric.unit == "%"
         curve = Curve(curve.figure, metric.figure, title, metric.heading, percent)
-    shown = {row.name for row in shown_rows(results)}
+    shown = {row.name for row in shown_rows(results, MOST_LINES)}
+    named = {row.name for row in shown_rows(results, MOST_NAMES)}
     lines = {
         number: points
         for number, row in enumerate(results.rows)
@@ -123,7 +129,7 @@ def over_epochs(results: StudyResults, curve: Curve) -> Figure | None:
     }
     if not lines:
         return None
-    shape = _drawn(list(lines.values()), curve, [row.name for row in results.rows])
+    shape = _drawn(list(lines.values()), named, curve, [row.name for row in results.rows])
     several = any(point["n"] > 1 for points in lines.values() for point in points)
     shows = "Line: mean over finished seeds. Band: from the lowest seed to the highest."
     if not several:
@@ -132,13 +138,21 @@ def over_epochs(results: StudyResults, curve: Curve) -> Figure | None:
         shows += " This recipe reads the test set after every epoch; the best epoch flatters."
     if curve.field.startswith("train"):
         shows += " As training met its images, augmented, while the weights moved."
-    return Figure(curve.figure, curve.title, shows + left_out(results), shape)
+    shows += left_out(results, MOST_NAMES, len(shown))
+    return Figure(curve.figure, curve.title, shows, shape)
 
 
-def _drawn(lines: list[Points], curve: Curve, names: list[str]) -> dict[str, Any]:
-    """Draw lines, with their bands and their names at their ends; colours are those of `names`."""
+def _drawn(
+    lines: list[Points], named: Collection[str], curve: Curve, rows: list[str]
+) -> dict[str, Any]:
+    """Draw lines, those of `named` rows with their bands, and their names at their ends.
+
+    Colours are those of `rows`.
+    """
     points = [point for line in lines for point in line]
-    ends = [dict(line[-1]) for line in lines]
+    kept = [line for line in lines if line[0]["row"] in named]
+    faint = [point for line in lines if line[0]["row"] not in named for point in line]
+    ends = [dict(line[-1]) for line in kept]
     height = max(300, LINE_OF_TEXT * (len(ends) + 2))
     drawn = [point[key] for point in points for key in ("value", "low", "high")]
     spread_of = max(drawn) - min(drawn)
@@ -161,12 +175,23 @@ def _drawn(lines: list[Points], curve: Curve, names: list[str]) -> dict[str, Any
     x = alt.X("epoch:Q", title="Epoch", axis=count, scale=epochs)
     y = alt.Y("value:Q", title=curve.axis, scale=values)
     end_x, label_y = alt.X("last:Q", scale=epochs), alt.Y("label:Q", scale=values)
-    colours = look(names)
-    marks = alt.Chart(data(points))
-    lone = len(points) == len(ends)  # one epoch: a line of one point would not be seen
-    bands = [point for point in points if point["n"] > 1]
+    colours = look(rows)
+    marks = alt.Chart(data(point for line in kept for point in line))
+    lone = len(points) == len(lines)  # one epoch: a line of one point would not be seen
+    bands = [point for line in kept for point in line if point["n"] > 1]
     return specification(
         [
+            *(
+                [
+                    (
+                        alt.Chart(data(faint)).mark_point(filled=True, size=30)
+                        if lone
+                        else alt.Chart(data(faint)).mark_line(strokeWidth=1)
+                    ).encode(x=x, y=y, opacity=alt.value(0.35), **colours)
+                ]
+                if faint
+                else []
+            ),
             *(
                 [
                     alt.Chart(data(bands))

@@ -43,6 +43,7 @@ class Figure:
 _NUMBER_BEGINS, _NUMBER_ENDS = "\ue000", "\ue001"
 _SAID = re.compile(f'aria-label="{_NUMBER_BEGINS}(\\d+){_NUMBER_ENDS}')
 _ROLES = re.compile(r' (?:role="graphics-\w+"|aria-roledescription="[^"]*"|aria-label="[^"]*")')
+_PLACES = re.compile(r' (?:d|transform|x|y|[xy][12]|width|height)="[^"]*"')
 _DECIMALS = re.compile(r"(\d\.\d{2})\d+")
 
 
@@ -57,7 +58,8 @@ def svg(figure: Figure, config: dict[str, Any]) -> str:
     Marks say what they show in `data-said`.
     """
     drawn = vl_convert.vegalite_to_svg(figure.specification, config=config, allowed_base_urls=[])
-    return _DECIMALS.sub(r"\1", _ROLES.sub("", _SAID.sub(r'data-row="\1" data-said="', drawn)))
+    named = _ROLES.sub("", _SAID.sub(r'data-row="\1" data-said="', drawn))
+    return _PLACES.sub(lambda place: _DECIMALS.sub(r"\1", place[0]), named)
 
 
 def png(figure: Figure) -> bytes:
@@ -124,15 +126,20 @@ Box = tuple[float, float, float, float]  # left, right, bottom, top: pixels acro
 
 
 def place_labels(
-    labelled: list[dict[str, Any]], points: list[dict[str, Any]], lowest: float, gap: float
+    labelled: list[dict[str, Any]],
+    points: list[dict[str, Any]],
+    lowest: float,
+    gap: float,
+    lines: Sequence[Box] = (),
 ) -> None:
     """Give each label the side (`align`) and height (`label`) nearest to its point that is free.
 
-    No label covers a point, another label or the line that leads to one, and the fewest bars that
-    can be. Points have a `place` (pixels across), a `top1` and the ends of a bar, `low` and `high`;
-    `gap` is the height of a line of text, and nothing is put below `lowest`.
+    No label covers a point, another label or the line that leads to one, and the fewest bars and
+    other `lines` that can be. Points have a `place` (pixels across), a `top1` and the ends of a
+    bar, `low` and `high`; `gap` is the height of a line of text, and nothing is put below `lowest`.
     """
-    bars = [
+    bars = [*lines]
+    bars += [
         (point["place"] - 1, point["place"] + 1, point["low"], point["high"])
         for point in points
         if point["low"] is not None

@@ -17,7 +17,7 @@ from blocklab.report.metric import metric_of
 from blocklab.report.rendering import Drawn, on_page, render
 from blocklab.report.row_page import write_row_pages
 from blocklab.report.table_files import csv, csv_text, latex, markdown_of_all
-from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, tables
+from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, scatter_table, tables
 from blocklab.report.what_ran import (
     SETUP_HEADINGS,
     SPEED_HEADINGS,
@@ -99,7 +99,8 @@ def html(
     made = tables(results) if made is None else made
     named = {table.name: table for table in made}
     words = Counter(one.word for one in results.comparisons.values())
-    lead = _lead(named["table"], results.baseline)
+    scatter = scatter_table(results)
+    lead = _lead(named["table"], results, scatter)
     return render(
         "page.html.j2",
         results=results,
@@ -112,6 +113,8 @@ def html(
         forest=forest(results),
         rows=_lines(results, lead, links or {}),
         numbers={row.name: number for number, row in enumerate(results.rows)},
+        scatter=scatter,
+        words=words,
         chips=words.most_common() if len(words) > 1 else [],
         tables=named,
         claims=claim_lines(results),
@@ -141,18 +144,27 @@ def html(
     )
 
 
-def _lead(table: Table, baseline: str | None) -> Table:
-    """Return the main table without names, what most readers want first standing first."""
-    rest, gain = table.columns[1:], f" minus {baseline}"
+def _lead(table: Table, results: StudyResults, scatter: Table | None) -> Table:
+    """Return the main table without names, what most readers want first standing first.
+
+    The verdict, the gain, the accuracy and what it costs; more accuracies come last, and those of
+    `scatter` stand beside the seeds.
+    """
+    elsewhere = scatter.headings if scatter else []
+    rest = [c for c in table.columns[1:] if c.full_heading not in elsewhere]
+    gain = f" minus {results.baseline}"
     first = [c for c in rest if c.heading == "verdict"] + [c for c in rest if gain in c.heading]
-    then = [c for c in rest if c.group == ACCURACY]
-    others = [c for c in rest if c not in first and c not in then]
-    return Table(table.name, table.title, (*first, *then, *others), table.rows)
+    first += [c for c in rest if c.heading == results.metric.column]
+    more = [c for c in rest if c.group == ACCURACY and c not in first]
+    others = [c for c in rest if c not in first and c not in more]
+    return Table(table.name, table.title, (*first, *others, *more), table.rows)
 
 
 def _spared_on_paper(lead: Table) -> list[int]:
-    """Return which columns have no room on paper: of accuracies, all but the first."""
-    return [i for i, column in enumerate(lead.columns) if column.group == ACCURACY][1:]
+    """Return which columns have no room on paper: accuracies but the first, and reasons."""
+    headings = [column.heading for column in lead.columns]
+    accuracies = [i for i, column in enumerate(lead.columns) if column.group == ACCURACY]
+    return accuracies[1:] + [i for i, heading in enumerate(headings) if heading == "dominated"]
 
 
 def _lines(results: StudyResults, lead: Table, links: Mapping[str, str]) -> list[Line]:

@@ -72,8 +72,7 @@ def columns(results: StudyResults) -> tuple[Column, ...]:
     if results.shows_top5:
         found.append(Column("top-5", lambda row: mean_and_sd(row.top5), ACCURACY))
     if results.scatters:  # where seeds do, a mean says less
-        found.append(Column(f"{metric.title}, median", _median, metric.group))
-        found.append(Column(f"{metric.title}, worst seed", _worst, metric.group))
+        found += _scatter_columns(results)
     if any(row.tuned and "lr" in row.tuned for row in results.rows):
         found.insert(found.index(_named(found, "seeds")), Column("tuned lr", _tuned_rate))
     if any(row.best_top1 for row in results.rows):
@@ -90,6 +89,22 @@ def columns(results: StudyResults) -> tuple[Column, ...]:
     if why := results.dominated:
         found.append(Column("dominated", lambda row: why.get(row.name, ABSENT), left=True))
     return tuple(found)
+
+
+def _scatter_columns(results: StudyResults) -> list[Column]:
+    metric = results.metric
+    return [
+        Column(f"{metric.title}, median", _median, metric.group),
+        Column(f"{metric.title}, worst seed", _worst, metric.group),
+    ]
+
+
+def scatter_table(results: StudyResults) -> Table | None:
+    """Return the table of medians and worst seeds; None where seeds of all rows scatter alike."""
+    if not results.scatters:
+        return None
+    shown = (Column("row", lambda row: row.name), *_scatter_columns(results))
+    return Table("scatter", "Medians and worst seeds", shown, results.rows)
 
 
 def _cost_columns(results: StudyResults) -> list[Column]:
@@ -127,13 +142,14 @@ def _other_cost(name: str) -> Callable[[RowResult], str]:
 def _verdict_columns(results: StudyResults) -> tuple[Column, ...]:
     compared = results.comparisons
     unit = results.metric.difference_unit or "difference"
+    points = f" ({results.metric.difference_unit})" if results.metric.difference_unit else ""
     found = [
         Column("row", lambda row: row.name),
         Column("seeds", _compared_seeds),
         Column(f"{unit} [95 % interval of all]", lambda row: difference(row, results.baseline)),
         Column("p", lambda row: chance(compared[row.name].p)),
         Column("p if it were alone", _alone),
-        Column("expected when trained again", _expected_gain(results)),
+        Column(f"expected when trained again{points}", _expected_gain(results)),
         Column("the best of all: probability", _probability_best(results)),
         Column("verdict", lambda row: verdict(results, row), look=_look_of(results), left=True),
         Column("because", lambda row: compared[row.name].reason or ABSENT, left=True),

@@ -18,14 +18,16 @@ def more_seeds(
     plan: Planning | None,
     metric: Metric,
 ) -> tuple[str, ...]:
-    """Return a line for the rows that one seed says nothing of, and one for those in doubt.
+    """Return a line for rows whose runs failed, for those with a seed or none, for those in doubt.
 
     How many seeds are needed is what `plan` has from the spread of all rows, where a difference of
     the metric's gain is to be shown four times in five.
     """
     of = {word: [r for r in rows if _word(r, comparisons) == word] for word in (TOO_FEW, NOT_SHOWN)}
     lines = []
-    if few := of[TOO_FEW]:
+    if failing := [row for row in of[TOO_FEW] if row.failed]:
+        lines.append(f"{_names(failing)}: see why runs failed, before more seeds")
+    if few := [row for row in of[TOO_FEW] if not row.failed]:
         baseline = few[0].baseline
         some = [*([baseline] if baseline and len(baseline.finished) < FEWEST_SEEDS else []), *few]
         least = min(len(row.finished) for row in some)
