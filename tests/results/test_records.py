@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from blocklab.errors import RunError
 from blocklab.files import write_checked_json
 from blocklab.results.named_run import find_run
 from blocklab.results.records import keep_records
@@ -44,6 +45,8 @@ def test_records_are_the_study_without_its_weights(studied: Path, tmp_path: Path
     run = RunReader(find_run(tmp_path / "kept" / "plain:0"))
     assert run.folder.parent == tmp_path / "kept" / "runs"
     assert run.arrays()["labels"].size == 100
+    with pytest.raises(RunError, match=f"the run {run.folder.name} has no logits: it was kept w"):
+        run.logits()
 
 
 def test_a_study_grows_and_records_are_kept_of_records(studied: Path, tmp_path: Path) -> None:

@@ -171,7 +171,9 @@ class RunReader:
         files, run = self.require_result()["files"], self.require_run()
         images, classes = run["test_images"], len(run["class_names"])
         if LOGITS not in files or not (self.folder / LOGITS).exists():
-            raise RunError(f"the run {self.folder} has no logits: {why_none(images, classes)}")
+            kept = (self.folder / RECORD).exists()
+            why = "it was kept without them, as a record" if kept else why_none(images, classes)
+            raise RunError(f"the run {self.folder.name} has no logits: {why}")
         read = partial(unpack_logits, images=images, classes=classes)
         try:
             return self._read(LOGITS, read, files)
