@@ -177,20 +177,6 @@ def test_commands_are_taken(
             follow(words, cell.why is None, capsys)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_studies_are_planned_and_blocks_checked(
-    document: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What the quick test stops before, but for training and timing: costs, memory, contracts."""
-    stop_before(monkeypatch, HEAVY["train"], HEAVY["study"], HEAVY["bench"])
-    write_files(document)
-    for cell in cells(document):
-        for words in cell.commands():
-            plans = words[:2] == ["blocklab", "study"] and "--dry-run" not in words
-            follow([*words, "--dry-run"] if plans else words, cell.why is None, capsys)
-
-
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("exports", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
