@@ -20,14 +20,14 @@ from blocklab.models.spec import model_spec
 from blocklab.training.device import available_cores
 from blocklab.training.distributed import check_shares, launch
 from blocklab.training.finished import FinishedRun
-from blocklab.training.recipe import Recipe
+from blocklab.training.recipe import Recipe, load_recipe
 from blocklab.training.run_definition import RunDefinition
 from blocklab.training.sync_norm import SyncBatchNorm2d, synchronise_batchnorm
 
 needs_two_cores = pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
 
 
-def _definition(attention: Any = (), **changes: Any) -> RunDefinition:
+def _definition(**changes: Any) -> RunDefinition:
     """207 images in batches of 50: the last has 7, 3 for one process and 4 for the other."""
     fields: dict[str, Any] = {
         "epochs": 1,
@@ -45,7 +45,7 @@ def _definition(attention: Any = (), **changes: Any) -> RunDefinition:
     }
     return RunDefinition(
         # A smooth activation: at ReLU's kink, rounding would turn whole gradients on and off.
-        model_spec({"base": "resnet20", "activation": "gelu", "attention": attention}),
+        model_spec({"base": "resnet20", "activation": "gelu"}),
         DataSpec(source="digits", image_size=16, train_images=207, test_images=101),
         Recipe.parse({**fields, **changes}),
         0,
@@ -141,18 +141,25 @@ class HalfUsed(nn.Module):
 
 
 @needs_two_cores
-def test_parts_of_a_batch_add_up_on_two_with_a_parameter_that_nobody_uses(
+def test_a_block_that_never_uses_a_parameter_trains_on_two(
     tmp_path: Path, registry_as_it_was: None
 ) -> None:
     block = tmp_path / "half_used.py"
     block.write_text(UNUSED)
     load_plugin(block)
-    one = _definition(attention="half_used")
-    two = _definition(attention="half_used", accumulate=2)
-    whole = launch(one, tmp_path, threads=1)  # whose epoch is that of two
-    parts = launch(two, tmp_path, devices=2, threads=1, plugins=[str(block)])
-    assert _log(parts)[0]["train_loss"] == pytest.approx(_log(whole)[0]["train_loss"], rel=0.05)
-    assert json.loads((parts / "result.json").read_text())["status"] == "finished"
+    model = model_spec({"base": "resnet20", "attention": "half_used"})
+    data = DataSpec(source="digits", train_images=64, test_images=20)
+    recipe = load_recipe("quick", {"epochs": 1, "batch_size": 16})
+    definition = RunDefinition(model, data, recipe, 0)
+    folder = launch(definition, tmp_path, devices=2, threads=1, plugins=[str(block)])
+    assert json.loads((folder / "result.json").read_text())["status"] == "finished"
+
+
+@needs_two_cores
+def test_parts_of_a_batch_add_up_on_two(tmp_path: Path) -> None:
+    one = launch(_definition(), tmp_path, threads=1)  # whose epoch is that of two
+    two = launch(_definition(accumulate=2), tmp_path, devices=2, threads=1)
+    assert _log(two)[0]["train_loss"] == pytest.approx(_log(one)[0]["train_loss"], rel=0.05)
 
 
 @pytest.fixture
