@@ -1,5 +1,6 @@
 """A command line that is called as a user types it, and a study small enough for a test."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from blocklab.cli.app import run
+from blocklab.study.study import Study
+from blocklab.training.run import execute_run
 
 TINY_STUDY = """\
 title: Two tiny networks
@@ -44,6 +47,23 @@ def blocklab(capsys: pytest.CaptureFixture[str], undrawn: None) -> Blocklab:
         return Said(status, said.out, said.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of that study's runs, trained once."""
+    folder = tmp_path_factory.mktemp("trained")
+    path = folder / "tiny.yaml"
+    path.write_text(TINY_STUDY)
+    for one in Study.load(path).plan():
+        execute_run(one.definition, folder / "runs", threads=1)
+    return folder / "runs"
+
+
+@pytest.fixture
+def trained(_trained: Path, tmp_path: Path) -> Path:
+    """`runs`, where all runs of the study have ended: it trains nothing there."""
+    return Path(shutil.copytree(_trained, tmp_path / "runs"))
 
 
 @pytest.fixture

@@ -177,9 +177,9 @@ def test_a_run_is_named_by_its_row_and_seed(
 
 
 def test_a_study_narrowed_leaves_the_whole_ones_page(
-    blocklab: Blocklab, study_file: Path, tmp_path: Path
+    blocklab: Blocklab, study_file: Path, trained: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "runs"
+    out = trained
     assert blocklab("study", study_file, "--out", out).status == 0
     page = (out / "tiny" / "report.html").read_bytes()
     said = blocklab("study", study_file, "--out", out, "--seeds", 1)
@@ -207,9 +207,9 @@ def test_a_study_narrowed_leaves_the_whole_ones_page(
 
 
 def test_a_collection_has_its_own_page_and_names_it(
-    blocklab: Blocklab, study_file: Path, tmp_path: Path
+    blocklab: Blocklab, study_file: Path, trained: Path, tmp_path: Path
 ) -> None:
-    out, inner = tmp_path / "runs", tmp_path / "more"
+    out, inner = trained, tmp_path / "more"
     inner.mkdir()
     (inner / "one.yaml").write_text(study_file.read_text().replace("seeds: 2", "seeds: 1"))
     all_of_them = tmp_path / "all.yaml"

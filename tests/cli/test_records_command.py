@@ -11,9 +11,9 @@ Blocklab = Any
 
 
 def test_records_make_the_page_and_can_be_verified(
-    blocklab: Blocklab, study_file: Path, tmp_path: Path
+    blocklab: Blocklab, study_file: Path, trained: Path, tmp_path: Path
 ) -> None:
-    out, kept = tmp_path / "runs", tmp_path / "kept"
+    out, kept = trained, tmp_path / "kept"
     assert blocklab("study", study_file, "--out", out).status == 0
     said = blocklab("records", study_file, kept, "--out", out)
     assert said.status == 0, said.err

@@ -169,9 +169,9 @@ def test_a_run_that_cannot_even_say_that_it_failed_is_exit_status_1(
 
 
 def test_swapped_folders_are_named_and_trained_anew(
-    blocklab: Blocklab, study_file: Path, tmp_path: Path
+    blocklab: Blocklab, study_file: Path, trained: Path
 ) -> None:
-    out = tmp_path / "runs"
+    out = trained
     whole = json.loads(blocklab("study", study_file, "--out", out, "--json").out)[0]
     one, other = (run.definition.hash for run in list(Study.load(study_file).plan())[:2])
     (out / one).rename(out / "spare")
@@ -196,9 +196,9 @@ def rows(blocklab: Blocklab, out: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_result_in_another_encoding_is_mended(
-    blocklab: Blocklab, study_file: Path, tmp_path: Path, encoding: str
+    blocklab: Blocklab, study_file: Path, trained: Path, encoding: str
 ) -> None:
-    out = tmp_path / "runs"
+    out = trained
     assert blocklab("study", study_file, "--out", out, "--rows", "plain").status == 0
     path = out / next(Study.load(study_file).plan()).definition.hash / "result.json"
     whole = path.read_bytes()
@@ -212,10 +212,9 @@ def test_a_result_in_another_encoding_is_mended(
 
 
 def test_commands_on_another_runs_folder_are_refused_in_one_line(
-    blocklab: Blocklab, study_file: Path, tmp_path: Path
+    blocklab: Blocklab, study_file: Path, trained: Path
 ) -> None:
-    out = tmp_path / "runs"
-    assert blocklab("study", study_file, "--out", out, "--rows", "plain", "--seeds", 1).status == 0
+    out = trained
     folder = out / next(Study.load(study_file).plan()).definition.hash
     folder.rename(out / "0123456789abcdef")
     for command in (("evaluate",), ("diagnose",), ("study", "--verify")):
