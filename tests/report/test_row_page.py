@@ -35,7 +35,7 @@ def test_a_row_says_all_that_is_known_of_it(results: StudyResults, tmp_path: Pat
         ">stage 3</th>",
         "64 \u00d7 8 \u00d7 8",
         "blocklab predict &#39;runs/my study/a:0&#39; IMAGE.jpg",
-        "seed 1: ",
+        "seed 1: no calibration: ",
         "family",
     ):
         assert said in page, said

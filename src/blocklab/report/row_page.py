@@ -86,7 +86,7 @@ def write_row_pages(results: StudyResults, folder: Path) -> dict[str, str]:
 def row_html(results: StudyResults, row: RowResult, folder: Path) -> str:
     """Return a row's page; `folder` is its study's, whose last two names stand in commands."""
     answers = _answers(row)
-    confusion = confusion_of(answers)
+    confusion = confusion_of(list(answers.values()))
     shown = [c for c in CURVES if "top5" not in c.figure]
     parts = _parts(row)
     return render(
@@ -103,7 +103,7 @@ def row_html(results: StudyResults, row: RowResult, folder: Path) -> str:
             (one.truth, one.named, f"{one.images:.1f}", f"{one.percent:.1f}")
             for one in (confusion.mistakes if confusion else ())
         ],
-        calibration=list(dict.fromkeys(map(calibration_line, answers))),
+        calibration=[f"seed {seed}: {calibration_line(one)}" for seed, one in answers.items()],
         parts=[_part_cells(part) for part in parts],
         parts_at=square(_size(row)),
         zeros=_zeros(row),
@@ -157,12 +157,13 @@ def _macs(row: RowResult) -> str:
     return f"{counted(row.macs / 1e9)} G{at}"
 
 
-def _answers(row: RowResult) -> list[Answers]:
-    """Read what finished runs said of the test images; of none, if one cannot be read any more."""
+def _answers(row: RowResult) -> dict[int, Answers]:
+    """Read what each seed said of the test images; none of it, if one cannot be read any more."""
+    kept = [run for run in row.finished if run.per_image is not None]
     try:
-        return [read_answers(run.folder) for run in row.finished if run.per_image is not None]
+        return {run.seed: read_answers(run.folder) for run in kept}
     except (InputError, RunError):  # its files changed since they were first read
-        return []
+        return {}
 
 
 def _classes(confusion: Confusion | None) -> list[list[object]]:
