@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -140,25 +141,39 @@ class HalfUsed(nn.Module):
 """
 
 
-@needs_two_cores
-def test_a_block_that_never_uses_a_parameter_trains_on_two(
-    tmp_path: Path, registry_as_it_was: None
-) -> None:
+@pytest.fixture
+def half_used(tmp_path: Path, registry_as_it_was: None) -> Callable[..., RunDefinition]:
+    """Runs of a network whose block, of the file `half_used.py`, has a parameter without a use."""
     block = tmp_path / "half_used.py"
     block.write_text(UNUSED)
     load_plugin(block)
     model = model_spec({"base": "resnet20", "attention": "half_used"})
     data = DataSpec(source="digits", train_images=64, test_images=20)
-    recipe = load_recipe("quick", {"epochs": 1, "batch_size": 16})
-    definition = RunDefinition(model, data, recipe, 0)
-    folder = launch(definition, tmp_path, devices=2, threads=1, plugins=[str(block)])
+
+    def make(**changes: Any) -> RunDefinition:
+        recipe = load_recipe("quick", {"epochs": 1, "batch_size": 16, **changes})
+        return RunDefinition(model, data, recipe, 0)
+
+    return make
+
+
+@needs_two_cores
+def test_a_block_that_never_uses_a_parameter_trains_on_two(
+    half_used: Callable[..., RunDefinition], tmp_path: Path
+) -> None:
+    plugins = [str(tmp_path / "half_used.py")]
+    folder = launch(half_used(), tmp_path, devices=2, threads=1, plugins=plugins)
     assert json.loads((folder / "result.json").read_text())["status"] == "finished"
 
 
 @needs_two_cores
-def test_parts_of_a_batch_add_up_on_two(tmp_path: Path) -> None:
-    one = launch(_definition(), tmp_path, threads=1)  # whose epoch is that of two
-    two = launch(_definition(accumulate=2), tmp_path, devices=2, threads=1)
+def test_parts_of_a_batch_add_up_on_two(
+    half_used: Callable[..., RunDefinition], tmp_path: Path
+) -> None:
+    """Also where a parameter is never used, whose gradient nobody waits for."""
+    plugins = [str(tmp_path / "half_used.py")]
+    one = launch(half_used(), tmp_path, threads=1, plugins=plugins)  # whose epoch is that of two
+    two = launch(half_used(accumulate=2), tmp_path, devices=2, threads=1, plugins=plugins)
     assert _log(two)[0]["train_loss"] == pytest.approx(_log(one)[0]["train_loss"], rel=0.05)
 
 

@@ -251,8 +251,10 @@ def make_setup(
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
                 # So parameters that are never used are no fault. What uses them in some steps only
-                # DDP refuses with it as without it, and it cannot add up the parts of a batch.
+                # DDP refuses with it as without it. It cannot add up the parts of a batch: then
+                # each step looks which were used.
                 static_graph=not parts,
+                find_unused_parameters=parts,
             )
         fabric = Fabric(
             accelerator=device.type,
