@@ -1,7 +1,7 @@
 """How long a browser takes to open a page: until it answers, and until it is loaded.
 
     python benchmarks/report_growth.py 200 --rows 40 --keep /somewhere
-    python benchmarks/page_opening.py /somewhere/grown/report.html
+    python benchmarks/page_opening.py /somewhere/growth/report.html
 
 Opens it in a Chromium without a window, each time in a new profile; needs Playwright and Chromium
 (`chromium` on the path). Prints one JSON line: milliseconds, median and highest.
