@@ -124,3 +124,25 @@ def test_every_word_that_can_be_said_has_its_sentence(
         object.__setattr__(results, "family", replace(results.family, comparisons=kept))
         assert said(results).endswith(".")
         assert "plain" in said(results)
+
+
+@pytest.mark.parametrize(
+    ("runs", "why"),
+    [
+        ({"a": []}, "a cannot be called better or worse than plain: it has no finished run."),
+        (
+            {"a": [], "b": []},
+            "None of two models can be called better or worse than plain: they have no finished "
+            "run.",
+        ),
+        (
+            {"a": [60.0], "b": [], "c": []},
+            "None of three models can be called better or worse than plain: two have no finished "
+            "run, the others too few.",
+        ),
+    ],
+)
+def test_a_study_that_has_begun_says_which_rows_have_not(
+    make_results: MakeResults, runs: dict[str, list[float]], why: str
+) -> None:
+    assert answer(make_results({"plain": [60.0], **runs})).startswith(why)

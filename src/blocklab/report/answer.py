@@ -108,9 +108,8 @@ def _against_baseline(results: StudyResults) -> str:
         (name, *_), *_ = by_word.values()
         whom = f"None of {in_words(compared)} {noun}" if compared > 1 else name
         cannot = "can" if compared > 1 else "cannot"
-        return (
-            f"{whom} {cannot} be called better or worse than {baseline}: {_why_too_few(results)}."
-        )
+        why = _why_too_few(results, len(by_word[NO_RESULT]), compared)
+        return f"{whom} {cannot} be called better or worse than {baseline}: {why}."
     if compared == 1:
         ((word, (name,)),) = by_word.items()
         return f"{name} {_saying(word, 1, results, alone=True)}{_by_how_much(results, name)}."
@@ -159,7 +158,13 @@ def _seeds(results: StudyResults) -> str:
     return f"{many} seed{'' if counts[-1] == 1 else 's'}"
 
 
-def _why_too_few(results: StudyResults) -> str:
+def _why_too_few(results: StudyResults, without: int, compared: int) -> str:
+    """Say why no row has a verdict; `without` of those `compared` have no finished run."""
+    if without == compared:
+        return "it has no finished run" if compared == 1 else "they have no finished run"
+    if without:
+        have = "has" if without == 1 else "have"
+        return f"{in_words(without)} {have} no finished run, the others too few"
     if max((len(row.finished) for row in results.rows), default=0) <= 1:
         return "there is one seed a row, and one shows no spread"
     return "they share too few finished seeds with it"
