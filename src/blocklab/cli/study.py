@@ -226,7 +226,13 @@ def _verify(run: Path, json: bool) -> int:
 
 
 def _print_plan(collection: "StudyCollection", rows: list[dict[str, Any]], json: bool) -> None:
-    from blocklab.execution.plan import PLAN_HEADINGS, claim_lines, look_lines, plan_cells
+    from blocklab.execution.plan import (
+        PLAN_HEADINGS,
+        claim_lines,
+        look_lines,
+        plan_cells,
+        plan_total,
+    )
 
     studies = collection.studies
     claims, looks = claim_lines(studies), look_lines(studies)
@@ -236,6 +242,7 @@ def _print_plan(collection: "StudyCollection", rows: list[dict[str, Any]], json:
         print_json({"rows": rows, "claims": claims, "until_decided": looks})
         return
     print_table(PLAN_HEADINGS, map(plan_cells, rows))
+    print(plan_total(rows))
     for one in looks:
         sizes = ", ".join(map(str, one["looks"]))
         times = f", the baseline with {one['baseline_times']} times as many"

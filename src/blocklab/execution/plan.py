@@ -180,7 +180,7 @@ def check_memory_of(plan: Plan) -> None:
 TIMED_MACS = 4e9  # of a forward pass: some of a batch, so that a list of runs takes seconds
 
 PLAN_HEADINGS = (
-    *("row", "MACs (G)", "input", "params (M)", "memory (MB)", "runs", "finished", "time left (s)"),
+    *("row", "MACs (G)", "input", "params (M)", "memory (MB)", "runs", "finished", "time left"),
 )
 
 
@@ -223,6 +223,7 @@ def plan_lines(
                     "seconds_left": None
                     if too_large.intersection(waiting)
                     else sum(left.pop(run_hash, 0.0) for run_hash in waiting),
+                    "runs_at_a_time": plan.sharing.workers,
                 }
             )
     return lines
@@ -270,8 +271,32 @@ def plan_cells(line: Mapping[str, Any]) -> tuple[str, ...]:
         f"{line['finished']}",
         "too large for this machine"
         if line["seconds_left"] is None
-        else f"{line['seconds_left']:,.0f}",
+        else rough_time(line["seconds_left"]),
     )
+
+
+def plan_total(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Say in one line how long all of `plan_lines` will take, or that nothing is left."""
+    seconds = sum(line["seconds_left"] or 0.0 for line in lines)
+    if any(line["seconds_left"] is None for line in lines):
+        return "some rows are too large for this machine"
+    if not seconds:
+        return "nothing is left to train"
+    return (
+        f"about {rough_time(seconds)} in all, {lines[0]['runs_at_a_time']} at a time: by one row's "
+        "step and the others' MACs; what moves much memory takes longer"
+    )
+
+
+def rough_time(seconds: float) -> str:
+    """Write a time as roughly as it is known: seconds, minutes, hours or days."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if (minutes := seconds / 60) < 100:
+        return f"{minutes:.0f} min"
+    if (hours := minutes / 60) < 100:
+        return f"{hours:.0f} h" if hours >= 10 else f"{hours:.1f} h"
+    return f"{hours / 24:,.0f} days"
 
 
 @alone_on_device()
