@@ -49,6 +49,7 @@ def world(
     for name in ("cat.jpg", "a.png", "b.png"):
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / name)
     shutil.copytree(ROOT / "examples", folder / "examples")
+    shutil.copytree(ROOT / "results", folder / "results")
     shutil.copy(ROOT / "examples" / "my_block.py", folder)
     shutil.copy(ROOT / "examples" / "my_backbone.py", folder / "my_net.py")
     with pytest.MonkeyPatch.context() as patch:
