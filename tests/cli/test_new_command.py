@@ -99,7 +99,7 @@ def test_a_study_by_itself_compares_two_shipped_rows(blocklab: Blocklab, tmp_pat
         (("block", "mine", "--plugin", "taken.py"), "--plugin gives a study its rows"),
         (("block", "taken"), "taken.py is there already"),
         (("block", "other"), "test_other.py is there already"),
-        (("block", "mine", "--to", "taken.py"), "taken.py"),
+        (("block", "mine", "--to", "taken.py"), "taken.py is a file; name a folder"),
     ],
 )
 def test_a_bad_name_or_place_is_refused_and_nothing_is_written(
@@ -111,6 +111,6 @@ def test_a_bad_name_or_place_is_refused_and_nothing_is_written(
     (tmp_path / "test_other.py").write_text("")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     done = blocklab("new", *words)
-    assert done.status in (1, 2) and done.out == ""
+    assert done.status == 2 and done.out == ""
     assert said in done.err and done.err.count("\n") == 1
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

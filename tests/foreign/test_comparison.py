@@ -96,6 +96,11 @@ def test_fractions_become_percent_and_a_mixture_is_refused() -> None:
         compare_runs(runs_of(shares), Asked(unit="%"))
     with pytest.raises(InputError, match=r"line 1: top1 is 101, which is no percentage"):
         compare_runs(runs_of({"a": [100.0, 101.0]}), Asked(unit="%"))
+    # Without a unit it only sounds like a share, which is said.
+    outside = compare_runs(runs_of({"a": [0.8, 1.0], "b": [150.0, 160.0]}))
+    assert not outside.metric.unit
+    assert any("top1 is not taken for a percentage" in note for note in outside.notes)
+    assert not any("percentage" in note for note in results.notes)
     # Of a loss both sides of 1 are what they are.
     assert not compare_runs(runs_of({"a": [0.9, 1.1]}, "loss")).metric.unit
 

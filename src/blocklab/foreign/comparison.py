@@ -237,6 +237,11 @@ def _notes(
             f"each run stands at the epoch of its {metric.best} {metric.name}: where that was "
             "measured on test images, they chose the epoch, and the figure is optimistic"
         )
+    if not (metric.unit or asked.unit) and _SHARE.search(found.metric):
+        notes.append(
+            f"{metric.name} is not taken for a percentage, as its name sounds, since some of it "
+            "lies outside 0 to 100; --unit % has such a figure refused"
+        )
     if factor != 1:
         notes.append(f"{metric.name} was given in fractions and is shown in percent")
     seeds = {row.name: set(row.planned_seeds) for row in rows}

@@ -43,6 +43,8 @@ def write_start(
     _check_name(kind, name)
     if kind != "study" and plugins:
         raise InputError("--plugin gives a study its rows; a block or a backbone takes none")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder, in which the new files are written")
     endings = {"study": [f"{name}.yaml"]}.get(kind, [f"{name}.py", f"test_{name}.py"])
     files = [folder / ending for ending in endings]
     for file in files:
