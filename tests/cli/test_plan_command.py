@@ -54,6 +54,43 @@ def test_a_pilot_is_planned_from_its_runs(
     assert found.df == 1
 
 
+@pytest.mark.parametrize("scatter", [(0.05, 0.6), (0.4, 0.3)])  # uneven and even spreads
+def test_plan_asks_for_the_seeds_that_the_page_does(
+    blocklab: Blocklab,
+    study_file: Path,
+    tmp_path: Path,
+    make_run: Any,
+    scatter: tuple[float, float],
+) -> None:
+    out = tmp_path / "runs"
+    spread = dict(zip(("plain", "se"), scatter, strict=True))
+    asked = ("--seeds", 4, "--out", out)
+    for run in Study.load(study_file, seeds=4).plan():
+        score = 50 + spread[run.row.name] * (-1, 1, 0.5, -0.8)[run.definition.seed]
+        made_up = {"definition": run.definition.to_dict(), "epochs": 2}
+        make_run(out, run.row.name, run.definition.seed, score, **made_up)
+    assert blocklab("study", study_file, *asked).status == 0
+    folder = next(path.parent for path in out.glob("*/study.json"))
+    results = read_study_folder(folder)
+    planned = results.planning
+    assert planned is not None and (planned.stretch > 1.05) == (scatter == (0.05, 0.6))
+    plan = json.loads(blocklab("plan", folder, "--gain", 0.5, "--json").out)
+    assert plan["seeds"] == planned.seeds_among_all
+    assert (plan["sd"], plan["stretch"]) == (planned.sd, planned.stretch)
+    powers = {one["seeds"]: one["power"] for one in plan["powers"]}
+    assert powers[plan["seeds"]] >= 0.8
+    said = " ".join(plan["lines"])
+    assert ("judged as the finished runs are" in said) == (planned.stretch > 1)
+    assert f"{planned.seeds_among_all} seeds a row" in said
+
+
+def test_short_times_are_minutes_and_seconds() -> None:
+    shown = [Pilot(1, 0.33, None, taken, "points", ()).plan(1) for taken in (1.5, 100.0, 3000.0)]
+    times = [dict((line[0], line[2]) for line in plan.cells())["6"] for plan in shown]
+    assert times == ["9 s", "10 min", "5.0 h"]
+    assert "min)" in shown[1].lines[0]
+
+
 def test_an_sd_that_is_known_gives_one_number(
     blocklab: Blocklab, study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,30 @@ def test_the_highest_mean_is_named_whatever_the_verdicts(make_results: MakeResul
     assert answer(results) == "The highest mean top-1 is 76.50 \u00b1 0.71 %, of plain."
 
 
+@pytest.mark.parametrize(
+    ("rows", "last"),
+    [
+        ({"a": SAME, "b": DOWN}, "76.13 \u00b1 0.15 %, of a, not shown to be better than plain."),
+        (
+            {"a": SAME, "b": SAME[::-1]},
+            "76.13 \u00b1 0.15 %, of a and b, not shown to be better than plain.",
+        ),
+        (
+            {"a": SAME, "b": [76.0, 76.0, 76.4]},
+            "76.13 %, of a and b, not shown to be better than plain.",
+        ),
+        (dict.fromkeys("abcde", UP), "78.13 \u00b1 0.15 %, of a, b, c, and 2 more."),
+        ({"a": PLAIN[::-1], "b": DOWN}, "76.10 \u00b1 0.10 %, of plain and a."),
+        ({"a": DOWN}, "76.10 \u00b1 0.10 %, of plain."),
+    ],
+)
+def test_all_that_share_the_highest_mean_are_named_and_none_as_a_winner_that_is_none(
+    make_results: MakeResults, rows: dict[str, list[float]], last: str
+) -> None:
+    text = answer(make_results({"plain": PLAIN, **rows}))
+    assert text.partition(" The highest mean top-1 is ")[2] == last
+
+
 def test_what_never_learned_and_what_was_stopped_are_said(make_results: MakeResults) -> None:
     results = make_results({"plain": PLAIN, "a": UP, "b": [1.0, 1.0, 1.0]})
     for run in results.rows[2].runs:

@@ -2,7 +2,8 @@
 
 The spread of a few runs is itself known poorly: of df degrees of freedom, 95 % of pilots hold the
 true SD between :math:`s\\sqrt{df / \\chi^2_{0.975}}` and :math:`s\\sqrt{df / \\chi^2_{0.025}}`, and
-each end asks for its own number of seeds.
+each end asks for its own number of seeds. Finished runs are judged as the page judges them, so that
+both ask for the same seeds.
 """
 
 import math
@@ -20,6 +21,8 @@ from blocklab.results.row_result import RowResult
 from blocklab.results.study_file import STUDY
 from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
+from blocklab.statistics.family import AT_CHANCE, SAME
+from blocklab.statistics.judging import FEWEST_SEEDS
 from blocklab.statistics.planning import MOST_SEEDS, power, seeds_needed
 from blocklab.statistics.sequential import Looks
 from blocklab.statistics.sequential_planning import SequentialCost, sequential_cost
@@ -37,7 +40,9 @@ class SeedPlan:
     """What shows a gain. A number of seeds is None beyond 10,000.
 
     `seeds_low` and `seeds_high` are those of the ends of the SD's 95 % interval; None, as the ends
-    are, where the SD was given. `powers` maps numbers of seeds a row to the power of each.
+    are, where the SD was given. `stretch` is by how much a difference must be beyond what Dunnett's
+    test asks, as the finished runs are judged: 1 where their spreads are even, or the SD was given.
+    `powers` maps numbers of seeds a row to the power of each.
     `sequential` is the same study with looks. Hours are of training one run after another.
     """
 
@@ -48,6 +53,7 @@ class SeedPlan:
     sd: float
     sd_low: float | None
     sd_high: float | None
+    stretch: float
     seeds: int | None
     seeds_low: int | None
     seeds_high: int | None
@@ -56,7 +62,7 @@ class SeedPlan:
     sequential: SequentialCost
     lines: tuple[str, ...]
 
-    headings = ("seeds a row", "runs", "hours", "power (%)")
+    headings = ("seeds a row", "runs", "time", "power (%)")
 
     @property
     def title(self) -> str:
@@ -75,7 +81,7 @@ class SeedPlan:
             (
                 f"{seeds:,}",
                 f"{seeds * (self.rows + 1):,}",
-                "-" if self.hours_a_seed is None else f"{seeds * self.hours_a_seed:,.1f}",
+                "-" if (hours := self.hours(seeds)) is None else _lasting(hours),
                 f"{100 * shown:.0f}",
             )
             for seeds, shown in self.powers.items()
@@ -104,6 +110,7 @@ class Pilot:
         lines: what the figures rest on.
         looks: of a study that has some; else the usual ones are taken.
         paired: whether seeds are blocks.
+        stretch: of the finished runs' critical value; see `Family`.
     """
 
     rows: int
@@ -114,6 +121,7 @@ class Pilot:
     lines: tuple[str, ...]
     looks: Looks | None = None
     paired: bool = False
+    stretch: float = 1.0
 
     def plan(self, gain: float, wanted: float = 0.8) -> SeedPlan:
         """Return how many seeds show `gain` with the `wanted` power.
@@ -127,7 +135,7 @@ class Pilot:
             raise InputError(f"--power is between {ALPHA:g} and 1, such as 0.8, not {wanted:g}")
         low, high = self._ends()
         middle, few, many = (
-            None if sd is None else seeds_needed(sd, gain, wanted, self.rows)
+            None if sd is None else seeds_needed(sd, gain, wanted, self.rows, stretch=self.stretch)
             for sd in (self.sd, low, high)
         )
         listed = {n for n in SHOWN if middle is None or n <= 2 * middle} | {2, 3}
@@ -140,11 +148,14 @@ class Pilot:
             sd=self.sd,
             sd_low=low,
             sd_high=high,
+            stretch=self.stretch,
             seeds=middle,
             seeds_low=few,
             seeds_high=many,
             hours_a_seed=None if self.seconds is None else self.seconds / 3600,
-            powers={n: power(self.sd, gain, n, self.rows) for n in sorted(listed)},
+            powers={
+                n: power(self.sd, gain, n, self.rows, stretch=self.stretch) for n in sorted(listed)
+            },
             sequential=self._with_looks(gain),
             lines=(),
         )
@@ -195,10 +206,14 @@ def read_pilot(
     rows = len(asked.rows) if asked is not None else len(results.rows) if results else 0
     if rows < 2:
         raise InputError(f"'{study}' has one row; a gain needs a baseline and a row beside it")
-    lines: list[str] = []
-    df = None
-    if sd is None:
+    compared, lines = rows - 1, list[str]()
+    df, stretch = None, 1.0
+    if sd is None and results is not None and (planned := results.planning):
+        sd, df, stretch = planned.sd, planned.df, planned.stretch
+        compared = _compared(results, rows, lines)
+    elif sd is None:
         sd, df = _pilot_spread(study, results, lines)
+        lines.append("no row can be judged by these runs, so the page names no number of seeds")
     measured = None if results is None else _measured_seconds(results)
     if measured is not None:
         lines.append("hours: as long as the finished runs took, one after another")
@@ -208,11 +223,31 @@ def read_pilot(
     unit = "points" if unit == "%" else unit
     looks = asked.looks if asked is not None else None
     paired = asked.paired if asked is not None else results is not None and results.paired
-    return Pilot(rows - 1, sd, df, measured, unit, tuple(lines), looks, paired)
+    return Pilot(compared, sd, df, measured, unit, tuple(lines), looks, paired, stretch)
+
+
+def _compared(results: StudyResults, rows: int, lines: list[str]) -> int:
+    """Return how many of so many rows are to be compared; say what the spread leaves out."""
+    family = results.family
+    for row in results.rows:
+        values = list(row.by_seed(row.metric.figure).values())
+        if len(values) < FEWEST_SEEDS or row.at_chance or row.name in family.apart:
+            lines.append(
+                f"{row.name}: left out of the spread, {_no_spread(row, values, family.apart)}"
+            )
+    words = [one.word for one in family.comparisons.values()]
+    never = sum(word in (SAME, AT_CHANCE) for word in words)  # are tested, however many seeds
+    compared = max(family.rows, rows - 1 - never)
+    if compared > family.rows:
+        lines.append(
+            f"{compared} rows are to be compared; the page speaks of the {family.rows} that can be "
+            "so far"
+        )
+    return compared
 
 
 def _pilot_spread(study: str, results: StudyResults | None, lines: list[str]) -> tuple[float, int]:
-    """Return the pooled SD of finished runs and its degrees of freedom; say what was left out."""
+    """Return the pooled SD of runs of which none can be judged yet, and its degrees of freedom."""
     kept: list[dict[int, float]] = []
     for row in results.rows if results is not None else ():
         values = row.by_seed(row.metric.figure)
@@ -232,7 +267,7 @@ def _pilot_spread(study: str, results: StudyResults | None, lines: list[str]) ->
     layout = Layout(tuple(map(len, kept)), results is not None and results.paired)
     sd = math.sqrt(pooled_variance(layout, as_array([list(v.values()) for v in kept])))
     if results is not None and results.family.method in ("uneven", "own"):
-        lines.append("the rows' spreads differ: those that scatter more need more seeds than this")
+        lines.append("the rows' spreads differ: two seeds cannot say how much more that will take")
     return sd, layout.df
 
 
@@ -277,16 +312,22 @@ def _verdict(plan: SeedPlan, df: int | None) -> Iterator[str]:
         yield f"more than {MOST_SEEDS:,} seeds a row would be needed to show {gain}"
     else:
         hours = plan.hours(plan.seeds)
-        time = "" if hours is None else f", {hours:,.1f} hours"
+        time = "" if hours is None else f", {_lasting(hours)}"
+        test = "by Dunnett's test"
+        if plan.stretch > 1:
+            test = (
+                "and judged as the finished runs are, where a difference must be "
+                f"{plan.stretch:.2f} times as large as by Dunnett's test"
+            )
         yield (
             f"{plan.seeds:,} seeds a row ({plan.seeds * (plan.rows + 1):,} runs{time}) show a true "
-            f"gain of {gain} in {share} of studies, by Dunnett's test with SD {plan.sd:.2f} a run"
+            f"gain of {gain} in {share} of studies, with SD {plan.sd:.3g} a run {test}"
         )
     if df is not None and plan.sd_low is not None and plan.sd_high is not None:
         needed = (plan.seeds_low, plan.seeds_high)
         ends = [f"{n:,}" if n else f"more than {MOST_SEEDS:,}" for n in needed]
         yield (
-            f"{df} degrees of freedom know that SD as {plan.sd_low:.2f} to {plan.sd_high:.2f} "
+            f"{df} degrees of freedom know that SD as {plan.sd_low:.3g} to {plan.sd_high:.3g} "
             f"(95 %): {ends[0]} to {ends[1]} seeds"
         )
     looks = plan.sequential
@@ -294,9 +335,17 @@ def _verdict(plan: SeedPlan, df: int | None) -> Iterator[str]:
     hours = ""
     if plan.hours_a_seed is not None:
         a_run = plan.hours_a_seed / (plan.rows + 1)
-        hours = f", {looks.runs * a_run:,.1f} and {looks.runs_of_none * a_run:,.1f} hours"
+        hours = f", {_lasting(looks.runs * a_run)} and {_lasting(looks.runs_of_none * a_run)}"
+    even = ", of even spreads" if plan.stretch > 1 else ""
     yield (
-        f"seeds until decided, looks at {at}: {100 * looks.power:.0f} % of such gains are shown; "
-        f"about {looks.runs:,.0f} runs where every row gains it, {looks.runs_of_none:,.0f} where "
-        f"none gains anything{hours}"
+        f"seeds until decided, looks at {at}{even}: {100 * looks.power:.0f} % of such gains are "
+        f"shown; about {looks.runs:,.0f} runs where every row gains it, "
+        f"{looks.runs_of_none:,.0f} where none gains anything{hours}"
     )
+
+
+def _lasting(hours: float) -> str:
+    """Write how long something takes: below an hour in minutes, below two minutes in seconds."""
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{60 * hours:.0f} min" if hours >= 2 / 60 else f"{3600 * hours:.0f} s"

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from blocklab.report.cell_text import ABSENT, difference, mean_and_sd, square
+from blocklab.report.cell_text import ABSENT, difference, mean_and_sd, plain, square
 from blocklab.report.metric import metric_of
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
@@ -23,6 +23,7 @@ from blocklab.statistics.sequential import FUTILE
 NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()
 NO_RESULT = "no result"  # of rows that have too few seeds: none at all
 MOST_NAMED = 4  # rows in brackets: of more, the table has the names
+MOST_TIED = 3  # rows of the highest mean that are named
 # What is said of the rows of each verdict: of one, of several, and whether that names the baseline.
 SAYINGS = {
     BETTER: ("is better than {baseline}", "are better than {baseline}"),
@@ -57,7 +58,7 @@ def answer(results: StudyResults) -> str:
     """
     if results.best is None:
         return "No run has finished yet."
-    highest = _highest(results, results.best.row)
+    highest = _highest(results, results.best.tied)
     sentences = [_against_baseline(results), highest, _undertrained(results)]
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -170,12 +171,27 @@ def _why_too_few(results: StudyResults, without: int, compared: int) -> str:
     return "they share too few finished seeds with it"
 
 
-def _highest(results: StudyResults, best: RowResult) -> str:
+def _highest(results: StudyResults, best: Sequence[RowResult]) -> str:
     metric = metric_of(results)
     which = "highest" if metric.higher_is_better else "lowest"
     unit = f" {metric.percent}" if metric.percent else ""
-    mean = mean_and_sd(best.score, results.metric)
-    return f"The {which} mean {metric.name} is {mean}{unit}, of {best.name}."
+    one, *others = {mean_and_sd(row.score, results.metric) for row in best}
+    mean = plain(best[0].score.mean, results.metric) if others and best[0].score else one
+    names = [row.name for row in best]
+    if more := len(names[MOST_TIED:]):
+        names[MOST_TIED:] = [f"{more} more"]
+    return (
+        f"The {which} mean {metric.name} is {mean}{unit}, of {listed(names)}{_none(results, best)}."
+    )
+
+
+def _none(results: StudyResults, best: Sequence[RowResult]) -> str:
+    """Say of rows that are highest, but not shown to be better, that they are no winners."""
+    words = {results.comparisons[row.name].word for row in best if row.name in results.comparisons}
+    against = len(best) == sum(row.name in results.comparisons for row in best)
+    if not against or words & {BETTER, BASELINE_AT_CHANCE}:
+        return ""
+    return f", not shown to be better than {results.baseline}"
 
 
 def _undertrained(results: StudyResults) -> str:

@@ -103,13 +103,15 @@ def write_collection(
 
 def _entry(folder: Path, name: str, results: StudyResults) -> _Entry:
     best = results.best.row if results.best else None
+    tied = len(results.best.tied) - 1 if results.best else 0
+    names = f"{best.name}{f' and {tied} more' if tied else ''}" if best else ""
     judged = Counter(one.word for one in results.judgements)
     return _Entry(
         name=name,
         link=f"{'' if folder_in(folder, name).parent == folder else '../'}{quote(name)}/{PAGE}",
         title=results.title,
         state=_state(results),
-        best=f"{best.name}: {mean_and_sd(best.score, results.metric)}" if best else ABSENT,
+        best=f"{names}: {mean_and_sd(best.score, results.metric)}" if best else ABSENT,
         verdicts=verdict_counts(results) if best else ABSENT,
         claims=", ".join(f"{count} {word}" for word, count in judged.items()) or ABSENT,
     )

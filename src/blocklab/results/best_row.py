@@ -1,4 +1,4 @@
-"""The best row, and what is expected of each when it is trained again."""
+"""The best row, those that tie with it, and what is expected of each when it is trained again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,13 @@ class BestRow:
     Attributes:
         row: it.
         of: how many rows learned.
+        tied: all rows whose means are the same as printed, it among them.
         expected: what is expected of it when it is trained again; None where no spread was seen.
     """
 
     row: RowResult
     of: int
+    tied: tuple[RowResult, ...]
     expected: Expected | None = None
 
     @property
@@ -65,5 +67,10 @@ def best_row(rows: Sequence[RowResult], expected: Mapping[str, Expected]) -> Bes
     if not means:
         return None
     best = max((row for row in rows if row.name in means), key=lambda row: means[row.name])
+    tied = tuple(row for row in rows if row.score and _printed(row) == _printed(best))
     learned = sum(row.name in means and not row.at_chance for row in rows)
-    return BestRow(best, learned, expected.get(best.name))
+    return BestRow(best, learned, tied, expected.get(best.name))
+
+
+def _printed(row: RowResult) -> str:
+    return f"{row.score.mean:.{row.metric.decimals}f}" if row.score else ""

@@ -22,11 +22,19 @@ class Planning:
     sd: float  # of one run
     df: int
     rows: int
+    stretch: float  # of the critical value; see `Family`
     seeds_alone: int | None  # for one row and its baseline
     seeds_among_all: int | None
 
 
-def power(sd: float, gain: float, seeds: int, rows: int = 1, alpha: float = ALPHA) -> float:
+def power(
+    sd: float,
+    gain: float,
+    seeds: int,
+    rows: int = 1,
+    alpha: float = ALPHA,
+    stretch: float = 1.0,
+) -> float:
     """Return how probably Dunnett's test shows a row's gain, with `seeds` for each of the rows.
 
     Args:
@@ -35,31 +43,27 @@ def power(sd: float, gain: float, seeds: int, rows: int = 1, alpha: float = ALPH
         seeds: of every row, the baseline's too.
         rows: how many are compared with the baseline, whose spread is pooled with theirs.
         alpha: of the whole family.
+        stretch: by how much a study's critical value is beyond Dunnett's; see `Family`.
     """
     df = (rows + 1) * (seeds - 1)
-    critical = critical_value(alpha, (seeds,) * rows, seeds, df)
+    critical = stretch * critical_value(alpha, (seeds,) * rows, seeds, df)
     return _power(sd, gain, seeds, df, critical)
 
 
 def seeds_needed(
     sd: float,
     gain: float = GAIN,
-    power: float = POWER,
+    wanted: float = POWER,
     rows: int = 1,
     alpha: float = ALPHA,
     stretch: float = 1.0,
 ) -> int | None:
-    """Return how many seeds a row show `gain` with this power; None beyond 10,000.
-
-    `stretch` is by how much a study's critical value is beyond Dunnett's; see `Family`.
-    """
+    """Return how many seeds a row show `gain` with a power of `wanted`; None beyond 10,000."""
     if sd <= SPREAD_OF_ROUNDING:
         return FEWEST_SEEDS
 
     def shows(seeds: int) -> bool:
-        df = (rows + 1) * (seeds - 1)
-        critical = stretch * critical_value(alpha, (seeds,) * rows, seeds, df)
-        return _power(sd, gain, seeds, df, critical) >= power
+        return power(sd, gain, seeds, rows, alpha, stretch) >= wanted
 
     high = FEWEST_SEEDS
     while not shows(high):
@@ -81,7 +85,7 @@ def plan_seeds(family: Family, gain: float = GAIN) -> Planning | None:
         seeds_needed(family.sd, gain, rows=rows, stretch=family.stretch)
         for rows in (1, family.rows)
     )
-    return Planning(family.sd, family.df, family.rows, one, all_rows)
+    return Planning(family.sd, family.df, family.rows, family.stretch, one, all_rows)
 
 
 def _power(sd: float, gain: float, seeds: int, df: float, critical: float) -> float:
