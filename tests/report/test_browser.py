@@ -12,6 +12,7 @@ import pytest
 
 from blocklab.report.page import Live, html, write_report
 from blocklab.report.row_page import write_row_pages
+from blocklab.report.side_by_side import write_side_by_side
 from blocklab.results.study_results import StudyResults
 
 api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -173,6 +174,47 @@ def test_nothing_overflows_fails_or_is_fetched(opened: Callable[..., Opened], st
             one.page.set_viewport_size({"width": width, "height": 900})
             assert one.overflow() <= 0, (path.name, width)
         assert one.errors == [] and one.asked == [path.as_uri()]
+
+
+def test_a_phone_sees_figures_whole_and_verdicts_beside_names(
+    opened: Callable[..., Opened], study: Path
+) -> None:
+    phone = {"width": 390, "height": 844}
+    page = opened(study / "report.html", viewport=phone).page
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+    cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.id)"
+    assert page.locator(".drawing").evaluate_all(cut) == []
+    letters = page.locator(".drawing text").evaluate_all(
+        "all => all.filter(one => one.checkVisibility())"
+        ".map(one => [parseFloat(getComputedStyle(one).fontSize), one.getScreenCTM()])"
+        ".map(([size, to]) => size * Math.hypot(to.a, to.b))"
+    )
+    assert len(letters) > 50 and min(letters) > 9
+    line = page.locator("#rows tbody tr").nth(1)
+    assert line.locator(".drawn").is_hidden()
+    for said in ("better", "+2.17 ["):
+        seen = line.locator("td", has_text=said).bounding_box()
+        assert seen is not None and seen["x"] + seen["width"] < 390, said
+    page = opened(study / "rows" / "coordinate.html", viewport=phone).page
+    link, button = page.locator(".lead a").bounding_box(), page.locator(".theme").bounding_box()
+    assert link is not None and button is not None and link["x"] + link["width"] <= button["x"]
+
+
+def test_a_phone_sees_every_study_of_several(
+    opened: Callable[..., Opened], make_results: MakeResults, tmp_path: Path
+) -> None:
+    one = make_results({"plain": [76.0, 76.2, 76.1], "triplet": [78.0, 78.1, 78.3]})
+    path = write_side_by_side({"quick": one, "strong": one}, tmp_path)
+    several = opened(path, viewport={"width": 390, "height": 844})
+    for study in ("quick", "strong"):
+        cell = several.page.get_by_role("region", name=study).get_by_text("better")
+        seen = cell.bounding_box()
+        assert seen is not None and seen["x"] + seen["width"] < 390
+    several.page.get_by_role("button", name="Use dark colours").click()
+    assert several.page.evaluate("document.documentElement.dataset.theme") == "dark"
+    several.page.set_viewport_size({"width": 1440, "height": 900})
+    assert several.page.get_by_role("region", name="strong").count() == 0
+    assert several.errors == [] and several.overflow() <= 0
 
 
 def test_colours_follow_the_system_and_the_button(

@@ -1,6 +1,9 @@
 """The page of one row: what it shows, what it is called, and what it leaves out."""
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -42,9 +45,25 @@ def test_a_row_says_all_that_is_known_of_it(results: StudyResults, tmp_path: Pat
     assert "Dead neurons" not in page
 
 
-def test_dead_neurons_are_those_of_a_diagnosis(results: StudyResults, tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_commands_name_the_plugin_where_a_row_is_of_one(
+    results: StudyResults, tmp_path: Path
+) -> None:
+    for row in results.rows:
+        row.runs[0].result["files"]["model.safetensors"] = {}
+    own = {"attention": [{"type": "my_gate@b20b3a8353d4", "scale": 1.0}]}
+    row = replace(results.rows[1], model=own)
+    for given in ("--plugin 'my gate.py'", "'--plugin=my gate.py'"):
+        study = replace(results, command=f"blocklab study worth_it.yaml {given} --seeds 4")
+        page = unescape(row_html(study, row, tmp_path / "runs" / "worth_it"))
+        for command in ("predict", "evaluate", "diagnose", "figure", "export"):
+            assert re.search(f"<code>blocklab {command} .* --plugin 'my gate.py'</code>", page)
+        assert "<code>blocklab.load_plugin('my gate.py'); model = " in page
+        assert "--plugin" not in row_html(study, results.rows[0], tmp_path)
+    for command in (None, "blocklab study 'unclosed"):
+        assert "--plugin" not in row_html(replace(results, command=command), row, tmp_path)
 
+
+def test_dead_neurons_are_those_of_a_diagnosis(results: StudyResults, tmp_path: Path) -> None:
     layer = {"layer": "stages.0.act", "kind": "activation", "zero_percent": 12.345}
     layer |= {"channels": 16, "channels_dead": 3}
     row = results.rows[1]

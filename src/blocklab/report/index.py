@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from markupsafe import Markup
-
 from blocklab.files import write_atomically
 from blocklab.report.answer import verdict_counts
 from blocklab.report.cell_text import ABSENT, chance, mean_and_sd
-from blocklab.report.drawing import ON_PAGE
-from blocklab.report.figures import svg
 from blocklab.report.over_datasets import claim_lines, headings, lines, write_over_datasets
 from blocklab.report.page import PAGE, write_report
-from blocklab.report.rendering import environment
+from blocklab.report.rendering import on_page, render
 from blocklab.results.collection_file import CollectionJson, folder_in
 from blocklab.results.judgements import judge_together
 from blocklab.results.over_datasets import OverDatasets
@@ -58,22 +54,18 @@ def write_index(
     count = f"{len(entries)} stud{'y' if len(entries) == 1 else 'ies'}"
     finished = sum(not run.diverged for run in runs.values())
     ranks = write_over_datasets(over, folder) if over else None
-    page = (
-        environment()
-        .get_template("index.html.j2")
-        .render(
-            title=title,
-            summary=f"{count}, {finished:,} finished run{'' if finished == 1 else 's'} in all.",
-            entries=[_entry(folder, name, results) for name, results in entries],
-            claims=_claims(entries),
-            test_sets=test_sets(entries),
-            over=over,
-            ranks=ranks,
-            drawing=Markup(svg(ranks, ON_PAGE)) if ranks else "",
-            over_headings=headings(over) if over else [],
-            over_lines=lines(over) if over else [],
-            over_claims=claim_lines(over) if over else [],
-        )
+    page = render(
+        "index.html.j2",
+        title=title,
+        summary=f"{count}, {finished:,} finished run{'' if finished == 1 else 's'} in all.",
+        entries=[_entry(folder, name, results) for name, results in entries],
+        claims=_claims(entries),
+        test_sets=test_sets(entries),
+        over=over,
+        ranks=on_page(ranks) if ranks else None,
+        over_headings=headings(over) if over else [],
+        over_lines=lines(over) if over else [],
+        over_claims=claim_lines(over) if over else [],
     )
     write_atomically(folder / INDEX, page)
     return folder / INDEX

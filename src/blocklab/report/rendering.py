@@ -15,6 +15,7 @@ from blocklab.errors import printable
 from blocklab.report.drawing import ON_PAGE, Figure, svg
 
 HERE = Path(__file__).parent
+VIEW_BOX = re.compile(r'viewBox="0 0 ([\d.]+) ')
 # A stretch of Hebrew, Arabic and their kin, with what stands between its words.
 _LETTERS = "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
 RIGHT_TO_LEFT = re.compile(f"{_LETTERS}+(?:[^\\w<>&]+{_LETTERS}+)*")
@@ -28,6 +29,13 @@ class Drawn:
     title: str
     caption: str
     drawn: Markup
+
+    @property
+    def wide(self) -> str:
+        """How many of its own units it is wide, by which a narrow screen sizes its text."""
+        found = VIEW_BOX.search(self.drawn)
+        assert found is not None, "it has a viewBox"
+        return found[1]
 
 
 def render(template: str, **fields: Any) -> str:

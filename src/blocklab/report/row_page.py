@@ -1,10 +1,12 @@
 """A page for each row of a study: what it knows and mistakes, its curves, its network, its use."""
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -37,6 +39,8 @@ from blocklab.study.folder_name import safe_name
 from blocklab.training.run_files import WEIGHTS
 
 ROWS = "rows"  # the folder of these pages, beside the study's own
+PLUGIN = "--plugin"
+OWN_BLOCK = re.compile(r"@[0-9a-f]{12}\"")  # a name with the digest of the file that it is from
 FEW_CLASSES = 15  # of more, the worst known are shown and the others folded
 
 
@@ -111,7 +115,9 @@ def row_html(results: StudyResults, row: RowResult, folder: Path) -> str:
         model=flat(row.model),
         run_headings=run_headings(results)[1:],
         runs=[run_cells(results, row, run)[1:] for run in row.runs],
-        commands=_commands(row, f"{folder.parent.name}/{folder.name}"),
+        commands=_commands(
+            row, f"{folder.parent.name}/{folder.name}", plugins_of(results.command, row.model)
+        ),
     )
 
 
@@ -232,18 +238,32 @@ def _zeros(row: RowResult) -> dict[str, object] | None:
     return None
 
 
-def _commands(row: RowResult, study: str) -> list[tuple[str, str]]:
+def plugins_of(command: str | None, model: object) -> list[str]:
+    """Return the plug-in files that a study's command names, if the model has a block of one."""
+    if command is None or not OWN_BLOCK.search(json.dumps(model)):
+        return []
+    try:
+        words = shlex.split(command)
+    except ValueError:  # of a study.json that was edited
+        return []
+    after = [word for before, word in pairwise(words) if before == PLUGIN]
+    return after + [word.split("=", 1)[1] for word in words if word.startswith(f"{PLUGIN}=")]
+
+
+def _commands(row: RowResult, study: str, plugins: Sequence[str]) -> list[tuple[str, str]]:
     """Return what can be done with the first run whose weights are kept, each as a command."""
     run = next((run for run in row.finished if WEIGHTS in run.result.get("files", {})), None)
     if run is None:
         return []
     name = f"{study}/{row.name}:{run.seed}"
     quoted = shlex.quote(name)
+    given = "".join(f" {PLUGIN} {shlex.quote(file)}" for file in plugins)
+    loaded = "".join(f"blocklab.load_plugin({file!r}); " for file in plugins)
     return [
-        ("Name what is on an image", f"blocklab predict {quoted} IMAGE.jpg"),
-        ("Measure it again, or on other images", f"blocklab evaluate {quoted}"),
-        ("Look for dead neurons", f"blocklab diagnose {quoted}"),
-        ("See what pixels it can use", f"blocklab figure receptive_field {quoted}"),
-        ("Take it elsewhere", f"blocklab export {quoted} --format safetensors"),
-        ("In Python", f"model = blocklab.load_run({name!r}).model"),
+        ("Name what is on an image", f"blocklab predict {quoted} IMAGE.jpg{given}"),
+        ("Measure it again, or on other images", f"blocklab evaluate {quoted}{given}"),
+        ("Look for dead neurons", f"blocklab diagnose {quoted}{given}"),
+        ("See what pixels it can use", f"blocklab figure receptive_field {quoted}{given}"),
+        ("Take it elsewhere", f"blocklab export {quoted} --format safetensors{given}"),
+        ("In Python", f"{loaded}model = blocklab.load_run({name!r}).model"),
     ]

@@ -71,6 +71,13 @@ def _columns(name: str, results: StudyResults) -> list[Column]:
     return found
 
 
+def _alone(table: Table, name: str) -> Table:
+    """Return the columns of one study, for a screen that is too narrow for two."""
+    of_study = [replace(column, group="") for column in table.columns if column.group == name]
+    columns = (table.columns[0], *reversed(of_study))  # the verdict beside the name
+    return Table(name, name, columns, table.rows)
+
+
 def lines_side_by_side(studies: Studies) -> list[dict[str, Any]]:
     """Return one line for each row of each study, as numbers."""
     return [
@@ -164,6 +171,7 @@ def write_side_by_side(
         studies=[(name, results.title) for name, results in studies.items()],
         answer=agreement(studies),
         table=replace(table, title="The studies side by side"),
+        each=[_alone(table, name) for name in studies],
         numbers={row.name: number for number, row in enumerate(table.rows)},
         baseline=next(iter(studies.values())).baseline,
         differs=what_differs(studies),
