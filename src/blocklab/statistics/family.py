@@ -115,6 +115,11 @@ class Family:
     margin: float | None = None
 
     @property
+    def open_rows(self) -> int:
+        """How many rows are compared, tested yet or not: all but those that need no test."""
+        return sum(one.word not in (SAME, AT_CHANCE) for one in self.comparisons.values())
+
+    @property
     def sentences(self) -> tuple[str, ...]:
         """How the verdicts were reached, in words."""
         if self.sd is None or self.unevenness_p is None:
