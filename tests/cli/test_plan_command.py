@@ -63,7 +63,7 @@ def test_plan_asks_for_the_seeds_that_the_page_does(
     scatter: tuple[float, float],
 ) -> None:
     out = tmp_path / "runs"
-    spread = dict(zip(("plain", "se"), scatter, strict=True))
+    spread: dict[str, float] = dict(zip(("plain", "se"), scatter, strict=True))
     asked = ("--seeds", 4, "--out", out)
     for run in Study.load(study_file, seeds=4).plan():
         score = 50 + spread[run.row.name] * (-1, 1, 0.5, -0.8)[run.definition.seed]

@@ -12,6 +12,7 @@ import pytest
 
 from blocklab.report.page import html, summary_sentence, write_report
 from blocklab.results.study_results import StudyResults
+from blocklab.study.metric import TOP1, Metric
 from blocklab.study.reported import CostAt, Reported
 
 MakeResults = Callable[..., StudyResults]
@@ -239,6 +240,25 @@ def test_verdicts_are_marked_and_explained(three_seeds: StudyResults) -> None:
     assert "The highest mean top-1 is 51.17 \u00b1 1.04 %, of other." in words
     assert "Dunnett's test of 1 row with the spread pooled over all rows" in words
     assert "4 degrees of freedom" in words
+
+
+@pytest.mark.parametrize("metric", [TOP1, replace(TOP1, unit="", name="score")])
+def test_every_figure_of_how_sure_has_its_word_explained(
+    make_results: MakeResults, metric: Metric
+) -> None:
+    accuracies = {"base": [46.0, 46.4, 46.1], "up": [47.0, 50.0, 43.0], "c": [46.5, 46.1, 46.0]}
+    results = make_results(accuracies, metric=metric)
+    assert results.family.method == "uneven"
+    page = plain_page(results)
+    heads = page.partition("Would other seeds say the same?")[2].partition("</thead>")[0]
+    linked = dict(re.findall(r'<a href="#(\w+)">(.*?)</a>', heads))
+    assert set(linked) == {"many", "p", "alone", "again", "best"}
+    for name in linked:
+        assert f'<dt id="{name}">' in page
+    words = Elements(page).words
+    assert "studies in which nothing differs are made up" in words
+    assert "at least 95.5 % of those studies have none as large (of 2 rows" in words
+    assert words.count("Dunnett") == 2  # is not used, and must show it too: the glossary is silent
 
 
 def test_two_seeds_of_unlike_spread_say_how_little_they_show(

@@ -168,10 +168,12 @@ def test_two_uncertainties_are_side_by_side(make_results: MakeResults) -> None:
     shown = cells(named(results, "uncertainty"), "up")
     images = results.rows[1].difference_over_images
     assert images is not None and images.both_low is not None
-    gap = "top-1 minus base (points), 95 % interval"
+    gap = "top-1 minus base (points), 95 % interval"  # one row: for all at once is for it
     assert shown[f"{gap}: other test images"] == f"[{signed(images.low)}, {signed(images.high)}]"
     assert shown[f"{gap}: both"].startswith(f"[{signed(images.both_low)}, ")
     assert cells(named(results, "uncertainty"), "base")[f"{gap}: both"] == "\u2013"
+    more = make_results({"base": [46.0, 47.0], "up": [50.0, 51.0], "c": [50.0, 50.8]}, images=500)
+    assert f"{gap}s for all 2 rows at once: both" in cells(named(more, "uncertainty"), "up")
     assert "uncertainty" not in [table.name for table in tables(make_results({"a": [1.0]}))]
 
 

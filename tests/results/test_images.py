@@ -1,10 +1,15 @@
 """Per-image results: intervals over test images, against loops and by simulation, and bits."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from blocklab.results.ended_run import EndedRun
 from blocklab.results.image_intervals import over_images
+from blocklab.results.row_result import RowResult
+from blocklab.results.study_results import StudyResults
 from blocklab.training.predictions import PerImage, pack, read_per_image
 
 
@@ -125,6 +130,44 @@ def test_both_is_never_narrower_than_either_part() -> None:
             assert found.low is not None and found.high is not None
             assert found.both_low <= min(found.low, max(gaps.mean() - of_seeds, -100) + 1e-4)
             assert found.both_high >= max(found.high, min(gaps.mean() + of_seeds, 100) - 1e-4)
+
+
+def test_both_holds_the_interval_of_the_verdict_in_any_study() -> None:
+    rng = np.random.default_rng(8)
+    judged = set[str]()
+    for made in range(60):
+        rows, most = int(rng.integers(1, 6)), int(rng.integers(2, 7))
+        paired = made % 3 == 0
+        told = []
+        for row in range(rows + 1):
+            spread = rng.uniform(0, 0.03) * (1 + 4 * (made % 2) * (row == 1))
+            runs = []
+            for seed in range(most - int(row == rows > 1 and most > 2 and not paired)):
+                correct = rng.random(200) < 0.8 + rng.normal(0, spread)
+                result = {"status": "finished", "test_top1_percent": 100 * correct.mean()}
+                seen = PerImage(correct, ((str((row, seed)), 0, 0),), 7)
+                runs.append(EndedRun("h", seed, Path("h"), {}, [], result, seen))
+            told.append(RowResult(f"r{row}", {}, 1, 1, 32, tuple(runs), tuple(range(most))))
+        named = ("t", "", {}, {}, "r", tuple(range(most)), (), "r0", tuple(told))
+        results = StudyResults(*named, paired=paired)
+        judged.add(results.family.method)
+        for row in results.rows[1:]:
+            of_seeds, found = row.difference, row.difference_over_images
+            assert of_seeds is not None and found is not None
+            assert (of_seeds.low is None) == (found.both_low is None)
+            if of_seeds.low is None or of_seeds.high is None or found.both_high is None:
+                continue
+            assert found.both_low is not None and found.low is not None and found.high is not None
+            assert found.both_low <= of_seeds.low + 1e-9
+            assert found.both_high >= of_seeds.high - 1e-9
+            assert found.both_high - found.both_low >= found.high - found.low - 1e-9
+            alone = over_images(
+                [run.per_image for run in row.finished if run.per_image],
+                [r.per_image for r in results.rows[0].finished[: len(row.finished)] if r.per_image],
+            )
+            assert alone is not None and alone.high is not None
+            assert (found.high - found.mean > alone.high - alone.mean + 1e-9) == (rows > 1)
+    assert judged >= {"pooled", "uneven", "own"}
 
 
 def test_equal_differences_over_seeds_are_no_certainty_about_images() -> None:

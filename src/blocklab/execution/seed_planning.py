@@ -21,7 +21,6 @@ from blocklab.results.row_result import RowResult
 from blocklab.results.study_file import STUDY
 from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
-from blocklab.statistics.family import AT_CHANCE, SAME
 from blocklab.statistics.judging import FEWEST_SEEDS
 from blocklab.statistics.planning import MOST_SEEDS, power, seeds_needed
 from blocklab.statistics.sequential import Looks
@@ -235,8 +234,7 @@ def _compared(results: StudyResults, rows: int, lines: list[str]) -> int:
             lines.append(
                 f"{row.name}: left out of the spread, {_no_spread(row, values, family.apart)}"
             )
-    words = [one.word for one in family.comparisons.values()]
-    never = sum(word in (SAME, AT_CHANCE) for word in words)  # are tested, however many seeds
+    never = len(family.comparisons) - family.open_rows  # are tested, however many seeds
     compared = max(family.rows, rows - 1 - never)
     if compared > family.rows:
         lines.append(

@@ -192,7 +192,9 @@ def _uncertainty_columns(results: StudyResults) -> tuple[Column, ...]:
         Column("other test images", lambda row: interval(row.over_images), top1),
     ]
     if any(row.difference_over_images for row in results.rows):
-        gap = f"top-1 minus {results.baseline} (points), 95 % interval"
+        rows = max(row.at_once for row in results.rows)
+        held = f"intervals for all {rows} rows at once" if rows > 1 else "interval"
+        gap = f"top-1 minus {results.baseline} (points), 95 % {held}"
         found += [
             Column("other seeds", lambda row: signed_interval(row.difference), gap),
             Column(

@@ -62,8 +62,8 @@ def dominated_rows(
     A row is dominated by one that costs no more, in MACs and in parameters, and is shown to be
     better by the study's metric; or costs less in one of them, and is as good within the margin or
     computes the same function. What is shown of the baseline is what the verdicts say, and of two
-    other rows what intervals of all pairs say: each of the two is wrong of any row in at most 5 %
-    of studies.
+    other rows what intervals of all pairs say: each of the two is wrong of any row in about 5 %
+    of studies, or fewer.
     """
     rows = [row for row in rows if None not in (row.macs, row.params)]
     baseline = next((i for i, row in enumerate(rows) if row.baseline is None), None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from blocklab.statistics.summary import PERCENT, POINTS, SPREAD_OF_ROUNDING
+from blocklab.statistics.summary import ALPHA, PERCENT, POINTS, SPREAD_OF_ROUNDING
 from blocklab.training.predictions import PerImage
 
 
@@ -35,12 +35,18 @@ class ImageInterval:
 
 
 def over_images(
-    ours: Sequence[PerImage], theirs: Sequence[PerImage] | None = None
+    ours: Sequence[PerImage],
+    theirs: Sequence[PerImage] | None = None,
+    *,
+    at_once: int = 1,
+    of_seeds: tuple[float, float] | None = None,
 ) -> ImageInterval | None:
     """Return the mean accuracy, or with `theirs` the paired difference, with its intervals.
 
     `theirs` are the baseline's runs from the same seeds, in the same order. None where there are
-    no runs, or they were not tested on the same images.
+    no runs, or they were not tested on the same images. The intervals hold `at_once` for so many
+    rows (Bonferroni). `of_seeds` is the middle and half of the interval over seeds, in points,
+    where the study has judged it; else it is Student's of these runs.
 
     With d[s, i] the result of seed s on image i (times 100), S seeds and N images: the interval
     over images is that of the mean of the N means over seeds, by Student's t, since N independent
@@ -63,7 +69,8 @@ def over_images(
     by_image = table.mean(0, dtype=np.float64)  # (N,)
     mean = float(by_image.mean())
     square_images = seeds * float(by_image.var(ddof=1))  # the mean square between images
-    half = _half(math.sqrt(square_images / (seeds * images)), images - 1)
+    tail = ALPHA / 2 / at_once
+    half = _half(math.sqrt(square_images / (seeds * images)), images - 1, tail)
     bounds = PERCENT if theirs is None else POINTS
     low, high = _around(mean, half, bounds)
     if seeds == 1:
@@ -72,11 +79,13 @@ def over_images(
     total = float(np.square(table, dtype=np.float64).sum()) - seeds * images * mean**2
     rest = total - (seeds - 1) * square_seeds - (images - 1) * square_images
     square_rest = max(0.0, rest) / ((seeds - 1) * (images - 1))
-    half_seeds = _half(math.sqrt(square_seeds / (seeds * images)), seeds - 1)
+    middle, half_seeds = mean, _half(math.sqrt(square_seeds / (seeds * images)), seeds - 1, tail)
+    if of_seeds is not None:
+        middle, half_seeds = (part / 100 for part in of_seeds)
     added = max(0.0, square_images - square_rest)
-    half_images = _half(math.sqrt(added / (seeds * images)), images - 1)
+    half_images = _half(math.sqrt(added / (seeds * images)), images - 1, tail)
     # Never narrower than either part: the estimate of what images add may come out at zero.
-    both = _around(mean, max(half, math.hypot(half_seeds, half_images)), bounds)
+    both = _around(middle, max(half, math.hypot(half_seeds, half_images)), bounds)
     return ImageInterval(100 * mean, low, high, images, *both)
 
 
@@ -89,5 +98,5 @@ def _around(
     return max(100 * (mean - half), bounds[0]), min(100 * (mean + half), bounds[1])
 
 
-def _half(standard_error: float, df: float) -> float:
-    return float(stats.t.ppf(0.975, df)) * standard_error
+def _half(standard_error: float, df: float, tail: float) -> float:
+    return float(stats.t.isf(tail, df)) * standard_error

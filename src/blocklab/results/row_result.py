@@ -1,7 +1,7 @@
 """One row of a study: a model, what it costs, and what its runs over seeds came to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,8 +27,8 @@ class RowResult:
     `runs` holds one record a seed. `failed` holds a message a run that ended in an error.
     `reported_cost` is our count at the size (and with the classes) that `reported` was counted at.
     `tuned` holds what was chosen for this row on validation data, such as ``{"lr": 0.05}``.
-    `metric`, `baseline` and `difference` (its score minus the baseline's, of top-1 in points) are
-    filled in by `StudyResults`.
+    `metric`, `baseline`, `difference` (its score minus the baseline's, of top-1 in points) and
+    `at_once` (how many rows are compared together) are filled in by `StudyResults`.
     """
 
     name: str
@@ -46,6 +46,7 @@ class RowResult:
     metric: Metric = TOP1
     baseline: "RowResult | None" = field(default=None, repr=False)
     difference: Difference | None = field(default=None, repr=False)
+    at_once: int = 1
 
     @cached_property
     def finished(self) -> tuple[EndedRun, ...]:
@@ -121,12 +122,23 @@ class RowResult:
 
     @cached_property
     def difference_over_images(self) -> ImageInterval | None:
-        """The difference to the baseline, with its interval over other test images."""
+        """The difference to the baseline, with its interval over other test images.
+
+        It holds for all rows at once, as that over seeds does. The one over both is None where that
+        over seeds is.
+        """
         if self.baseline is None:
             return None
         pairs = [(a.per_image, b.per_image) for _, a, b in shared_runs(self, self.baseline)]
         ours, theirs = [a for a, b in pairs if a and b], [b for a, b in pairs if a and b]
-        return over_images(ours, theirs) if len(ours) == len(pairs) else None
+        if len(ours) < len(pairs):
+            return None
+        gap = self.difference
+        if gap is None or gap.low is None or gap.high is None or self.metric != TOP1:
+            found = over_images(ours, theirs, at_once=self.at_once)
+            return found and replace(found, both_low=None, both_high=None)
+        half = max(gap.high - gap.mean, gap.mean - gap.low)  # either may be cut
+        return over_images(ours, theirs, at_once=self.at_once, of_seeds=(gap.mean, half))
 
     @cached_property
     def zeros_percent(self) -> Summary | None:

@@ -68,12 +68,13 @@ class StudyResults:
         rows = [replace(row, metric=self.metric, baseline=None) for row in self.rows]
         baseline = next((row for row in rows if row.name == self.baseline), None)
         family = self._compared(baseline) if baseline else Family("none")
+        at_once = max(1, family.rows, family.open_rows)
         told = []
         for row in rows:
             compared = family.comparisons.get(row.name)
             gap = compared.difference if compared else None
             other = None if row is baseline else baseline
-            told.append(replace(row, baseline=other, difference=gap))
+            told.append(replace(row, baseline=other, difference=gap, at_once=at_once))
         object.__setattr__(self, "family", family)
         object.__setattr__(self, "rows", tuple(told))
 

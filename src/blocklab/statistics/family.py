@@ -7,10 +7,11 @@ How a study is judged is decided by its residuals alone, before any difference i
 - Some rows scatter far beyond the others, which are even (see `blocklab.statistics.outlying`):
   Dunnett's test with the spread of the others. A row set apart still counts as one of the tests; it
   is judged by Welch's from five seeds on, and not at all with fewer.
-- Uneven spreads otherwise: no statistic counts as shown that studies made of this one's residuals
-  reach in 4.5 % (see `blocklab.statistics.spread`). With two seeds nothing is shown. From five on,
-  very uneven rows are judged by Welch's t test with Bonferroni's correction instead; where seeds
-  are blocks, all uneven ones are by the paired t test.
+- Uneven spreads otherwise: a difference counts as shown where, of studies in which nothing differs
+  and that are made of this one's residuals, at most 4.5 % have one as large (see
+  `blocklab.statistics.spread`), and Dunnett's test would show it. With two seeds nothing is shown.
+  From five on, very uneven rows are judged by Welch's t test with Bonferroni's correction instead;
+  where seeds are blocks, all uneven ones are by the paired t test.
 
 The interval of a difference excludes 0 just where its verdict is better or worse.
 """
@@ -22,11 +23,13 @@ from dataclasses import dataclass, field
 from blocklab.statistics.judging import (
     FEWEST_FOR_WELCH,
     FEWEST_SEEDS,
+    RESAMPLED_SHARE,
     Judged,
     Method,
     Test,
     judge_rows,
 )
+from blocklab.statistics.spread import RESAMPLED
 from blocklab.statistics.summary import ALPHA, UNBOUNDED, finite
 
 BETTER, WORSE = "better", "worse"
@@ -115,6 +118,11 @@ class Family:
     margin: float | None = None
 
     @property
+    def open_rows(self) -> int:
+        """How many rows are compared, tested yet or not: all but those that need no test."""
+        return sum(one.word not in (SAME, AT_CHANCE) for one in self.comparisons.values())
+
+    @property
     def sentences(self) -> tuple[str, ...]:
         """How the verdicts were reached, in words."""
         if self.sd is None or self.unevenness_p is None:
@@ -125,7 +133,7 @@ class Family:
             *self._of_differences,
             f"As good is a row whose interval lies within {self.margin:g} of the baseline, not "
             "worse one whose interval ends above that; of any row, one of these words or better "
-            "or worse is wrong in at most 5 % of studies.",
+            "or worse is wrong in about 5 % of studies, or fewer.",
         )
 
     @property
@@ -149,13 +157,16 @@ class Family:
         )
         if not self.rows:
             return (differ, "Two seeds say too little of each row's own spread: three or more.")
+        held = 100 * (1 - RESAMPLED_SHARE * self.alpha)
         if self.method == "own":
             how = "Welch's test by its own spread and the baseline's, corrected by Bonferroni for"
             return (differ, f"Each row is judged by {how} {rows}.")
         return (
             differ,
-            f"A difference of {rows} counts as shown only where it is beyond what studies made of "
-            "this one's own residuals reach.",
+            f"Instead, {RESAMPLED:,} studies in which nothing differs are made up: each of their "
+            "rows draws its seeds from how far those of one row here lay from that row's mean.",
+            f"A row's difference counts as shown where at least {held:.3g} % of those studies have "
+            f"none as large (of {rows}, in units of the spread) and Dunnett's test shows it too.",
         )
 
     @property
