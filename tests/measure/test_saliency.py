@@ -107,11 +107,30 @@ def test_a_gate_shows_its_value() -> None:
         if isinstance(module, SqueezeExcitation):
             nn.init.zeros_(module.fc2.weight)
             nn.init.constant_(module.fc2.bias, float(np.log(1 / 3)))
-    found = let_through(model, torch.randn(2, 3, 32, 32))
+    found = let_through(model, torch.randn(2, 3, 32, 32)).maps
     assert [one.layer for one in found] == [f"layer{n}.0.attention" for n in (1, 2, 3)]
     assert [one.size for one in found] == [(32, 32), (16, 16), (8, 8)]
     for one in found:
         np.testing.assert_allclose(one.values, 0.25, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("attention", "everywhere"),
+    [
+        ("se", True),
+        ("eca", True),
+        ("global_context", True),
+        ("triplet", False),
+        ("coordinate", False),
+    ],
+)
+def test_what_treats_all_positions_alike_is_known(attention: str, everywhere: bool) -> None:
+    model = create_model(TINY | {"attention": attention, "depths": [2, 2, 2]}, 5)
+    for parameter in model.parameters():  # no gate is left at what it begins with
+        nn.init.normal_(parameter, std=0.5)
+    found = let_through(model, torch.randn(2, 3, 32, 32), most=4)
+    assert len(found.maps) == 4 and found.of == 6
+    assert [one.everywhere for one in found.maps] == [everywhere] * 4
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,21 @@
 """`blocklab figure`: each figure by its command, as SVG and PNG, of runs, models and recipes."""
 
 import json
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from blocklab.cli.app import run as blocklab
 from blocklab.errors import InputError
-from blocklab.measure.saliency import grad_cam, let_through
+from blocklab.measure.saliency import LetThrough, Maps, grad_cam, let_through
 from blocklab.models.probe import noise_images
 from blocklab.report.named_figures import draw, place_of
+from blocklab.report.pictures import Seen, attention_figure
 from blocklab.report.run_pictures import Subject
 from blocklab.study.study import Study
 from blocklab.training.run import execute_run
@@ -63,6 +67,28 @@ def test_where_a_run_looks(name: str, study: Path, capsys: Any) -> None:
     assert text.count("test image") == 4 and text.count("named: ") == 4
     assert text.count("<image") == 4 * (2 if name == "grad_cam" else 4)
     assert ("layer3.0" if name == "grad_cam" else "layer3.0.attention") in text
+
+
+def test_gates_share_one_scale_and_those_of_channels_have_one_colour() -> None:
+    grey = np.full((8, 8, 3), 128, np.uint8)
+    seen = [Seen(grey, "an image", "named: a (50 %)")]
+    hardly = np.float32(0.73) + np.linspace(0, 0.004, 64, dtype=np.float32).reshape(1, 8, 8)
+    half = np.where(np.arange(64).reshape(1, 8, 8) % 2, 0.2, 0.9).astype(np.float32)
+    gates = (Maps("a", hardly), Maps("b", half), Maps("c", half, everywhere=True))
+    figure = attention_figure("net", seen, LetThrough(gates, 9))
+    given = figure.specification["datasets"]
+    images, texts = (given[one["data"]["name"]] for one in figure.specification["layer"])
+    pictures = [
+        np.asarray(Image.open(BytesIO(b64decode(one["picture"].split(",")[1]))), np.int64)
+        for one in images
+    ]
+    ranges = [int(np.ptp(picture, (0, 1)).max()) for picture in pictures]
+    assert ranges[1] <= 4 and ranges[2] > 60 and ranges[3] == 0
+    words = [one["text"] for one in texts]
+    assert "0.73 to 0.73" in words and "0.55 at every position" in words
+    assert "pale yellow 1;" in figure.caption and "3 of 9 attentions: the last" in figure.caption
+    larger = LetThrough((Maps("a", 4 * half),), 1)
+    assert "pale yellow 3.6;" in attention_figure("net", seen, larger).caption
 
 
 def test_pictures_of_ones_own(study: Path, capsys: Any, tmp_path: Path) -> None:

@@ -22,15 +22,27 @@ _GATE_NAMES = ("spatial_gating_unit", "attention", "se")  # also in models of ti
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """A map an image, (B, H, W), of what the module `layer` gave."""
+    """A map an image, (B, H, W), of what the module `layer` gave.
+
+    `everywhere`: it does the same at every position, as a gate of whole channels does.
+    """
 
     layer: str
     values: NDArray[np.float32]
+    everywhere: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the maps."""
         return self.values.shape[1], self.values.shape[2]
+
+
+@dataclass(frozen=True, eq=False)
+class LetThrough:
+    """The maps of some of a network's attentions, and of how many they are."""
+
+    maps: tuple[Maps, ...]
+    of: int
 
 
 def grad_cam(
@@ -72,7 +84,7 @@ def grad_cam(
     return Maps(chosen, values.cpu().numpy())
 
 
-def let_through(model: nn.Module, images: Tensor, most: int = 4) -> tuple[Maps, ...]:
+def let_through(model: nn.Module, images: Tensor, most: int = 4) -> LetThrough:
     """Show how much each attention lets through at each position: mean |out| over mean |in|.
 
     Of a gate that multiplies, that is the mean of its values over channels, weighted by what is
@@ -81,18 +93,20 @@ def let_through(model: nn.Module, images: Tensor, most: int = 4) -> tuple[Maps, 
     Args:
         model: run in evaluation mode.
         images: (B, C, H, W), normalised as in training, on the model's device.
-        most: so many attentions, the last of each map size first of all.
+        most: so many attentions, the last at each map size before all others, then the last.
 
     Raises:
         InputError: if the network has no attention that keeps the shape of a map.
     """
     gates = attentions(model)
     found: dict[str, Tensor] = {}
+    everywhere: dict[str, bool] = {}
 
     def keep(name: str, before: Tensor, after: Tensor) -> None:
         if after.ndim == 4 and before.shape == after.shape:
             inflow = before.float().abs().mean(1)
             found[name] = after.float().abs().mean(1) / inflow.clamp(min=1e-12)
+            everywhere[name] = _same_everywhere(before.float(), after.float())
 
     with evaluating(model), torch.inference_mode(), _through(gates, keep):
         model(images)
@@ -101,7 +115,22 @@ def let_through(model: nn.Module, images: Tensor, most: int = 4) -> tuple[Maps, 
     by_size = {tuple(one.shape[1:]): name for name, one in found.items()}  # the last of each
     others = [name for name in reversed(found) if name not in by_size.values()]
     chosen = {*list(by_size.values())[-most:], *others[: max(0, most - len(by_size))]}
-    return tuple(Maps(name, found[name].cpu().numpy()) for name in found if name in chosen)
+    maps = (
+        Maps(name, found[name].cpu().numpy(), everywhere[name]) for name in found if name in chosen
+    )
+    return LetThrough(tuple(maps), len(found))
+
+
+def _same_everywhere(before: Tensor, after: Tensor) -> bool:
+    """Say if a map (B, C, H, W) is multiplied, or added to, by one number a channel."""
+    added = after - before
+    near = 1e-4 * after.abs().amax((2, 3), keepdim=True).clamp(min=1e-12)
+    if bool(((added - added.mean((2, 3), keepdim=True)).abs() <= near).all()):
+        return True
+    # The factor of a channel by least squares over its positions.
+    factor = (after * before).sum((2, 3), keepdim=True)
+    factor = factor / before.square().sum((2, 3), keepdim=True).clamp(min=1e-12)
+    return bool(((after - factor * before).abs() <= near).all())
 
 
 def attentions(model: nn.Module) -> dict[str, nn.Module]:

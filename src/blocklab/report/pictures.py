@@ -6,11 +6,12 @@ from typing import Any
 
 import altair as alt
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from blocklab.errors import InputError, did_you_mean
 from blocklab.measure.activations import ACTIVATION, Diagnosis
-from blocklab.measure.saliency import Maps, attentions
+from blocklab.measure.saliency import LetThrough, Maps, attentions
 from blocklab.report.drawing import COLOURS, LETTER, WIDTH, Figure, data, specification
 from blocklab.report.raster import SIDE, Pixels, data_address, heat, overlaid, scaled, signed
 
@@ -89,29 +90,37 @@ def grad_cam_figure(name: str, seen: Sequence[Seen], maps: Maps) -> Figure:
     return Figure("grad_cam", f"Where {name} looks", caption, grid(rows))
 
 
-def attention_figure(name: str, seen: Sequence[Seen], gates: Sequence[Maps]) -> Figure:
-    """Draw images beside what each attention lets through at each position."""
+def attention_figure(name: str, seen: Sequence[Seen], through: LetThrough) -> Figure:
+    """Draw images beside what each attention lets through at each position, on one scale."""
+    # Most gates are of 0 to 1; a block that adds may go beyond.
+    most = max(1.0, *(float(gate.values.max()) for gate in through.maps))
     rows = [
         [
             Cell(one.pixels, (one.name, one.said)),
-            *(
-                Cell(
-                    overlaid(one.pixels, scaled(gate.values[number])),
-                    (
-                        gate.layer,
-                        f"{gate.values[number].min():.2f} to {gate.values[number].max():.2f}",
-                    ),
-                )
-                for gate in gates
-            ),
+            *(_gate_cell(one, gate, gate.values[number], most) for gate in through.maps),
         ]
         for number, one in enumerate(seen)
     ]
+    drawn = len(through.maps)
+    which = f"All {drawn} attentions" if drawn > 1 else "The only attention"
+    if drawn < through.of:
+        which = f"{drawn} of {through.of} attentions: the last at each size of map, then the last"
     caption = (
         "What an attention lets through at each position: mean size over channels after it by that "
-        "before it. Dark is the least and bright the most of each map; the figures say how much."
+        f"before it. One scale for all: black is 0, pale yellow {most:.3g}; the figures are the "
+        "least and the most of a map. A gate of whole channels does the same at every position, "
+        f"so its map has one colour. {which}."
     )
     return Figure("attention", f"What the attentions of {name} let through", caption, grid(rows))
+
+
+def _gate_cell(one: Seen, gate: Maps, values: NDArray[np.float32], most: float) -> Cell:
+    low, high = float(values.min()), float(values.max())
+    said = f"{low:.2f} to {high:.2f}"
+    if gate.everywhere:
+        # What differs between positions is only which channels are large there.
+        values, said = np.full_like(values, values.mean()), f"{values.mean():.2f} at every position"
+    return Cell(overlaid(one.pixels, values / most), (gate.layer, said))
 
 
 def kernels_figure(name: str, model: nn.Module, weights: str, layer: str | None = None) -> Figure:
