@@ -7,8 +7,8 @@ both ask for the same seeds.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from scipy import stats
 
 from blocklab.errors import InputError
 from blocklab.execution.plan import plan_lines
+from blocklab.execution.seed_plan import SeedPlan, verdict
 from blocklab.execution.study_folder import study_folder
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_file import STUDY
 from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
 from blocklab.statistics.judging import FEWEST_SEEDS
-from blocklab.statistics.planning import MOST_SEEDS, power, seeds_needed
+from blocklab.statistics.planning import power, seeds_needed
 from blocklab.statistics.sequential import Looks
 from blocklab.statistics.sequential_planning import SequentialCost, sequential_cost
 from blocklab.statistics.spread import Layout, as_array, pooled_variance
@@ -32,68 +33,6 @@ from blocklab.study.study import Study
 
 USUAL_LOOKS = (3, 5, 8, 12)
 SHOWN = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30, 50, 100)  # numbers of seeds whose power is listed
-
-
-@dataclass(frozen=True)
-class SeedPlan:
-    """What shows a gain. A number of seeds is None beyond 10,000.
-
-    `seeds_low` and `seeds_high` are those of the ends of the SD's 95 % interval; None, as the ends
-    are, where the SD was given. `stretch` is by how much a difference must be beyond what Dunnett's
-    test asks, as the finished runs are judged: 1 where their spreads are even, or the SD was given.
-    `powers` maps numbers of seeds a row to the power of each.
-    `sequential` is the same study with looks. Hours are of training one run after another.
-    """
-
-    gain: float
-    power: float
-    unit: str
-    rows: int
-    sd: float
-    sd_low: float | None
-    sd_high: float | None
-    stretch: float
-    seeds: int | None
-    seeds_low: int | None
-    seeds_high: int | None
-    hours_a_seed: float | None
-    powers: Mapping[int, float]
-    sequential: SequentialCost
-    lines: tuple[str, ...]
-
-    headings = ("seeds a row", "runs", "time", "power (%)")
-
-    @property
-    def title(self) -> str:
-        """What the table is of."""
-        few = "" if self.rows == 1 else "s"
-        gain = f"{self.gain:g} {self.unit}".strip()
-        return f"a gain of {gain} among {self.rows} row{few} and a baseline"
-
-    def hours(self, seeds: int) -> float | None:
-        """Return how long so many seeds of every row train."""
-        return None if self.hours_a_seed is None else seeds * self.hours_a_seed
-
-    def cells(self) -> list[tuple[str, ...]]:
-        """Return a line a number of seeds."""
-        return [
-            (
-                f"{seeds:,}",
-                f"{seeds * (self.rows + 1):,}",
-                "-" if (hours := self.hours(seeds)) is None else _lasting(hours),
-                f"{100 * shown:.0f}",
-            )
-            for seeds, shown in self.powers.items()
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it for JSON, with the hours of `seeds`."""
-        hours = None if self.seeds is None else self.hours(self.seeds)
-        powers = [
-            {"seeds": seeds, "power": shown, "hours": self.hours(seeds)}
-            for seeds, shown in self.powers.items()
-        ]
-        return {**asdict(self), "hours": hours, "powers": powers}
 
 
 @dataclass(frozen=True)
@@ -158,7 +97,7 @@ class Pilot:
             sequential=self._with_looks(gain),
             lines=(),
         )
-        return replace(found, lines=(*_verdict(found, self.df), *self.lines))
+        return replace(found, lines=(*verdict(found, self.df), *self.lines))
 
     def _with_looks(self, gain: float) -> SequentialCost:
         usual = Looks(USUAL_LOOKS, baseline_times=1 if self.paired else 2)
@@ -301,49 +240,3 @@ def _estimated_seconds(study: Study, out: Path, plugins: Sequence[str]) -> float
     if any(not seconds or not runs for seconds, runs in waiting):
         return None
     return math.fsum(seconds / runs for seconds, runs in waiting)
-
-
-def _verdict(plan: SeedPlan, df: int | None) -> Iterator[str]:
-    gain = f"{plan.gain:g} {plan.unit}".strip()
-    share = f"{100 * plan.power:g} %"
-    if plan.seeds is None:
-        yield f"more than {MOST_SEEDS:,} seeds a row would be needed to show {gain}"
-    else:
-        hours = plan.hours(plan.seeds)
-        time = "" if hours is None else f", {_lasting(hours)}"
-        test = "by Dunnett's test"
-        if plan.stretch > 1:
-            test = (
-                "and judged as the finished runs are, where a difference must be "
-                f"{plan.stretch:.2f} times as large as by Dunnett's test"
-            )
-        yield (
-            f"{plan.seeds:,} seeds a row ({plan.seeds * (plan.rows + 1):,} runs{time}) show a true "
-            f"gain of {gain} in {share} of studies, with SD {plan.sd:.3g} a run {test}"
-        )
-    if df is not None and plan.sd_low is not None and plan.sd_high is not None:
-        needed = (plan.seeds_low, plan.seeds_high)
-        ends = [f"{n:,}" if n else f"more than {MOST_SEEDS:,}" for n in needed]
-        yield (
-            f"{df} degrees of freedom know that SD as {plan.sd_low:.3g} to {plan.sd_high:.3g} "
-            f"(95 %): {ends[0]} to {ends[1]} seeds"
-        )
-    looks = plan.sequential
-    at = ", ".join(map(str, looks.looks))
-    hours = ""
-    if plan.hours_a_seed is not None:
-        a_run = plan.hours_a_seed / (plan.rows + 1)
-        hours = f", {_lasting(looks.runs * a_run)} and {_lasting(looks.runs_of_none * a_run)}"
-    even = ", of even spreads" if plan.stretch > 1 else ""
-    yield (
-        f"seeds until decided, looks at {at}{even}: {100 * looks.power:.0f} % of such gains are "
-        f"shown; about {looks.runs:,.0f} runs where every row gains it, "
-        f"{looks.runs_of_none:,.0f} where none gains anything{hours}"
-    )
-
-
-def _lasting(hours: float) -> str:
-    """Write how long something takes: below an hour in minutes, below two minutes in seconds."""
-    if hours >= 1:
-        return f"{hours:,.1f} h"
-    return f"{60 * hours:.0f} min" if hours >= 2 / 60 else f"{3600 * hours:.0f} s"
