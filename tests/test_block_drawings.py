@@ -172,3 +172,19 @@ def test_a_block_of_a_user_is_drawn_where_it_can_be(docs: Any) -> None:
     assert docs.drawing(mine["asks"]) == ""
     line = next(line for line in block_lines() if line.name == "asks")
     assert line.macs is None  # nor counted
+
+
+def test_a_map_that_is_turned_is_seen_to_be(docs: Any) -> None:
+    class Turned(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            both = torch.cat([x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)], 2)
+            return x * both.mean(2, keepdim=True)
+
+    steps = docs.trace(lambda channels: (Turned(), channels))
+    told = [(step.text, step.inputs, step.shape) for step in steps[1:5]]
+    assert told == [
+        ("mean over W", (0,), "C × H × 1"),
+        ("mean over H", (0,), "C × 1 × W"),
+        ("transpose", (2,), "C × W × 1"),
+        ("concatenate", (1, 3), "C × (H + W) × 1"),
+    ]

@@ -26,10 +26,10 @@ _POWERS = ("", "{}", "{}²")
 TIMES, PLUS, MINUS, OVER = "×", "+", "−", "÷"
 _SIGNS = {"mul": TIMES, "add": PLUS, "sub": MINUS, "div": OVER, "truediv": OVER}
 _SAME_DATA = frozenset(
-    "clone contiguous detach dropout expand expand_as flatten float get getitem movedim narrow "
-    "permute repeat reshape select squeeze swapaxes T to transpose type_as unflatten unsqueeze "
-    "view view_as".split()
+    "clone contiguous detach dropout expand expand_as flatten float get getitem narrow repeat "
+    "reshape select squeeze to type_as unflatten unsqueeze view view_as".split()
 )
+_TURNS = frozenset("movedim permute swapaxes T transpose".split())
 _CALLED = {
     "batch_norm": "BN",
     "layer_norm": "LN",
@@ -204,7 +204,8 @@ class _Recorder(TorchFunctionMode):
         made = [value for value in _flat(result) if isinstance(value, Tensor)]
         if inputs and made:
             name = _plain(getattr(func, "__name__", str(func)))
-            if name in _SAME_DATA or _changes_nothing(name, given):
+            same = name in _TURNS and tuple(made[0].shape) == before[0]
+            if name in _SAME_DATA or same or _changes_nothing(name, given):
                 step = inputs[0]
             else:
                 text, numbers = _words(name, given, before, args, kwargs or {}, inputs, made)
@@ -255,6 +256,8 @@ def _words(
     if name in _SIGNS:
         return _arithmetic(name, given, inputs)
     after = tuple(made[0].shape)
+    if name in _TURNS:
+        return "transpose", ()
     if name in _REDUCTIONS:
         axes = [value for value in _flat([args[1:], kwargs.get("dim", [])]) if type(value) is int]
         axes = axes[1:] if name == "linalg_vector_norm" and "dim" not in kwargs else axes

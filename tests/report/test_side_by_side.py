@@ -14,6 +14,7 @@ from blocklab.report.side_by_side import (
     notes_of,
     side_by_side,
     what_differs,
+    what_is_shared,
     write_side_by_side,
 )
 from blocklab.results.row_result import RowResult
@@ -48,15 +49,36 @@ def test_each_study_has_its_columns_and_each_row_its_line(studies: dict[str, Stu
     assert by_row["cbam"][5] == "worse"
 
 
-def test_where_verdicts_agree_is_said_in_words(studies: dict[str, StudyResults]) -> None:
+def test_where_verdicts_agree_is_said_in_words(
+    studies: dict[str, StudyResults], make_results: MakeResults
+) -> None:
     said = (
-        "Of 1 row that is compared with a baseline in every study, 0 have the same verdict in all"
+        "The one row that is compared with a baseline in every study has not the same verdict in "
+        "all"
     )
     assert agreement(studies) == f"{said}; it differs for se (better, no difference shown)."
     same = {"one": studies["quick"], "two": studies["quick"]}
-    assert agreement(same).startswith(
-        "Of 2 rows that are compared with a baseline in every study, 2"
+    assert agreement(same) == (
+        "Of 2 rows that are compared with a baseline in every study, all have the same verdict in "
+        "each."
     )
+    words = {"plain": PLAIN, "se": [77.1, 77.4, 77.3, 77.2], "eca": [75.2, 75.3, 75.1, 75.4]}
+    less = {"plain": PLAIN, "se": PLAIN, "eca": PLAIN}
+    apart = {"one": make_results(words), "two": make_results(less)}
+    assert ", none has the same verdict in each; it differs for se (" in agreement(apart)
+
+
+def test_seeds_and_shared_runs_are_told(
+    studies: dict[str, StudyResults], make_results: MakeResults
+) -> None:
+    one = studies["quick"]
+    rows = tuple(replace(row, runs=row.runs[:2]) for row in one.rows)
+    fewer = {"all": one, "two": replace(one, rows=rows, seeds=(0, 1))}
+    assert what_is_shared(fewer) == (
+        "Seeds: 4 against 2. 6 of 12 runs are in more than one of these studies, which so far "
+        "say one thing twice."
+    )
+    assert what_differs(fewer) == [("seeds", "4 (0 to 3)", "2 (0, 1)")]
 
 
 def test_what_differs_and_what_to_know_is_listed(studies: dict[str, StudyResults]) -> None:

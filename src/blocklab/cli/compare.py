@@ -127,6 +127,7 @@ def _side_by_side(
         lines_side_by_side,
         named_studies,
         side_by_side,
+        what_is_shared,
         write_side_by_side,
     )
     from blocklab.results.study_folder import read_study_folder
@@ -146,4 +147,6 @@ def _side_by_side(
         return
     print_table(table.headings, table.texts, title)
     print(agreement(named))
+    if shared := what_is_shared(named):
+        print(shared)
     print(f"page: {page}")

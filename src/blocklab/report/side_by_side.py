@@ -99,11 +99,17 @@ def agreement(studies: Studies) -> str:
     alike = [name for name, said in everywhere.items() if len(set(said)) == 1]
     apart = [name for name in everywhere if name not in alike]
     count = len(everywhere)
-    noun = "row that is" if count == 1 else "rows that are"
-    sentence = (
-        f"Of {count} {noun} compared with a baseline in every study, {len(alike)} "
-        f"{'has' if len(alike) == 1 else 'have'} the same verdict in all"
-    )
+    if count == 1:
+        only = "has the same verdict in all" if alike else "has not the same verdict in all"
+        sentence = f"The one row that is compared with a baseline in every study {only}"
+    else:
+        many = {0: "none has", 1: "one has", count: "all have"}.get(
+            len(alike), f"{len(alike)} have"
+        )
+        sentence = (
+            f"Of {count} rows that are compared with a baseline in every study, {many} the same "
+            "verdict in each"
+        )
     if apart:
         told = [f"{name} ({', '.join(everywhere[name])})" for name in apart[:8]]
         more = f", and {len(apart) - 8} more" if len(apart) > 8 else ""
@@ -112,9 +118,11 @@ def agreement(studies: Studies) -> str:
 
 
 def what_differs(studies: Studies) -> list[tuple[str, ...]]:
-    """Return the fields of recipe and data in which the studies differ, with their values."""
+    """Return the fields of recipe and data, and seeds, in which the studies differ."""
     fields = [
-        dict(flat({"data": results.data, "recipe": results.recipe})) for results in studies.values()
+        dict(flat({"data": results.data, "recipe": results.recipe}))
+        | {"seeds": f"{len(results.seeds)} ({_seeds(results.seeds)})"}
+        for results in studies.values()
     ]
     names = dict.fromkeys(name for one in fields for name in one)
     return [
@@ -122,6 +130,33 @@ def what_differs(studies: Studies) -> list[tuple[str, ...]]:
         for name in names
         if len({one.get(name) for one in fields}) > 1
     ]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) > 2 and [*seeds] == [*range(seeds[0], seeds[-1] + 1)]:
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
+
+
+def what_is_shared(studies: Studies) -> str:
+    """Say how the studies' seeds differ, and which runs more than one of them has; "" of neither.
+
+    A run that two studies share is no second piece of evidence.
+    """
+    said = []
+    counts = [len(results.seeds) for results in studies.values()]
+    if len(set(counts)) > 1:
+        said.append(f"Seeds: {' against '.join(map(str, counts))}.")
+    runs = [{run.hash for _, run in results.runs} for results in studies.values()]
+    everyone = set[str]().union(*runs)
+    shared = sum(sum(one in of for of in runs) > 1 for one in everyone)
+    if shared:
+        noun = "run is" if shared == 1 else "runs are"
+        said.append(
+            f"{shared} of {len(everyone)} {noun} in more than one of these studies, which so far "
+            "say one thing twice."
+        )
+    return " ".join(said)
 
 
 def notes_of(studies: Studies) -> list[str]:
@@ -170,6 +205,7 @@ def write_side_by_side(
         title=title or (listed(list(studies)) if len(studies) < 4 else f"{len(studies)} studies"),
         studies=[(name, results.title) for name, results in studies.items()],
         answer=agreement(studies),
+        shared=what_is_shared(studies),
         table=replace(table, title="The studies side by side"),
         each=[_alone(table, name) for name in studies],
         numbers={row.name: number for number, row in enumerate(table.rows)},
