@@ -14,6 +14,7 @@ from blocklab.report.cost_figures import MOST_LABELS
 from blocklab.report.curves import MOST_LINES, MOST_NAMES, MOST_POINTS_A_LINE
 from blocklab.report.drawing import COLOURS, ON_PAPER, spread
 from blocklab.report.figures import MOST_DIFFERENCES, figures, save_figures, svg
+from blocklab.report.seed_figure import seeds_as_dots
 from blocklab.results.study_results import StudyResults
 from blocklab.training.recipe import Recipe
 
@@ -279,3 +280,15 @@ def test_epochs_are_named_once(make_results: MakeResults, epochs: int, expected:
     layers = made["validation_accuracy_over_epochs"]["layer"]
     axes = [layer["encoding"]["x"].get("axis") or {} for layer in layers]
     assert [axis["values"] for axis in axes if "values" in axis][:1] == [expected]
+
+
+def test_seeds_alike_are_seen_as_several(make_results: MakeResults) -> None:
+    figure = seeds_as_dots(make_results({"plain": [76.0] * 4}), "seeds")
+    assert figure is not None
+    drawn = svg(figure, ON_PAPER)
+    places = re.findall(r'data-said="plain, seed[^>]*?transform="translate\(([^)]*)\)"', drawn)
+    assert len(places) == 4 and len(set(places)) == 4
+    across = {place.split(",")[0] for place in places}
+    down = [float(place.split(",")[1]) for place in places]
+    assert len(across) == 1 and all(0 <= one <= 24 for one in down)
+    assert sum(down) / 4 == pytest.approx(12, abs=1)  # around their row's line

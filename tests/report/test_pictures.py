@@ -91,6 +91,15 @@ def test_gates_share_one_scale_and_those_of_channels_have_one_colour() -> None:
     assert "pale yellow 3.6;" in attention_figure("net", seen, larger).caption
 
 
+def test_a_second_image_needs_its_own_option(study: Path, capsys: Any, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (50, 40), "red").save(tmp_path / name)
+    given = ["--image", str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert blocklab(["figure", "grad_cam", f"{study}/plain:0", *given]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "b.png is an image; give --image before each: --image " in said
+
+
 def test_pictures_of_ones_own(study: Path, capsys: Any, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

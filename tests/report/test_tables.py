@@ -321,6 +321,7 @@ def test_small_models_do_not_cost_zero() -> None:
     told = {4.1886: "4.189", 25.557032: "25.557", 0.0123: "0.0123", 0.004124: "0.004124"}
     told |= {0.041223424: "0.04122", 0.041249792: "0.04125", 0.000003: "0.000003", 0.0: "0"}
     assert [counted(value) for value in told] == list(told.values())
+    assert counted(2372.3491) == "2,372.349"
 
 
 def test_signs() -> None:

@@ -50,6 +50,8 @@ def figure(
 
     load_plugins(plugin)
     faults: list[InputError] = []
+    if image:
+        _check_images_are_named(subjects or [])
     drawn = draw(
         name,
         subjects or [],
@@ -66,3 +68,13 @@ def figure(
         print(printable(str(path)))
     print_faults(faults)
     return 1 if faults else 0
+
+
+def _check_images_are_named(subjects: list[str]) -> None:
+    """Find the b.png of `--image a.png b.png`, which is read as what the figure is of."""
+    from blocklab.data.pictures import EXTENSIONS
+
+    paths = [Path(one) for one in subjects]
+    stray = [one for one in paths if one.suffix.lower() in EXTENSIONS and one.is_file()]
+    if stray:
+        raise InputError(f"{stray[0]} is an image; give --image before each: --image {stray[0]}")

@@ -11,5 +11,5 @@ def counted(value: float) -> str:
     if value == 0:
         return "0"
     decimals = max(3, 3 - math.floor(math.log10(abs(value))))
-    whole, _, digits = f"{value:.{decimals}f}".partition(".")
+    whole, _, digits = f"{value:,.{decimals}f}".partition(".")
     return f"{whole}.{digits[:3]}{digits[3:].rstrip('0')}"
