@@ -63,7 +63,7 @@ def no_ink() -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def _without_ink(monkeypatch: pytest.MonkeyPatch) -> None:
-    svg = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>'
     empty = SimpleNamespace(
         vegalite_to_svg=lambda *_, **__: svg, svg_to_png=lambda *_, **__: b"\x89PNG\r\n\x1a\n"
     )
