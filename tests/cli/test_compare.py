@@ -113,7 +113,7 @@ def test_folders_of_studies_are_shown_side_by_side(
     one, other = (made_up_study(make_run, Path("runs"), f"of_{n}", n) for n in (4, 7))
     said = blocklab("compare", one, other)
     assert said.status == 0, said.err
-    assert "Of 1 row that is compared with a baseline in every study, 1 has" in said.out
+    assert "The one row that is compared with a baseline in every study has the same" in said.out
     page = Path("runs") / "compare_of_4_of_7" / "report.html"
     assert f"page: {page}" in said.out and "recipe.epochs" in page.read_text()
     told = json.loads(blocklab("compare", one, other, "--json", "--out", "both").out)
