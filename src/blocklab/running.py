@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from blocklab.errors import InputError
+from blocklab.errors import InputError, RunError
 from blocklab.execution.crew import Silent, Watcher
 from blocklab.execution.progress import Progress
 from blocklab.execution.study_folder import study_folder
@@ -19,10 +19,10 @@ from blocklab.report.index import INDEX, write_index
 from blocklab.report.page import write_report
 from blocklab.results.collection_file import (
     CollectionJson,
+    over_datasets,
     read_collection,
     write_collection_file,
 )
-from blocklab.results.over_datasets import OverDatasets
 from blocklab.results.study_file import COLLECTION
 from blocklab.results.study_results import StudyResults
 from blocklab.study.collection import StudyCollection
@@ -131,22 +131,13 @@ def run_collection(
         content = collection_file(collection)
         entries = list(zip(content.studies, results, strict=True))
         folder = index_page(collection, out).parent
-        write_index(folder, entries, collection.title, over_datasets(collection, results))
+        write_index(folder, entries, collection.title, over_datasets(content, results))
         write_collection_file(folder, content)
     return results
 
 
 def _say(line: str) -> None:
     print(f"note  {line}", file=sys.stderr)
-
-
-def over_datasets(
-    collection: StudyCollection, results: Sequence[StudyResults]
-) -> OverDatasets | None:
-    """Return what holds over the data sets of a study that has several; None of any other."""
-    if not collection.datasets:
-        return None
-    return OverDatasets(collection.title, collection.datasets, tuple(results), collection.claims)
 
 
 def collection_file(collection: StudyCollection) -> CollectionJson:
@@ -166,7 +157,10 @@ def index_page(collection: StudyCollection, out: Path) -> Path:
 
 def _check_collection(collection: StudyCollection, out: Path) -> None:
     folder = index_page(collection, out).parent
-    there = read_collection(folder)
+    try:
+        there = read_collection(folder)
+    except RunError:  # it is damaged, and is written anew
+        there = None
     names = set(there.studies if there else [])
     if missing := names - {study.folder_name for study in collection.studies}:
         raise InputError(

@@ -105,6 +105,8 @@ def test_a_collections_page_is_made_again_beside_its_studies(
     damaged = blocklab("report", out / "both")
     assert damaged.status == 1
     assert damaged.err.count("\n") == 1 and "collection.json is damaged" in damaged.err
+    assert blocklab("study", both, "--out", out).status == 0  # which mends it, as it said
+    assert blocklab("report", out / "both").status == 0
 
 
 def test_a_study_goes_on_from_its_records_in_another_place(

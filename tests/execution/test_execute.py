@@ -17,11 +17,11 @@ from blocklab.execution.plan import (
     plan_cells,
     plan_lines,
     plan_total,
-    rough_time,
 )
 from blocklab.execution.sharing import share_machine
 from blocklab.execution.train_studies import train_studies
 from blocklab.execution.verify import untimed, verify_run
+from blocklab.measure.amounts import rough_time
 from blocklab.measure.footprint import machine_memory
 from blocklab.study.study import Study
 from blocklab.training.device import available_cores

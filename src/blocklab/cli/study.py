@@ -105,15 +105,16 @@ def study(
         _print_plan(collection, lines, json)
         return 0
     results = run_and_report(collection, out, workers, threads, ray, plugins, track, live)
-    from blocklab.running import over_datasets
+    from blocklab.results.collection_file import over_datasets
+    from blocklab.running import collection_file
 
+    over = over_datasets(collection_file(collection), results)
     if json:
         from blocklab.results.judgements import judge_together
 
         together = judge_together([result.judgements for result in results])
         parts = zip(studies, results, together, strict=True)
         found = [_results_as_json(*part, out) for part in parts]
-        over = over_datasets(collection, results)
         print_json({"studies": found, "over_datasets": over.to_dict()} if over else found)
     else:
         from blocklab.execution.study_folder import study_folder
@@ -121,7 +122,7 @@ def study(
         for one, result in zip(studies, results, strict=True):
             print_results(result)
             print(f"page: {study_folder(one, out) / 'report.html'}")
-        if over := over_datasets(collection, results):
+        if over:
             print_over_datasets(over)
     if len(studies) > 1:
         from blocklab.running import index_page

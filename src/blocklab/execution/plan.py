@@ -20,7 +20,7 @@ from blocklab.execution.study_folder import check_folders, study_folder, threads
 from blocklab.execution.tuning import with_candidates
 from blocklab.files import canonical_json
 from blocklab.measure.alone import alone_on_device
-from blocklab.measure.amounts import counted
+from blocklab.measure.amounts import counted, rough_time
 from blocklab.measure.cost import Cost
 from blocklab.measure.footprint import Footprint, check_memory, fits_machine
 from blocklab.measure.timing import shortest_times
@@ -286,17 +286,6 @@ def plan_total(lines: Sequence[Mapping[str, Any]]) -> str:
         f"about {rough_time(seconds)} in all, {lines[0]['runs_at_a_time']} at a time: by one row's "
         "step and the others' MACs; what moves much memory takes longer"
     )
-
-
-def rough_time(seconds: float) -> str:
-    """Write a time as roughly as it is known: seconds, minutes, hours or days."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if (minutes := seconds / 60) < 100:
-        return f"{minutes:.0f} min"
-    if (hours := minutes / 60) < 100:
-        return f"{hours:.0f} h" if hours >= 10 else f"{hours:.1f} h"
-    return f"{hours / 24:,.0f} days"
 
 
 @alone_on_device()

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from blocklab.measure.amounts import rough_time
 from blocklab.statistics.planning import MOST_SEEDS
 from blocklab.statistics.sequential_planning import SequentialCost
 
@@ -54,7 +55,7 @@ class SeedPlan:
             (
                 f"{seeds:,}",
                 f"{seeds * (self.rows + 1):,}",
-                "-" if (hours := self.hours(seeds)) is None else lasting(hours),
+                "-" if (hours := self.hours(seeds)) is None else rough_time(3600 * hours),
                 f"{100 * shown:.0f}",
             )
             for seeds, shown in self.powers.items()
@@ -78,7 +79,7 @@ def verdict(plan: SeedPlan, df: int | None) -> Iterator[str]:
         yield f"more than {MOST_SEEDS:,} seeds a row would be needed to show {gain}"
     else:
         hours = plan.hours(plan.seeds)
-        time = "" if hours is None else f", {lasting(hours)}"
+        time = "" if hours is None else f", {rough_time(3600 * hours)}"
         test = "by Dunnett's test"
         if plan.stretch > 1:
             test = (
@@ -100,18 +101,11 @@ def verdict(plan: SeedPlan, df: int | None) -> Iterator[str]:
     at = ", ".join(map(str, looks.looks))
     hours = ""
     if plan.hours_a_seed is not None:
-        a_run = plan.hours_a_seed / (plan.rows + 1)
-        hours = f", {lasting(looks.runs * a_run)} and {lasting(looks.runs_of_none * a_run)}"
+        a_run = 3600 * plan.hours_a_seed / (plan.rows + 1)
+        hours = f", {rough_time(looks.runs * a_run)} and {rough_time(looks.runs_of_none * a_run)}"
     even = ", of even spreads" if plan.stretch > 1 else ""
     yield (
         f"seeds until decided, looks at {at}{even}: {100 * looks.power:.0f} % of such gains are "
         f"shown; about {looks.runs:,.0f} runs where every row gains it, "
         f"{looks.runs_of_none:,.0f} where none gains anything{hours}"
     )
-
-
-def lasting(hours: float) -> str:
-    """Write how long something takes: below an hour in minutes, below two minutes in seconds."""
-    if hours >= 1:
-        return f"{hours:,.1f} h"
-    return f"{60 * hours:.0f} min" if hours >= 2 / 60 else f"{3600 * hours:.0f} s"

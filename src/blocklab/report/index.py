@@ -13,7 +13,7 @@ from blocklab.report.cell_text import ABSENT, chance, mean_and_sd
 from blocklab.report.over_datasets import claim_lines, headings, lines, write_over_datasets
 from blocklab.report.page import PAGE, write_report
 from blocklab.report.rendering import on_page, render
-from blocklab.results.collection_file import CollectionJson, folder_in
+from blocklab.results.collection_file import CollectionJson, folder_in, over_datasets
 from blocklab.results.judgements import judge_together
 from blocklab.results.over_datasets import OverDatasets
 from blocklab.results.study_folder import read_study_folder
@@ -86,10 +86,8 @@ def write_collection(
     found = [(one, read_study_folder(one)) for one in folders]
     pages = [(one, results, write_report(results, one)) for one, results in found]
     results = tuple(results for _, results in found)
-    over = None
-    if content.datasets:
-        over = OverDatasets(content.title, tuple(content.datasets), results, tuple(content.claims))
-    write_index(folder, list(zip(content.studies, results, strict=True)), content.title, over)
+    entries = list(zip(content.studies, results, strict=True))
+    write_index(folder, entries, content.title, over_datasets(content, results))
     return pages
 
 

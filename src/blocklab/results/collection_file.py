@@ -4,14 +4,17 @@ It lies beside that page, in the collection's folder. The studies' folders are b
 or within it, of records: then `runs` within it holds the runs of them all.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from blocklab.errors import RunError, one_line
-from blocklab.files import LARGEST_JSON, parse_checked_json, read_regular, write_checked_json
+from blocklab.files import write_checked_json
+from blocklab.results.checked_model import read_checked_model
+from blocklab.results.over_datasets import OverDatasets
 from blocklab.results.study_file import COLLECTION, STUDY
+from blocklab.results.study_results import StudyResults
 
 Name = Annotated[str, StringConstraints(pattern=r"^[^/\\\x00]+$", max_length=255)]
 
@@ -37,13 +40,8 @@ def read_collection(folder: Path) -> CollectionJson | None:
     path = folder / COLLECTION
     if not path.exists():
         return None
-    try:
-        return CollectionJson.model_validate(parse_checked_json(read_regular(path, LARGEST_JSON)))
-    except (OSError, ValueError) as error:
-        why = one_line(error, "it") if isinstance(error, ValidationError) else str(error)
-        raise RunError(
-            f"{path} is damaged ({why}); run the collection again: finished runs are kept"
-        ) from None
+    remedy = "run the collection again: finished runs are kept"
+    return read_checked_model(path, CollectionJson, remedy)
 
 
 def write_collection_file(folder: Path, content: CollectionJson) -> None:
@@ -59,3 +57,11 @@ def folder_in(folder: Path, study: str) -> Path:
     """Return the folder of a study of the collection whose folder is given."""
     within = folder / study
     return within if (within / STUDY).exists() else folder.parent / study
+
+
+def over_datasets(content: CollectionJson, results: Sequence[StudyResults]) -> OverDatasets | None:
+    """Return what holds over the data sets of a study that has several; None of any other."""
+    if not content.datasets:
+        return None
+    datasets, claims = tuple(content.datasets), tuple(content.claims)
+    return OverDatasets(content.title, datasets, tuple(results), claims)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from blocklab.errors import RunError, one_line
-from blocklab.files import LARGEST_JSON, parse_checked_json, read_regular, write_checked_json
+from blocklab.files import write_checked_json
+from blocklab.results.checked_model import read_checked_model
 from blocklab.results.study_file import RowName, RunHash, Seed
 from blocklab.statistics.sequential import Looks
 from blocklab.training.run_files import Count, Number
@@ -101,14 +101,11 @@ def read_design(folder: Path) -> DesignJson | None:
     path = folder / DESIGN
     if not path.exists():
         return None
-    try:
-        return DesignJson.model_validate(parse_checked_json(read_regular(path, LARGEST_JSON)))
-    except (OSError, ValueError) as error:
-        why = one_line(error, "it") if isinstance(error, ValidationError) else str(error)
-        raise RunError(
-            f"{path} is damaged ({why}); take it from a backup, or remove it: the page will say "
-            "that the runs were there before what is stated"
-        ) from None
+    remedy = (
+        "take it from a backup, or remove it: the page will say that the runs were there before "
+        "what is stated"
+    )
+    return read_checked_model(path, DesignJson, remedy)
 
 
 def write_design(folder: Path, design: DesignJson) -> None:

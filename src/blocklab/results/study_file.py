@@ -4,14 +4,13 @@ It lies in the study's folder, beside the folders of its runs, so that a page is
 alone, without the data and without building a model.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from blocklab.errors import InputError, RunError, one_line
-from blocklab.files import LARGEST_JSON, parse_checked_json, read_regular
+from blocklab.errors import InputError
+from blocklab.results.checked_model import read_checked_model
 from blocklab.study.schema import is_row_name
 from blocklab.training.run_files import Cost, Count, Number
 
@@ -121,12 +120,4 @@ def read_study_file(folder: Path) -> StudyJson:
         near = sorted(file.parent.name for file in folder.glob(f"*/{STUDY}"))
         remedy = f"studies in it: {', '.join(near)}" if near else "run `blocklab study` first"
         raise InputError(f"{folder} is not a study's folder; {remedy}")
-    try:
-        value = parse_checked_json(read_regular(path, LARGEST_JSON))
-        json.dumps(value, ensure_ascii=False).encode()  # half a character cannot be drawn
-        return StudyJson.model_validate(value)
-    except (OSError, ValueError) as error:
-        why = one_line(error, "it") if isinstance(error, ValidationError) else str(error)
-        raise RunError(
-            f"{path} is damaged ({why}); run the study again: finished runs are kept"
-        ) from None
+    return read_checked_model(path, StudyJson, "run the study again: finished runs are kept")
