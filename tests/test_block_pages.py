@@ -11,7 +11,8 @@ import pytest
 from blocklab.blocks.registry import BlockInfo, registered_blocks
 from blocklab.files import write_checked_json
 from blocklab.models.spec import model_spec
-from blocklab.results.records import keep_records
+from blocklab.results.collection_file import CollectionJson
+from blocklab.results.records import keep_collection, keep_records
 from blocklab.yaml_files import parse_yaml
 
 EXTENSIONS = Path(__file__).parent.parent / "docs" / "_ext"
@@ -69,13 +70,14 @@ def kept(make_run: Callable[..., Path], tmp_path: Path) -> Path:
     content |= {"baseline": "plain", "command": None, "threads": 1, "rows": rows}
     write_checked_json(tmp_path / "runs" / "of_se" / "study.json", content)
     keep_records(tmp_path / "runs" / "of_se", tmp_path / "results" / "of_se")
+    keep_collection(CollectionJson(studies=["of_se"]), tmp_path / "runs", tmp_path / "results/all")
     return tmp_path / "results"
 
 
 def test_a_page_shows_what_committed_records_measured(pages: dict[str, Any], kept: Path) -> None:
     made = dict(pages["block_pages"](kept))
     rows = {
-        name: [line for line in made[f"blocks/{name}.md"].splitlines() if "of_se" in line]
+        name: [line for line in made[f"blocks/{name}.md"].splitlines() if "[of_se]" in line]
         for name in ("attention-se", "attention-triplet", "mixer-conv3x3")
     }
     first, second = rows["attention-se"]
@@ -85,5 +87,7 @@ def test_a_page_shows_what_committed_records_measured(pages: dict[str, Any], kep
     assert first.endswith("] points | better | 1.020 (×1.02) | 1.000 (×1.00) |")
     assert "`both`" in second and "+2.00" in second
     assert rows["attention-triplet"] == [second]
-    assert rows["mixer-conv3x3"] == ["It is part of the baseline of [of_se](../results.md)."]
+    both = "[all/of_se](../results.md), [of_se](../results.md)"  # a collection's too
+    assert rows["mixer-conv3x3"] == [f"It is part of the baseline of {both}."]
+    assert "| [all/of_se](../results.md) | `se` |" in made["blocks/attention-se.md"]
     assert "No committed record has this block in a row." in made["blocks/attention-eca.md"]

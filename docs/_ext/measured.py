@@ -34,13 +34,13 @@ class Record:
 
 
 def records(folder: Path) -> list[Record]:
-    """Read every study below a folder that `blocklab records` has written.
+    """Read every study below a folder that `blocklab records` has written, of collections too.
 
     Raises:
         RunError: if a study.json is damaged.
     """
-    found = sorted(path.parent for path in folder.glob(f"*/{STUDY}"))
-    return [Record(path.name, read_study_folder(path)) for path in found]
+    found = sorted(path.parent for path in folder.rglob(STUDY))
+    return [Record(path.relative_to(folder).as_posix(), read_study_folder(path)) for path in found]
 
 
 def measured(
