@@ -17,6 +17,7 @@ from null_device import Counter
 from blocklab.data import loader
 from blocklab.data.image_data import ImageData
 from blocklab.data.split import Split
+from blocklab.measure.numerics import arithmetic
 from blocklab.models.spec import model_spec
 from blocklab.training import loop
 from blocklab.training.device import choose_setup
@@ -42,7 +43,6 @@ def step_counts(counter: Counter, model: str, given: dict[str, Any]) -> dict[str
     names = tuple(map(str, range(CLASSES)))
     data = ImageData("null", train, empty, empty, names, (0.5,) * 3, (0.2,) * 3, size, "null")
     setup = choose_setup(recipe)
-    state = loop.prepare(model_spec(model).build(CLASSES), recipe, setup)
     found: dict[str, Any] = {"model": model, "device": setup.device.type}
     began = 0.0
 
@@ -56,8 +56,10 @@ def step_counts(counter: Counter, model: str, given: dict[str, Any]) -> dict[str
             found["counts"] = counter.counts()
             counter.reset()
 
-    for _ in loop.train(state, data, recipe, setup, 0, on_step):
-        pass
+    with arithmetic(setup.device, setup.deterministic):
+        state = loop.prepare(model_spec(model).build(CLASSES), recipe, setup)
+        for _ in loop.train(state, data, recipe, setup, 0, on_step):
+            pass
     return found
 
 

@@ -130,10 +130,20 @@ def _reduce(x: Tensor, axis: int, statistic: Statistic) -> Tensor:
     if statistic == "max":
         return x.max(axis).values  # amax's backward pass is several times slower
     if statistic == "median":
-        return x.median(axis).values
+        return _median(x, axis)[0]
     if statistic == "avg":
         return x.mean(axis)
     return _norm(x, 1 if statistic == "l1" else 2, axis)
+
+
+def _median(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """The lower of the two middle values, and where it is."""
+    if x.device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
+        ordered = x.sort(dim=axis, stable=True)  # CUDA's median may name another of equal values
+        middle = (x.shape[axis] - 1) // 2
+        return ordered.values.select(axis, middle), ordered.indices.select(axis, middle)
+    value, where = x.median(axis)
+    return value, where
 
 
 def _norm(x: Tensor, order: int, axes: int | tuple[int, int], keepdim: bool = False) -> Tensor:
@@ -264,7 +274,7 @@ def _reduce_piece(
     elif statistic == "max" and axis < 3 and x.device.type == "cpu":
         value, where = _max_over_rows(x, axis)
     else:
-        value, where = x.max(axis) if statistic == "max" else x.median(axis)
+        value, where = x.max(axis) if statistic == "max" else _median(x, axis)
     if x is piece.nchw and dim != CHANNELS:
         value, where = value.mT, None if where is None else where.mT
     return value, where
