@@ -1,14 +1,16 @@
 """Run on the null device by `test_devices.py`: trains, evaluates, tunes, benches and diagnoses.
 
-    on_null_device.py FOLDER
+    on_null_device.py FOLDER [SEED]
 
 Prints a line of JSON: the bytes that are left reserved after each measurement, the needs of a run,
-and every operation that met float64 on the GPU, which Apple's have not.
+and every operation that met float64 on the GPU, which Apple's have not. With a seed it trains that
+one alone, as a worker does that finds its row's setup chosen, and nothing before it on the GPU.
 """
 
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,11 @@ def main() -> None:
     recipe = load_recipe("quick", {**fields, "clip_grad_norm": 1.0, "cuda_graph": "auto"})
     data = DataSpec(source="digits", train_images=100, test_images=60)
     definition = RunDefinition(model_spec("resnet20_se"), data, recipe, 0)
+    if sys.argv[2:]:
+        assert not torch.cuda.is_initialized()
+        folder = execute_run(replace(definition, seed=int(sys.argv[2])), out, threads=1)
+        print(json.dumps(json.loads((folder / "result.json").read_text())), flush=True)
+        os._exit(0)
     reserved = {}
     with Float64OnGpu() as float64:
         needs = measure_needs(definition)

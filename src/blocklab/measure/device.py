@@ -89,13 +89,14 @@ def free_memory(device: torch.device) -> int:
     """Return the bytes of a GPU's memory that nobody holds."""
     if device.type == "mps":  # it is the machine's, of which the system recommends so much
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return torch.accelerator.get_memory_info(device)[0]
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def reset_peak(device: torch.device) -> None:
     """Begin to count a GPU's memory anew."""
     if device.type == "cuda":
-        torch.accelerator.reset_peak_memory_stats(device)
+        torch.cuda.init()  # before it has begun, PyTorch 2.11 refuses
+        torch.cuda.reset_peak_memory_stats(device)
     elif device.type == "mps":
         torch.mps.empty_cache()
 
