@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -64,6 +65,16 @@ def test_a_gpu_holds_what_takes_less_than_a_quarter(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10_000))
     assert loader._fits(1000, torch.device("cuda")) is fits
     assert not loader._fits(1000, torch.device("cpu"))
+
+
+def test_what_is_copied_without_a_wait_is_kept_until_it_is() -> None:
+    """By pinned memory: the draws of an epoch are dropped as soon as they are sent."""
+    numbers = Mock()
+    assert (
+        loader._sent(numbers, torch.device("cuda"))
+        is numbers.pin_memory.return_value.to.return_value
+    )
+    assert loader._sent(torch.arange(3), torch.device("cpu")).tolist() == [0, 1, 2]
 
 
 def test_no_more_than_a_batch_is_ever_read_of_a_large_store(

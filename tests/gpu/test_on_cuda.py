@@ -11,6 +11,7 @@ import torch
 from blocklab import create_model
 from blocklab.data.spec import DataSpec
 from blocklab.execution.verify import compare_runs
+from blocklab.measure.numerics import arithmetic
 from blocklab.measure.speed import bench
 from blocklab.models.deploy import deploy
 from blocklab.models.export import export_model
@@ -126,7 +127,7 @@ def test_a_deployed_network_is_the_model(model: str) -> None:
     torch.manual_seed(0)
     network = create_model(model, num_classes=10).cuda()
     images = torch.randn(4, 3, 64, 64, device="cuda")
-    with torch.no_grad():
+    with torch.no_grad(), arithmetic(images.device, deterministic=True):  # without TF32
         network.train()(images)  # running statistics of its own
         outputs = network.eval()(images)
         deployed = deploy(network, 64)(images)

@@ -129,7 +129,7 @@ class Batches:
             self.augmentation, self.seed, epoch, len(order), self.kept, self.size, shares
         )
         on_device, draws, further = each(
-            (order, draws, further), lambda numbers: numbers.to(self.device, non_blocking=True)
+            (order, draws, further), lambda numbers: _sent(numbers, self.device)
         )
         with closing(self._pixels_of(order, on_device, shares)) as batches:
             for rows, sizes, pixels in zip(shares, operations, batches, strict=True):
@@ -207,6 +207,13 @@ class Batches:
         blank_parts(images, setting, draws, further)
         # (B, H, W, 3) in memory is (B, 3, H, W) channels_last: a copy only for the other layout
         return images.permute(0, 3, 1, 2).contiguous(memory_format=self.memory_format)
+
+
+def _sent(numbers: Tensor, device: torch.device) -> Tensor:
+    """Copy numbers to the device without waiting for it."""
+    if device.type == "cuda":
+        numbers = numbers.pin_memory()  # which is kept until it is copied, whoever drops it
+    return numbers.to(device, non_blocking=True)
 
 
 def _fits(size: int, device: torch.device) -> bool:
