@@ -39,6 +39,21 @@ def test_records_make_the_page_and_can_be_verified(
     assert "model.safetensors is gone" in blocklab("report", kept).out
 
 
+def test_a_changed_study_is_kept_by_the_words_it_ran_by(
+    blocklab: Blocklab, study_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    """Its folder is not that of the study as its file has it."""
+    kept = tmp_path / "kept"
+    changed = ["--seeds", "1", "--rows", "plain"]
+    assert blocklab("study", study_file, *changed, "--out", trained).status == 0
+    said = blocklab("records", study_file, kept, *changed, "--out", trained)
+    assert (said.status, said.err) == (0, "")
+    assert said.out.startswith("1 runs kept: ")
+    assert [row["name"] for row in json.loads((kept / "study.json").read_text())["rows"]] == [
+        "plain"
+    ]
+
+
 def test_records_of_nothing_are_one_line(
     blocklab: Blocklab, study_file: Path, tmp_path: Path
 ) -> None:

@@ -72,6 +72,22 @@ def complete_recipes(incomplete: str) -> list[str]:
     return [name for name in recipe_names() if name.startswith(incomplete)]
 
 
+# What a study has in place of its file's: whatever finds its folder again takes them too.
+StudyData = Annotated[str | None, typer.Option("--data", help="Images in place of the study's.")]
+StudyRecipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", help="Recipe in place of the study's.", autocompletion=complete_recipes
+    ),
+]
+StudySeeds = Annotated[
+    str | None, typer.Option("--seeds", metavar="N", help="How many seeds, or which: 0,1,5.")
+]
+StudyRows = Annotated[
+    list[str] | None, typer.Option("--rows", help="Rows to keep, A,B (and baseline).")
+]
+
+
 def parse_size(given: str) -> tuple[int, int]:
     """Read ``64`` or ``64x96``: height and width in pixels.
 

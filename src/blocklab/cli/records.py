@@ -6,7 +6,20 @@ from typing import Annotated
 import typer
 
 from blocklab.cli.app import app
-from blocklab.cli.options import Json, Out, Plugins, load_plugins
+from blocklab.cli.options import (
+    Json,
+    Out,
+    Plugins,
+    Settings,
+    StudyData,
+    StudyRecipe,
+    StudyRows,
+    StudySeeds,
+    load_plugins,
+    parse_names,
+    parse_seeds,
+    parse_settings,
+)
 from blocklab.cli.output import print_json
 
 
@@ -16,7 +29,12 @@ def records(
         str, typer.Argument(metavar="FILE_OR_NAME", help="A study that has run, or several.")
     ],
     to: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the records are kept.")],
+    data: StudyData = None,
+    recipe: StudyRecipe = None,
+    seeds: StudySeeds = None,
+    rows: StudyRows = None,
     out: Out = Path("runs"),
+    settings: Settings = [],  # noqa: B006 - read only
     plugin: Plugins = [],  # noqa: B006 - read only
     json: Json = False,
 ) -> None:
@@ -31,7 +49,15 @@ def records(
     from blocklab.study.schema import study_text
 
     load_plugins(plugin)
-    content = collection_file(StudyCollection.load(file))
+    collection = StudyCollection.load(
+        file,
+        data=data,
+        recipe=recipe,
+        seeds=parse_seeds(seeds),
+        rows=parse_names(rows),
+        settings=parse_settings(settings),
+    )
+    content = collection_file(collection)
     if len(content.studies) == 1:
         kept = keep_records(out / content.studies[0], to)
         page = write_report(read_study_folder(to), to)

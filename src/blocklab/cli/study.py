@@ -15,8 +15,11 @@ from blocklab.cli.options import (
     Out,
     Plugins,
     Settings,
+    StudyData,
+    StudyRecipe,
+    StudyRows,
+    StudySeeds,
     Track,
-    complete_recipes,
     complete_studies,
     load_plugins,
     parse_names,
@@ -47,17 +50,10 @@ def study(
     file: Annotated[
         str, typer.Argument(metavar="FILE_OR_NAME", help=STUDY, autocompletion=complete_studies)
     ] = "",
-    data: Annotated[str | None, typer.Option(help="Images to use in place of the study's.")] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="Recipe in place of the study's.", autocompletion=complete_recipes),
-    ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="N", help="How many seeds, or which: 0,1,5.")
-    ] = None,
-    rows: Annotated[
-        list[str] | None, typer.Option(help="Rows to keep, A,B (and baseline).")
-    ] = None,
+    data: StudyData = None,
+    recipe: StudyRecipe = None,
+    seeds: StudySeeds = None,
+    rows: StudyRows = None,
     out: Out = Path("runs"),
     settings: Settings = [],  # noqa: B006 - read only
     workers: Annotated[
