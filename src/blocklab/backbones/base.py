@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from blocklab.backbones.config import BackboneConfig
 from blocklab.blocks.protocol import init_itself
 from blocklab.errors import InputError, shortened
+from blocklab.kernels.pooling import map_mean
 
 LARGEST_COUNT = 1_000_000  # of classes or channels
 
@@ -167,7 +168,7 @@ class Backbone(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, num_features, H', W') -> (B, num_classes), or the pooled features themselves."""
         if self.global_pool == "avg":
-            x = self.forward_pooled(x.mean((2, 3)))
+            x = self.forward_pooled(map_mean(x))
         if self.drop_rate:
             x = nn.functional.dropout(x, self.drop_rate, self.training)
         return x if pre_logits else self.get_classifier()(x)

@@ -33,7 +33,8 @@ class SmallMapConv2d(StridedConv2d):
         weight = self.weight
         if self.kernel_size != (1, 1):
             weight = weight[:, :, self.kernel_size[0] // 2, self.kernel_size[1] // 2]
-        pixels = input[:, :, :: self.stride[0], :: self.stride[1]].permute(0, 2, 3, 1)
+        # In this order a gradient that is spread over the pixels left out is channels_last too.
+        pixels = input.permute(0, 2, 3, 1)[:, :: self.stride[0], :: self.stride[1]]
         return F.linear(pixels, weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
     def _is_product(self, input: Tensor) -> bool:
