@@ -5,6 +5,7 @@ it returns is memory that the system hands out page by page. A piece is small en
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,29 @@ def laid_out(gate: Tensor, x: Tensor) -> Tensor:
     """Copy a gate, which is small, into the layout of x, so that both are read in one order."""
     layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
     return gate.contiguous(memory_format=layout)
+
+
+class _LaidOutGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # type: ignore[override]
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return grad.contiguous(memory_format=torch.channels_last)
+
+
+def with_gradient_laid_out(x: Tensor) -> Tensor:
+    """Return x, whose gradient is to be copied into its layout if that is channels_last.
+
+    For blocks whose backward pass ends in another: a BatchNorm before them would take many times
+    as long over a gradient that lies otherwise than its map (``benchmarks/gradient_layout.py``).
+    """
+    return _LaidOutGradient.apply(x) if is_channels_last(x) else x  # type: ignore[no-any-return]
 
 
 def widened(x: Tensor) -> Tensor:
