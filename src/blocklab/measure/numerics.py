@@ -23,9 +23,10 @@ def arithmetic(device: torch.device, deterministic: bool) -> Iterator[None]:
     """Compute so within it; afterwards the process's settings are as before."""
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
+    empty: Any = torch.utils.deterministic
     before = (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32)
     was = torch.are_deterministic_algorithms_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    filled = empty.fill_uninitialized_memory
     try:
         if device.type == "cuda":
             cudnn.benchmark = cudnn.allow_tf32 = matmul.allow_tf32 = not deterministic
@@ -33,9 +34,9 @@ def arithmetic(device: torch.device, deterministic: bool) -> Iterator[None]:
             os.environ.setdefault(CUBLAS, ":4096:8")
             torch.use_deterministic_algorithms(True)
             # Else each new tensor is filled with NaN first, which doubles the launches of a step.
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            empty.fill_uninitialized_memory = False
         yield
     finally:
         cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
         torch.use_deterministic_algorithms(was)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        empty.fill_uninitialized_memory = filled
