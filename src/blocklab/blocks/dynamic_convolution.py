@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from blocklab.blocks.folding import fold
 from blocklab.blocks.registry import register_block
+from blocklab.kernels.channel_groups import ungrouped
 from blocklab.kernels.gates import gated_product
-from blocklab.kernels.layout import laid_out
 from blocklab.kernels.pooling import mean_over
 from blocklab.kernels.small_map import SmallMapConv2d
 
@@ -112,5 +112,5 @@ class OmniDimensionalDynamicConv(nn.Module):
         own = own.view(-1, self.weight.shape[2] // _TAPS, _SIZE, _SIZE)  # (B * C, C_in, k, k)
         images = gated_product(x, [channels]).flatten(0, 1).unsqueeze(0)  # (1, B * C_in, H, W)
         out = F.conv2d(images, own, None, self.stride, 1, 1, x.shape[0])
-        out = laid_out(out.squeeze(0).unflatten(0, (-1, out_channels)), x)
+        out = ungrouped(out.squeeze(0).unsqueeze(1), out_channels, like=x)
         return gated_product(out, [filters])

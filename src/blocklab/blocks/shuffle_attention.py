@@ -9,9 +9,7 @@ from blocklab.blocks.registry import register_block
 from blocklab.kernels.channel_groups import grouped, shuffled
 from blocklab.kernels.gates import gated_product
 from blocklab.kernels.group_norm import GroupNorm
-from blocklab.kernels.layout import with_gradient_laid_out
 from blocklab.kernels.pooling import mean_over
-from blocklab.kernels.recording import is_traced
 
 
 @register_block("shuffle")
@@ -42,8 +40,6 @@ class ShuffleAttention(nn.Module):
         self.gn = GroupNorm(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not is_traced(x):
-            x = with_gradient_laid_out(x)
         one, two = grouped(x, self.groups).chunk(2, 1)  # (BG, C / 2G, H, W) each
         channel = (self.cweight * mean_over(one, 2, 3) + self.cbias).sigmoid()
         spatial = self.gn.scaled(two, self.sweight, self.sbias).sigmoid()

@@ -4,12 +4,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocklab.kernels.layout import is_channels_last
+from blocklab.kernels.layout import is_channels_last, with_gradient_laid_out
 from blocklab.kernels.recording import is_traced
 
 
 def grouped(x: Tensor, groups: int) -> Tensor:
     """Take groups of channels as images, contiguous: (B, GC, H, W) -> (BG, C, H, W)."""
+    if not is_traced(x):
+        x = with_gradient_laid_out(x)
     return x.unflatten(1, (groups, -1)).flatten(0, 1)
 
 
