@@ -148,7 +148,7 @@ def _reduce(x: Tensor, axis: int, statistic: Statistic) -> Tensor:
 
 def _median(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """The lower of the two middle values, and where it is."""
-    if x.device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
+    if not is_traced(x) and x.is_cuda and torch.are_deterministic_algorithms_enabled():
         ordered = x.sort(dim=axis, stable=True)  # CUDA's median may name another of equal values
         middle = (x.shape[axis] - 1) // 2
         return ordered.values.select(axis, middle), ordered.indices.select(axis, middle)
