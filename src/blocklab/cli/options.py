@@ -12,6 +12,7 @@ from blocklab.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     from blocklab.blocks.registry import BlockInfo
+    from blocklab.study.collection import StudyCollection
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Out = Annotated[Path, typer.Option(help="The folder of run folders.")]
@@ -140,6 +141,27 @@ def parse_seeds(text: str | None) -> Any:
     listed = "," in text and not text.lstrip().startswith("[")
     seeds = parse_yaml(f"[{text}]" if listed else text, "--seeds")
     return text if seeds is None else seeds
+
+
+def load_studies(
+    file: str,
+    data: str | None,
+    recipe: str | None,
+    seeds: str | None,
+    rows: list[str] | None,
+    settings: list[str],
+) -> "StudyCollection":
+    """Load a study, or several, with what the options above and ``--set`` put in place."""
+    from blocklab.study.collection import StudyCollection
+
+    return StudyCollection.load(
+        file,
+        data=data,
+        recipe=recipe,
+        seeds=parse_seeds(seeds),
+        rows=parse_names(rows),
+        settings=parse_settings(settings),
+    )
 
 
 def parse_names(given: Iterable[str] | None) -> list[str] | None:

@@ -16,9 +16,7 @@ from blocklab.cli.options import (
     StudyRows,
     StudySeeds,
     load_plugins,
-    parse_names,
-    parse_seeds,
-    parse_settings,
+    load_studies,
 )
 from blocklab.cli.output import print_json
 
@@ -45,18 +43,10 @@ def records(
     from blocklab.results.records import keep_collection, keep_records
     from blocklab.results.study_folder import read_study_folder
     from blocklab.running import collection_file
-    from blocklab.study.collection import StudyCollection
     from blocklab.study.schema import study_text
 
     load_plugins(plugin)
-    collection = StudyCollection.load(
-        file,
-        data=data,
-        recipe=recipe,
-        seeds=parse_seeds(seeds),
-        rows=parse_names(rows),
-        settings=parse_settings(settings),
-    )
+    collection = load_studies(file, data, recipe, seeds, rows, settings)
     content = collection_file(collection)
     if len(content.studies) == 1:
         kept = keep_records(out / content.studies[0], to)

@@ -22,9 +22,7 @@ from blocklab.cli.options import (
     Track,
     complete_studies,
     load_plugins,
-    parse_names,
-    parse_seeds,
-    parse_settings,
+    load_studies,
 )
 from blocklab.cli.output import (
     output_console,
@@ -83,16 +81,8 @@ def study(
         return _verify(verify, json)
     if not file:
         raise InputError(f"name a study: {STUDY[0].lower()}{STUDY[1:]}")
-    from blocklab.study.collection import StudyCollection
 
-    collection = StudyCollection.load(
-        file,
-        data=data,
-        recipe=recipe,
-        seeds=parse_seeds(seeds),
-        rows=parse_names(rows),
-        settings=parse_settings(settings),
-    )
+    collection = load_studies(file, data, recipe, seeds, rows, settings)
     studies = collection.studies
     if dry_run:
         from blocklab.execution.plan import plan_lines

@@ -10,7 +10,7 @@ from blocklab.kernels.recording import is_traced
 
 def grouped(x: Tensor, groups: int) -> Tensor:
     """Take groups of channels as images, contiguous: (B, GC, H, W) -> (BG, C, H, W)."""
-    if not is_traced(x) and x.device.type == "cpu":
+    if not is_traced(x) and x.device.type == "cpu":  # a GPU would launch one kernel more
         x = with_gradient_laid_out(x)
     return x.unflatten(1, (groups, -1)).flatten(0, 1)
 
