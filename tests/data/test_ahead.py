@@ -62,7 +62,7 @@ def test_leaving_a_loop_ends_the_thread(stop: type[BaseException]) -> None:
 def test_a_gpu_holds_what_takes_less_than_a_quarter(
     free: int, fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10_000))
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: (free, 10_000))
     assert loader._fits(1000, torch.device("cuda")) is fits
     assert not loader._fits(1000, torch.device("cpu"))
 

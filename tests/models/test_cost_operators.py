@@ -240,6 +240,23 @@ def own_operator() -> Iterator[str]:
     operators.COUNTS.pop("blocklab_test::shifted", None)
 
 
+def test_a_count_is_not_taken_for_one_that_is_gone(own_operator: str) -> None:
+    """Whose place in memory a later one has: each model was counted by another's."""
+
+    class Shifts(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ops.blocklab_test.shifted(x)
+
+    blocklab.register_block("test_counted")(Shifts)
+    plain = cost("resnet20", 32).macs
+    for number in range(20):
+        blocklab.register_macs(own_operator, lambda *inputs, out, number=number: number)
+        assert cost("resnet20:attention=test_counted", 32).macs == plain + 9 * number
+
+
 def test_an_operator_of_ones_own_is_refused_until_it_is_registered(own_operator: str) -> None:
     class Shifts(nn.Module):
         def __init__(self, channels: int) -> None:

@@ -14,8 +14,7 @@ import io
 import os
 import signal
 import sys
-from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -105,13 +104,13 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):  # before a command began, or after it ended
         return _say(STOPPED, Stopped.exit_status, "stopped")
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        _say_no_more()
+        _say_no_more(sys.stdout)
         return 1
     except MemoryError:
         return _say("out of memory; use a smaller batch_size, fewer --workers or smaller images", 1)
     except Exception as error:
         if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITTEN:
-            _say_no_more()  # what names a file is told of where it is written
+            _say_no_more(sys.stdout)  # what names a file is told of where it is written
             return _say(f"cannot write the output: {error.strerror}; free some space", 1)
         if os.environ.get("BLOCKLAB_TRACEBACK"):
             raise
@@ -127,8 +126,10 @@ def _verb(arguments: list[str]) -> str:
 
 
 def _say(message: str, status: int, what: str = "error") -> int:
-    with suppress(OSError):  # the status tells, where nothing can be written
-        print(f"{what}: {' '.join(message.split())}", file=sys.stderr)
+    try:
+        print(f"{what}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    except OSError:  # the status tells, where nothing can be written
+        _say_no_more(sys.stderr)
     return status
 
 
@@ -146,9 +147,9 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
     return "".join(SPELT.get(ord(c)) or ascii(c)[1:-1] for c in missing), error.end
 
 
-def _say_no_more() -> None:
-    """Send what is still to be written to stdout nowhere, so that nothing fails at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _say_no_more(stream: TextIO) -> None:
+    """Send what is still to be written nowhere, so that nothing fails at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _open_streams() -> None:

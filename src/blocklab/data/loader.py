@@ -218,4 +218,4 @@ def _sent(numbers: Tensor, device: torch.device) -> Tensor:
 
 def _fits(size: int, device: torch.device) -> bool:
     """Whether so many bytes of images are better moved to the device once, as a whole."""
-    return device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 4
+    return device.type == "cuda" and size < torch.accelerator.get_memory_info(device)[0] // 4

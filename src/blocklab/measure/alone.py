@@ -39,7 +39,7 @@ def alone_on_device() -> Iterator[None]:
     try:
         with ExitStack() as stack:
             if device.type == "cuda":  # of several, what is measured begins its streams on this
-                stack.enter_context(torch.cuda.device(device.index))
+                stack.enter_context(torch.accelerator.device_index(device.index))
             if locks := _locks(device, stack):
                 gate, room = locks
                 fcntl.flock(gate, fcntl.LOCK_EX)

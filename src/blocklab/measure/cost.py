@@ -154,8 +154,8 @@ def cost(
     spec = model_or_name if isinstance(model_or_name, ModelSpec) else model_spec(model_or_name)
     return _cost_of(
         json.dumps(spec.to_dict(), sort_keys=True),
-        tuple(id(info.cls) for info in registered_blocks()),
-        tuple(map(id, COUNTS.values())),
+        tuple(_Itself(info.cls) for info in registered_blocks()),
+        tuple(map(_Itself, COUNTS.values())),
         input_size,
         num_classes,
         in_chans,
@@ -163,11 +163,24 @@ def cost(
     )
 
 
+class _Itself:
+    """Equal to what holds the very same object, which it keeps: an id may be used again."""
+
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and self.held is other.held
+
+    def __hash__(self) -> int:
+        return id(self.held)
+
+
 @lru_cache(maxsize=4096)
 def _cost_of(
     spec: str,
-    classes: tuple[int, ...],  # a block that is registered anew is counted anew
-    counts: tuple[int, ...],  # and so are all, where an operator's count is
+    classes: tuple[_Itself, ...],  # a block that is registered anew is counted anew
+    counts: tuple[_Itself, ...],  # and so are all, where an operator's count is
     input_size: ImageSize,
     num_classes: int,
     in_chans: int,

@@ -89,7 +89,7 @@ def free_memory(device: torch.device) -> int:
     """Return the bytes of a GPU's memory that nobody holds."""
     if device.type == "mps":  # it is the machine's, of which the system recommends so much
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return torch.cuda.mem_get_info(device)[0]
+    return torch.accelerator.get_memory_info(device)[0]
 
 
 def reset_peak(device: torch.device) -> None:
