@@ -40,6 +40,11 @@ def said(results: StudyResults) -> str:
             "c cannot be told apart from plain with 2 seeds: -0.05 [-0.32, +0.22] points.",
         ),
         (
+            {"plain": PLAIN, "c": SAME, "one": [76.4, "missing", "missing"]},
+            "Of two models, one cannot be told apart from plain with 3 seeds and one has too few "
+            "seeds to tell.",
+        ),
+        (
             {"plain": [76.0], "a": [78.0], "b": [72.0]},
             "None of two models can be called better or worse than plain: there is one seed a "
             "row, and one shows no spread.",

@@ -113,20 +113,20 @@ def _against_baseline(results: StudyResults) -> str:
         return f"{whom} {cannot} be called better or worse than {baseline}: {why}."
     if compared == 1:
         ((word, (name,)),) = by_word.items()
-        return f"{name} {_saying(word, 1, results, alone=True)}{_by_how_much(results, name)}."
+        return f"{name} {_saying(word, [name], results, alone=True)}{_by_how_much(results, name)}."
     if set(by_word) == {NOT_SHOWN}:
-        seeds = _seeds(results)
+        seeds = _seeds(results, by_word[NOT_SHOWN])
         return (
             f"None of {in_words(compared)} {noun} can be told apart from {baseline} with {seeds}."
         )
     if len(by_word) == 1:
         ((word, names),) = by_word.items()
         who = f"Both {noun}" if compared == 2 else f"All {in_words(compared)} {noun}"
-        return f"{who} {_saying(word, compared, results, alone=True)}{_named(word, names)}."
+        return f"{who} {_saying(word, names, results, alone=True)}{_named(word, names)}."
     parts: list[str] = []
     for word in SAYINGS:
         if names := by_word.get(word):
-            saying = _saying(word, len(names), results, alone=not parts)
+            saying = _saying(word, names, results, alone=not parts)
             parts.append(f"{in_words(len(names))} {saying}{_named(word, names)}")
     return f"Of {in_words(compared)} {noun}, {listed(parts)}."
 
@@ -135,13 +135,13 @@ def _named(word: str, names: Sequence[str]) -> str:
     return f" ({listed(names)})" if word in NAMED and len(names) <= MOST_NAMED else ""
 
 
-def _saying(word: str, count: int, results: StudyResults, alone: bool) -> str:
-    text = SAYINGS[word][count > 1]
+def _saying(word: str, names: Sequence[str], results: StudyResults, alone: bool) -> str:
+    text = SAYINGS[word][len(names) > 1]
     if alone and word in (WORSE, AS_GOOD, SAME):
         text += {WORSE: " than", AS_GOOD: " as", SAME: " as"}[word] + " {baseline}"
     if not alone:
         text = text.replace(" than {baseline}", "").replace("from {baseline}", "from it")
-    return text.format(baseline=results.baseline, seeds=_seeds(results))
+    return text.format(baseline=results.baseline, seeds=_seeds(results, names))
 
 
 def _by_how_much(results: StudyResults, name: str) -> str:
@@ -151,8 +151,10 @@ def _by_how_much(results: StudyResults, name: str) -> str:
     return f": {difference(row, results.baseline)} {metric_of(results).points}".rstrip()
 
 
-def _seeds(results: StudyResults) -> str:
-    counts = sorted({one.difference.n for one in results.comparisons.values() if one.difference})
+def _seeds(results: StudyResults, names: Sequence[str]) -> str:
+    """Count the seeds by which rows were compared: of these rows, not of all."""
+    found = (results.comparisons[name].difference for name in names)
+    counts = sorted({one.n for one in found if one})
     if not counts:
         return "no seeds"
     many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
