@@ -49,6 +49,11 @@ def said(results: StudyResults) -> str:
             "None of two models can be called better or worse than plain: there is one seed a "
             "row, and one shows no spread.",
         ),
+        (
+            {"plain": [18.0, 19.0], "a": [30.0, 39.0], "b": [48.6, 48.61]},
+            "None of two models can be called better or worse than plain: the rows' spreads "
+            "differ, and two seeds say too little of each; three or more do.",
+        ),
         ({"plain": ["missing"], "a": ["missing"]}, "No run has finished yet."),
     ],
 )

@@ -170,6 +170,9 @@ def _why_too_few(results: StudyResults, without: int, compared: int) -> str:
         return f"{in_words(without)} {have} no finished run, the others too few"
     if max((len(row.finished) for row in results.rows), default=0) <= 1:
         return "there is one seed a row, and one shows no spread"
+    reasons = {one.reason for one in results.comparisons.values() if one.word == TOO_FEW}
+    if len(reasons) == 1:
+        return reasons.pop()
     return "they share too few finished seeds with it"
 
 

@@ -163,7 +163,7 @@ def judge_rows(
     p_even = unevenness_p(layout, values)
     if spreads_are_even(p_even, given.seeds, paired):
         return _dunnett(given, p_even)
-    few = "the rows' spreads differ, and two seeds say too little of each: three or more"
+    few = "the rows' spreads differ, and two seeds say too little of each; three or more do"
     refused = {
         name: few
         for name, n in zip(names, given.counts, strict=True)
