@@ -3,13 +3,16 @@
 import copy
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import blocklab
 from blocklab.errors import InputError
+from blocklab.kernels import depthwise
 from blocklab.kernels.depthwise import (
     ALGORITHMS,
     Algorithm,
@@ -22,7 +25,7 @@ from blocklab.kernels.depthwise import (
 
 SHAPES = [
     *((2, 3, 8, 8), (3, 5, 1, 1), (2, 4, 9, 1), (2, 3, 4, 11), (1, 2, 17, 5), (2, 40, 8, 8)),
-    *((3, 1, 6, 6), (1, 2, 26, 31), (2, 3, 24, 16)),
+    *((3, 1, 6, 6), (1, 2, 26, 31), (2, 3, 24, 16), (3, 5, 2, 2), (2, 3, 2, 6), (2, 3, 5, 2)),
 ]
 KERNELS = [
     *((1, 1), (3, 1), (5, 1), (7, 1), (9, 1), (11, 1), (13, 1), (31, 1)),
@@ -92,6 +95,27 @@ def test_bf16(algorithm: Algorithm, kernel: int, dilation: int, size: tuple[int,
     ours, torchs = pair(6, kernel, dilation, torch.bfloat16, algorithm)
     x, grad = torch.randn(2, 2, 6, *size, dtype=torch.bfloat16)
     assert max(errors(ours, torchs, x, grad)) < 1e-2
+
+
+class _Heights(TorchDispatchMode):
+    """How many rows the maps have whose gradients PyTorch's convolution is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution_backward.default:
+            self.found.append(args[1].shape[2])
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_kernels_gradient_over_two_rows_is_asked_over_three() -> None:
+    """Over two it takes 55 times as long, and a step of VAN-B0 half as long again."""
+    x, weight = torch.randn(2, 8, 2, 4), torch.randn(8, 1, 3, 3)
+    with _Heights() as heights:
+        depthwise._weight_gradient(x, x, weight, 1)
+    assert heights.found == [3]
 
 
 @pytest.mark.parametrize(
