@@ -21,6 +21,7 @@ from blocklab.execution.plan import (
 from blocklab.execution.sharing import share_machine
 from blocklab.execution.train_studies import train_studies
 from blocklab.execution.verify import untimed, verify_run
+from blocklab.files import write_checked_json
 from blocklab.measure.amounts import rough_time
 from blocklab.measure.footprint import machine_memory
 from blocklab.study.study import Study
@@ -125,11 +126,14 @@ def test_verify_trains_again_and_finds_the_first_difference(done: Path, tmp_path
     other = execute_run(next(study().plan()).definition, tmp_path / "changed", threads=1)
     lines = (other / "log.jsonl").read_text().splitlines()
     record = json.loads(lines[1]) | {"train_loss": 0.5}
-    result = RunReader(other).result or {}
+    result, run = RunReader(other).result or {}, RunReader(other).require_run()
     (other / "log.jsonl").write_text(f"{lines[0]}\n{json.dumps(record)}\n")
+    now, run["versions"]["code"] = run["versions"]["code"], "0a1b2c3d"
+    write_checked_json(other / "run.json", run)
     write_result(other, result)
     differs = verify_run(other, tmp_path)
     assert not differs.same
+    assert str(differs).endswith(f"; changed since: code 0a1b2c3d -> {now}")
     assert (differs.difference or "").startswith("epoch 2, train_loss: 0.5 before")
     with pytest.raises(InputError, match="not a run's folder"):
         verify_run(tmp_path)

@@ -31,7 +31,7 @@ class Verification:
     threads: int
     precision: str
     memory_format: str
-    changed: tuple[str, ...]  # what is no longer as it was: versions, the processor
+    changed: tuple[str, ...]  # what is no longer as it was: versions, the code, the processor
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON."""

@@ -9,7 +9,10 @@ from blocklab.results.ended_run import EndedRun
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
 
-SETUP_HEADINGS = ("device", "CPU", "cores", "blocklab", "torch", "timm", "Python", "runs")
+SETUP_HEADINGS = (
+    *("device", "CPU", "cores", "blocklab", "its code", "torch", "timm", "Python"),
+    "runs",
+)
 SPEED_HEADINGS = (
     *("row", "memory format", "precision", "threads", "training (s a run)", "images/s"),
     "peak memory (MB)",
@@ -22,7 +25,8 @@ def setups(results: StudyResults) -> list[list[str]]:
     for _, run in results.runs:
         machine, versions = run.run.get("machine") or {}, run.run.get("versions") or {}
         cells = [machine.get(name, ABSENT) for name in ("device", "cpu", "cores")]
-        cells += [versions.get(name, ABSENT) for name in ("blocklab", "torch", "timm", "python")]
+        names = ("blocklab", "code", "torch", "timm", "python")
+        cells += [versions.get(name, ABSENT) for name in names]
         counts[tuple(map(str, cells))] += 1
     known = {cells: count for cells, count in counts.items() if set(cells) != {ABSENT}}
     return [[*cells, str(count)] for cells, count in Counter(known).most_common()]

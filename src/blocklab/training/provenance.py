@@ -1,7 +1,9 @@
 """What a run is run on, and what run.json holds of it."""
 
+import hashlib
 import platform
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from blocklab.measure.device import device_name, processor
 from blocklab.models.pretrained import Pretrained
 from blocklab.models.weights import LoadReport
 from blocklab.training.device import Setup, available_cores
+
+# The rooms whose code a run's bits come from.
+_ROOMS = ("kernels", "blocks", "data", "backbones", "models", "measure", "training")
 
 
 def describe_run(
@@ -74,13 +79,25 @@ def described_start(pretrained: Pretrained, loaded: LoadReport) -> dict[str, Any
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a run's bits may depend on."""
+    """Return the versions that a run's bits may depend on; of blocklab, its code too."""
     return {
         "blocklab": version("blocklab"),
+        "code": code_of(Path(__file__).parents[1]),
         "torch": str(torch.__version__),  # it is of a class of its own
         "timm": timm.__version__,
         "python": platform.python_version(),
     }
+
+
+@cache
+def code_of(package: Path) -> str:
+    """Return eight digits of the SHA-256 of the code that trains: two of one version may differ."""
+    digest = hashlib.sha256()
+    for room in _ROOMS:
+        for file in sorted((package / room).rglob("*.py")):
+            digest.update(f"{file.relative_to(package).as_posix()}\0".encode())
+            digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()[:8]
 
 
 def _absolute(source: str) -> str:
