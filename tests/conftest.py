@@ -115,7 +115,7 @@ def make_run() -> MakeRun:
             "definition": definition,
             "data_address": "cifar100",
             "label": row,
-            "versions": dict(zip(("blocklab", "torch", "timm", "python"), "1234", strict=True)),
+            "versions": {"blocklab": "1", "code": "c0de", "torch": "2", "timm": "3", "python": "4"},
             "machine": {"cpu": "Some CPU <fast>", "cores": 2, "device": "cpu"},
             "precision": "bf16-mixed",
             "memory_format": "channels_last",

@@ -378,7 +378,7 @@ def test_setup_runs_recipe_and_command_are_there(three_seeds: StudyResults) -> N
     words = Elements(plain_page(three_seeds)).words
     for said in (
         "channels_last bf16-mixed 1 62 720 512",
-        "Some CPU <fast> 2 1 2 3 4 6",
+        "Some CPU <fast> 2 1 c0de 2 3 4 6",
         f"runs/{three_seeds.rows[1].runs[2].hash}",
         "optimizer.lr 0.1",
         "ema none",
