@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from blocklab.blocks import plugins, registry
+from blocklab.measure import operators
 from blocklab.training.predictions import pack, read_per_image
 from blocklab.training.run_files import definition_hash
 from blocklab.training.run_folder import RunFolder
@@ -74,13 +75,13 @@ def _without_ink(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def registry_as_it_was() -> Iterator[None]:
-    """Take back what a test registers, and which files it loads."""
-    blocks, loaded = dict(registry._REGISTRY), dict(plugins._LOADED)
+    """Take back what a test registers, blocks and counts, and which files it loads."""
+    tables: list[dict[Any, Any]] = [registry._REGISTRY, plugins._LOADED, operators.COUNTS]
+    before = [dict(table) for table in tables]
     yield
-    registry._REGISTRY.clear()
-    registry._REGISTRY.update(blocks)
-    plugins._LOADED.clear()
-    plugins._LOADED.update(loaded)
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
 
 
 @pytest.fixture
