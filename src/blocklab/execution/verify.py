@@ -72,7 +72,9 @@ def verify_run(
     then = {**run["versions"], "cpu": run["machine"]["cpu"]}
     now = {**versions(), "cpu": processor()}
     changed = [
-        f"{what} {then.get(what, 'unrecorded')} -> {now[what]}" for what in now if now[what] != then.get(what)
+        f"{what} {then.get(what, 'unrecorded')} -> {now[what]}"
+        for what in now
+        if now[what] != then.get(what)
     ]
     return Verification(
         run=str(folder),
