@@ -111,7 +111,7 @@ class _Heights(TorchDispatchMode):
 
 
 def test_a_kernels_gradient_over_two_rows_is_asked_over_three() -> None:
-    """Over two it takes many times as long: half of a step of VAN-B0 on images of 32x32."""
+    """Over two it takes many times as long (benchmarks/small_maps.py)."""
     x, weight = torch.randn(2, 8, 2, 4), torch.randn(8, 1, 3, 3)
     with _Heights() as heights:
         depthwise._weight_gradient(x, x, weight, 1)
