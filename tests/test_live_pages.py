@@ -67,6 +67,20 @@ def test_pages_say_what_is_done_and_left(
     assert written[3:] == [None]
 
 
+def test_epochs_of_before_are_not_left_to_do(
+    tmp_path: Path, clock: SimpleNamespace, written: list[str | None]
+) -> None:
+    pages, resumed = LivePages([tmp_path], Silent()), job("plain seed 0")
+    pages.planned([resumed], 0, None)  # type: ignore[arg-type]
+    pages.started(resumed)
+    clock.now += 60
+    pages.epoch(resumed, {"epoch": 3})  # of 4: the first two were trained before
+    assert "at epoch 3 of 4. About 1 minute left" in str(written[1])
+    clock.now += 60
+    pages.epoch(resumed, {"epoch": 3})  # trained again
+    assert "at epoch 3 of 4. About 1 minute left" in str(written[2])
+
+
 def test_a_page_that_takes_long_is_written_less_often(
     tmp_path: Path, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

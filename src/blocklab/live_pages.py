@@ -59,6 +59,10 @@ class LivePages:
 
     def epoch(self, job: Job, record: dict[str, Any]) -> None:
         """Note how far it is; perhaps write the pages."""
+        _, before = self.running.get(job.hash, (job, 0))
+        # Epochs of before that nobody trains now, or, negative, that are trained again.
+        missed = record["epoch"] - before - 1
+        self.work_total -= job.work / job.epochs * missed
         self.running[job.hash] = (job, record["epoch"])
         self.work_done += job.work / job.epochs
         self.watcher.epoch(job, record)

@@ -1,5 +1,7 @@
 """Runs from elsewhere as results: the metric, what is mixed up, costs, notes, tables and claims."""
 
+import csv as csv_format
+import io
 import math
 from dataclasses import replace
 
@@ -64,6 +66,31 @@ def test_lower_is_better_turns_verdicts_and_the_best_around() -> None:
     assert words(told) == {"se": "worse", "eca": "better"}
     # A name that says nothing: higher is better.
     assert words(compare_runs(runs_of(LOSS, "score"))) == {"se": "worse", "eca": "better"}
+
+
+@pytest.mark.parametrize(
+    ("metric", "lower"),
+    [
+        *(
+            ("answer_accuracy", False),
+            ("fidelity", False),
+            ("terrain_acc", False),
+            ("lifetime", False),
+        ),
+        *(
+            ("WER", True),
+            ("val_err", True),
+            ("valErr", True),
+            ("top1err", True),
+            ("test_loss", True),
+        ),
+        *(("RMSE", True), ("error_rate", True), ("wall_time", True), ("runtime", True)),
+    ],
+)
+def test_less_is_better_where_a_word_of_the_name_says_so(metric: str, lower: bool) -> None:
+    halves = {row: [value / 2 for value in of_row] for row, of_row in LOSS.items()}  # no percentage
+    results = compare_runs(runs_of(halves, metric))
+    assert words(results)["se"] == ("better" if lower else "worse")
 
 
 def test_decimals_follow_the_spread_of_seeds_and_no_bound_cuts() -> None:
@@ -199,6 +226,19 @@ def test_costs_are_told_by_their_names_and_nothing_is_a_column_of_dashes() -> No
         InputError, match=r"'params' are plain counts, and the largest is 25.6; call"
     ):
         sorted_costs({"plain": {"params": 25.6}}, "costs.csv")
+    # timm counts param_count in millions, others count parameters under that name.
+    assert sorted_costs({"plain": {"param_count": 25.6}}, "c")["plain"].params == 25_600_000
+    assert sorted_costs({"plain": {"param_count": 11220132}}, "c")["plain"].params == 11_220_132
+
+
+def test_small_figures_and_costs_keep_their_digits_in_the_table() -> None:
+    small = {"plain": [0.00120, 0.00125, 0.00123], "se": [0.00109, 0.00111, 0.00110]}
+    costs = sorted_costs({"plain": {"kwh": 0.000414}, "se": {"kwh": 0.000512}}, "c")
+    results = compare_runs(runs_of(small, "mse"), Asked(), costs)
+    _, se = csv_format.DictReader(io.StringIO(csv(results)))
+    assert float(se["kwh"]) == 0.000512
+    assert float(se["expected_mse"]) == pytest.approx(0.0011, rel=0.01)
+    assert float(se["expected_gain_mse"]) == pytest.approx(-0.000127, rel=0.05)
 
 
 def test_files_of_tables_name_the_metric_and_have_no_empty_columns() -> None:

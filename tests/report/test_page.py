@@ -363,6 +363,12 @@ def test_summary_sentence(three_seeds: StudyResults) -> None:
     )
 
 
+def test_seeds_that_differ_between_rows_are_counted_as_they_are(three_seeds: StudyResults) -> None:
+    first, *others = three_seeds.rows
+    more = replace(first, planned_seeds=(*first.planned_seeds, 3, 4, 5))
+    assert "from 3 to 6 seeds;" in summary_sentence(replace(three_seeds, rows=(more, *others)))
+
+
 def test_test_images_that_were_left_out_are_counted(three_seeds: StudyResults) -> None:
     three_seeds.runs[0][1].run["test_images_left_out"] = 39
     said = "10,000 test images, without 39 that have a copy in the training split, 32"

@@ -85,12 +85,17 @@ def test_unlike_setups_and_reported_notes_are_remarks() -> None:
     reported = Reported(top1=46.05, note="a misprint")
     base = row(
         "base",
-        record(0, 60.0, precision="32", threads=1),
-        record(1, 61.0, precision="bf16", threads=1),
+        record(0, 60.0, precision="32", threads=1, devices=1, data_fingerprint="a"),
+        record(1, 61.0, precision="bf16", threads=1, devices=8, data_fingerprint="b"),
         planned=2,
         reported=reported,
     )
-    assert study(base).remarks == ("the runs differ in precision", "base, as reported: a misprint")
+    assert study(base).remarks == (
+        "the runs differ in precision",
+        "the runs differ in devices",
+        "the runs differ in data fingerprint",
+        "base, as reported: a misprint",
+    )
 
 
 def test_frames_have_units_and_numbers() -> None:

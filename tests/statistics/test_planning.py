@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from statsmodels.stats.power import TTestIndPower
+from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from blocklab.statistics.dunnett import critical_value
 from blocklab.statistics.family import Family, compare_rows
@@ -17,6 +17,17 @@ def test_of_one_row_it_is_the_power_of_the_t_test(sd: float) -> None:
     assert seeds is not None
     solved = TTestIndPower().solve_power(0.5 / sd, power=0.8, alpha=0.025, alternative="larger")
     assert seeds == int(np.ceil(solved))
+
+
+def test_of_a_paired_study_of_one_row_it_is_the_power_of_the_paired_t_test() -> None:
+    sd = 0.25
+    solved = TTestPower().solve_power(0.5 / (sd * 2**0.5), power=0.8, alpha=0.05)
+    assert seeds_needed(sd, paired=True) == int(np.ceil(solved)) == seeds_needed(sd) + 1
+    twice = {0: 50.0, 1: 50.4, 2: 49.8}, {0: 50.3, 1: 50.5, 2: 50.3}
+    values = dict(zip(("plain", "se"), twice, strict=True))
+    planned = plan_seeds(compare_rows(values, "plain", paired=True))
+    assert planned is not None
+    assert planned.seeds_alone == seeds_needed(planned.sd, paired=True)
 
 
 @pytest.mark.parametrize(("sd", "rows"), [(0.25, 1), (0.25, 10), (0.4, 40)])

@@ -73,7 +73,9 @@ class Pilot:
             raise InputError(f"--power is between {ALPHA:g} and 1, such as 0.8, not {wanted:g}")
         low, high = self._ends()
         middle, few, many = (
-            None if sd is None else seeds_needed(sd, gain, wanted, self.rows, stretch=self.stretch)
+            None
+            if sd is None
+            else seeds_needed(sd, gain, wanted, self.rows, stretch=self.stretch, paired=self.paired)
             for sd in (self.sd, low, high)
         )
         listed = {n for n in SHOWN if middle is None or n <= 2 * middle} | {2, 3}
@@ -92,7 +94,8 @@ class Pilot:
             seeds_high=many,
             hours_a_seed=None if self.seconds is None else self.seconds / 3600,
             powers={
-                n: power(self.sd, gain, n, self.rows, stretch=self.stretch) for n in sorted(listed)
+                n: power(self.sd, gain, n, self.rows, stretch=self.stretch, paired=self.paired)
+                for n in sorted(listed)
             },
             sequential=self._with_looks(gain),
             lines=(),

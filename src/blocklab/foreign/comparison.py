@@ -21,7 +21,12 @@ from blocklab.training.run_files import DIVERGED, FINISHED
 # A figure of one of these names is a share of the images, in percent or as a fraction of one.
 _SHARE = re.compile(r"acc|top[-_@]?[15]\b|precision|recall|f1|iou|auc|dice|\bm?ap\d*\b", re.I)
 # Of these less is better, unless it is said otherwise.
-_LOWER = re.compile(r"loss|err|perplexity|ppl|nll|ece\b|brier|mae|mse|fid|wer|latency|time", re.I)
+_LOWER = re.compile(
+    r"loss|perplexity|latency|(?<![a-z])"
+    r"(top\d?)?(err(ors?)?|ppl|nll|ece|brier|r?mse|mae|fid|wer|cer|(run)?time)(?![a-z])",
+    re.IGNORECASE,
+)
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MOST_DECIMALS = 6
 
 
@@ -57,7 +62,7 @@ def compare_runs(
             f" Rows: {', '.join(names)}"
         )
     better = asked.higher_is_better
-    higher = not _LOWER.search(found.metric) if better is None else better
+    higher = not _LOWER.search(_CAMEL.sub("_", found.metric)) if better is None else better
     if asked.best_epoch and all(len(run.figures) < 2 for run in found.runs):
         raise InputError(
             f"--best-epoch: the runs of {found.origin} have one {found.metric} each, so there is "

@@ -16,6 +16,7 @@ _MACS = {"macs": 1.0, "macsm": 1e6, "mmacs": 1e6, "macsg": 1e9, "gmacs": 1e9, "i
 _PARAMS = {"params": 1.0, "parameters": 1.0, "numparams": 1.0, "paramsm": 1e6, "mparams": 1e6}
 _PARAMS |= {"paramcount": 1e6}  # timm's tables count in millions
 _FEWEST_COUNTED = 1000  # a network with fewer MACs or parameters is counted in G or M
+_MOST_MILLIONS = 1e5  # a column that counts in millions holds no more; what does is plain counts
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def sorted_costs(found: Mapping[str, Mapping[str, float]], place: str) -> dict[s
     units = {name: _unit(name) for costs in found.values() for name in costs}
     for name, (what, unit) in units.items():
         most = max((costs[name] for costs in found.values() if name in costs), default=0.0)
+        if unit == 1e6 and what == "params" and most >= _MOST_MILLIONS:
+            units[name] = what, 1.0
         if what and unit == 1 and most < _FEWEST_COUNTED:
             letter = "g" if what == "macs" else "m"
             raise InputError(

@@ -21,8 +21,12 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's mallopt: what is given back, what
 
 
 def reset_peak_memory() -> None:
-    """Begin to count anew, where the system can (Linux; elsewhere the process's whole life)."""
+    """Begin to count anew, where the system can (Linux; elsewhere the process's whole life).
+
+    What the C library keeps of freed memory is given back first: it would count as in use.
+    """
     reset_peak(probe_device())
+    release_freed_memory()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

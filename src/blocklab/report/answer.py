@@ -155,10 +155,18 @@ def _seeds(results: StudyResults, names: Sequence[str]) -> str:
     """Count the seeds by which rows were compared: of these rows, not of all."""
     found = (results.comparisons[name].difference for name in names)
     counts = sorted({one.n for one in found if one})
-    if not counts:
-        return "no seeds"
+    return _count_of_seeds(counts) if counts else "no seeds"
+
+
+def _planned(results: StudyResults) -> str:
+    """Count the seeds that a row is to have, or from how few to how many."""
+    counts = sorted({len(row.planned_seeds) for row in results.rows})
+    return _count_of_seeds(counts or [len(results.seeds)])
+
+
+def _count_of_seeds(counts: Sequence[int]) -> str:
     many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    return f"{many} seed{'' if counts[-1] == 1 else 's'}"
+    return f"{many} seed{_s(counts[-1])}"
 
 
 def _why_too_few(results: StudyResults, without: int, compared: int) -> str:
@@ -245,23 +253,22 @@ def summary_sentence(results: StudyResults) -> str:
     source = results.data.get("source", "the data")
     epochs = results.recipe.get("epochs")
     length = f", {epochs} epoch{_s(epochs)}" if isinstance(epochs, int) else ""
-    seeds = len(results.seeds)
     varies = f"; rows differ in {' and '.join(results.varies)} only" if results.varies else ""
     baseline = f"; the baseline is {results.baseline}" if results.baseline else ""
     return (
         f"{len(results.rows)} model{_s(len(results.rows))} on {source}{images}, each trained by "
-        f"the recipe {results.recipe_name}{length}, from {seeds} seed{_s(seeds)}"
+        f"the recipe {results.recipe_name}{length}, from {_planned(results)}"
         f"{varies}{baseline}."
     )
 
 
 def _origin_sentence(results: StudyResults) -> str:
-    rows, seeds = len(results.rows), len(results.seeds)
+    rows = len(results.rows)
     baseline = f"; the baseline is {results.baseline}" if results.baseline else ""
     better = "higher" if results.metric.higher_is_better else "lower"
     return (
         f"{rows} row{_s(rows)} by {results.metric.title} ({better} is better), from "
-        f"{seeds} seed{_s(seeds)}, trained elsewhere: {results.origin}{baseline}."
+        f"{_planned(results)}, trained elsewhere: {results.origin}{baseline}."
     )
 
 

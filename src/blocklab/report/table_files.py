@@ -117,11 +117,13 @@ def _escape_latex(text: str) -> str:
 def _rounded(name: str, cell: Any, metric: Metric) -> Any:
     if not isinstance(cell, float):
         return cell
-    if metric != TOP1 and name.removeprefix("difference_").startswith(metric.figure):
+    of = re.sub(r"^(difference_|expected_(gain_)?)", "", name)
+    if metric != TOP1 and of.startswith((metric.figure, metric.name)):
         return round(cell, metric.decimals)
     if "_percent" in name or "_points" in name:
         return round(cell, 2)
-    return float(f"{cell:.4g}") if name.startswith("difference_p") else round(cell, 3)
+    small = abs(cell) < 1 or name.startswith("difference_p")
+    return float(f"{cell:.4g}") if small else round(cell, 3)
 
 
 def _harmless(cell: Any) -> Any:

@@ -13,7 +13,7 @@ class Judgement:
 
     `p` is that of the test that speaks for the word, `p_holm` the same corrected for the study's
     other claims, and `p_holm_collection` for those of all studies that were judged together. None
-    where nothing was tested, or only one study was judged.
+    where nothing was tested, or only one study was judged. A p below `level` speaks.
     """
 
     claim: str
@@ -22,9 +22,10 @@ class Judgement:
     p: float | None = None
     p_holm: float | None = None
     p_holm_collection: float | None = None
+    level: float = ALPHA
 
     @property
     def word_in_collection(self) -> str:
         """The word that the p of the collection allows."""
         p = self.p_holm_collection
-        return self.word if p is None or p < ALPHA else UNDECIDED
+        return self.word if p is None or p < self.level else UNDECIDED

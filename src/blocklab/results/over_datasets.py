@@ -34,7 +34,7 @@ from blocklab.statistics.family import (
     WORSE,
 )
 from blocklab.statistics.summary import ALPHA, holm
-from blocklab.study.claims import MEASURED
+from blocklab.study.claims import MEASURED, ZEROS
 from blocklab.study.dataset_claims import DatasetClaim, parse_dataset_claim
 
 TOP1 = MEASURED["top1"]
@@ -154,6 +154,11 @@ class OverDatasets:
     def _judge(self, text: str) -> Judgement:
         names, count = list(self._by_name[0]), len(self.datasets)
         claim = parse_dataset_claim(text, names, self.baseline, count)
+        for dataset, rows in zip(self.datasets, self._by_name, strict=True):
+            lost = [name for name in claim.claim.weights if rows[name].at_chance]
+            if lost and claim.claim.metric != ZEROS:
+                numbers = f"{lost[0]} is at chance on {dataset}: it never learned"
+                return Judgement(text, UNDECIDED, numbers)
         cells = self._cells(MEASURED[claim.claim.metric])
         gaps = [weighted_gap(claim.claim.weights, of) for of in cells]
         return _judge(claim, dict(zip(self.datasets, gaps, strict=True)))

@@ -34,6 +34,17 @@ from blocklab.statistics.sequential import LookTaken, before_looks, take_looks
 from blocklab.statistics.shrinkage import Expected
 from blocklab.study.metric import TOP1, Metric
 
+# Parts of run.json in which runs of a study are alike, or it is said that they are not.
+_ALIKE = (
+    *("precision", "threads", "devices", "compile", "algorithms", "data_fingerprint"),
+    *("versions", "machine"),
+)
+
+
+def _held_to(one: Judgement, level: float) -> Judgement:
+    unclear = one.p_holm is not None and one.p_holm >= level
+    return replace(one, level=level, word=UNDECIDED if unclear else one.word)
+
 
 @dataclass(frozen=True)
 class StudyResults:
@@ -159,14 +170,10 @@ class StudyResults:
     def judgements(self) -> tuple[Judgement, ...]:
         """What its runs say of each of its claims."""
         judged = judge_claims(self.claims, self.tested, self.baseline) if self.claims else ()
-        if self.looks:  # rows stop by what they show, so a claim is held to a look's level
-            level = min(look.level for look in self.looks)
-            judged = tuple(
-                replace(one, word=UNDECIDED)
-                if one.p_holm is not None and one.p_holm >= level
-                else one
-                for one in judged
-            )
+        if self.design and self.design.until_decided:
+            # Rows stop by what they show, so a claim is held to a look's level; to none before.
+            level = min((look.level for look in self.looks), default=0.0)
+            judged = tuple(_held_to(one, level) for one in judged)
         late = late_claims(self.design)
         return tuple(
             replace(one, numbers=f"{one.numbers}; stated after the runs")
@@ -271,9 +278,9 @@ class StudyResults:
                 "the test set was read after every epoch: a best epoch by it is optimistic"
             )
         remarks += self.identical_lines
-        for part in ("precision", "threads", "versions", "machine"):
+        for part in _ALIKE:
             if len({json.dumps(run.run.get(part), sort_keys=True) for _, run in self.runs}) > 1:
-                remarks.append(f"the runs differ in {part}")
+                remarks.append(f"the runs differ in {part.replace('_', ' ')}")
         for first, last, images in sorted({r.zeros_over for _, r in self.runs if r.zeros_over}):
             remarks.append(f"zeros: over test batches {first} to {last} ({images:,} images)")
         remarks += [f"{row.name}: {note}" for row in self.rows for note in row.notes]

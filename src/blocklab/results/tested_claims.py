@@ -93,12 +93,13 @@ class TestedRows:
         """
         key = metric, over if metric == ZEROS else frozenset()
         if key not in self._pools:
-            values = {}
+            values: dict[str, dict[int, float]] = {}
             for name, row in self.rows.items():
                 other_images = metric == ZEROS and frozenset(_over(row)) != over
                 lost = metric != ZEROS and row.at_chance
-                if self.first(name) == name and not other_images and not lost:
-                    values[name] = row.by_seed(self._figure(metric))
+                if not other_images and not lost:
+                    seeds = values.setdefault(self.first(name), {})
+                    seeds |= row.by_seed(self._figure(metric))  # rows of one function share bits
             self._pools[key] = pool_rows(values, paired=self.paired)
         return self._pools[key]
 

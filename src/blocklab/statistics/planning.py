@@ -34,6 +34,7 @@ def power(
     rows: int = 1,
     alpha: float = ALPHA,
     stretch: float = 1.0,
+    paired: bool = False,
 ) -> float:
     """Return how probably Dunnett's test shows a row's gain, with `seeds` for each of the rows.
 
@@ -44,8 +45,9 @@ def power(
         rows: how many are compared with the baseline, whose spread is pooled with theirs.
         alpha: of the whole family.
         stretch: by how much a study's critical value is beyond Dunnett's; see `Family`.
+        paired: whether the study takes seeds as blocks, which cost it a mean a seed.
     """
-    df = (rows + 1) * (seeds - 1)
+    df = (rows if paired else rows + 1) * (seeds - 1)
     critical = stretch * critical_value(alpha, (seeds,) * rows, seeds, df)
     return _power(sd, gain, seeds, df, critical)
 
@@ -57,13 +59,14 @@ def seeds_needed(
     rows: int = 1,
     alpha: float = ALPHA,
     stretch: float = 1.0,
+    paired: bool = False,
 ) -> int | None:
     """Return how many seeds a row show `gain` with a power of `wanted`; None beyond 10,000."""
     if sd <= SPREAD_OF_ROUNDING:
         return FEWEST_SEEDS
 
     def shows(seeds: int) -> bool:
-        return power(sd, gain, seeds, rows, alpha, stretch) >= wanted
+        return power(sd, gain, seeds, rows, alpha, stretch, paired) >= wanted
 
     high = FEWEST_SEEDS
     while not shows(high):
@@ -82,7 +85,7 @@ def plan_seeds(family: Family, gain: float = GAIN) -> Planning | None:
     if family.sd is None or family.critical is None:
         return None
     one, all_rows = (
-        seeds_needed(family.sd, gain, rows=rows, stretch=family.stretch)
+        seeds_needed(family.sd, gain, rows=rows, stretch=family.stretch, paired=family.paired)
         for rows in (1, family.rows)
     )
     return Planning(family.sd, family.df, family.rows, family.stretch, one, all_rows)

@@ -1,0 +1,107 @@
+"""What a claim is held to: its rows' seeds, a look's level, and rows that learned."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blocklab.report.index import _claims
+from blocklab.results.design_file import DesignJson, DesignRowJson, LookJson, LooksJson
+from blocklab.results.ended_run import EndedRun
+from blocklab.results.over_datasets import OverDatasets
+from blocklab.results.row_result import RowResult
+from blocklab.results.study_results import StudyResults
+from blocklab.training.predictions import PerImage
+
+
+def row(name: str, figures: list[float], bits: str = "", at_chance: bool = False) -> RowResult:
+    """Return a row of a seed a figure; rows of the same `bits` compute one function."""
+    runs = []
+    for seed, figure in enumerate(figures):
+        digests = ((f"{bits or name}{seed}", 0, 0),)
+        result = {"status": "finished", "test_top1_percent": figure, "at_chance": at_chance}
+        of_images = PerImage(np.array([True, False] * 5), digests, 1, {})
+        runs.append(EndedRun(f"{seed:016d}", seed, Path("x"), {}, [], result, of_images))
+    return RowResult(name, {}, 1000, 1000, 32, tuple(runs), tuple(range(len(runs))))
+
+
+def study(
+    rows: list[RowResult], claims: tuple[str, ...], design: DesignJson | None = None
+) -> StudyResults:
+    return StudyResults(
+        *("of", "", {}, {}, "quick", (0,), ("attention",)),
+        baseline="plain",
+        rows=tuple(rows),
+        claims=claims,
+        design=design,
+    )
+
+
+def design(*looks: LookJson) -> DesignJson:
+    return DesignJson(
+        at="",
+        baseline="plain",
+        alpha=0.05,
+        until_decided=LooksJson(seeds=[3, 5, 8], gain=0.5, baseline_times=2),
+        rows={name: DesignRowJson(at="", runs={}) for name in ("plain", "se", "eca")},
+        looks=list(looks),
+    )
+
+
+PLAIN = [50.6, 50.5, 50.4, 49.9, 50.0, 49.8, 49.9, 50.0, 49.7]
+
+
+@pytest.mark.parametrize("twin_first", [True, False])
+def test_a_claim_takes_all_seeds_of_rows_that_compute_one_function(twin_first: bool) -> None:
+    twins = [row("twin", PLAIN[:3], "plain"), row("plain", PLAIN)]
+    rows = [*(twins if twin_first else twins[::-1]), row("se", [50.15, 50.2, 50.25])]
+    results = study(rows, ("se < plain",))
+    assert results.identical_lines  # they are seen as one
+    (judged,) = results.judgements
+    assert judged.word == "undecided"
+    assert "3 and 9 seeds" in judged.numbers and "+0.11" in judged.numbers
+    expected = results.expected["se"].gain
+    assert expected is not None and expected > 0
+
+
+def test_before_the_first_look_no_claim_is_decided() -> None:
+    rows = [row("plain", [50.0, 50.1, 50.2]), row("se", [60.0, 60.1])]
+    assert study(rows, ("se > plain",)).judgements[0].word == "supported"
+    results = study(rows, ("se > plain",), design())
+    assert results.comparisons["se"].word == "too few seeds"
+    assert [one.word for one in results.judgements] == ["undecided"]
+
+
+def test_among_several_studies_a_claim_is_held_to_its_look() -> None:
+    seeds = {"plain": list(range(6)), "se": [0, 1, 2], "eca": [0, 1, 2]}
+    look = LookJson(
+        at="2026-01-01",
+        planned=3,
+        level=0.018,
+        rows=2,
+        seeds=seeds,
+        verdicts={},
+        going=["se", "eca"],
+    )
+    others = row("eca", [50.0, 50.3, 49.8])
+    plain = row("plain", [50.0, 50.2, 49.8, 50.1, 49.9, 50.0])
+    one = study([plain, row("se", [50.18, 50.28, 50.38]), others], ("se > plain",), design(look))
+    nothing = study([plain, row("se", [50.0, 50.1, 49.9]), others], ("se > plain",), design(look))
+    level, (judged,) = one.looks[0].level, one.judgements
+    assert judged.p_holm is not None and level / 2 < judged.p_holm < level  # twice it is beyond
+    assert judged.word == "supported"
+    assert 2 * judged.p_holm < 0.05
+    together = _claims([("one", one), ("nothing", nothing)])
+    assert together[0][2] == "supported" and together[0][4] == "undecided"
+
+
+def test_no_claim_over_data_sets_is_won_over_a_row_at_chance() -> None:
+    rows = [
+        row("plain", [50.0, 50.2, 49.8]),
+        row("se", [50.1, 50.3, 49.9]),
+        row("dead", [1.0, 1.01, 0.99], at_chance=True),
+    ]
+    claims = ("se > dead on all", "se > dead on average")
+    over = OverDatasets("of", ("d1", "d2"), (study(rows, ()), study(rows, ())), claims=claims)
+    assert [one.word for one in over.judgements] == ["undecided", "undecided"]
+    assert "dead is at chance on d1" in over.judgements[0].numbers
