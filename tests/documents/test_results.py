@@ -40,9 +40,6 @@ OF_RUNS: dict[str, Callable[[RowResult], str]] = {
     "learning rate": lambda row: f"{_recipe(row)['lr']:g}",
     "batch": lambda row: str(_recipe(row)["batch_size"]),
     "weight decay": lambda row: f"{_recipe(row)['weight_decay']:.0e}".replace("e-0", "e-"),
-    "mean training time of a run (min)": lambda row: (
-        f"{sum(run.result['train_seconds'] for run in row.finished) / len(row.finished) / 60:.1f}"
-    ),
 }
 
 
