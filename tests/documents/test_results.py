@@ -50,7 +50,7 @@ def _recipe(row: RowResult) -> dict[str, object]:
 def _parts(text: str) -> dict[str, str]:
     """Parts of a document by the study whose records they name."""
     found = dict[str, str]()
-    for part in re.split(r"^## |\n\n(?=On )", text, flags=re.MULTILINE):
+    for part in re.split(r"^## |\n\n(?=On |And )", text, flags=re.MULTILINE):
         if named := re.search(r"blocklab report results/([a-z]\w*)", part):
             found[named[1]] = part
     return found
