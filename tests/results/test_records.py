@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from blocklab.errors import RunError
+from blocklab.errors import InputError, RunError
 from blocklab.files import write_checked_json
 from blocklab.results.named_run import find_run
 from blocklab.results.records import keep_records
@@ -54,6 +54,19 @@ def test_a_study_grows_and_records_are_kept_of_records(studied: Path, tmp_path: 
     assert keep_records(tmp_path / "kept", tmp_path / "again").runs == 2
     assert keep_records(studied, tmp_path / "kept").runs == 2
     assert len(list((tmp_path / "again" / "runs").iterdir())) == 2
+
+
+def test_a_folder_is_one_studys(studied: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is the study's own folder; name another"):
+        keep_records(studied, studied)
+    keep_records(studied, tmp_path / "kept")
+    content = json.loads((studied / "study.json").read_text()) | {"title": "Another"}
+    del content["sha256"]
+    write_checked_json(studied / "study.json", content)
+    before = (tmp_path / "kept" / "study.json").read_bytes()
+    with pytest.raises(InputError, match="has the records of another study, 'Kept'; name another"):
+        keep_records(studied, tmp_path / "kept")
+    assert (tmp_path / "kept" / "study.json").read_bytes() == before
 
 
 def test_only_weights_may_be_left_out(studied: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocklab.errors import InputError
 from blocklab.files import write_atomically, write_checked_json, write_json
 from blocklab.results.collection_file import CollectionJson, write_collection_file
 from blocklab.results.design_file import DESIGN, read_design
@@ -33,10 +34,11 @@ def keep_records(folder: Path, to: Path) -> KeptRecords:
     Records that lie there already stay, as a study may grow.
 
     Raises:
-        InputError: if `folder` is not a study's.
+        InputError: if `folder` is not a study's, or `to` is it or holds another study's records.
         RunError: if study.json or design.json is damaged, or `to` cannot be written.
     """
     study = read_study_file(folder)
+    _check_free(to, folder, study)
     kept = _keep_runs([(study, folder)], to / RECORDS)
     _keep_study(folder, to)
     return kept
@@ -49,11 +51,22 @@ def keep_collection(content: CollectionJson, out: Path, to: Path) -> KeptRecords
         InputError, RunError: as `keep_records`.
     """
     folders = [out / name for name in content.studies]
+    for folder in folders:
+        _check_free(to / folder.name, folder, read_study_file(folder))
     kept = _keep_runs([(read_study_file(folder), folder) for folder in folders], to / RECORDS)
     for folder in folders:
         _keep_study(folder, to / folder.name)
     write_collection_file(to, content)
     return kept
+
+
+def _check_free(to: Path, folder: Path, study: StudyJson) -> None:
+    if to.resolve() == folder.resolve():
+        raise InputError(f"{to} is the study's own folder; name another for its records")
+    if (to / STUDY).exists() and (other := read_study_file(to)).title != study.title:
+        raise InputError(
+            f"{to} has the records of another study, '{other.title}'; name another folder"
+        )
 
 
 def _keep_study(folder: Path, to: Path) -> None:
