@@ -50,11 +50,11 @@ def keep_collection(content: CollectionJson, out: Path, to: Path) -> KeptRecords
     Raises:
         InputError, RunError: as `keep_records`.
     """
-    folders = [out / name for name in content.studies]
-    for folder in folders:
-        _check_free(to / folder.name, folder, read_study_file(folder))
-    kept = _keep_runs([(read_study_file(folder), folder) for folder in folders], to / RECORDS)
-    for folder in folders:
+    studies = [(read_study_file(out / name), out / name) for name in content.studies]
+    for study, folder in studies:
+        _check_free(to / folder.name, folder, study)
+    kept = _keep_runs(studies, to / RECORDS)
+    for _, folder in studies:
         _keep_study(folder, to / folder.name)
     write_collection_file(to, content)
     return kept
