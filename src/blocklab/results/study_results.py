@@ -34,8 +34,8 @@ from blocklab.statistics.sequential import LookTaken, before_looks, take_looks
 from blocklab.statistics.shrinkage import Expected
 from blocklab.study.metric import TOP1, Metric
 
-# Parts of run.json in which runs of a study are alike, or it is said that they are not. How each
-# row is compiled, and by which algorithms, is not among them: rows may differ, and seeds take theirs.
+# Parts of run.json in which runs of a study are alike, or it is said that they are not. How a row
+# is compiled, and by which algorithms, is not among them: rows may differ, seeds take their row's.
 _ALIKE = ("precision", "threads", "devices", "data_fingerprint", "versions", "machine")
 
 
