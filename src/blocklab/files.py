@@ -32,20 +32,30 @@ def cache_folder() -> Path:
     return Path(os.path.expanduser(named)) if named else user_cache_path("blocklab")
 
 
-def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
+def write_atomically(
+    path: Path,
+    content: bytes | str | Callable[[Path], None],
+    check: Callable[[], None] | None = None,
+) -> None:
     """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
 
-    A callable is handed the temporary path and writes the file itself.
+    A callable is handed the temporary path and writes the file itself. The folder is made where it
+    is not there, but for a `check`, which raises where the folder is not the one that is meant: it
+    is called once the temporary file is in it, as a folder that is replaced later does not have
+    that file to rename.
 
     Raises:
         RunError: if the disk is full or the folder cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if check is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
         temporary = path.parent / f".{path.name[:80]}.{owner()}.{secrets.token_hex(4)}.tmp"
         temporary.touch(exist_ok=False)  # with the mode that the process's umask gives
         try:
+            if check is not None:
+                check()
             if callable(content):
                 content(temporary)
             elif isinstance(content, str):
@@ -66,9 +76,9 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
         ) from error
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, check: Callable[[], None] | None = None) -> None:
+    """Write `value` as indented JSON, atomically; `check` is `write_atomically`'s."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n", check)
 
 
 _MACHINE = re.sub(r"[^A-Za-z0-9-]", "_", platform.node())[:60]
@@ -80,9 +90,11 @@ DEEPEST_JSON = 30
 LARGEST_NUMBER = 2**63  # in a JSON file of ours; a larger one was not written by blocklab
 
 
-def write_checked_json(path: Path, value: dict[str, Any]) -> None:
-    """Write an object as JSON with its own checksum in it, atomically."""
-    write_json(path, {**value, CHECKSUM: _json_checksum(value)})
+def write_checked_json(
+    path: Path, value: dict[str, Any], check: Callable[[], None] | None = None
+) -> None:
+    """Write an object as JSON with its own checksum in it, as `write_atomically` does."""
+    write_json(path, {**value, CHECKSUM: _json_checksum(value)}, check)
 
 
 def read_checked_json(path: Path) -> dict[str, Any] | None:

@@ -151,8 +151,30 @@ def test_a_folder_that_vanishes_while_it_is_written_to_is_noticed(
     folder = tmp_path / definition.hash
 
     def vanish(run_folder: RunFolder) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            folder.rename(tmp_path / "gone")  # at once: files are written to it meanwhile
 
     monkeypatch.setattr(RunFolder, "_keep_previous", vanish)  # between the check and the write
     with pytest.raises(RunError, match="vanished while its run was trained"):
         execute_run(definition, tmp_path, threads=1)
+
+
+@pytest.mark.parametrize("moment", ["_keep_previous", "sweep", "_sync"])
+def test_a_folder_that_is_replaced_while_it_is_written_to_is_left_alone(
+    definition: RunDefinition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A checkpoint is written by a thread: the folder can be replaced at any moment of it."""
+    folder, moved = tmp_path / definition.hash, tmp_path / "moved"
+    owner = RunFolder if moment == "_keep_previous" else files
+    as_it_was = getattr(owner, moment)
+
+    def replace(*arguments: Any) -> None:
+        if (folder / "log.jsonl").exists() and not moved.exists():  # the first epoch has ended
+            folder.rename(moved)
+            folder.mkdir()
+        as_it_was(*arguments)
+
+    monkeypatch.setattr(owner, moment, replace)
+    with pytest.raises(RunError, match="vanished while its run was trained"):
+        execute_run(definition, tmp_path, threads=1)
+    assert moved.exists() and not list(folder.iterdir())

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -125,8 +125,8 @@ class RunFolder:
 
     def write_run(self, run: dict[str, Any]) -> None:
         """Write run.json."""
-        self.check_there()
-        write_checked_json(self.path / RUN, run)
+        with self._there():
+            write_checked_json(self.path / RUN, run, self.check_there)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Write last.ckpt; the one before stays as previous.ckpt.
@@ -137,9 +137,11 @@ class RunFolder:
         buffer = io.BytesIO()
         torch.save(state | plain, buffer)
         _seal(buffer)
-        self.check_there()
-        self._keep_previous()
-        write_atomically(self.path / CHECKPOINT, lambda path: _write(path, buffer))
+        with self._there():
+            self._keep_previous()
+            write_atomically(
+                self.path / CHECKPOINT, lambda path: _write(path, buffer), self.check_there
+            )
 
     def _keep_previous(self) -> None:
         last, spare = self.path / CHECKPOINT, self.path / f".{PREVIOUS}.{owner()}.0.tmp"
@@ -180,22 +182,20 @@ class RunFolder:
 
     def write_log(self, log: list[dict[str, Any]]) -> None:
         """Write log.jsonl, all lines of it."""
-        self.check_there()
         lines = (json.dumps(record, allow_nan=False) for record in log)
-        write_atomically(self.path / LOG, "".join(f"{line}\n" for line in lines))
+        self._write(LOG, "".join(f"{line}\n" for line in lines))
 
     def write_predictions(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Write predictions.npz."""
-        self.check_there()
-        write_atomically(self.path / PREDICTIONS, pack(arrays))
+        self._write(PREDICTIONS, pack(arrays))
 
     def write_logits(self, logits: np.ndarray | None) -> None:
         """Write logits.npz; None removes what an earlier end of the run has left."""
-        self.check_there()
         if logits is None:
+            self.check_there()
             self._remove(LOGITS)
         else:
-            write_atomically(self.path / LOGITS, pack_logits(logits))
+            self._write(LOGITS, pack_logits(logits))
 
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Write model.safetensors."""
@@ -203,21 +203,34 @@ class RunFolder:
         plain = {
             name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()
         }
-        self.check_there()
-        write_atomically(self.path / WEIGHTS, save_tensors(plain))
+        self._write(WEIGHTS, save_tensors(plain))
 
     def finish(self, result: dict[str, Any], keep_checkpoint: bool = False) -> None:
         """Write result.json, after which the run counts as finished.
 
         The last good checkpoint of a run that diverged stays, that of another one if it is to.
         """
-        self.check_there()
-        if result["status"] != FINISHED:  # what is there of them is not of this result
-            self._remove(PREDICTIONS, LOGITS, WEIGHTS)
-        write_result(self.path, result)
+        with self._there():
+            if result["status"] != FINISHED:  # what is there of them is not of this result
+                self._remove(PREDICTIONS, LOGITS, WEIGHTS)
+            write_result(self.path, result, self.check_there)
         self._remove(PREVIOUS)
         if not keep_checkpoint and result["status"] == FINISHED:
             self._remove(CHECKPOINT)
+
+    def _write(self, name: str, content: bytes | str | Callable[[Path], None]) -> None:
+        with self._there():
+            write_atomically(self.path / name, content, self.check_there)
+
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        """Check that the folder is there, before and, where something failed, after it."""
+        self.check_there()
+        try:
+            yield
+        except RunError:
+            self.check_there()  # else that is what there is to say
+            raise
 
     def _remove(self, *names: str) -> None:
         for name in names:
@@ -225,14 +238,19 @@ class RunFolder:
                 (self.path / name).unlink()
 
 
-def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """Write result.json with the checksums of the run's other files, which are there by now."""
+def write_result(
+    folder: Path, result: dict[str, Any], check: Callable[[], None] | None = None
+) -> None:
+    """Write result.json with the checksums of the run's other files, which are there by now.
+
+    `check` is `write_atomically`'s.
+    """
     files = {}
     for name in (*LISTED, LOGITS):
         if (folder / name).exists():
             size = (folder / name).stat().st_size
             files[name] = {"bytes": size, "sha256": file_sha256(folder / name)}
-    write_checked_json(folder / RESULT, {**result, "files": files})
+    write_checked_json(folder / RESULT, {**result, "files": files}, check)
 
 
 def note_failure(folder: Path, message: str) -> None:
