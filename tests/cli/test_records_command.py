@@ -54,6 +54,28 @@ def test_a_changed_study_is_kept_by_the_words_it_ran_by(
     ]
 
 
+def test_records_are_of_the_study_as_its_file_has_it(
+    blocklab: Blocklab, study_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    """A study.yaml that says other than the runs beside it would be a wrong record."""
+    out, kept, ran = trained, tmp_path / "kept", study_file.read_text()
+    assert blocklab("study", study_file, "--out", out).status == 0
+    for ours, theirs, said in (
+        ("batch_size: 16", "batch_size: 8", "its row 'plain' has recipe.batch_size 16"),
+        ("Two tiny networks", "Three", "its title is 'Two tiny networks'"),
+        ("resnet20_se", "resnet20_se\nclaims: [se > plain]", "its claims are others"),
+        ("resnet20_se", "resnet20_se\n  eca: {base: resnet20, attention: eca}", "no row 'eca'"),
+        ("resnet20_se", "resnet20_se\nbaseline: se", "its baseline is 'plain'"),
+    ):
+        assert ours in ran
+        study_file.write_text(ran.replace(ours, theirs))
+        refused = blocklab("records", study_file, kept, "--out", out)
+        assert (refused.status, refused.err.count("\n")) == (2, 1) and not kept.exists()
+        assert said in refused.err and "run `blocklab study` with it again" in refused.err
+    study_file.write_text(ran)
+    assert blocklab("records", study_file, kept, "--out", out).status == 0
+
+
 def test_records_of_nothing_are_one_line(
     blocklab: Blocklab, study_file: Path, tmp_path: Path
 ) -> None:

@@ -179,3 +179,19 @@ def test_what_is_asked_wrongly_deletes_nothing(
 def test_a_folder_that_is_not_there_is_named(blocklab: Blocklab, tmp_path: Path) -> None:
     said = blocklab("runs", "--out", tmp_path / "nowhere")
     assert said.status == 2 and "nowhere" in said.err
+
+
+def test_runs_of_records_are_their_studys(
+    blocklab: Blocklab, stored: Stored, tmp_path: Path
+) -> None:
+    """They lie within the study's folder, or that of its collection, not beside it."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (tmp_path / "runs").rename(kept / "runs")
+    write_study(tmp_path, "kept", {"plain": {0: stored["plain0"], 5: stored["alone"]}})
+    lone = blocklab("runs", "--out", kept / "runs", "--no-study", "--json")
+    names = {Path(run["folder"]).name for run in json.loads(lone.out)["runs"]}
+    assert stored["damaged"].name in names and not names & {
+        stored["plain0"].name,
+        stored["alone"].name,
+    }

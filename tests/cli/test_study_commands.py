@@ -222,3 +222,74 @@ def test_commands_on_another_runs_folder_are_refused_in_one_line(
         assert said.status == 1
         assert f"its folder 0123456789abcdef holds another run, {folder.name}" in said.err
         assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--seeds", "2", "--rows", "plain"), "--seeds and --rows"),
+        (("--set", "epochs=1"), "--set"),
+        (("--threads", "2"), "--threads"),
+        (("--dry-run",), "--dry-run"),
+        (("--live",), "--live"),
+    ],
+)
+def test_options_that_verify_would_not_heed_are_refused(
+    blocklab: Blocklab, tmp_path: Path, options: tuple[str, ...], named: str
+) -> None:
+    said = blocklab("study", "--verify", tmp_path / "run", *options)
+    assert (said.status, said.out) == (2, "")
+    assert said.err == f"error: --verify trains the run as it was trained; leave {named} out\n"
+
+
+def test_a_name_that_no_file_can_have_is_one_line(blocklab: Blocklab, study_file: Path) -> None:
+    said = blocklab("study", "--verify", f"{study_file.parent}/{'x' * 5000}:0")
+    assert said.status == 2 and said.err.count("\n") == 1 and "name a run's folder" in said.err
+
+
+def test_a_name_with_a_comma_is_told_from_two(
+    blocklab: Blocklab, study_file: Path, trained: Path
+) -> None:
+    """It is quoted where names are listed, and a run is named so too."""
+    text = study_file.read_text().replace("  se: resnet20_se", "  se, gentle: resnet20_se")
+    study_file.write_text(text)
+    said = blocklab("study", study_file, "--out", trained, "--seeds", "1")
+    assert said.status == 0, said.err
+    folder = next(trained.glob("tiny*/study.json")).parent
+    wrong = blocklab("evaluate", f"{folder}/see:0")
+    assert wrong.err.endswith('Rows: plain, "se, gentle"\n')
+    quoted = blocklab("evaluate", f'{folder}/"se, gentle":0', "--json")
+    plain = blocklab("evaluate", f"{folder}/se, gentle:0", "--json")
+    assert (quoted.status, quoted.err) == (0, "")
+    top1 = [json.loads(said.out)["test_top1_percent"] for said in (quoted, plain)]
+    assert top1[0] == top1[1]
+
+
+def test_a_part_of_a_study_says_what_is_not_in_it(
+    blocklab: Blocklab, study_file: Path, trained: Path
+) -> None:
+    more = "  eca: {base: resnet20, attention: eca}\nclaims: [se > plain, eca > se, eca > plain]\n"
+    study_file.write_text(study_file.read_text() + more)
+    said = blocklab("study", study_file, "--out", trained, "--rows", "plain,se")
+    assert said.status == 0, said.err
+    study = json.loads((trained / "tiny+rows=plain,se" / "study.json").read_text())
+    note = "a part of its file's study, without the row eca and the 2 claims that name it"
+    assert study["notes"] == [note] and study["claims"] == ["se > plain"]
+    assert (
+        html.escape(note).replace("&#x27;", "&#39;")
+        in (trained / "tiny+rows=plain,se" / "report.html").read_text()
+    )
+
+
+def test_a_figure_says_which_runs_are_not_in_it(
+    blocklab: Blocklab, study_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    assert blocklab("study", study_file, "--out", trained).status == 0
+    first = trained / next(Study.load(study_file).plan()).definition.hash
+    (first / "log.jsonl").write_text("{")
+    drawn = blocklab("figure", "accuracy", trained / "tiny", "--to", tmp_path / "drawn")
+    assert drawn.status == 0 and "accuracy_over_epochs.svg" in drawn.out
+    assert drawn.err.startswith("plain: seed 0: log.jsonl is damaged")
+    assert drawn.err.endswith("plain: no result from seed 0\n")
+    taken = blocklab("figure", "accuracy", trained / "tiny", "--to", study_file)
+    assert taken.status == 2 and f"{study_file} is a file; name a folder" in taken.err

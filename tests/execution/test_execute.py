@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from blocklab.errors import InputError
+from blocklab.errors import InputError, RunError
 from blocklab.execution.crew import Silent
 from blocklab.execution.plan import (
     PLAN_HEADINGS,
@@ -137,6 +139,22 @@ def test_verify_trains_again_and_finds_the_first_difference(done: Path, tmp_path
     assert (differs.difference or "").startswith("epoch 2, train_loss: 0.5 before")
     with pytest.raises(InputError, match="not a run's folder"):
         verify_run(tmp_path)
+
+
+def test_verify_says_that_the_images_are_others(tmp_path: Path) -> None:
+    rng, images = np.random.default_rng(0), tmp_path / "images"
+    for split, split_images in (("train", 20), ("test", 10)):
+        for name in ("cat", "dog"):
+            (images / split / name).mkdir(parents=True)
+            for number in range(split_images):
+                pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(images / split / name / f"{number}.png")
+    asked = study(data={"source": f"folder:{images}", "image_size": 8}, seeds=1)
+    folder = execute_run(next(asked.plan()).definition, tmp_path / "runs", threads=1)
+    assert verify_run(folder, tmp_path).same
+    (images / "train" / "cat" / "3.png").unlink()
+    with pytest.raises(RunError, match=r"images in folder:.* are not those"):
+        verify_run(folder, tmp_path)
 
 
 SCRIPT = """

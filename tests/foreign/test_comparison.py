@@ -2,6 +2,7 @@
 
 import csv as csv_format
 import io
+import json
 import math
 from dataclasses import replace
 
@@ -264,3 +265,35 @@ def test_the_page_of_runs_from_elsewhere_says_where_they_are_from(metric: str) -
         assert ours not in page
     assert not [figure for figure in figures(results) if "learning_rate" in figure.name]
     assert f"{metric} minus plain" in page
+
+
+def test_figures_by_step_are_not_called_epochs() -> None:
+    curve = ((10.0, 60.0), (500.0, 76.0))
+    runs = tuple(
+        ForeignRun(row, seed, f"{row}{seed}", curve) for row in ("a", "b") for seed in (0, 1)
+    )
+    by_step = compare_runs(ForeignRuns(runs, "acc", "events", by="step"))
+    by_epoch = compare_runs(ForeignRuns(runs, "acc", "events"))
+    assert [run.epochs for _, run in by_step.runs] == [None] * 4
+    assert [run.epochs for _, run in by_epoch.runs] == [500] * 4
+    for results, axis in ((by_step, "Step"), (by_epoch, "Epoch")):
+        (drawn,) = (one for one in figures(results) if "over_epochs" in one.name)
+        assert f'"title": "{axis}"' in json.dumps(drawn.specification)
+        assert drawn.title == f"acc by {axis.lower()}"
+    best = compare_runs(ForeignRuns(runs, "acc", "events", by="step"), Asked(best_epoch=True))
+    assert best.metric.title == "acc of the best step (optimistic)"
+
+
+def test_a_row_of_two_networks_has_no_mean_of_their_parameters() -> None:
+    runs = tuple(
+        ForeignRun(row, seed, f"{row}{seed}", ((None, 76.0),), {"params": count, "seconds": 9.0})
+        for row, counts in (("one", (1000, 1000)), ("two", (1000, 3000)))
+        for seed, count in enumerate(counts)
+    )
+    results = compare_runs(ForeignRuns(runs, "acc", "results.csv"))
+    assert [row.params for row in results.rows] == [1000, None]
+    assert [dict(row.costs) for row in results.rows] == [{"seconds": 9.0}] * 2
+    assert results.notes == (
+        "the runs of two have 2 different params, from 1000 to 3000: they are of several networks, "
+        "and it has no params here",
+    )

@@ -61,7 +61,7 @@ def test_lightnings_own_logs_are_read(tmp_path: Path) -> None:
         logger.save()
     found = read_runs([tmp_path], Wanted(metric="val_acc"))
     assert figures(found.runs) == {key: [v / 100 for v in curve] for key, curve in CURVES.items()}
-    assert [epoch for epoch, _ in found.runs[0].figures] == [0, 1]
+    assert [epoch for epoch, _ in found.runs[0].figures] == [0, 1] and found.by == "epoch"
     with pytest.raises(InputError, match=r"with --metric\. There: .*val_acc"):
         read_runs([tmp_path], Wanted())
 
@@ -91,6 +91,7 @@ def test_tensorboards_own_event_files_are_read(tmp_path: Path) -> None:
     found = read_runs([tmp_path], Wanted(metric="test/top1"))
     assert figures(found.runs) == CURVES
     assert found.origin == f"3 runs of TensorBoard in {tmp_path}"
+    assert found.by == "step"
     with pytest.raises(InputError, match="There: test/top1, train/loss, step"):
         read_runs([tmp_path], Wanted(metric="accuracy"))
 

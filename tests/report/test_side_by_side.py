@@ -100,6 +100,18 @@ def test_what_differs_and_what_to_know_is_listed(studies: dict[str, StudyResults
     ]
 
 
+def test_what_a_study_misses_is_said(studies: dict[str, StudyResults]) -> None:
+    """Its figure is of fewer runs than were planned, and a reader of both must know."""
+    first, *others = studies["strong"].rows
+    damaged = replace(first, runs=first.runs[1:], failed=("seed 0: log.jsonl is damaged",))
+    notes = notes_of({**studies, "strong": replace(studies["strong"], rows=(damaged, *others))})
+    assert notes == [
+        "strong: 11 of 12 runs finished",
+        "strong, plain: seed 0: log.jsonl is damaged",
+        "strong, plain: no result from seed 0",
+    ]
+
+
 def test_the_page_and_its_tables_are_written(
     studies: dict[str, StudyResults], tmp_path: Path
 ) -> None:

@@ -147,7 +147,7 @@ def test_verdicts_say_p_seeds_and_why(make_results: MakeResults) -> None:
     shown = cells(named(results, "verdicts"), "up")
     gap = results.comparisons["up"].difference
     assert gap is not None and gap.p is not None and 0.01 < gap.p < 0.05
-    assert shown["p"] == shown["p if it were alone"] == chance(gap.p)  # only it can be tested
+    assert shown["p"] == shown["p, uncorrected"] == chance(gap.p)  # only it can be tested
     assert shown["seeds"] == "3 and 3"
     assert shown["verdict"] == "better"
     assert cells(named(results, "verdicts"), "one") == {
@@ -155,7 +155,7 @@ def test_verdicts_say_p_seeds_and_why(make_results: MakeResults) -> None:
         "seeds": "1 and 3",
         "points [95 % interval of all]": "+3.00",
         "p": "\u2013",
-        "p if it were alone": "\u2013",
+        "p, uncorrected": "\u2013",
         "expected when trained again (points)": signed(results.expected["one"].gain or 0.0),
         "the best of all: probability": f"{results.expected['one'].probability_best:.2f}",
         "verdict": "too few seeds",

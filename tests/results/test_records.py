@@ -69,6 +69,23 @@ def test_a_folder_is_one_studys(studied: Path, tmp_path: Path) -> None:
     assert (tmp_path / "kept" / "study.json").read_bytes() == before
 
 
+def test_records_are_not_strewn_among_other_files(studied: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("")
+    with pytest.raises(InputError, match="mine holds other files; name a new folder"):
+        keep_records(studied, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    with pytest.raises(InputError, match=r"notes\.txt is a file; name a folder"):
+        keep_records(studied, tmp_path / "mine" / "notes.txt")
+
+
+def test_a_damaged_diagnosis_is_not_kept(studied: Path, tmp_path: Path) -> None:
+    run = find_run(studied / "plain:0")
+    (run / "diagnosis.json").write_text("{")
+    with pytest.raises(RunError, match=r"diagnosis.json is damaged .*; `blocklab diagnose .*again"):
+        keep_records(studied, tmp_path / "kept")
+
+
 def test_only_weights_may_be_left_out(studied: Path, tmp_path: Path) -> None:
     keep_records(studied, tmp_path / "kept")
     run = find_run(tmp_path / "kept" / "plain:0")

@@ -134,20 +134,24 @@ def test_swapped_and_copied_folders_do_not_count(make_run: MakeRun, tmp_path: Pa
     assert is_finished(first) and not is_finished(second)
 
 
+def write_diagnosis(folder: Path, content: dict[str, Any]) -> None:
+    write_checked_json(folder / "diagnosis.json", {"run_hash": folder.name, **content})
+
+
 @pytest.mark.parametrize(
     "name", ["run.json", "log.jsonl", "result.json", "predictions.npz", "diagnosis.json"]
 )
 def test_every_file_is_its_own_runs(make_run: MakeRun, tmp_path: Path, name: str) -> None:
     first, second = (make_run(tmp_path, seed=seed, images=40) for seed in (0, 1))
     for folder in (first, second):
-        diagnosis = {"run_hash": folder.name, "last_block": {"zero_percent": 81.5}}
-        (folder / "diagnosis.json").write_text(json.dumps(diagnosis))
+        write_diagnosis(folder, {"last_block": {"zero_percent": 81.5}})
     shutil.copy(first / name, second / name)
     if name == "diagnosis.json":
         ours, theirs = read(first), read(second)
         assert ours is not None and theirs is not None
         assert (ours.zeros_percent, theirs.zeros_percent) == (81.5, None)
-        assert theirs.notes == ("diagnosis.json is another run's; diagnose the run again",)
+        (note,) = theirs.notes
+        assert note == "diagnosis.json is another run's; `blocklab diagnose` counts again"
     else:
         assert fault(second)
 
@@ -162,11 +166,20 @@ def test_a_file_that_the_result_does_not_list_is_not_of_it(
 
 def test_a_damaged_diagnosis_is_a_note(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run(tmp_path)
-    for text, expected in (('{"last_block": {"zero_percent": 81.5}}', 81.5), ("{}", None)):
-        (folder / "diagnosis.json").write_text(text)
+    for content, expected in (({"last_block": {"zero_percent": 81.5}}, 81.5), ({}, None)):
+        write_diagnosis(folder, content)
         run = read(folder)
         assert run is not None and run.zeros_percent == expected and not run.notes
-    for text in ("{", '{"last_block": {"zero_percent": 815}}', '{"last_block": [1]}', "7"):
+    for content in ({"last_block": {"zero_percent": 815}}, {"last_block": [1]}):
+        write_diagnosis(folder, content)
+        run = read(folder)
+        assert run is not None and run.zeros_percent is None
+        assert run.notes[0].startswith("diagnosis.json is damaged")
+    write_diagnosis(folder, {"last_block": {"zero_percent": 81.5}})
+    written = (folder / "diagnosis.json").read_text()
+    own = f'  "run_hash": "{folder.name}",\n'
+    assert own in written
+    for text in ("{", "7", written.replace("81.5", "8.15"), written.replace(own, "")):
         (folder / "diagnosis.json").write_text(text)
         run = read(folder)
         assert run is not None and run.zeros_percent is None

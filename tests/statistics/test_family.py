@@ -85,7 +85,7 @@ def test_more_rows_ask_for_more() -> None:
     noise = {f"n{i}": (60.2 + rng.normal(0, 0.2, 3)).tolist() for i in range(60)}
     among = judge(few | noise).comparisons["one"]
     assert among.word == "no difference shown"
-    assert among.reason == "shown alone, but not among this many rows"
+    assert among.reason == "shown before the correction for so many rows, not after"
     assert among.p is not None and among.difference is not None
     assert among.difference.p_alone is not None
     assert among.difference.p_alone < 0.05 < among.p

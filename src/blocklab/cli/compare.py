@@ -9,7 +9,7 @@ import typer
 
 from blocklab.cli.app import app
 from blocklab.cli.options import Json
-from blocklab.cli.output import print_json, print_results, print_table
+from blocklab.cli.output import print_json, print_results, print_table, printable
 from blocklab.cli.study import lines_as_json
 from blocklab.errors import InputError
 
@@ -126,6 +126,7 @@ def _side_by_side(
         agreement,
         lines_side_by_side,
         named_studies,
+        notes_of,
         side_by_side,
         what_is_shared,
         write_side_by_side,
@@ -142,11 +143,14 @@ def _side_by_side(
     folder = out or Path("runs") / f"compare_{'_'.join(path.resolve().name for path in studies)}"
     claim_folder(folder, command)
     page = write_side_by_side(named, folder, title, command)
+    notes = notes_of(named)
     if json:
-        print_json({"page": str(page), "rows": lines_side_by_side(named)})
+        print_json({"page": str(page), "rows": lines_side_by_side(named), "notes": notes})
         return
     print_table(table.headings, table.texts, title)
     print(agreement(named))
     if shared := what_is_shared(named):
         print(shared)
+    for note in notes:
+        print(printable(note))
     print(f"page: {page}")

@@ -1,5 +1,6 @@
 """Pictures of networks, recipes and runs, each as PNG and SVG."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -63,9 +64,12 @@ def figure(
     )
     written = drawn.write(to)
     if json:
-        print_json({"figure": name, "files": [str(path) for path in written]})
+        files = [str(path) for path in written]
+        print_json({"figure": name, "files": files, "notes": list(drawn.notes)})
     for path in () if json else written:
         print(printable(str(path)))
+    for note in () if json else drawn.notes:
+        print(printable(note), file=sys.stderr)
     print_faults(faults)
     return 1 if faults else 0
 

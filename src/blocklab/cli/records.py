@@ -37,6 +37,7 @@ def records(
     json: Json = False,
 ) -> None:
     """Keep what a study's page is made of, without the weights: small enough to commit."""
+    from blocklab.execution.study_folder import check_as_it_ran
     from blocklab.files import write_atomically
     from blocklab.report.index import INDEX, write_collection
     from blocklab.report.page import write_report
@@ -48,6 +49,8 @@ def records(
     load_plugins(plugin)
     collection = load_studies(file, data, recipe, seeds, rows, settings)
     content = collection_file(collection)
+    for study in collection.studies:
+        check_as_it_ran(study, out)
     if len(content.studies) == 1:
         kept = keep_records(out / content.studies[0], to)
         page = write_report(read_study_folder(to), to)

@@ -78,6 +78,22 @@ def study(
     if verify is not None:
         if file:
             raise InputError("--verify RUN takes no study; leave the study's name out")
+        options = {
+            "--data": data,
+            "--recipe": recipe,
+            "--seeds": seeds,
+            "--rows": rows,
+            "--set": settings,
+            "--threads": threads,
+            "--ray": ray,
+            "--dry-run": dry_run,
+            "--track": track,
+            "--live": live,
+        }
+        if given := [name for name, value in options.items() if value]:
+            raise InputError(
+                f"--verify trains the run as it was trained; leave {' and '.join(given)} out"
+            )
         return _verify(verify, json)
     if not file:
         raise InputError(f"name a study: {STUDY[0].lower()}{STUDY[1:]}")

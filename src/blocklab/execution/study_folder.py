@@ -52,6 +52,32 @@ def check_folders(studies: Sequence[Study], out: Path) -> None:
         check_design(study, folder)
 
 
+def check_as_it_ran(study: Study, out: Path) -> None:
+    """Check that a study's folder holds what the study says, before the two are kept together.
+
+    Raises:
+        InputError: if it has not run, or ran otherwise.
+        RunError: if its study.json is damaged.
+    """
+    there = read_study_file(study_folder(study, out))
+    said = _difference(there, study, out)
+    missing = [row.name for row in study.rows if row.name not in {one.name for one in there.rows}]
+    if said is None and missing:
+        said = f"it has no row '{missing[0]}'"
+    for what, ran, now in (
+        ("title", there.title, study.title),
+        ("baseline", there.baseline, study.baseline),
+        ("claims", there.claims, list(study.claims)),
+    ):
+        if said is None and ran != now:
+            said = f"its {what} are others" if what == "claims" else f"its {what} is '{ran}'"
+    if said:
+        raise InputError(
+            f"{study_folder(study, out)} is not of this study as its file is now: {said}; run "
+            "`blocklab study` with it again, with the same options (what has finished is kept)"
+        )
+
+
 def _difference(there: StudyJson, study: Study, out: Path) -> str | None:
     """Return what of a study that is there is not in this one, in words.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from blocklab.errors import RunError
 from blocklab.measure.device import processor
 from blocklab.training.provenance import versions
 from blocklab.training.run import OnEpoch, execute_run
@@ -63,6 +64,11 @@ def verify_run(
     definition = RunDefinition.from_dict(
         run["definition"], run["data_address"], (run.get("pretrained") or {}).get("weights")
     )
+    if definition.to_dict()["data"] != run["definition"]["data"]:
+        raise RunError(
+            f"the images in {run['data_address']} are not those that {folder} was trained on; put "
+            "them back as they were, or run its study again on what is there"
+        )
     with tempfile.TemporaryDirectory(dir=temporary, prefix="blocklab-verify-") as name:
         again = RunFolder(Path(name) / definition.hash)
         with again.locked():

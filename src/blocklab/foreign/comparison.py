@@ -9,13 +9,14 @@ from statistics import median, stdev
 from typing import Any
 
 from blocklab.errors import InputError, did_you_mean
-from blocklab.foreign.costs import RowCosts, sorted_costs
-from blocklab.foreign.foreign_run import ForeignRun, ForeignRuns
+from blocklab.foreign.costs import RowCosts, is_count, sorted_costs
+from blocklab.foreign.foreign_run import EPOCH, ForeignRun, ForeignRuns
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
 from blocklab.study.claims import parse_claim
 from blocklab.study.metric import Metric
+from blocklab.study.schema import in_list
 from blocklab.training.run_files import DIVERGED, FINISHED
 
 # A figure of one of these names is a share of the images, in percent or as a fraction of one.
@@ -59,7 +60,7 @@ def compare_runs(
     if baseline not in names:
         raise InputError(
             f"there is no row '{baseline}' to be the baseline{did_you_mean(baseline, names) or '.'}"
-            f" Rows: {', '.join(names)}"
+            f" Rows: {', '.join(map(in_list, names))}"
         )
     better = asked.higher_is_better
     higher = not _LOWER.search(_CAMEL.sub("_", found.metric)) if better is None else better
@@ -74,16 +75,19 @@ def compare_runs(
     for (name, _), (_, value) in scores.items():
         if math.isfinite(value):
             by_row[name].append(factor * value)
-    metric = _metric(found.metric, unit, higher, asked, by_row, by_row[baseline])
+    metric = _metric(found.metric, unit, higher, asked, by_row, by_row[baseline], found.by)
     for claim in asked.claims:
         parse_claim(claim, names, baseline, metric)
-    known = costs or sorted_costs(_mean_costs(found), found.origin)
+    means, mixed = _mean_costs(found)
+    known = costs or sorted_costs(means, found.origin)
     rows = []
     for name in names:
         mine = [run for run in found.runs if run.row == name]
         cost = known.get(name, RowCosts())
         ended = tuple(
-            _ended(run, scores[name, run.seed], factor, metric) for run in mine if run.figures
+            _ended(run, scores[name, run.seed], factor, metric, found.by)
+            for run in mine
+            if run.figures
         )
         rows.append(
             RowResult(
@@ -100,7 +104,9 @@ def compare_runs(
         )
     seeds = tuple(sorted({run.seed for run in found.runs}))
     return StudyResults(
-        title=f"{metric.title} of {', '.join(names)}" if len(names) < 4 else f"{len(names)} rows",
+        title=f"{metric.title} of {', '.join(map(in_list, names))}"
+        if len(names) < 4
+        else f"{len(names)} rows",
         description="",
         data={},
         recipe={},
@@ -109,12 +115,16 @@ def compare_runs(
         varies=(),
         baseline=baseline,
         rows=tuple(rows),
-        notes=_notes(found, asked, factor, metric, rows, baseline),
+        notes=(
+            *_notes(found, asked, factor, metric, rows, baseline),
+            *(() if costs else mixed),
+        ),
         command=asked.command,
         claims=asked.claims,
         claim_notes=dict.fromkeys(asked.claims, "stated after the runs"),
         metric=metric,
         origin=found.origin,
+        axis=found.by,
     )
 
 
@@ -170,13 +180,14 @@ def _metric(
     asked: Asked,
     by_row: Mapping[str, Sequence[float]],
     baseline: Sequence[float],
+    by: str,
 ) -> Metric:
     percent = unit == "%"
     gain = asked.gain
     if gain is None:
         size = abs(median(baseline)) / 100 if baseline else 0.0
         gain = 0.5 if percent else float(f"{size:.0e}") or 0.01
-    title = f"{name} of the best epoch (optimistic)" if asked.best_epoch else name
+    title = f"{name} of the best {by} (optimistic)" if asked.best_epoch else name
     return Metric(
         name=name,
         figure=name,
@@ -199,20 +210,36 @@ def _decimals(by_row: Mapping[str, Sequence[float]]) -> int:
     return min(max(1 - math.floor(math.log10(spread)), 0), _MOST_DECIMALS)
 
 
-def _mean_costs(found: ForeignRuns) -> dict[str, dict[str, float]]:
-    """Return each row's costs: means over its runs, since seconds vary between them."""
+def _mean_costs(found: ForeignRuns) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
+    """Return each row's costs, means over its runs, since seconds vary between them, and notes.
+
+    MACs and parameters do not vary: runs that differ in them are of several networks, which have no
+    mean.
+    """
     told: dict[str, dict[str, list[float]]] = {}
     for run in found.runs:
         for name, value in run.costs.items():
             told.setdefault(run.row, {}).setdefault(name, []).append(value)
-    return {
-        row: {name: math.fsum(values) / len(values) for name, values in costs.items()}
+    mixed = tuple(
+        f"the runs of {row} have {len(set(values))} different {name}, from {min(values):g} to "
+        f"{max(values):g}: they are of several networks, and it has no {name} here"
+        for row, costs in told.items()
+        for name, values in costs.items()
+        if is_count(name) and len(set(values)) > 1
+    )
+    means = {
+        row: {
+            name: math.fsum(values) / len(values)
+            for name, values in costs.items()
+            if not (is_count(name) and len(set(values)) > 1)
+        }
         for row, costs in told.items()
     }
+    return means, mixed
 
 
 def _ended(
-    run: ForeignRun, score: tuple[float | None, float], factor: float, metric: Metric
+    run: ForeignRun, score: tuple[float | None, float], factor: float, metric: Metric, by: str
 ) -> EndedRun:
     epochs, (_, value) = [epoch for epoch, _ in run.figures], score
     log = [
@@ -223,7 +250,7 @@ def _ended(
     result: dict[str, Any] = {"status": FINISHED if math.isfinite(value) else DIVERGED}
     if math.isfinite(value):
         result[metric.figure] = factor * value
-    if epochs[-1] is not None and len(epochs) > 1:
+    if by == EPOCH and epochs[-1] is not None and len(epochs) > 1:
         result["epochs"] = round(epochs[-1]) + (epochs[0] == 0)  # some count them from 0
     return EndedRun(run.source, run.seed, Path(run.source), {}, log, result)
 
@@ -239,8 +266,8 @@ def _notes(
     notes = [*found.notes]
     if asked.best_epoch:
         notes.append(
-            f"each run stands at the epoch of its {metric.best} {metric.name}: where that was "
-            "measured on test images, they chose the epoch, and the figure is optimistic"
+            f"each run stands at the {found.by} of its {metric.best} {metric.name}: where that was "
+            f"measured on test images, they chose the {found.by}, and the figure is optimistic"
         )
     if not (metric.unit or asked.unit) and _SHARE.search(found.metric):
         notes.append(

@@ -9,6 +9,7 @@ from pathlib import Path
 from blocklab.errors import InputError, did_you_mean
 from blocklab.foreign.table_file import number, read_table
 from blocklab.foreign.table_runs import ROW_COLUMNS
+from blocklab.study.schema import in_list
 
 # What names say of MACs and parameters, without what is no letter. FLOPs are not MACs: some count
 # them as two and some as one, so they stand under their own name.
@@ -56,7 +57,7 @@ def read_costs(path: Path, rows: Sequence[str], row: str | None) -> dict[str, Ro
         first = str(table.records[0].cells.get(column))
         raise InputError(
             f"{path} has the cost of no row: its column '{column}' says '{first}', the rows are "
-            f"{', '.join(rows)}{did_you_mean(first, rows)}"
+            f"{', '.join(map(in_list, rows))}{did_you_mean(first, rows)}"
         )
     return sorted_costs(found, str(path))
 
@@ -90,6 +91,11 @@ def sorted_costs(found: Mapping[str, Mapping[str, float]], place: str) -> dict[s
                 others[name] = value
         costs[row] = RowCosts(known.get("macs"), known.get("params"), others)
     return costs
+
+
+def is_count(name: str) -> bool:
+    """Whether a cost of that name is of MACs or parameters, which one network has once."""
+    return bool(_unit(name)[0])
 
 
 def _unit(name: str) -> tuple[str, float]:

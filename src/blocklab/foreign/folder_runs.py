@@ -12,6 +12,7 @@ from blocklab.foreign.foreign_run import (
     Wanted,
     by_epoch,
     costs_of,
+    counted_by,
     named,
     row_name,
 )
@@ -37,9 +38,13 @@ def runs_of_folders(found: Sequence[FoundRun], root: Path, wanted: Wanted) -> Fo
         costs = costs_of(run.configuration, wanted, str(run.folder))
         runs.append(ForeignRun(row, seed, str(run.folder), figures, costs, trouble))
     word = "run" if len(runs) == 1 else "runs"
-    return ForeignRuns(
-        tuple(runs), metric, f"{len(runs)} {word} of {' and '.join(kinds)} in {root}"
-    )
+    # Of mmengine's lines a step is an epoch, as it says itself of what it validates by epochs.
+    by = {
+        counted_by(wanted.epoch or (None if run.kind.name == "mmpretrain" else run.kind.epoch))
+        for run in found
+    }
+    origin = f"{len(runs)} {word} of {' and '.join(kinds)} in {root}"
+    return ForeignRuns(tuple(runs), metric, origin, by=" or ".join(sorted(by)))
 
 
 def _usual_metric(found: Sequence[FoundRun], root: Path) -> str:

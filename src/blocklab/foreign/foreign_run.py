@@ -10,6 +10,14 @@ from blocklab.errors import InputError, shortened
 from blocklab.foreign.table_file import Record, choices, find_name, number
 from blocklab.study.schema import is_row_name
 
+EPOCH, STEP = "epoch", "step"
+_STEPS = re.compile(r"step|iter", re.IGNORECASE)
+
+
+def counted_by(column: str | None) -> str:
+    """Return what a column that orders a run's figures counts, by its name."""
+    return STEP if column and _STEPS.search(column) else EPOCH
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -43,12 +51,16 @@ class ForeignRun:
 
 @dataclass(frozen=True)
 class ForeignRuns:
-    """All runs that were read, in order, what they are measured by, and what a reader must know."""
+    """All runs that were read, in order, what they are measured by, and what a reader must know.
+
+    `by` is what a run's figures are told after each of: epochs, or steps.
+    """
 
     runs: tuple[ForeignRun, ...]
     metric: str
     origin: str
     notes: tuple[str, ...] = ()
+    by: str = EPOCH
 
 
 def named(pattern: str, name: str, place: str) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from blocklab.foreign.foreign_run import (
     Wanted,
     by_epoch,
     costs_of,
+    counted_by,
     named,
     row_name,
 )
@@ -66,7 +67,7 @@ def runs_of_table(table: TextTable, wanted: Wanted) -> ForeignRuns:
     runs = tuple(
         _of_records(key, records, metric, epoch, state, wanted) for key, records in found.items()
     )
-    return ForeignRuns(runs, wanted.metric, table.path.name, tuple(notes))
+    return ForeignRuns(runs, wanted.metric, table.path.name, tuple(notes), counted_by(epoch))
 
 
 def _column(table: TextTable, given: str | None, usual: Sequence[str], what: str) -> str | None:

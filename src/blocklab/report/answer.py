@@ -19,6 +19,7 @@ from blocklab.statistics.family import (
     WORSE,
 )
 from blocklab.statistics.sequential import FUTILE
+from blocklab.study.schema import in_list
 
 NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()
 NO_RESULT = "no result"  # of rows that have too few seeds: none at all
@@ -132,7 +133,9 @@ def _against_baseline(results: StudyResults) -> str:
 
 
 def _named(word: str, names: Sequence[str]) -> str:
-    return f" ({listed(names)})" if word in NAMED and len(names) <= MOST_NAMED else ""
+    return (
+        f" ({listed([*map(in_list, names)])})" if word in NAMED and len(names) <= MOST_NAMED else ""
+    )
 
 
 def _saying(word: str, names: Sequence[str], results: StudyResults, alone: bool) -> str:
@@ -190,7 +193,7 @@ def _highest(results: StudyResults, best: Sequence[RowResult]) -> str:
     unit = f" {metric.percent}" if metric.percent else ""
     one, *others = {mean_and_sd(row.score, results.metric) for row in best}
     mean = plain(best[0].score.mean, results.metric) if others and best[0].score else one
-    names = [row.name for row in best]
+    names = [in_list(row.name) for row in best]
     if more := len(names[MOST_TIED:]):
         names[MOST_TIED:] = [f"{more} more"]
     return (
@@ -208,7 +211,7 @@ def _none(results: StudyResults, best: Sequence[RowResult]) -> str:
 
 
 def _undertrained(results: StudyResults) -> str:
-    names = [row.name for row in results.rows if row.undertrained]
+    names = [in_list(row.name) for row in results.rows if row.undertrained]
     if not names:
         return ""
     every = len(names) == sum(bool(row.finished) for row in results.rows)

@@ -66,6 +66,7 @@ class Curve:
     title: str
     axis: str
     percent: bool = True
+    over: str = "epoch"  # what is counted along it
 
 
 CURVES = (
@@ -118,8 +119,8 @@ def over_epochs(results: StudyResults, curve: Curve) -> Figure | None:
         return None
     if results.metric != TOP1 and curve.field == TOP1.figure:  # theirs takes its place
         metric = results.metric
-        title, percent = f"{metric.title} over epochs", metric.unit == "%"
-        curve = Curve(curve.figure, metric.figure, title, metric.heading, percent)
+        title, percent = f"{metric.title} by {results.axis}", metric.unit == "%"
+        curve = Curve(curve.figure, metric.figure, title, metric.heading, percent, results.axis)
     shown = {row.name for row in shown_rows(results, MOST_LINES)}
     named = {row.name for row in shown_rows(results, MOST_NAMES)}
     lines = {
@@ -172,7 +173,7 @@ def _drawn(
     # Ticks are named, as Vega would put one between two epochs and round its number.
     step = -(-(last - first) // 8) or 1
     count = alt.Axis(values=list(range(first, last + 1, step)), format="d", grid=False)
-    x = alt.X("epoch:Q", title="Epoch", axis=count, scale=epochs)
+    x = alt.X("epoch:Q", title=curve.over.capitalize(), axis=count, scale=epochs)
     y = alt.Y("value:Q", title=curve.axis, scale=values)
     end_x, label_y = alt.X("last:Q", scale=epochs), alt.Y("label:Q", scale=values)
     colours = look(rows)

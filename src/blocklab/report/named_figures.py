@@ -44,6 +44,7 @@ class Drawn:
     figures: tuple[Figure, ...]
     folder: Path
     prefix: str = ""
+    notes: tuple[str, ...] = ()  # which runs are not in them, and why
 
     def _repr_html_(self) -> str:
         """Show them, in a notebook."""
@@ -53,9 +54,12 @@ class Drawn:
         """Write each as SVG and PNG; return the paths.
 
         Raises:
+            InputError: if `folder` is a file.
             RunError: if the folder cannot be written.
         """
         into = self.folder if folder is None else folder
+        if into.exists() and not into.is_dir():
+            raise InputError(f"{into} is a file; name a folder for the pictures")
         return [
             path
             for figure in self.figures
@@ -104,7 +108,8 @@ def draw(
     if name == "learning_rate":
         return Drawn(_rates(subjects), folder, prefix)
     if name == "accuracy":
-        return Drawn(_accuracies(subjects), folder, prefix)
+        figures, notes = _accuracies(subjects)
+        return Drawn(figures, folder, prefix, notes)
     opened = [Subject.open(named, input_size=input_size) for named in subjects]
     if name == "receptive_field":
         fields = [field for one in opened for field in one.fields()]
@@ -187,7 +192,7 @@ def _rates_of(named: str) -> StudyResults:
     return _of_recipe(load_recipe(named), path.stem)
 
 
-def _accuracies(subjects: Sequence[str]) -> tuple[Figure, ...]:
+def _accuracies(subjects: Sequence[str]) -> tuple[tuple[Figure, ...], tuple[str, ...]]:
     if len(subjects) == 1 and (Path(subjects[0]) / STUDY).exists():
         results = read_study_folder(Path(subjects[0]))
     else:
@@ -196,7 +201,7 @@ def _accuracies(subjects: Sequence[str]) -> tuple[Figure, ...]:
     found = tuple(figure for figure in figures if figure is not None)
     if not found:
         raise InputError("no accuracies to draw: no run has ended that recorded any by epoch")
-    return found
+    return found, tuple(f"{row}: {line}" for row, line in results.troubles)
 
 
 def _ended(folder: Path) -> EndedRun:

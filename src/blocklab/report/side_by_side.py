@@ -17,6 +17,7 @@ from blocklab.report.tables import VERDICT_LOOKS
 from blocklab.report.what_ran import flat
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
+from blocklab.study.schema import in_list
 
 Studies = Mapping[str, StudyResults]
 NAME = "side_by_side"
@@ -111,7 +112,7 @@ def agreement(studies: Studies) -> str:
             "verdict in each"
         )
     if apart:
-        told = [f"{name} ({', '.join(everywhere[name])})" for name in apart[:8]]
+        told = [f"{in_list(name)} ({', '.join(everywhere[name])})" for name in apart[:8]]
         more = f", and {len(apart) - 8} more" if len(apart) > 8 else ""
         sentence += f"; it differs for {listed(told)}{more}"
     return f"{sentence}."
@@ -172,12 +173,14 @@ def notes_of(studies: Studies) -> list[str]:
             models.setdefault(row.name, []).append(row.model)
     other = [name for name, found in models.items() if any(one != found[0] for one in found)]
     if other:
-        notes.append(f"the model under one name is not the same in all studies: {listed(other)}")
+        names = listed([*map(in_list, other)])
+        notes.append(f"the model under one name is not the same in all studies: {names}")
     for name, results in studies.items():
         planned = sum(len(row.planned_seeds) for row in results.rows)
         finished = sum(len(row.finished) for row in results.rows)
         if finished < planned:
             notes.append(f"{name}: {finished} of {planned} runs finished")
+        notes += [f"{name}, {row}: {line}" for row, line in results.troubles]
     return notes
 
 

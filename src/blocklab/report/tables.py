@@ -148,7 +148,7 @@ def _verdict_columns(results: StudyResults) -> tuple[Column, ...]:
         Column("seeds", _compared_seeds),
         Column(f"{unit} [95 % interval of all]", lambda row: difference(row, results.baseline)),
         Column("p", lambda row: chance(compared[row.name].p)),
-        Column("p if it were alone", _alone),
+        Column("p, uncorrected", _alone),
         Column(f"expected when trained again{points}", _expected_gain(results)),
         Column("the best of all: probability", _probability_best(results)),
         Column("verdict", lambda row: verdict(results, row), look=_look_of(results), left=True),

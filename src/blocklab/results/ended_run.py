@@ -90,7 +90,7 @@ def read_ended_run(reader: RunReader) -> EndedRun | None:
     try:
         diagnosis = reader.diagnosis()
     except RunError as error:
-        notes.append(f"{error}; diagnose the run again")
+        notes.append(f"{error}; `blocklab diagnose` counts again")
     return EndedRun(
         reader.name,
         seed,

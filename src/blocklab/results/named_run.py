@@ -7,8 +7,9 @@ before it, ``runs/my_study/plain:0``.
 import os
 from pathlib import Path
 
-from blocklab.errors import InputError, did_you_mean
+from blocklab.errors import InputError, did_you_mean, shortened
 from blocklab.results.study_file import STUDY, read_study_file, runs_of
+from blocklab.study.schema import in_list
 from blocklab.training.finished import FinishedRun
 
 _HOW = "name a run's folder, or STUDY_DIR/ROW:SEED, such as runs/my_study/plain:0"
@@ -23,7 +24,11 @@ def find_run(given: str | Path) -> Path:
     """
     path = Path(given)
     text = str(path)
-    if path.exists() or ":" not in text:
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that is longer than any file's
+        raise InputError(f"{shortened(text)}: {error.strerror or error}; {_HOW}") from None
+    if there or ":" not in text:
         return path
     for folder in path.parents:  # a row's name may hold a slash
         if (folder / STUDY).exists():
@@ -61,10 +66,12 @@ def _parted(text: str) -> tuple[str, str]:
 def _run_of(folder: Path, row: str, seed: str) -> Path:
     folder = Path(os.path.abspath(folder))
     rows = {one.name: one.runs for one in read_study_file(folder).rows}
+    if row not in rows and row[:1] == row[-1:] == '"':  # as a list of rows and a claim have it
+        row = row[1:-1]
     if row not in rows:
         raise InputError(
             f"study '{folder.name}' has no row '{row}'{did_you_mean(row, rows) or '.'} "
-            f"Rows: {', '.join(rows)}"
+            f"Rows: {', '.join(map(in_list, rows))}"
         )
     if seed not in rows[row]:
         raise InputError(

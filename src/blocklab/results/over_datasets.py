@@ -231,7 +231,10 @@ def _word(gap: Gap | None, rows: int, tested: bool) -> tuple[str, str]:
     if p is None:
         return NOT_SHOWN, "no seed differs from another: no spread to test against"
     if p * rows >= ALPHA:
-        return NOT_SHOWN, "shown alone, but not among this many rows" if p < ALPHA else ""
+        return (
+            NOT_SHOWN,
+            "shown before the correction for so many rows, not after" if p < ALPHA else "",
+        )
     return (BETTER if gap.mean > 0 else WORSE), ""
 
 

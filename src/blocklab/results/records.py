@@ -10,11 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocklab.errors import InputError
+from blocklab.errors import InputError, RunError
 from blocklab.files import write_atomically, write_checked_json, write_json
 from blocklab.results.collection_file import CollectionJson, write_collection_file
 from blocklab.results.design_file import DESIGN, read_design
-from blocklab.results.study_file import RECORDS, STUDY, StudyJson, read_study_file, runs_of
+from blocklab.results.study_file import (
+    COLLECTION,
+    RECORDS,
+    STUDY,
+    StudyJson,
+    read_study_file,
+    runs_of,
+)
 from blocklab.training.run_files import DIAGNOSIS, LEFT_OUT, LOGITS, RECORD, RESULT
 from blocklab.training.run_reader import RunReader
 
@@ -63,6 +70,13 @@ def keep_collection(content: CollectionJson, out: Path, to: Path) -> KeptRecords
 def _check_free(to: Path, folder: Path, study: StudyJson) -> None:
     if to.resolve() == folder.resolve():
         raise InputError(f"{to} is the study's own folder; name another for its records")
+    if to.exists() and not to.is_dir():
+        raise InputError(f"{to} is a file; name a folder for the records")
+    own = (STUDY, RECORDS, COLLECTION)
+    if to.is_dir() and any(to.iterdir()) and not any((to / name).exists() for name in own):
+        raise InputError(
+            f"{to} holds other files; name a new folder for the records, or an empty one"
+        )
     if (to / STUDY).exists() and (other := read_study_file(to)).title != study.title:
         raise InputError(
             f"{to} has the records of another study, '{other.title}'; name another folder"
@@ -91,7 +105,7 @@ def _keep_runs(studies: Sequence[tuple[StudyJson, Path]], to: Path) -> KeptRecor
         target = to / run_hash
         left_out = [name for name in LEFT_OUT if name in reader.result["files"]]
         names = [name for name in reader.result["files"] if name not in (*left_out, LOGITS)]
-        if reader.diagnosis() is not None:
+        if _has_diagnosis(reader):
             names.append(DIAGNOSIS)
         write_json(target / RECORD, {"left_out": left_out})
         for name in (*names, RESULT):  # the result last, which makes the others count
@@ -100,3 +114,12 @@ def _keep_runs(studies: Sequence[tuple[StudyJson, Path]], to: Path) -> KeptRecor
             write_atomically(target / name, content)
         runs += 1
     return KeptRecords(runs, len(found) - runs, size)
+
+
+def _has_diagnosis(reader: RunReader) -> bool:
+    try:
+        return reader.diagnosis() is not None
+    except RunError as error:
+        raise RunError(
+            f"{reader.folder}: {error}; `blocklab diagnose {reader.folder}` counts again"
+        ) from None

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from blocklab.errors import BlocklabError, InputError, RunError
 from blocklab.models.names import list_models
 from blocklab.models.spec import model_spec
-from blocklab.results.study_file import STUDY, read_study_file
+from blocklab.results.study_file import RECORDS, STUDY, read_study_file, runs_of
 from blocklab.training.run_files import CHECKPOINT, LOCK, LOG, RUN
 from blocklab.training.run_folder import RunFolder
 from blocklab.training.run_reader import RunReader, is_busy, logged
@@ -151,7 +151,12 @@ def _run_folders(out: Path) -> Iterator[Path]:
 def _studies(out: Path) -> dict[str, tuple[str, ...]]:
     """Return which rows of which studies have each run; a damaged study has none."""
     found: dict[str, list[str]] = {}
-    for file in sorted(out.glob(f"*/{STUDY}")):
+    above = out.resolve().parent  # of records: their study's folder, or their collection's
+    around = [above / STUDY, *above.glob(f"*/{STUDY}")] if out.resolve().name == RECORDS else []
+    owners = [
+        file for file in around if file.exists() and runs_of(file.parent).resolve() == out.resolve()
+    ]
+    for file in sorted((*out.glob(f"*/{STUDY}"), *owners)):
         try:
             study = read_study_file(file.parent)
         except BlocklabError:

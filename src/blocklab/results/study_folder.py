@@ -14,6 +14,7 @@ from blocklab.results.study_file import RowJson, StudyJson, read_study_file, run
 from blocklab.results.study_results import StudyResults
 from blocklab.study.reported import CostAt, Reported
 from blocklab.study.rows import covers, differing_paths, flat_definition
+from blocklab.study.schema import in_list
 from blocklab.training.run_reader import RunReader
 
 
@@ -108,6 +109,6 @@ def _contradictions(study: StudyJson, rows: Sequence[RowResult]) -> list[str]:
                     gap = f"counted as {value:,} {name}, where study.json says"
                     found.setdefault(f"{gap} {getattr(row, name):,}", []).append(row.name)
     return [
-        f"{'all rows' if len(names) == len(rows) > 1 else ', '.join(names)}: {gap}"
+        f"{'all rows' if len(names) == len(rows) > 1 else ', '.join(map(in_list, names))}: {gap}"
         for gap, names in found.items()
     ]

@@ -69,6 +69,7 @@ class StudyResults:
     design: DesignJson | None = None  # what was stated when, and its looks; None of old folders
     metric: Metric = TOP1
     origin: str | None = None
+    axis: str = "epoch"  # what each line of a run's log is one of
     margin: float | None = None  # the difference that begins to matter, in the metric's units
     family: Family = field(init=False)
 

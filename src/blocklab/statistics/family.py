@@ -46,7 +46,7 @@ class Difference:
 
     `low` and `high` hold for all rows of the study at once; they and the p values are None where
     the row was not tested, or no spread was seen. `p` is that of the verdict, adjusted for all
-    rows; `p_alone` what it would be had the study this row alone. `values` are the differences a
+    rows; `p_alone` what it is before that. `values` are the differences a
     seed, of a study that is paired by seed.
     """
 
@@ -287,7 +287,7 @@ def _compared(
     )
     if low <= 0 <= high:
         alone = test.p_alone is not None and test.p_alone < alone_below
-        reason = "shown alone, but not among this many rows" if alone else ""
+        reason = "shown before the correction for so many rows, not after" if alone else ""
         return Comparison(NOT_SHOWN, reason, gap)
     return Comparison(BETTER if (low > 0) == higher_is_better else WORSE, "", gap)
 

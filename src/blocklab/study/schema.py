@@ -206,6 +206,11 @@ def is_row_name(name: object) -> bool:
     return name.isprintable() and bool(name.strip())
 
 
+def in_list(name: str) -> str:
+    """Return a row's name as it stands among others: quoted, where it has a comma itself."""
+    return f'"{name}"' if "," in name else name
+
+
 def read_seeds(given: object, name: str) -> tuple[int, ...]:
     """Return seeds, from how many they are or a list of them.
 

@@ -55,6 +55,7 @@ from blocklab.study.rows import (
 from blocklab.study.schema import (
     StudyFile,
     find_study,
+    in_list,
     read_errata,
     read_rows,
     read_seeds,
@@ -193,13 +194,13 @@ class Study:
         if baseline not in given:
             raise InputError(
                 f"study '{name}': the baseline '{baseline}' is not a row"
-                f"{did_you_mean(baseline, given) or '.'} Rows: {', '.join(given)}"
+                f"{did_you_mean(baseline, given) or '.'} Rows: {', '.join(map(in_list, given))}"
             )
         for row_name in file.reported:
             if row_name not in given:
                 raise InputError(
                     f"study '{name}': figures are reported for '{row_name}', which is not a row"
-                    f"{did_you_mean(row_name, given) or '.'} Rows: {', '.join(given)}"
+                    f"{did_you_mean(row_name, given) or '.'} Rows: {', '.join(map(in_list, given))}"
                 )
         errata = read_errata(file.errata, name)
         claims = read_claims(file, list(given), baseline, name)
@@ -239,7 +240,7 @@ class Study:
             varies=tuple(file.varies),
             baseline=baseline,
             rows=tuple(built),
-            notes=notes,
+            notes=(*notes, *_left_out(given, chosen, len(claims) - len(kept))),
             claims=tuple(claim.text for claim in kept),
             claim_notes=claim_notes,
             tune=Tune(tuple(file.tune.lr), tuple(file.tune.seeds)) if file.tune else None,
@@ -360,9 +361,22 @@ def _chosen(
         if row not in given:
             raise InputError(
                 f"study '{name}' has no row '{row}'{did_you_mean(row, given) or '.'} "
-                f"Rows: {', '.join(given)}"
+                f"Rows: {', '.join(map(in_list, given))}"
             )
     return [row for row in given if row in rows or row == baseline]
+
+
+def _left_out(given: Mapping[str, Any], chosen: Sequence[str], claims: int) -> tuple[str, ...]:
+    """Say which rows of the file are not in the study, and how many claims went with them."""
+    others = [in_list(row) for row in given if row not in chosen]
+    if not others:
+        return ()
+    note = f"a part of its file's study, without the row{'s' * (len(others) > 1)} "
+    note += ", ".join(others)
+    if claims:
+        note += f" and the {f'{claims} claims that name' if claims > 1 else 'claim that names'} "
+        note += "one of them" if len(others) > 1 else "it"
+    return (note,)
 
 
 def _recipe_name(name: str, changed: bool) -> str:

@@ -14,7 +14,7 @@ from blocklab.data.given_images import Given, as_tensor, each_image
 from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, check_choice
-from blocklab.files import write_json
+from blocklab.files import write_checked_json
 from blocklab.measure.activations import Diagnosis, count_zeros
 from blocklab.measure.answers import Answers
 from blocklab.models.export import ENDINGS, Exported, export_model
@@ -259,7 +259,7 @@ def diagnose_run(
     last = max(first, LAST_DIAGNOSED) if last is None else last
     diagnosis = count_zeros(finished.placed(setup), batches.epoch(0), first, last)
     own = {RUN_HASH: definition_hash(finished.run["definition"])}
-    write_json(finished.folder / DIAGNOSIS, own | diagnosis.to_dict())
+    write_checked_json(finished.folder / DIAGNOSIS, own | diagnosis.to_dict())
     return diagnosis
 
 

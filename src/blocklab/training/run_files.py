@@ -144,7 +144,7 @@ class _Zeros(_Plain):
 class DiagnosisJson(_Plain):
     """diagnosis.json, as far as a page reads it."""
 
-    run_hash: str | None = None
+    run_hash: str
     first_batch: Count | None = None
     last_batch: Count | None = None
     images: Count | None = None
@@ -165,13 +165,13 @@ def definition_hash(definition: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(definition).encode()).hexdigest()[:16]
 
 
-def parse_object(content: bytes, shape: type[BaseModel], checked: bool = True) -> dict[str, Any]:
-    """Read an object of JSON, `checked` by the checksum in it, and look at its types.
+def parse_object(content: bytes, shape: type[BaseModel]) -> dict[str, Any]:
+    """Read an object of JSON by the checksum in it, and look at its types.
 
     Raises:
         ValueError: if it is damaged.
     """
-    value = parse_checked_json(content) if checked else parse_json(content)
+    value = parse_checked_json(content)
     _fits(shape.model_validate, value)
     return value
 

@@ -145,8 +145,8 @@ class RunReader:
         """
         if not (self.folder / DIAGNOSIS).exists():
             return None
-        value = self._read(DIAGNOSIS, lambda text: parse_object(text, DiagnosisJson, checked=False))
-        if value.get(RUN_HASH, self.name) != self.name:
+        value = self._read(DIAGNOSIS, lambda text: parse_object(text, DiagnosisJson))
+        if value[RUN_HASH] != self.name:
             raise DamageError(f"{DIAGNOSIS} is another run's")
         return value
 
