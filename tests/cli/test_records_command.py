@@ -76,6 +76,18 @@ def test_records_are_of_the_study_as_its_file_has_it(
     assert blocklab("records", study_file, kept, "--out", out).status == 0
 
 
+def test_a_design_that_was_removed_is_missed(
+    blocklab: Blocklab, study_file: Path, trained: Path
+) -> None:
+    """Without it a claim that was made after the runs looks like one made before."""
+    assert blocklab("study", study_file, "--out", trained).status == 0
+    page = trained / "tiny" / "report.html"
+    assert "design.json is gone" not in page.read_text()
+    (trained / "tiny" / "design.json").unlink()
+    assert blocklab("report", trained / "tiny").status == 0
+    assert "design.json is gone: whether rows, claims and seeds were stated" in page.read_text()
+
+
 def test_records_of_nothing_are_one_line(
     blocklab: Blocklab, study_file: Path, tmp_path: Path
 ) -> None:

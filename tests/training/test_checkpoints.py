@@ -16,7 +16,8 @@ from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, RunError
 from blocklab.execution.verify import compare_runs
 from blocklab.models.spec import model_spec
-from blocklab.training import run
+from blocklab.results.ended_run import read_ended_run
+from blocklab.training import provenance, run
 from blocklab.training.checkpoints import CheckpointKeeper, Checkpoints, on_host
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import execute_run
@@ -264,3 +265,59 @@ def test_wishes_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLOCKLAB_CHECKPOINT_SECONDS", "2.5")
     monkeypatch.setenv("BLOCKLAB_KEEP_CHECKPOINT", "1")
     assert Checkpoints.named() == Checkpoints(2.5, True)
+
+
+def test_a_run_says_which_epochs_other_code_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its versions are those of its last epochs, on which a reader would otherwise rely."""
+    ours = provenance.versions()
+
+    def stopped_in(epoch: int, code: str) -> None:
+        monkeypatch.setattr(provenance, "versions", lambda: {**ours, "code": code})
+        with pytest.raises(KeyboardInterrupt):
+            execute_run(definition(), tmp_path, threads=1, on_epoch=stop_in(epoch))
+
+    stopped_in(1, "aaaaaaaa")
+    stopped_in(2, "aaaaaaaa")
+    stopped_in(3, "bbbbbbbb")
+    monkeypatch.setattr(provenance, "versions", lambda: ours)
+    folder = execute_run(definition(), tmp_path, threads=1)
+    run = RunReader(folder).require_run()
+    assert run["versions"] == ours
+    assert [(part["to_epoch"], part["versions"]["code"]) for part in run["earlier"]] == [
+        *((2, "aaaaaaaa"), (3, "bbbbbbbb"))
+    ]
+    ended = read_ended_run(RunReader(folder))
+    assert ended is not None and ended.notes == (
+        f"epochs 1 to 2 were trained by code aaaaaaaa (then {ours['code']})",
+        f"epoch 3 was trained by code bbbbbbbb (then {ours['code']})",
+    )
+    alone = execute_run(definition(), tmp_path / "alone", threads=1)
+    assert "earlier" not in RunReader(alone).require_run()
+
+
+def test_parts_end_where_the_checkpoint_is() -> None:
+    """An older checkpoint is gone on from where the last is damaged, by run.json of later."""
+    cpu = torch.device("cpu")
+    now = provenance.taken_over({}, {"versions": {}, "machine": {}}, cpu, 0)
+    a, b = ({**now, "versions": {"code": one}} for one in "ab")
+    before = {**b, "earlier": [{"to_epoch": 3, **a}, {"to_epoch": 6, **now}]}
+    for epochs, expected in ((0, []), (2, [(2, a)]), (5, [(3, a)]), (6, [(3, a)])):
+        parts = provenance.taken_over(before, before, cpu, epochs).get("earlier", [])
+        assert parts == [{**part, "to_epoch": last} for last, part in expected]
+    parts = provenance.taken_over(before, before, cpu, 8)["earlier"]
+    assert [part["to_epoch"] for part in parts] == [3, 6, 8]
+
+
+def test_peak_memory_is_of_every_process_that_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last may only have evaluated."""
+    peaks = {"now": 900}
+    monkeypatch.setattr("blocklab.training.run.peak_memory", lambda device: peaks["now"])
+    with pytest.raises(KeyboardInterrupt):
+        execute_run(definition(), tmp_path, threads=1, on_epoch=stop_in(2))
+    peaks["now"] = 700
+    folder = execute_run(definition(), tmp_path, threads=1)
+    assert RunReader(folder).require_result()["peak_memory_bytes"] == 900

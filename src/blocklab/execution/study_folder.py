@@ -144,7 +144,7 @@ def write_study_folder(
     command: str | None,
     threads: int | None = None,
 ) -> Path:
-    """Write study.json.
+    """Write study.json, beside the design.json that is there by now.
 
     `costs` maps a row to its cost and the input size it is counted at; `threads` are those that
     runs begin with, which a rerun keeps.
@@ -185,6 +185,7 @@ def write_study_folder(
             "claim_notes": dict(study.claim_notes),
             "command": command,
             "threads": threads,
+            "designed": True,
             "rows": rows,
         },
     )

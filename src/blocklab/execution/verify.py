@@ -11,7 +11,7 @@ import torch
 
 from blocklab.errors import RunError
 from blocklab.measure.device import processor
-from blocklab.training.provenance import versions
+from blocklab.training.provenance import earlier_parts, versions
 from blocklab.training.run import OnEpoch, execute_run
 from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_files import FINISHED, WEIGHTS
@@ -81,7 +81,7 @@ def verify_run(
         f"{what} {then.get(what, 'unrecorded')} -> {now[what]}"
         for what in now
         if now[what] != then.get(what)
-    ]
+    ] + earlier_parts(run)
     return Verification(
         run=str(folder),
         same=difference is None,

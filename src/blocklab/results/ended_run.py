@@ -11,6 +11,7 @@ from typing import Any
 
 from blocklab.errors import RunError
 from blocklab.training.predictions import PerImage
+from blocklab.training.provenance import earlier_parts
 from blocklab.training.run_files import DIVERGED
 from blocklab.training.run_reader import RunReader
 
@@ -77,7 +78,7 @@ def read_ended_run(reader: RunReader) -> EndedRun | None:
     run, result = reader.run, reader.result
     if run is None or result is None:
         return None
-    seed, notes = run["definition"]["seed"], []
+    seed, notes = run["definition"]["seed"], earlier_parts(run)
     own = reader.per_image.figures if reader.per_image else {}
     for name, value in own.items():
         written = result.get(name)

@@ -88,6 +88,7 @@ class StudyJson(_Strict):
     claim_notes: dict[str, str] = {}
     command: str | None
     threads: Count | None = None
+    designed: bool = False  # whether there is a design.json beside it, which older ones had not
     rows: Annotated[list[RowJson], Field(min_length=1)]
 
     @model_validator(mode="after")

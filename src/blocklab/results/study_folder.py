@@ -7,7 +7,7 @@ says of runs is compared with what they say themselves.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from blocklab.results.design_file import read_design
+from blocklab.results.design_file import DESIGN, read_design
 from blocklab.results.ended_run import EndedRun, read_ended_run
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_file import RowJson, StudyJson, read_study_file, runs_of
@@ -31,6 +31,12 @@ def read_study_folder(folder: Path, failures: Mapping[str, str] | None = None) -
     study = read_study_file(folder)
     rows = tuple(_read_row(row, runs_of(folder), failures or {}) for row in study.rows)
     notes = [f"{row.name}: {row.note}" for row in study.rows if row.note]
+    design = read_design(folder)
+    if study.designed and design is None:
+        notes.append(
+            f"{DESIGN} is gone: whether rows, claims and seeds were stated before runs had "
+            "finished, and how often was looked, is no longer known"
+        )
     return StudyResults(
         title=study.title,
         description=study.description,
@@ -47,7 +53,7 @@ def read_study_folder(folder: Path, failures: Mapping[str, str] | None = None) -
         claim_notes=study.claim_notes,
         paired=study.paired,
         margin=study.margin,
-        design=read_design(folder),
+        design=design,
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -37,12 +38,7 @@ def describe_run(
         "data_address": _absolute(source),
         "label": label,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "machine": {
-            "cpu": processor(),
-            "cores": available_cores(),
-            "device": "cpu" if setup.device.type == "cpu" else device_name(setup.device),
-        },
+        **_trained_by(setup.device),
         **setup.describe(),
         "threads": threads,
         "class_names": list(data.class_names),
@@ -61,6 +57,59 @@ def describe_run(
             "input_size": data.image_size,
         },
     }
+
+
+def _trained_by(device: torch.device) -> dict[str, dict[str, Any]]:
+    name = "cpu" if device.type == "cpu" else device_name(device)
+    machine = {"cpu": processor(), "cores": available_cores(), "device": name}
+    return {"versions": versions(), "machine": machine}
+
+
+def taken_over(
+    run: Mapping[str, Any], before: Mapping[str, Any], device: torch.device, epochs: int
+) -> dict[str, Any]:
+    """Return run.json for a run of which `epochs` were trained as run.json `before` says.
+
+    Its versions and machine are those that it goes on with; where they were others before, those
+    stand under `earlier`, with the last of their epochs.
+    """
+    now = _trained_by(device)
+    parts = [
+        *before.get("earlier", []),
+        {"to_epoch": epochs, **{name: before[name] for name in now}},
+    ]
+    earlier: list[dict[str, Any]] = []
+    for part in parts:  # a checkpoint may be older than run.json
+        last = min(part["to_epoch"], epochs)
+        if last > (earlier[-1]["to_epoch"] if earlier else 0):
+            earlier.append({**part, "to_epoch": last})
+    if earlier and not _differences(earlier[-1], now):
+        earlier.pop()
+    kept = {name: value for name, value in run.items() if name != "earlier"}
+    return {**kept, **now, **({"earlier": earlier} if earlier else {})}
+
+
+def earlier_parts(run: Mapping[str, Any]) -> list[str]:
+    """Say which epochs of a run were trained by other versions, or on another machine, than its
+    last ones."""
+    said, first = [], 1
+    for part in run.get("earlier", []):
+        last = part["to_epoch"]
+        epochs = f"epoch {first} was" if first == last else f"epochs {first} to {last} were"
+        if differing := _differences(part, run):
+            said.append(f"{epochs} trained by {', '.join(differing)}")
+        first = last + 1
+    return said
+
+
+def _differences(part: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
+    """Say what may change bits and was other than it is; how many cores there are does not."""
+    return [
+        f"{name} {before} (then {run[what].get(name)})"
+        for what in ("versions", "machine")
+        for name, before in part[what].items()
+        if name != "cores" and before != run[what].get(name)
+    ]
 
 
 def described_start(pretrained: Pretrained, loaded: LoadReport) -> dict[str, Any]:

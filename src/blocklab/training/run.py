@@ -19,7 +19,7 @@ from blocklab.training.device import Setup, available_cores, resumed_setup
 from blocklab.training.evaluation import evaluate, is_at_chance
 from blocklab.training.logits import limit_mb, too_many
 from blocklab.training.loop import OnStep, Record, State, prepare, train
-from blocklab.training.provenance import describe_run, described_start
+from blocklab.training.provenance import describe_run, described_start, taken_over
 from blocklab.training.recipe import Recipe
 from blocklab.training.run_checks import check_batches_fill, check_start, count, training_memory
 from blocklab.training.run_definition import RunDefinition, row_hash
@@ -27,6 +27,8 @@ from blocklab.training.run_files import CHECKPOINT, LOG, RUN, RUN_HASH
 from blocklab.training.run_folder import RunFolder
 from blocklab.training.shorter_run import GOING_ON, shorter_run
 from blocklab.training.workload import Workload
+
+_PEAK = "peak_memory_bytes"  # of a result, and of a checkpoint for the process that goes on
 
 OnEpoch = Callable[[Record], None]
 OnNote = Callable[[str], None]
@@ -170,24 +172,31 @@ def train_to_the_end(
                     else kept.get("pretrained")
                 )
             if shorter and checkpoint is not None:
+                begun = taken_over(begun, kept, setup.device, state.epochs_done)
                 begun["went_on_from"] = shorter.folder.name
             folder.write_run(begun)
+        elif (now := taken_over(begun, begun, setup.device, state.epochs_done)) != begun:
+            begun = now
+            folder.write_run(begun)
         extra = {RUN_HASH: definition.hash, "run": begun}
+        most = int((checkpoint or {}).get(_PEAK, 0))  # in bytes, of the processes before
         if shorter and checkpoint is not None:  # a kill must not cost the epochs of that run
-            folder.save_checkpoint(state.to_dict() | extra)
+            folder.save_checkpoint(state.to_dict() | extra | {_PEAK: most})
         if (folder.path / LOG).exists():  # it may be of more epochs than the checkpoint
             folder.write_log(state.log)
         try:
             with CheckpointKeeper(folder.save_checkpoint, checkpoints) as keeper:
                 for record in train(state, data, recipe, setup, seed, on_step):
                     if folder.writes and not state.diverged:  # else the last good one stays
-                        keeper.epoch_ended(state.to_dict() | extra)
+                        most = max(most, peak_memory(setup.device))
+                        keeper.epoch_ended(state.to_dict() | extra | {_PEAK: most})
                     folder.write_log(state.log)
                     if on_epoch is not None:
                         on_epoch(record)
                 keeper.end(write=checkpoints.keep or state.diverged)
                 folder.write_log(state.log)
                 result = _end(state, data, recipe, setup, folder, keep_logits=not unkept)
+                result[_PEAK] = max(most, peak_memory(setup.device))
                 folder.finish(result, checkpoints.keep)
         except (BlocklabError, BrokenPipeError, ConnectionResetError):
             raise
@@ -256,5 +265,4 @@ def _end(
         folder.write_predictions(per_image)
         folder.write_logits(logits)
         folder.write_weights(state.evaluated.state_dict())
-    result["peak_memory_bytes"] = peak_memory(setup.device)
     return result

@@ -62,6 +62,14 @@ class _Machine(_Plain):
     device: str
 
 
+class _Earlier(_Plain):
+    """By what a run's first epochs were trained, where its last ones were by something else."""
+
+    to_epoch: Annotated[int, Field(ge=1)]
+    versions: dict[str, str]
+    machine: _Machine
+
+
 class Cost(_Plain):
     """A network's cost, for one image of `input_size` pixels a side."""
 
@@ -79,6 +87,7 @@ class RunJson(_Plain):
     started: str
     versions: dict[str, str]
     machine: _Machine
+    earlier: list[_Earlier] = []
     precision: str
     memory_format: str
     compile: bool = False
