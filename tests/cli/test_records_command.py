@@ -88,6 +88,22 @@ def test_a_design_that_was_removed_is_missed(
     assert "design.json is gone: whether rows, claims and seeds were stated" in page.read_text()
 
 
+def test_a_page_stays_where_its_runs_are_gone(
+    blocklab: Blocklab, study_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    assert blocklab("study", study_file, "--out", trained).status == 0
+    kept = tmp_path / "kept"
+    assert blocklab("records", study_file, kept, "--out", trained).status == 0
+    page = (kept / "report.html").read_text()
+    (kept / "runs").rename(tmp_path / "elsewhere")
+    (kept / "runs").mkdir()
+    refused = blocklab("report", kept)
+    assert refused.status == 2 and (kept / "report.html").read_text() == page
+    assert refused.err.startswith(f"error: none of the 4 runs of {kept} is in {kept / 'runs'}, ")
+    (kept / "report.html").unlink()
+    assert blocklab("report", kept).status == 0
+
+
 def test_records_of_nothing_are_one_line(
     blocklab: Blocklab, study_file: Path, tmp_path: Path
 ) -> None:

@@ -145,8 +145,9 @@ def report(
 ) -> None:
     """Make the page and the tables of a study, or a collection, from whatever has finished."""
     from blocklab.report.index import INDEX, write_collection
-    from blocklab.report.page import write_report
+    from blocklab.report.page import PAGE, write_report
     from blocklab.results.collection_file import read_collection
+    from blocklab.results.study_file import runs_of
     from blocklab.results.study_folder import read_study_folder
 
     if (content := read_collection(folder)) is not None:
@@ -164,6 +165,12 @@ def report(
         print(f"page of all: {folder / INDEX}")
         return
     results = read_study_folder(folder)
+    if (folder / PAGE).exists() and not any(row.runs or row.failed for row in results.rows):
+        planned = sum(len(row.planned_seeds) for row in results.rows)
+        raise InputError(
+            f"none of the {planned} runs of {folder} is in {runs_of(folder)}, and a page of none "
+            f"would take the place of {PAGE}; put them back, or remove the page"
+        )
     page = write_report(results, folder)
     if json:
         print_json({"page": str(page), **lines_as_json(results)})
