@@ -242,6 +242,21 @@ def test_options_that_verify_would_not_heed_are_refused(
     assert said.err == f"error: --verify trains the run as it was trained; leave {named} out\n"
 
 
+def test_a_run_that_is_planned_and_has_not_run_is_said_to_be_so(
+    blocklab: Blocklab, study_file: Path, trained: Path
+) -> None:
+    assert blocklab("study", study_file, "--out", trained).status == 0
+    first = trained / next(Study.load(study_file).plan()).definition.hash
+    first.rename(trained / "elsewhere")
+    for command in (("evaluate",), ("study", "--verify")):
+        said = blocklab(*command, trained / "tiny" / "plain:0")
+        assert (said.status, said.err) == (
+            2,
+            f"error: seed 0 of row 'plain' of study 'tiny' has not run: there is no {first}; name "
+            "another, or run the study\n",
+        )
+
+
 def test_a_name_that_no_file_can_have_is_one_line(blocklab: Blocklab, study_file: Path) -> None:
     said = blocklab("study", "--verify", f"{study_file.parent}/{'x' * 5000}:0")
     assert said.status == 2 and said.err.count("\n") == 1 and "name a run's folder" in said.err

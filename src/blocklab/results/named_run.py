@@ -78,4 +78,10 @@ def _run_of(folder: Path, row: str, seed: str) -> Path:
             f"row '{row}' of study '{folder.name}' has no seed {seed}; "
             f"its seeds: {', '.join(rows[row])}"
         )
-    return runs_of(folder) / rows[row][seed]
+    run = runs_of(folder) / rows[row][seed]
+    if not run.exists():
+        raise InputError(
+            f"seed {seed} of row '{row}' of study '{folder.name}' has not run: there is no {run}; "
+            "name another, or run the study"
+        )
+    return run
