@@ -41,7 +41,7 @@ def write_atomically(
 
     A callable is handed the temporary path and writes the file itself. The folder is made where it
     is not there, but for a `check`, which raises where the folder is not the one that is meant: it
-    is called once the temporary file is in it, as a folder that is replaced later does not have
+    is called once the temporary file is whole, as a folder that is replaced later does not have
     that file to rename.
 
     Raises:
@@ -54,8 +54,6 @@ def write_atomically(
         temporary = path.parent / f".{path.name[:80]}.{owner()}.{secrets.token_hex(4)}.tmp"
         temporary.touch(exist_ok=False)  # with the mode that the process's umask gives
         try:
-            if check is not None:
-                check()
             if callable(content):
                 content(temporary)
             elif isinstance(content, str):
@@ -64,6 +62,8 @@ def write_atomically(
             else:
                 temporary.write_bytes(content)
             _sync(temporary)
+            if check is not None:
+                check()
             temporary.replace(path)
             _sync_folder(path.parent)
         except BaseException:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from blocklab.study.study import Study
+
 Blocklab = Any
 
 
@@ -60,19 +62,34 @@ def test_records_are_of_the_study_as_its_file_has_it(
     """A study.yaml that says other than the runs beside it would be a wrong record."""
     out, kept, ran = trained, tmp_path / "kept", study_file.read_text()
     assert blocklab("study", study_file, "--out", out).status == 0
+    design = (out / "tiny" / "design.json").read_bytes()
     for ours, theirs, said in (
         ("batch_size: 16", "batch_size: 8", "its row 'plain' has recipe.batch_size 16"),
+        ("seeds: 2", "seeds: 1", "it has seed 1, which this one has not"),
+        (
+            "seeds: 2",
+            "seeds: {until_decided: {from: 2, to: 3}}",
+            "its seeds are 0, 1, and not until decided",
+        ),
+        ("seeds: 2", "seeds: 3", "its seeds are 0, 1"),
         ("Two tiny networks", "Three", "its title is 'Two tiny networks'"),
+        ("seeds: 2", "seeds: 2\ndescription: two", "its description is ''"),
+        ("seeds: 2", "seeds: 2\nnotes: [one]", "its notes are others"),
+        ("seeds: 2", "seeds: 2\nmargin: 0.5", "its margin is 'None'"),
         ("resnet20_se", "resnet20_se\nclaims: [se > plain]", "its claims are others"),
-        ("resnet20_se", "resnet20_se\n  eca: {base: resnet20, attention: eca}", "no row 'eca'"),
-        ("resnet20_se", "resnet20_se\nbaseline: se", "its baseline is 'plain'"),
+        ("resnet20_se", "resnet20_se\n  ca: resnet20_ca", "its rows are others: ca"),
+        ("\n  se: resnet20_se", "", "its rows are others: se"),
     ):
         assert ours in ran
         study_file.write_text(ran.replace(ours, theirs))
         refused = blocklab("records", study_file, kept, "--out", out)
-        assert (refused.status, refused.err.count("\n")) == (2, 1) and not kept.exists()
-        assert said in refused.err and "run `blocklab study` with it again" in refused.err
-    study_file.write_text(ran)
+        assert (refused.status, refused.err.count("\n")) == (2, 1), (theirs, refused)
+        assert said in refused.err and not kept.exists()
+        again = "run `blocklab study` with it again" in refused.err
+        assert again or "put the file back as it ran" in refused.err
+    assert (out / "tiny" / "design.json").read_bytes() == design
+    study_file.write_text(ran + "claims: [se > plain in params]\n")
+    assert blocklab("study", study_file, "--out", out).status == 0
     assert blocklab("records", study_file, kept, "--out", out).status == 0
 
 
@@ -99,9 +116,49 @@ def test_a_page_stays_where_its_runs_are_gone(
     (kept / "runs").mkdir()
     refused = blocklab("report", kept)
     assert refused.status == 2 and (kept / "report.html").read_text() == page
-    assert refused.err.startswith(f"error: none of the 4 runs of {kept} is in {kept / 'runs'}, ")
+    assert refused.err.startswith(
+        f"error: none of the runs of {kept} is in {kept / 'runs'} any more"
+    )
     (kept / "report.html").unlink()
     assert blocklab("report", kept).status == 0
+    assert blocklab("report", kept).status == 0, "that page was of none already"
+
+
+def test_no_page_of_a_collection_is_lost_where_its_runs_are_gone(
+    blocklab: Blocklab, study_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    both, kept = tmp_path / "both.yaml", tmp_path / "kept"
+    both.write_text("title: Both\nseeds: 1\nstudies: [tiny.yaml]\n")
+    (tmp_path / "copy.yaml").write_text(study_file.read_text().replace("Two tiny", "Two more"))
+    both.write_text("title: Both\nseeds: 1\nstudies: [tiny.yaml, copy.yaml]\n")
+    assert blocklab("study", both, "--out", trained).status == 0
+    assert blocklab("records", both, kept, "--out", trained).status == 0
+    pages = {path: path.read_text() for path in kept.rglob("report.html")}
+    shutil.rmtree(kept / "runs")
+    (kept / "runs").mkdir()
+    refused = blocklab("report", kept)
+    assert refused.status == 2 and refused.err.startswith("error: none of the runs of")
+    assert len(pages) == 2 and {path: path.read_text() for path in pages} == pages
+
+
+def test_a_study_goes_on_from_records_whose_diagnosis_does_not_count(
+    blocklab: Blocklab, study_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    """Their weights are elsewhere: nothing can be counted again, and the page says so."""
+    asked = study_file.read_text().replace("seeds: 2", "seeds: 1\ndiagnose: {first: 1, last: 1}")
+    study_file.write_text(asked)
+    assert blocklab("study", study_file, "--out", trained).status == 0
+    kept = tmp_path / "kept"
+    assert blocklab("records", study_file, kept, "--out", trained).status == 0
+    out = tmp_path / "on"
+    shutil.copytree(kept / "runs", out)
+    first = out / next(Study.load(study_file).plan()).definition.hash
+    old = json.loads((first / "diagnosis.json").read_text())
+    del old["sha256"]  # as it was written before it had one
+    (first / "diagnosis.json").write_text(json.dumps(old))
+    said = blocklab("study", study_file, "--out", out)
+    assert said.status == 0, said.err
+    assert "count again where its weights are, and keep its records anew" in said.out
 
 
 def test_records_of_nothing_are_one_line(

@@ -252,7 +252,7 @@ def test_a_run_that_is_planned_and_has_not_run_is_said_to_be_so(
         said = blocklab(*command, trained / "tiny" / "plain:0")
         assert (said.status, said.err) == (
             2,
-            f"error: seed 0 of row 'plain' of study 'tiny' has not run: there is no {first}; name "
+            f"error: seed 0 of row 'plain' of study 'tiny' is not here: there is no {first}; name "
             "another, or run the study\n",
         )
 

@@ -11,7 +11,7 @@ import pytest
 from blocklab.errors import InputError
 from blocklab.foreign.comparison import Asked, compare_runs
 from blocklab.foreign.costs import RowCosts, sorted_costs
-from blocklab.foreign.foreign_run import ForeignRun, ForeignRuns
+from blocklab.foreign.foreign_run import ForeignRun, ForeignRuns, counted_by
 from blocklab.report.figures import figures
 from blocklab.report.page import html
 from blocklab.report.table_files import csv, latex, markdown_of_all
@@ -280,20 +280,43 @@ def test_figures_by_step_are_not_called_epochs() -> None:
         (drawn,) = (one for one in figures(results) if "over_epochs" in one.name)
         assert f'"title": "{axis}"' in json.dumps(drawn.specification)
         assert drawn.title == f"acc by {axis.lower()}"
+        page = html(results)
+        assert f"Each run stands at its last {axis.lower()}" in page
+        assert ("Curves over epochs" in page) is (axis == "Epoch")
     best = compare_runs(ForeignRuns(runs, "acc", "events", by="step"), Asked(best_epoch=True))
     assert best.metric.title == "acc of the best step (optimistic)"
 
 
 def test_a_row_of_two_networks_has_no_mean_of_their_parameters() -> None:
     runs = tuple(
-        ForeignRun(row, seed, f"{row}{seed}", ((None, 76.0),), {"params": count, "seconds": 9.0})
-        for row, counts in (("one", (1000, 1000)), ("two", (1000, 3000)))
+        ForeignRun(
+            *(row, seed, f"{row}{seed}", ((None, 76.0),)),
+            {"params": count, "total_flops": 2.0 * count, "seconds": 9.0 + seed},
+        )
+        for row, counts in (("one", (11174000, 11174000)), ("two", (11174000, 11173999)))
         for seed, count in enumerate(counts)
     )
     results = compare_runs(ForeignRuns(runs, "acc", "results.csv"))
-    assert [row.params for row in results.rows] == [1000, None]
-    assert [dict(row.costs) for row in results.rows] == [{"seconds": 9.0}] * 2
-    assert results.notes == (
-        "the runs of two have 2 different params, from 1000 to 3000: they are of several networks, "
-        "and it has no params here",
+    assert [row.params for row in results.rows] == [11174000, None]
+    one, two = (dict(row.costs) for row in results.rows)
+    assert one == {"seconds": 9.5, "total_flops": 22348000.0} and two == {"seconds": 9.5}
+    assert results.notes == tuple(
+        f"the runs of two have 2 different {name}, from {low} to {high}: they are of several "
+        f"networks, and it has no {name} here"
+        for name, low, high in (
+            ("params", "11,173,999", "11,174,000"),
+            ("total_flops", "22,347,998", "22,348,000"),
+        )
     )
+
+
+@pytest.mark.parametrize(
+    ("column", "by"),
+    [
+        *((None, "epoch"), ("epoch", "epoch"), ("Epochs", "epoch"), ("step", "step")),
+        *(("global_step", "step"), ("iteration", "step"), ("train/iter", "step")),
+        *(("criterion", "criterion"), ("samples", "samples")),
+    ],
+)
+def test_what_figures_are_counted_by_is_what_the_column_says(column: str | None, by: str) -> None:
+    assert counted_by(column) == by

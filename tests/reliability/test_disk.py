@@ -14,9 +14,10 @@ from blocklab import files
 from blocklab.errors import RunError
 from blocklab.execution.train_studies import train_studies
 from blocklab.study.study import Study
+from blocklab.training import run_folder
 from blocklab.training.run import execute_run
 from blocklab.training.run_definition import RunDefinition
-from blocklab.training.run_folder import RunFolder
+from blocklab.training.run_folder import RunFolder, VanishedError, note_failure
 from blocklab.training.run_reader import is_finished
 
 Bits = Callable[[Path], dict[str, Any]]
@@ -159,13 +160,13 @@ def test_a_folder_that_vanishes_while_it_is_written_to_is_noticed(
         execute_run(definition, tmp_path, threads=1)
 
 
-@pytest.mark.parametrize("moment", ["_keep_previous", "sweep", "_sync"])
+@pytest.mark.parametrize("moment", ["_keep_previous", "sweep", "_write", "_sync"])
 def test_a_folder_that_is_replaced_while_it_is_written_to_is_left_alone(
     definition: RunDefinition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """A checkpoint is written by a thread: the folder can be replaced at any moment of it."""
     folder, moved = tmp_path / definition.hash, tmp_path / "moved"
-    owner = RunFolder if moment == "_keep_previous" else files
+    owner = {"_keep_previous": RunFolder, "_write": run_folder}.get(moment, files)
     as_it_was = getattr(owner, moment)
 
     def replace(*arguments: Any) -> None:
@@ -175,6 +176,7 @@ def test_a_folder_that_is_replaced_while_it_is_written_to_is_left_alone(
         as_it_was(*arguments)
 
     monkeypatch.setattr(owner, moment, replace)
-    with pytest.raises(RunError, match="vanished while its run was trained"):
+    with pytest.raises(VanishedError, match="vanished while its run was trained") as caught:
         execute_run(definition, tmp_path, threads=1)
+    note_failure(folder, str(caught.value))  # as a study does
     assert moved.exists() and not list(folder.iterdir())

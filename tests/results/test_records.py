@@ -9,8 +9,9 @@ import pytest
 
 from blocklab.errors import InputError, RunError
 from blocklab.files import write_checked_json
+from blocklab.results.collection_file import CollectionJson
 from blocklab.results.named_run import find_run
-from blocklab.results.records import keep_records
+from blocklab.results.records import keep_collection, keep_records
 from blocklab.results.study_folder import read_study_folder
 from blocklab.training.run_reader import RunReader
 
@@ -79,10 +80,33 @@ def test_records_are_not_strewn_among_other_files(studied: Path, tmp_path: Path)
         keep_records(studied, tmp_path / "mine" / "notes.txt")
 
 
+def test_records_are_not_kept_beside_the_studys_own_runs(studied: Path, tmp_path: Path) -> None:
+    """They would mark them as kept without weights, which are no longer missed."""
+    with pytest.raises(InputError, match="has the study's own runs in it; name another folder"):
+        keep_records(studied, tmp_path)  # whose runs/ they are
+    assert not list(tmp_path.rglob("record.json"))
+    content = CollectionJson(studies=["study"])
+    with pytest.raises(InputError, match="has the studies' own runs in it; name another folder"):
+        keep_collection(content, tmp_path / "runs", tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("")
+    with pytest.raises(InputError, match="mine holds other files; name a new folder"):
+        keep_collection(content, tmp_path / "runs", tmp_path / "mine")
+
+
+def test_records_go_on_where_keeping_them_was_stopped(studied: Path, tmp_path: Path) -> None:
+    keep_records(studied, tmp_path / "kept")
+    (tmp_path / "kept" / "study.json").unlink()  # it is written last
+    (tmp_path / "kept" / "design.json").write_text("")
+    assert keep_records(studied, tmp_path / "kept").runs == 2
+
+
 def test_a_damaged_diagnosis_is_not_kept(studied: Path, tmp_path: Path) -> None:
     run = find_run(studied / "plain:0")
     (run / "diagnosis.json").write_text("{")
-    with pytest.raises(RunError, match=r"diagnosis.json is damaged .*; `blocklab diagnose .*again"):
+    with pytest.raises(
+        RunError, match=r"diagnosis\.json is damaged .*; run its study again, .* count again"
+    ):
         keep_records(studied, tmp_path / "kept")
 
 

@@ -16,7 +16,10 @@ from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, RunError
 from blocklab.execution.verify import compare_runs
 from blocklab.models.spec import model_spec
-from blocklab.results.ended_run import read_ended_run
+from blocklab.report.what_ran import setups
+from blocklab.results.ended_run import EndedRun, read_ended_run
+from blocklab.results.row_result import RowResult
+from blocklab.results.study_results import StudyResults
 from blocklab.training import provenance, run
 from blocklab.training.checkpoints import CheckpointKeeper, Checkpoints, on_host
 from blocklab.training.recipe import Recipe
@@ -293,8 +296,25 @@ def test_a_run_says_which_epochs_other_code_trained(
         f"epochs 1 to 2 were trained by code aaaaaaaa (then {ours['code']})",
         f"epoch 3 was trained by code bbbbbbbb (then {ours['code']})",
     )
+    lines = setups(_results_of(ended))
+    assert sorted(line[4] for line in lines) == sorted(["aaaaaaaa", "bbbbbbbb", ours["code"]])
+    assert [line[-1] for line in lines] == ["1"] * 3
+    assert "the runs differ in versions" in _results_of(ended).remarks
     alone = execute_run(definition(), tmp_path / "alone", threads=1)
     assert "earlier" not in RunReader(alone).require_run()
+
+
+def _results_of(run: EndedRun) -> StudyResults:
+    row = RowResult("plain", run.run["definition"]["model"], 1, 1, 32, (run,), (3,))
+    return StudyResults("t", "", {}, {}, "", (3,), (), "plain", (row,))
+
+
+def test_code_that_was_not_recorded_is_other_code() -> None:
+    then = {"versions": {"torch": "2.0"}, "machine": {}, "to_epoch": 2}
+    now = {"versions": {"torch": "2.0", "code": "abc"}, "machine": {}, "earlier": [then]}
+    assert provenance.earlier_parts(now) == [
+        "epochs 1 to 2 were trained by code unrecorded (then abc)"
+    ]
 
 
 def test_parts_end_where_the_checkpoint_is() -> None:

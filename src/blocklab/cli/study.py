@@ -80,11 +80,13 @@ def study(
             raise InputError("--verify RUN takes no study; leave the study's name out")
         options = {
             "--data": data,
+            "--out": out != Path("runs"),
+            "--workers": workers != "auto",
             "--recipe": recipe,
             "--seeds": seeds,
             "--rows": rows,
             "--set": settings,
-            "--threads": threads,
+            "--threads": threads is not None,
             "--ray": ray,
             "--dry-run": dry_run,
             "--track": track,
@@ -145,9 +147,8 @@ def report(
 ) -> None:
     """Make the page and the tables of a study, or a collection, from whatever has finished."""
     from blocklab.report.index import INDEX, write_collection
-    from blocklab.report.page import PAGE, write_report
+    from blocklab.report.page import check_a_page_stays, write_report
     from blocklab.results.collection_file import read_collection
-    from blocklab.results.study_file import runs_of
     from blocklab.results.study_folder import read_study_folder
 
     if (content := read_collection(folder)) is not None:
@@ -165,12 +166,7 @@ def report(
         print(f"page of all: {folder / INDEX}")
         return
     results = read_study_folder(folder)
-    if (folder / PAGE).exists() and not any(row.runs or row.failed for row in results.rows):
-        planned = sum(len(row.planned_seeds) for row in results.rows)
-        raise InputError(
-            f"none of the {planned} runs of {folder} is in {runs_of(folder)}, and a page of none "
-            f"would take the place of {PAGE}; put them back, or remove the page"
-        )
+    check_a_page_stays(folder, results)
     page = write_report(results, folder)
     if json:
         print_json({"page": str(page), **lines_as_json(results)})

@@ -13,7 +13,7 @@ from blocklab.study.rows import Row
 from blocklab.study.study import Batches, Study
 from blocklab.training.batches import evaluated_at_once
 from blocklab.training.finished import FinishedRun, diagnose_run
-from blocklab.training.run_files import FINISHED
+from blocklab.training.run_files import FINISHED, WEIGHTS
 from blocklab.training.run_reader import RunReader
 
 
@@ -45,7 +45,9 @@ def diagnose_studies(studies: Sequence[Study], out: Path) -> None:
         for run in study.plan() if study.diagnose else ():
             reader = RunReader(out / run.definition.hash)
             finished = (reader.result or {}).get("status") == FINISHED
-            if study.diagnose and finished and not _is_diagnosed(reader, study.diagnose):
+            if not study.diagnose or not finished or WEIGHTS in reader.left_out:
+                continue  # of a record there is nothing to count in
+            if not _is_diagnosed(reader, study.diagnose):
                 opened = FinishedRun.open(reader.folder)
                 diagnose_run(opened, study.diagnose.first, study.diagnose.last)
                 del opened

@@ -14,8 +14,10 @@ from blocklab.errors import BlocklabError, InputError
 from blocklab.execution.looks import check_design
 from blocklab.files import write_checked_json
 from blocklab.measure.cost import Cost
+from blocklab.results.design_file import read_design
 from blocklab.results.study_file import STUDY, StudyJson, read_study_file
 from blocklab.study.rows import differing_paths, flat_definition
+from blocklab.study.schema import in_list
 from blocklab.study.study import Study
 from blocklab.training.run_reader import RunReader
 
@@ -59,23 +61,48 @@ def check_as_it_ran(study: Study, out: Path) -> None:
         InputError: if it has not run, or ran otherwise.
         RunError: if its study.json is damaged.
     """
-    there = read_study_file(study_folder(study, out))
-    said = _difference(there, study, out)
-    missing = [row.name for row in study.rows if row.name not in {one.name for one in there.rows}]
-    if said is None and missing:
-        said = f"it has no row '{missing[0]}'"
-    for what, ran, now in (
-        ("title", there.title, study.title),
-        ("baseline", there.baseline, study.baseline),
-        ("claims", there.claims, list(study.claims)),
-    ):
-        if said is None and ran != now:
-            said = f"its {what} are others" if what == "claims" else f"its {what} is '{ran}'"
-    if said:
+    folder = study_folder(study, out)
+    there = read_study_file(folder)
+    if said := _difference(there, study, out):
         raise InputError(
-            f"{study_folder(study, out)} is not of this study as its file is now: {said}; run "
-            "`blocklab study` with it again, with the same options (what has finished is kept)"
+            f"{folder} is not of this study as its file is now: {said}; put the file back as it "
+            "ran, or run it as another study, of another name or with another --out"
         )
+    check_design(study, folder)
+    design = read_design(folder)
+    if said := _stated_otherwise(there, study, bool(design and design.until_decided)):
+        raise InputError(
+            f"{folder} is not of this study as its file is now: {said}; run `blocklab study` with "
+            "it again, with the same options (what has finished is kept)"
+        )
+
+
+def _stated_otherwise(there: StudyJson, study: Study, decided: bool) -> str | None:
+    """Return what a study says that a run of it would write anew, and its study.json has not.
+
+    `decided` is whether its seeds were until decided.
+    """
+    ran, now = ({row.name for row in one.rows} for one in (there, study))
+    if ran != now:
+        return f"its rows are others: {', '.join(map(in_list, sorted(ran ^ now)))}"
+    seeds = ", ".join(map(str, there.seeds))
+    if (study.looks is not None) != decided:
+        return f"its seeds are {seeds}, and {'' if decided else 'not '}until decided"
+    if study.looks is None and set(there.seeds) != set(study.seeds):
+        return f"its seeds are {seeds}"
+    if (study.tune is not None) != any(row.tuned for row in there.rows):
+        return f"its learning rates were {'not ' if study.tune else ''}chosen by tune"
+    for what in ("title", "description", "baseline", "paired", "margin"):
+        if getattr(there, what) != getattr(study, what):
+            return f"its {what} is '{getattr(there, what)}'"
+    if set(there.claims) != set(study.claims):
+        return "its claims are others"
+    return "its notes are others" if there.notes != _notes(study) else None
+
+
+def _notes(study: Study) -> list[str]:
+    starts = [f"{row.name} starts from {row.pretrained}" for row in study.rows if row.pretrained]
+    return [*study.notes, *starts]
 
 
 def _difference(there: StudyJson, study: Study, out: Path) -> str | None:
@@ -151,7 +178,6 @@ def write_study_folder(
     """
     folder = study_folder(study, out)
     rows = []
-    starts = [f"{row.name} starts from {row.pretrained}" for row in study.rows if row.pretrained]
     for row in study.rows:
         counted, input_size = costs[row.name]
         rows.append(
@@ -180,7 +206,7 @@ def write_study_folder(
             "baseline": study.baseline,
             "paired": study.paired,
             "margin": study.margin,
-            "notes": [*study.notes, *starts],
+            "notes": _notes(study),
             "claims": list(study.claims),
             "claim_notes": dict(study.claim_notes),
             "command": command,

@@ -11,7 +11,7 @@ import torch
 
 from blocklab.errors import RunError
 from blocklab.measure.device import processor
-from blocklab.training.provenance import earlier_parts, versions
+from blocklab.training.provenance import UNRECORDED, earlier_parts, versions
 from blocklab.training.run import OnEpoch, execute_run
 from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_files import FINISHED, WEIGHTS
@@ -33,6 +33,7 @@ class Verification:
     precision: str
     memory_format: str
     changed: tuple[str, ...]  # what is no longer as it was: versions, the code, the processor
+    earlier: tuple[str, ...] = ()  # which epochs of the run were trained otherwise than its last
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -45,7 +46,8 @@ class Verification:
         line = f"{self.run}: the same to the bit ({what}; {with_})"
         if not self.same:
             line = f"{self.run}: differs: {self.difference} ({with_})"
-        return line + (f"; changed since: {', '.join(self.changed)}" if self.changed else "")
+        line += f"; changed since: {', '.join(self.changed)}" if self.changed else ""
+        return "; ".join([line, *self.earlier])
 
 
 def verify_run(
@@ -78,10 +80,10 @@ def verify_run(
     then = {**run["versions"], "cpu": run["machine"]["cpu"]}
     now = {**versions(), "cpu": processor()}
     changed = [
-        f"{what} {then.get(what, 'unrecorded')} -> {now[what]}"
+        f"{what} {then.get(what, UNRECORDED)} -> {now[what]}"
         for what in now
         if now[what] != then.get(what)
-    ] + earlier_parts(run)
+    ]
     return Verification(
         run=str(folder),
         same=difference is None,
@@ -91,6 +93,7 @@ def verify_run(
         precision=run["precision"],
         memory_format=run["memory_format"],
         changed=tuple(changed),
+        earlier=tuple(earlier_parts(run)),
     )
 
 

@@ -213,16 +213,16 @@ def _decimals(by_row: Mapping[str, Sequence[float]]) -> int:
 def _mean_costs(found: ForeignRuns) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
     """Return each row's costs, means over its runs, since seconds vary between them, and notes.
 
-    MACs and parameters do not vary: runs that differ in them are of several networks, which have no
-    mean.
+    Operations and parameters do not vary: runs that differ in them are of several networks, which
+    have no mean.
     """
     told: dict[str, dict[str, list[float]]] = {}
     for run in found.runs:
         for name, value in run.costs.items():
             told.setdefault(run.row, {}).setdefault(name, []).append(value)
     mixed = tuple(
-        f"the runs of {row} have {len(set(values))} different {name}, from {min(values):g} to "
-        f"{max(values):g}: they are of several networks, and it has no {name} here"
+        f"the runs of {row} have {len(set(values))} different {name}, from {min(values):,.10g} to "
+        f"{max(values):,.10g}: they are of several networks, and it has no {name} here"
         for row, costs in told.items()
         for name, values in costs.items()
         if is_count(name) and len(set(values)) > 1

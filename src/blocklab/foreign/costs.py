@@ -16,6 +16,7 @@ from blocklab.study.schema import in_list
 _MACS = {"macs": 1.0, "macsm": 1e6, "mmacs": 1e6, "macsg": 1e9, "gmacs": 1e9, "infergmacs": 1e9}
 _PARAMS = {"params": 1.0, "parameters": 1.0, "numparams": 1.0, "paramsm": 1e6, "mparams": 1e6}
 _PARAMS |= {"paramcount": 1e6}  # timm's tables count in millions
+_COUNTED = re.compile(r"macs|flops|multadds|madds|param")
 _FEWEST_COUNTED = 1000  # a network with fewer MACs or parameters is counted in G or M
 _MOST_MILLIONS = 1e5  # a column that counts in millions holds no more; what does is plain counts
 
@@ -94,8 +95,8 @@ def sorted_costs(found: Mapping[str, Mapping[str, float]], place: str) -> dict[s
 
 
 def is_count(name: str) -> bool:
-    """Whether a cost of that name is of MACs or parameters, which one network has once."""
-    return bool(_unit(name)[0])
+    """Whether a cost of that name is of operations or parameters, which one network has once."""
+    return bool(_COUNTED.search(re.sub(r"[^a-z]", "", name.lower())))
 
 
 def _unit(name: str) -> tuple[str, float]:

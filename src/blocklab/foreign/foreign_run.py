@@ -11,12 +11,14 @@ from blocklab.foreign.table_file import Record, choices, find_name, number
 from blocklab.study.schema import is_row_name
 
 EPOCH, STEP = "epoch", "step"
-_STEPS = re.compile(r"step|iter", re.IGNORECASE)
+_STEPS = re.compile(r"(?<![a-z])(step|iter)", re.IGNORECASE)
 
 
 def counted_by(column: str | None) -> str:
     """Return what a column that orders a run's figures counts, by its name."""
-    return STEP if column and _STEPS.search(column) else EPOCH
+    if column is None or EPOCH in column.lower():
+        return EPOCH
+    return STEP if _STEPS.search(column) else column
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class ForeignRun:
 class ForeignRuns:
     """All runs that were read, in order, what they are measured by, and what a reader must know.
 
-    `by` is what a run's figures are told after each of: epochs, or steps.
+    `by` is what a run's figures are told after each of: an epoch, a step, or what its column says.
     """
 
     runs: tuple[ForeignRun, ...]

@@ -11,7 +11,7 @@ from blocklab.files import write_atomically
 from blocklab.report.answer import verdict_counts
 from blocklab.report.cell_text import ABSENT, chance, mean_and_sd
 from blocklab.report.over_datasets import claim_lines, headings, lines, write_over_datasets
-from blocklab.report.page import PAGE, write_report
+from blocklab.report.page import PAGE, check_a_page_stays, write_report
 from blocklab.report.rendering import on_page, render
 from blocklab.results.collection_file import CollectionJson, folder_in, over_datasets
 from blocklab.results.judgements import judge_together
@@ -80,10 +80,13 @@ def write_collection(
         Each study's folder, results and page.
 
     Raises:
-        InputError, RunError: as `read_study_folder`, or if a folder cannot be written.
+        InputError, RunError: as `read_study_folder`, if a folder cannot be written, or a page would
+            be lost.
     """
     folders = [folder_in(folder, name) for name in content.studies]
     found = [(one, read_study_folder(one)) for one in folders]
+    for one, results in found:
+        check_a_page_stays(one, results)
     pages = [(one, results, write_report(results, one)) for one, results in found]
     results = tuple(results for _, results in found)
     entries = list(zip(content.studies, results, strict=True))

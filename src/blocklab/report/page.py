@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocklab.errors import InputError
 from blocklab.files import remove_file, write_atomically
 from blocklab.report.answer import answer, summary_sentence
 from blocklab.report.columns import ACCURACY, Cell, Table
@@ -28,9 +30,10 @@ from blocklab.report.what_ran import (
     speeds,
 )
 from blocklab.results.lines import RUN_COLUMNS
+from blocklab.results.study_file import runs_of
 from blocklab.results.study_results import StudyResults
 
-PAGE = "report.html"
+PAGE, RUNS = "report.html", "runs.csv"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,22 @@ class Line:
     mean: str
     undertrained: str | None
     link: str | None
+
+
+def check_a_page_stays(folder: Path, results: StudyResults) -> None:
+    """Check that a page that was made of runs is not made of none, as these are gone.
+
+    Raises:
+        InputError: if it would be.
+    """
+    if any(row.runs or row.failed for row in results.rows) or not (folder / PAGE).exists():
+        return
+    with suppress(OSError):
+        if (folder / RUNS).read_text(encoding="utf-8").count("\n") > 1:  # below the headings
+            raise InputError(
+                f"none of the runs of {folder} is in {runs_of(folder)} any more, and {PAGE} would "
+                "become a page of none; put them back, or remove the page"
+            )
 
 
 def write_report(results: StudyResults, folder: Path, live: Live | None = None) -> Path:
@@ -80,7 +99,7 @@ def _write_tables(results: StudyResults, made: tuple[Table, ...], folder: Path) 
         remove_file(folder / f"{name}.tex")
     write_atomically(folder / "table.csv", csv(results))
     names = () if results.run_lines else RUN_COLUMNS
-    write_atomically(folder / "runs.csv", csv_text(results.run_lines, names))
+    write_atomically(folder / RUNS, csv_text(results.run_lines, names))
 
 
 def html(

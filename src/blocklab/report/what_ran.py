@@ -23,11 +23,12 @@ def setups(results: StudyResults) -> list[list[str]]:
     """Return the machines and versions in use, each with the number of runs made on it."""
     counts: Counter[tuple[str, ...]] = Counter()
     for _, run in results.runs:
-        machine, versions = run.run.get("machine") or {}, run.run.get("versions") or {}
-        cells = [machine.get(name, ABSENT) for name in ("device", "cpu", "cores")]
-        names = ("blocklab", "code", "torch", "timm", "python")
-        cells += [versions.get(name, ABSENT) for name in names]
-        counts[tuple(map(str, cells))] += 1
+        for part in (*run.run.get("earlier", ()), run.run):  # each that trained some of its epochs
+            machine, versions = part.get("machine") or {}, part.get("versions") or {}
+            cells = [machine.get(name, ABSENT) for name in ("device", "cpu", "cores")]
+            names = ("blocklab", "code", "torch", "timm", "python")
+            cells += [versions.get(name, ABSENT) for name in names]
+            counts[tuple(map(str, cells))] += 1
     known = {cells: count for cells, count in counts.items() if set(cells) != {ABSENT}}
     return [[*cells, str(count)] for cells, count in Counter(known).most_common()]
 

@@ -7,6 +7,7 @@ from blocklab.statistics.family import NOT_SHOWN, TOO_FEW, Comparison
 from blocklab.statistics.judging import FEWEST_SEEDS
 from blocklab.statistics.planning import Planning
 from blocklab.study.metric import Metric
+from blocklab.study.schema import in_list
 
 MOST_NAMED = 8
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -68,5 +69,5 @@ def _count(more: int) -> str:
 
 
 def _names(rows: Sequence[RowResult]) -> str:
-    named = ", ".join(row.name for row in rows[:MOST_NAMED])
+    named = ", ".join(in_list(row.name) for row in rows[:MOST_NAMED])
     return named + (f" and {len(rows) - MOST_NAMED} others" if len(rows) > MOST_NAMED else "")

@@ -12,7 +12,7 @@ from typing import Any
 from blocklab.errors import RunError
 from blocklab.training.predictions import PerImage
 from blocklab.training.provenance import earlier_parts
-from blocklab.training.run_files import DIVERGED
+from blocklab.training.run_files import DIVERGED, WEIGHTS
 from blocklab.training.run_reader import RunReader
 
 ZEROS = "zeros"  # the figure that a diagnosis adds: zeros after the last block
@@ -73,6 +73,12 @@ class EndedRun:
         return None if value is None else float(value)
 
 
+_COUNT_AGAIN = (
+    "its study, where that asks for it, or else `blocklab diagnose` counts again",
+    "count again where its weights are, and keep its records anew",
+)
+
+
 def read_ended_run(reader: RunReader) -> EndedRun | None:
     """Read a run from its folder; None while it has not ended, or if a file of it is damaged."""
     run, result = reader.run, reader.result
@@ -91,7 +97,7 @@ def read_ended_run(reader: RunReader) -> EndedRun | None:
     try:
         diagnosis = reader.diagnosis()
     except RunError as error:
-        notes.append(f"{error}; `blocklab diagnose` counts again")
+        notes.append(f"{error}; {_COUNT_AGAIN[WEIGHTS in reader.left_out]}")
     return EndedRun(
         reader.name,
         seed,

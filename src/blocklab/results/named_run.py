@@ -81,7 +81,7 @@ def _run_of(folder: Path, row: str, seed: str) -> Path:
     run = runs_of(folder) / rows[row][seed]
     if not run.exists():
         raise InputError(
-            f"seed {seed} of row '{row}' of study '{folder.name}' has not run: there is no {run}; "
+            f"seed {seed} of row '{row}' of study '{folder.name}' is not here: there is no {run}; "
             "name another, or run the study"
         )
     return run

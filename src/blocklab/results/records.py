@@ -6,7 +6,7 @@ them again by `blocklab report`, and each run can be trained again and compared 
 Of a collection there is a folder of each study, and one ``runs`` for all of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,9 @@ def keep_collection(content: CollectionJson, out: Path, to: Path) -> KeptRecords
         InputError, RunError: as `keep_records`.
     """
     studies = [(read_study_file(out / name), out / name) for name in content.studies]
+    if (to / RECORDS).resolve() == out.resolve():
+        raise InputError(f"{to} has the studies' own runs in it; name another folder for records")
+    _check_for_records(to, COLLECTION, {RECORDS, *content.studies})
     for study, folder in studies:
         _check_free(to / folder.name, folder, study)
     kept = _keep_runs(studies, to / RECORDS)
@@ -70,17 +73,23 @@ def keep_collection(content: CollectionJson, out: Path, to: Path) -> KeptRecords
 def _check_free(to: Path, folder: Path, study: StudyJson) -> None:
     if to.resolve() == folder.resolve():
         raise InputError(f"{to} is the study's own folder; name another for its records")
-    if to.exists() and not to.is_dir():
-        raise InputError(f"{to} is a file; name a folder for the records")
-    own = (STUDY, RECORDS, COLLECTION)
-    if to.is_dir() and any(to.iterdir()) and not any((to / name).exists() for name in own):
-        raise InputError(
-            f"{to} holds other files; name a new folder for the records, or an empty one"
-        )
+    if (to / RECORDS).resolve() == runs_of(folder).resolve():
+        raise InputError(f"{to} has the study's own runs in it; name another folder for records")
+    _check_for_records(to, STUDY, {DESIGN, RECORDS})
     if (to / STUDY).exists() and (other := read_study_file(to)).title != study.title:
         raise InputError(
             f"{to} has the records of another study, '{other.title}'; name another folder"
         )
+
+
+def _check_for_records(to: Path, main: str, written_before: Collection[str]) -> None:
+    """Check that a folder is new, or holds records: `main`, before which the others are written."""
+    if to.exists() and not to.is_dir():
+        raise InputError(f"{to} is a file; name a folder for the records")
+    if not to.exists() or (to / main).exists():
+        return
+    if {path.name for path in to.iterdir()} - set(written_before):
+        raise InputError(f"{to} holds other files; name a new folder for the records")
 
 
 def _keep_study(folder: Path, to: Path) -> None:
@@ -121,5 +130,6 @@ def _has_diagnosis(reader: RunReader) -> bool:
         return reader.diagnosis() is not None
     except RunError as error:
         raise RunError(
-            f"{reader.folder}: {error}; `blocklab diagnose {reader.folder}` counts again"
+            f"{reader.folder}: {error}; run its study again, where that asks for a diagnosis, or "
+            "`blocklab diagnose`, which count again"
         ) from None

@@ -33,6 +33,7 @@ from blocklab.statistics.planning import Planning, plan_seeds
 from blocklab.statistics.sequential import LookTaken, before_looks, take_looks
 from blocklab.statistics.shrinkage import Expected
 from blocklab.study.metric import TOP1, Metric
+from blocklab.study.schema import in_list
 
 # Parts of run.json in which runs of a study are alike, or it is said that they are not. How a row
 # is compiled, and by which algorithms, is not among them: rows may differ, seeds take their row's.
@@ -255,7 +256,7 @@ class StudyResults:
     def identical_lines(self) -> tuple[str, ...]:
         """`identical` in words, a line for each set of rows."""
         return tuple(
-            f"{' and '.join(names)}: {SAME}, same bits on every seed (seeds "
+            f"{' and '.join(map(in_list, names))}: {SAME}, same bits on every seed (seeds "
             f"{', '.join(map(str, seeds))}), so nothing ranks one above the other"
             for names, seeds in self.identical
         )
@@ -278,7 +279,9 @@ class StudyResults:
             )
         remarks += self.identical_lines
         for part in _ALIKE:
-            if len({json.dumps(run.run.get(part), sort_keys=True) for _, run in self.runs}) > 1:
+            told = [one for _, run in self.runs for one in (run.run, *run.run.get("earlier", ()))]
+            known = [one.get(part) for one in told if part in one or "to_epoch" not in one]
+            if len({json.dumps(one, sort_keys=True) for one in known}) > 1:
                 remarks.append(f"the runs differ in {part.replace('_', ' ')}")
         for first, last, images in sorted({r.zeros_over for _, r in self.runs if r.zeros_over}):
             remarks.append(f"zeros: over test batches {first} to {last} ({images:,} images)")

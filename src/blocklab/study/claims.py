@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 from blocklab.errors import InputError, did_you_mean
 from blocklab.study.metric import TOP1, Metric
+from blocklab.study.schema import in_list
 
 EQUAL_WITHIN = 0.5  # points: what "==" means of accuracies where the claim gives no margin
 ZEROS = "zeros"
@@ -242,7 +243,7 @@ def _row(given: str, claim: str, row_names: Collection[str]) -> str:
     if name not in row_names:
         raise InputError(
             f"claim '{claim}' names no row '{name}'{did_you_mean(name, row_names) or '.'} "
-            f"Rows: {', '.join(row_names)}"
+            f"Rows: {', '.join(map(in_list, row_names))}"
         )
     return name
 

@@ -5,7 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from blocklab.errors import InputError
 from blocklab.study.claims import ZEROS, AnyClaim, parse_claim
 from blocklab.study.rows import erratum_text
-from blocklab.study.schema import StudyFile
+from blocklab.study.schema import StudyFile, in_list
+
+_MOST_LEFT_OUT = 12  # rows that a note names
 
 
 def read_claims(
@@ -52,3 +54,18 @@ def stated_notes(
             words[item.claim] = f"{item.text} {see}".strip()
     general = [f"Erratum {erratum_text(number, errata)}" for number in numbers]
     return (*file.notes, *general), words
+
+
+def left_out(given: Collection[str], chosen: Sequence[str], claims: int) -> tuple[str, ...]:
+    """Say which rows of the file are not in the study, and how many claims went with them."""
+    others = [in_list(row) for row in given if row not in chosen]
+    if not others:
+        return ()
+    note = f"a part of its file's study, without the row{'s' * (len(others) > 1)} "
+    note += ", ".join(others[:_MOST_LEFT_OUT])
+    if len(others) > _MOST_LEFT_OUT:
+        note += f" and {len(others) - _MOST_LEFT_OUT} more"
+    if claims:
+        note += f" and the {f'{claims} claims that name' if claims > 1 else 'claim that names'} "
+        note += "one of them" if len(others) > 1 else "it"
+    return (note,)

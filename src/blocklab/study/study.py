@@ -61,7 +61,7 @@ from blocklab.study.schema import (
     read_seeds,
     read_study_file,
 )
-from blocklab.study.statements import read_claims, stated_notes
+from blocklab.study.statements import left_out, read_claims, stated_notes
 from blocklab.study.until_decided import is_until_decided, read_until_decided
 from blocklab.training.recipe import Recipe
 from blocklab.training.run_definition import RunDefinition
@@ -130,7 +130,9 @@ class Study:
 
     def _repr_html_(self) -> str:
         """Show its rows and claims, in a notebook."""
-        rows = (f"{row.name}{' (baseline)' * (row.name == self.baseline)}" for row in self.rows)
+        rows = (
+            f"{in_list(row.name)}{' (baseline)' * (row.name == self.baseline)}" for row in self.rows
+        )
         about = {
             "data": self.data.source,
             "recipe": f"{self.recipe_name}, {self.recipe.epochs} epochs",
@@ -240,7 +242,7 @@ class Study:
             varies=tuple(file.varies),
             baseline=baseline,
             rows=tuple(built),
-            notes=(*notes, *_left_out(given, chosen, len(claims) - len(kept))),
+            notes=(*notes, *left_out(given, chosen, len(claims) - len(kept))),
             claims=tuple(claim.text for claim in kept),
             claim_notes=claim_notes,
             tune=Tune(tuple(file.tune.lr), tuple(file.tune.seeds)) if file.tune else None,
@@ -364,19 +366,6 @@ def _chosen(
                 f"Rows: {', '.join(map(in_list, given))}"
             )
     return [row for row in given if row in rows or row == baseline]
-
-
-def _left_out(given: Mapping[str, Any], chosen: Sequence[str], claims: int) -> tuple[str, ...]:
-    """Say which rows of the file are not in the study, and how many claims went with them."""
-    others = [in_list(row) for row in given if row not in chosen]
-    if not others:
-        return ()
-    note = f"a part of its file's study, without the row{'s' * (len(others) > 1)} "
-    note += ", ".join(others)
-    if claims:
-        note += f" and the {f'{claims} claims that name' if claims > 1 else 'claim that names'} "
-        note += "one of them" if len(others) > 1 else "it"
-    return (note,)
 
 
 def _recipe_name(name: str, changed: bool) -> str:

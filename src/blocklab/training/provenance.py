@@ -20,6 +20,7 @@ from blocklab.models.weights import LoadReport
 from blocklab.training.device import Setup, available_cores
 
 # The rooms whose code a run's bits come from.
+UNRECORDED = "unrecorded"
 _ROOMS = ("kernels", "blocks", "data", "backbones", "models", "measure", "training")
 
 
@@ -105,10 +106,10 @@ def earlier_parts(run: Mapping[str, Any]) -> list[str]:
 def _differences(part: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     """Say what may change bits and was other than it is; how many cores there are does not."""
     return [
-        f"{name} {before} (then {run[what].get(name)})"
+        f"{name} {part[what].get(name, UNRECORDED)} (then {run[what].get(name, UNRECORDED)})"
         for what in ("versions", "machine")
-        for name, before in part[what].items()
-        if name != "cores" and before != run[what].get(name)
+        for name in {**part[what], **run[what]}
+        if name != "cores" and part[what].get(name) != run[what].get(name)
     ]
 
 

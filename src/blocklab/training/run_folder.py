@@ -61,6 +61,10 @@ class BusyError(RunError):
     """Another process is training the run."""
 
 
+class VanishedError(RunError):
+    """The run's folder was removed, or replaced by another, while the run was trained."""
+
+
 class RunFolder:
     """The folder of one run, for the process that trains it."""
 
@@ -107,14 +111,14 @@ class RunFolder:
         """Check that the folder is the one that was locked.
 
         Raises:
-            RunError: if it was removed or replaced meanwhile; its lock went with it.
+            VanishedError: if it was removed or replaced meanwhile; its lock went with it.
         """
         try:
             there = self.path.stat().st_ino == self._inode
         except OSError:
             there = False
         if not there:
-            raise RunError(
+            raise VanishedError(
                 f"{self.path} vanished while its run was trained; run the same command again"
             )
 
@@ -214,6 +218,7 @@ class RunFolder:
             if result["status"] != FINISHED:  # what is there of them is not of this result
                 self._remove(PREDICTIONS, LOGITS, WEIGHTS)
             write_result(self.path, result, self.check_there)
+        self.check_there()
         self._remove(PREVIOUS)
         if not keep_checkpoint and result["status"] == FINISHED:
             self._remove(CHECKPOINT)
@@ -254,8 +259,11 @@ def write_result(
 
 
 def note_failure(folder: Path, message: str) -> None:
-    """Write down why a run ended without a result; nothing, where its folder has vanished."""
-    if folder.is_dir():
+    """Write down why a run ended without a result; nothing, where its folder has vanished.
+
+    An empty one was put in its place: a run's own holds its lock at least.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
         write_checked_json(folder / FAILURE, {"message": message})
 
 
