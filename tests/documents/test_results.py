@@ -48,12 +48,25 @@ def _recipe(row: RowResult) -> dict[str, object]:
 
 
 def _parts(text: str) -> dict[str, str]:
-    """Parts of a document by the study whose records they name."""
+    """Parts of a document by the study whose records they name.
+
+    Of a collection each of its studies has a part of its own, headed by its name.
+    """
     found = dict[str, str]()
-    for part in re.split(r"^## |\n\n(?=On |And )", text, flags=re.MULTILINE):
-        if named := re.search(r"blocklab report results/([a-z]\w*)", part):
-            found[named[1]] = part
+    for section in re.split(r"^## |\n\n(?=On |And )", text, flags=re.MULTILINE):
+        named = re.search(r"blocklab report results/([a-z]\w*)", section)
+        whole, *parts = re.split(r"^### ", section, flags=re.MULTILINE)
+        if named and (KEPT / named[1] / "collection.json").exists():
+            assert not _table_lines(whole) and not INTERVAL.search(whole), "of which study?"
+            found |= {f"{named[1]}/{part.split(':')[0]}": part for part in parts}
+        elif named:
+            found[named[1]] = section
     return found
+
+
+def _folder(name: str) -> Path:
+    """The records' folder, whose own name has the study's options behind it in a collection."""
+    return next(iter(KEPT.glob(f"{name}+*")), KEPT / name)
 
 
 def _table_lines(text: str) -> list[list[list[str]]]:
@@ -91,7 +104,7 @@ PARTS = [
 
 @pytest.mark.parametrize(("document", "name", "part"), PARTS, ids=[f"{d}-{n}" for d, n, _ in PARTS])
 def test_tables_and_intervals_are_those_of_the_records(document: str, name: str, part: str) -> None:
-    results = read_study_folder(KEPT / name)
+    results = read_study_folder(_folder(name))
     assert not _differing(part, results)
     printed = markdown_of_all(results, tables(results))
     assert [one for one in INTERVAL.findall(part) if one not in printed] == []
@@ -101,7 +114,10 @@ def test_tables_and_intervals_are_those_of_the_records(document: str, name: str,
 
 def test_every_study_with_records_is_told_of() -> None:
     told = _parts(RESULTS.read_text(encoding="utf-8"))
-    assert {path.parent.name for path in KEPT.glob("*/study.json")} <= set(told)
+    kept = {path.parent.name for path in KEPT.glob("*/study.json")}
+    for path in KEPT.glob("*/*/study.json"):
+        kept.add(f"{path.parents[1].name}/{path.parent.name.split('+')[0]}")
+    assert kept == set(told)
 
 
 def test_a_figure_that_no_record_has_is_seen() -> None:
