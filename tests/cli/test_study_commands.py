@@ -104,7 +104,6 @@ def test_a_wrong_study_is_one_line(
         (("quickstart", "--threads", 10_000), "--threads"),
         (("quickstart", "--plugin", "no_such_block.py"), "no_such_block.py"),
         (("quickstart", "--set", "lr=0.1", "--set", "lr=0.2"), "twice"),
-        (("--verify", "/no/such/run"), "/no/such/run"),
     ],
 )
 def test_wrong_options_are_one_line(
@@ -252,8 +251,8 @@ def test_a_run_that_is_planned_and_has_not_run_is_said_to_be_so(
         said = blocklab(*command, trained / "tiny" / "plain:0")
         assert (said.status, said.err) == (
             2,
-            f"error: seed 0 of row 'plain' of study 'tiny' is not here: there is no {first}; name "
-            "another, or run the study\n",
+            f"error: there is no run's folder {first}: it has not run here, or is gone; name "
+            "another, or run its study\n",
         )
 
 

@@ -38,6 +38,15 @@ def test_each_study_has_a_line_with_its_link(make_results: MakeResults, tmp_path
     assert "3 studies, 7 finished runs in all." in page.read_text()
 
 
+def test_a_changed_studys_name_stands_above_its_changes(
+    make_results: MakeResults, tmp_path: Path
+) -> None:
+    results = make_results({"base": [46.0, 47.0], "other": [50.0, 51.1]})
+    page = write_index(tmp_path, [("mine+rows=a,b+seeds=2", results)], "Changed").read_text()
+    assert '<a href="../mine%2Brows%3Da%2Cb%2Bseeds%3D2/report.html">mine</a>' in page
+    assert '<div class="soft">rows=a,b seeds=2</div>' in page
+
+
 def test_claims_are_corrected_for_all_studies(make_results: MakeResults, tmp_path: Path) -> None:
     made = make_results(
         {"base": [46.0, 47.0, 48.0], "other": [48.5, 50.2, 51.6]}, claims=("other > base",)

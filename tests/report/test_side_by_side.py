@@ -97,6 +97,7 @@ def test_what_differs_and_what_to_know_is_listed(studies: dict[str, StudyResults
         "the baseline is not the same: plain in quick and se in other",
         "the model under one name is not the same in all studies: plain and se",
         "other: 12 of 15 runs finished",
+        *(f"other, {row}: no result from seed 4" for row in ("plain", "se", "cbam")),
     ]
 
 

@@ -245,7 +245,8 @@ def test_errata_of_rows_and_claims_are_said_once() -> None:
     assert study.rows[1].reported.see == ("2: two",)
     assert study.rows[1].reported.epoch == "unknown"
     narrowed = Study.parse(value, "mine", rows=["ca"])  # without the row and the claim
-    assert narrowed.notes == ("Erratum 1: one",)
+    without = "a part of its file's study, without the row se and the claim that names it"
+    assert narrowed.notes == ("Erratum 1: one", without)
     assert narrowed.claim_notes == {}
 
 
@@ -418,7 +419,12 @@ def test_claims_with_a_sentence_and_claims_of_rows_that_were_left_out() -> None:
     narrowed = Study.parse(value, "mine", rows=["se"])
     assert narrowed.claims == ("se > plain by 1 in top5",)
     assert Study.parse(value, "mine", rows=["ca"]).claims == ()
-    assert Study.parse(value, "mine", rows=["ca"]).notes == ()
+    assert Study.parse(value, "mine", rows=["ca"]).notes == (
+        "a part of its file's study, without the row se and the 2 claims that name it",
+    )
+    assert study.notes == () and Study.parse(fields(), "mine", rows=["plain"]).notes == (
+        "a part of its file's study, without the rows se, ca",
+    )
 
 
 # What a publication counted.

@@ -78,10 +78,4 @@ def _run_of(folder: Path, row: str, seed: str) -> Path:
             f"row '{row}' of study '{folder.name}' has no seed {seed}; "
             f"its seeds: {', '.join(rows[row])}"
         )
-    run = runs_of(folder) / rows[row][seed]
-    if not run.exists():
-        raise InputError(
-            f"seed {seed} of row '{row}' of study '{folder.name}' is not here: there is no {run}; "
-            "name another, or run the study"
-        )
-    return run
+    return runs_of(folder) / rows[row][seed]

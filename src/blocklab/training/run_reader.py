@@ -210,6 +210,11 @@ class RunReader:
             InputError: if the folder is no run's, or its run has not ended.
             RunError: if a file of it is damaged, or another run's.
         """
+        if not self.folder.exists():
+            raise InputError(
+                f"there is no run's folder {self.folder}: it has not run here, or is gone; name "
+                "another, or run its study"
+            )
         if not (self.folder / RUN).exists():
             raise InputError(f"{self.folder} is not a run's folder (it has no {RUN}); name one")
         if self.fault is not None:
