@@ -160,13 +160,13 @@ def test_a_folder_that_vanishes_while_it_is_written_to_is_noticed(
         execute_run(definition, tmp_path, threads=1)
 
 
-@pytest.mark.parametrize("moment", ["_keep_previous", "sweep", "_write", "_sync"])
+@pytest.mark.parametrize("moment", ["_keep_previous", "sweep", "_write_buffer", "_sync"])
 def test_a_folder_that_is_replaced_while_it_is_written_to_is_left_alone(
     definition: RunDefinition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """A checkpoint is written by a thread: the folder can be replaced at any moment of it."""
     folder, moved = tmp_path / definition.hash, tmp_path / "moved"
-    owner = {"_keep_previous": RunFolder, "_write": run_folder}.get(moment, files)
+    owner = {"_keep_previous": RunFolder, "_write_buffer": run_folder}.get(moment, files)
     as_it_was = getattr(owner, moment)
 
     def replace(*arguments: Any) -> None:

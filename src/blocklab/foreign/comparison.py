@@ -220,22 +220,18 @@ def _mean_costs(found: ForeignRuns) -> tuple[dict[str, dict[str, float]], tuple[
     for run in found.runs:
         for name, value in run.costs.items():
             told.setdefault(run.row, {}).setdefault(name, []).append(value)
-    mixed = tuple(
-        f"the runs of {row} have {len(set(values))} different {name}, from {min(values):,.10g} to "
-        f"{max(values):,.10g}: they are of several networks, and it has no {name} here"
-        for row, costs in told.items()
-        for name, values in costs.items()
-        if is_count(name) and len(set(values)) > 1
-    )
-    means = {
-        row: {
-            name: math.fsum(values) / len(values)
-            for name, values in costs.items()
-            if not (is_count(name) and len(set(values)) > 1)
-        }
-        for row, costs in told.items()
-    }
-    return means, mixed
+    means: dict[str, dict[str, float]] = {row: {} for row in told}
+    mixed = []
+    for row, costs in told.items():
+        for name, values in costs.items():
+            if is_count(name) and (count := len(set(values))) > 1:
+                mixed.append(
+                    f"the runs of {row} have {count} different {name}, from {min(values):,.10g} to "
+                    f"{max(values):,.10g}: they are of several networks, and it has no {name} here"
+                )
+            else:
+                means[row][name] = math.fsum(values) / len(values)
+    return means, tuple(mixed)
 
 
 def _ended(

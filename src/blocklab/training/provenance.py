@@ -19,8 +19,9 @@ from blocklab.models.pretrained import Pretrained
 from blocklab.models.weights import LoadReport
 from blocklab.training.device import Setup, available_cores
 
+UNRECORDED = "unrecorded"  # what older runs do not say
+
 # The rooms whose code a run's bits come from.
-UNRECORDED = "unrecorded"
 _ROOMS = ("kernels", "blocks", "data", "backbones", "models", "measure", "training")
 
 

@@ -143,9 +143,7 @@ class RunFolder:
         _seal(buffer)
         with self._there():
             self._keep_previous()
-            write_atomically(
-                self.path / CHECKPOINT, lambda path: _write(path, buffer), self.check_there
-            )
+        self._write(CHECKPOINT, lambda path: _write_buffer(path, buffer))
 
     def _keep_previous(self) -> None:
         last, spare = self.path / CHECKPOINT, self.path / f".{PREVIOUS}.{owner()}.0.tmp"
@@ -284,7 +282,7 @@ def _seal(archive: io.BytesIO) -> None:
     archive.write(seal)
 
 
-def _write(path: Path, content: io.BytesIO) -> None:
+def _write_buffer(path: Path, content: io.BytesIO) -> None:
     path.write_bytes(content.getbuffer())
 
 
