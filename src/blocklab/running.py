@@ -131,7 +131,8 @@ def run_collection(
         content = collection_file(collection)
         entries = list(zip(content.studies, results, strict=True))
         folder = index_page(collection, out).parent
-        write_index(folder, entries, collection.title, over_datasets(content, results))
+        over = over_datasets(content, results)
+        write_index(folder, entries, collection.title, over, collection.notes)
         write_collection_file(folder, content)
     return results
 
@@ -147,6 +148,7 @@ def collection_file(collection: StudyCollection) -> CollectionJson:
         studies=[study.folder_name for study in collection.studies],
         datasets=list(collection.datasets),
         claims=list(collection.claims),
+        notes=list(collection.notes),
     )
 
 

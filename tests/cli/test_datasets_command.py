@@ -48,3 +48,6 @@ def test_a_study_on_two_data_sets(blocklab: Blocklab, tmp_path: Path) -> None:
     again = blocklab("study", path, "--out", out)
     assert "over 2 data sets" in again.out and f"{out / 'two' / 'index.html'}" in again.out
     assert len(list(out.glob("*/result.json"))) == 4
+    reported = blocklab("report", out / "two")
+    assert reported.out == again.out
+    assert json.loads(blocklab("report", out / "two", "--json").out)["over_datasets"] == over

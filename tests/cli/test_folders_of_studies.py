@@ -1,5 +1,6 @@
 """Whose a study's folder is: other studies of its name do not take its page."""
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,31 @@ def test_a_study_narrowed_leaves_the_whole_ones_page(
         if command == "evaluate":
             top1 = json.loads((folder / "result.json").read_text())["test_top1_percent"]
             assert json.loads(said.out)["test_top1_percent"] == top1
+
+
+def test_a_part_of_a_collection_says_which_studies_are_not_in_it(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path
+) -> None:
+    text, out = study_file.read_text(), tmp_path / "runs"
+    eca = text.replace("se: resnet20_se", "eca: {base: resnet20, attention: eca}")
+    assert eca != text
+    (tmp_path / "other.yaml").write_text(eca)
+    (tmp_path / "copy.yaml").write_text(text)
+    names = ["tiny.yaml", "copy.yaml", "other.yaml"]
+    (tmp_path / "all.yaml").write_text(f"title: All\nstudies: [{', '.join(names)}]\n")
+    asked = "study", tmp_path / "all.yaml", "--out", out, "--seeds", "1", "--rows"
+    note = "a part of its file's collection, without the study other, which has none of these rows"
+    part = blocklab(*asked, "se")
+    assert part.status == 0, part.err
+    assert part.out.count(note) == 1
+    (folder,) = {path.parent for path in out.glob("all*/collection.json")}
+    on_page = html.escape(note).replace("&#x27;", "&#39;")[1:]
+    assert on_page in (folder / "index.html").read_text()
+    (folder / "index.html").unlink()
+    assert blocklab("report", folder).out == part.out
+    assert on_page in (folder / "index.html").read_text()
+    whole = blocklab(*asked, "se,eca")
+    assert whole.status == 0 and "a part of its file's collection" not in whole.out
 
 
 def test_a_collection_has_its_own_page_and_names_it(

@@ -55,6 +55,10 @@ def test_names_paths_and_changes(tmp_path: Path) -> None:
     assert named.datasets == ("small", "mine")
     assert named.studies[1].data.source == f"folder:{tmp_path / 'photos'}"
     assert named.claims == ("se > plain on average",), "those of rows that are left"
+    assert named.notes == (
+        "a part of its file's study, without the claim over data sets that names rows that are "
+        "not in it",
+    )
     assert all(study.recipe.epochs == 1 for study in named.studies)
     assert named.folder_name == "two+rows=plain,se+epochs=1"
     listed = {"datasets": ["digits", "folder:~/photos/", {"source": "hf:user/pets"}]}
@@ -64,6 +68,9 @@ def test_names_paths_and_changes(tmp_path: Path) -> None:
     )
     (study,) = alone.studies
     assert study.data.source == "cifar100" and not alone.datasets and not alone.claims
+    assert study.notes == ("on one data set; its file's claim over several is not judged",)
+    plain = _load(tmp_path, "datasets: [digits, cifar10]\nclaims: [se > plain]\n", data="digits")
+    assert plain.studies[0].notes == ()
     ablated = (
         "title: T\nrecipe: quick\nvaries: [activation, attention]\ndatasets: [digits, cifar10]\n"
         "ablate: {base: resnet20, full: {celu: {activation: celu}, se: {attention: se}}}\n"
@@ -72,6 +79,8 @@ def test_names_paths_and_changes(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(ablated)
     kept = StudyCollection.load(tmp_path / "a.yaml", rows=["full"])
     assert kept.claims == ("full > base on all",)
+    whole = StudyCollection.load(tmp_path / "a.yaml")
+    assert len(whole.claims) == 2 and whole.notes == ()
 
 
 @pytest.mark.parametrize(

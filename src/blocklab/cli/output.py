@@ -161,8 +161,15 @@ def output_console(stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, width=UNBOUNDED)
 
 
-def print_over_datasets(over: "OverDatasets") -> None:
-    """Print what holds over a study's data sets, as the page of all has it."""
+def print_of_all(over: "OverDatasets | None", notes: "Sequence[str]") -> None:
+    """Print what the page of all studies has of them together: over data sets, and its notes."""
+    if over is not None:
+        _print_over_datasets(over)
+    for note in notes:
+        print(printable(note))
+
+
+def _print_over_datasets(over: "OverDatasets") -> None:
     from blocklab.report.over_datasets import claim_lines, headings, lines
 
     print_table(headings(over), lines(over), f"{over.title}: over {len(over.datasets)} data sets")

@@ -27,7 +27,7 @@ from blocklab.cli.options import (
 from blocklab.cli.output import (
     output_console,
     print_json,
-    print_over_datasets,
+    print_of_all,
     print_results,
     print_table,
 )
@@ -126,8 +126,7 @@ def study(
         for one, result in zip(studies, results, strict=True):
             print_results(result)
             print(f"page: {study_folder(one, out) / 'report.html'}")
-        if over:
-            print_over_datasets(over)
+        print_of_all(over, collection.notes)
     if len(studies) > 1:
         from blocklab.running import index_page
 
@@ -148,21 +147,24 @@ def report(
     """Make the page and the tables of a study, or a collection, from whatever has finished."""
     from blocklab.report.index import INDEX, write_collection
     from blocklab.report.page import check_a_page_stays, write_report
-    from blocklab.results.collection_file import read_collection
+    from blocklab.results.collection_file import over_datasets, read_collection
     from blocklab.results.study_folder import read_study_folder
 
     if (content := read_collection(folder)) is not None:
         pages = write_collection(folder, content)
+        over = over_datasets(content, [results for _, results, _ in pages])
         if json:
             found = [
                 {"study": one.name, "page": str(page), **lines_as_json(results)}
                 for one, results, page in pages
             ]
-            print_json({"page": str(folder / INDEX), "studies": found})
+            of_all = {"over_datasets": over.to_dict()} if over else {}
+            print_json({"page": str(folder / INDEX), "studies": found, **of_all})
             return
         for _, results, page in pages:
             print_results(results)
             print(f"page: {page}")
+        print_of_all(over, content.notes)
         print(f"page of all: {folder / INDEX}")
         return
     results = read_study_folder(folder)

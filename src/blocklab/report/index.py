@@ -38,6 +38,7 @@ def write_index(
     entries: Sequence[tuple[str, StudyResults]],
     title: str = "Studies",
     over: OverDatasets | None = None,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write index.html to `folder`, with a link to each study's page; return its path.
 
@@ -46,6 +47,7 @@ def write_index(
         entries: each study's name, which is its folder's, and its results.
         title: what the studies are, together.
         over: what holds over the data sets, where they are one study on several.
+        notes: what of the collection is left out.
 
     Raises:
         RunError: if the folder cannot be written.
@@ -58,6 +60,7 @@ def write_index(
         "index.html.j2",
         title=title,
         summary=f"{count}, {finished:,} finished run{'' if finished == 1 else 's'} in all.",
+        notes=notes,
         entries=[_entry(folder, name, results) for name, results in entries],
         claims=_claims(entries),
         test_sets=test_sets(entries),
@@ -90,7 +93,8 @@ def write_collection(
     pages = [(one, results, write_report(results, one)) for one, results in found]
     results = tuple(results for _, results in found)
     entries = list(zip(content.studies, results, strict=True))
-    write_index(folder, entries, content.title, over_datasets(content, results))
+    over = over_datasets(content, results)
+    write_index(folder, entries, content.title, over, content.notes)
     return pages
 
 

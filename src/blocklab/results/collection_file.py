@@ -21,7 +21,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[^/\\\x00]+$", max_length=255
 
 class CollectionJson(BaseModel):
     """The whole file: folders of studies in their order, and of one study on several data sets
-    their names and what it claims over them."""
+    their names and what it claims over them; `notes` say what of the collection is left out."""
 
     model_config = ConfigDict(strict=True)
 
@@ -29,6 +29,7 @@ class CollectionJson(BaseModel):
     studies: Annotated[list[Name], Field(min_length=1)]
     datasets: list[str] = []
     claims: list[str] = []
+    notes: list[str] = []
 
 
 def read_collection(folder: Path) -> CollectionJson | None:

@@ -19,7 +19,13 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from blocklab.errors import InputError, did_you_mean, one_line
-from blocklab.study.datasets import on_one_dataset, read_dataset_claims, read_datasets
+from blocklab.study.dataset_claims import is_dataset_claim
+from blocklab.study.datasets import (
+    on_one_dataset,
+    read_dataset_claims,
+    read_datasets,
+    stated_claims,
+)
 from blocklab.study.folder_name import joined_name, safe_name, worded_changes
 from blocklab.study.named_rows import row_names
 from blocklab.study.relative_paths import path_from
@@ -31,6 +37,7 @@ from blocklab.study.schema import (
     is_over_datasets,
     study_names,
 )
+from blocklab.study.statements import claims_left_out, studies_left_out
 from blocklab.study.study import PlannedRun, Study
 
 OPTIONS = ("seeds", "recipe", "data")  # of a command that changes every study
@@ -41,7 +48,7 @@ class StudyCollection:
     """Studies under one title; a single study is a collection of one.
 
     `datasets` are the names of the data sets of one study that is run on each, in the order of
-    `studies`, and `claims` what it claims over them.
+    `studies`, and `claims` what it claims over them; `notes` say what of the file is not in it.
     """
 
     name: str
@@ -51,6 +58,7 @@ class StudyCollection:
     changes: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, study: Study) -> Self:
@@ -99,14 +107,15 @@ class StudyCollection:
         narrowed = "rows" in made or len(studies) < len(found)
         options = {what: value if what in made else None for what, value in asked.items()}
         all_changes = worded_changes(settings, rows=rows if narrowed else None, **options)
-        return cls(safe_name(name), file.title, file.description, studies, all_changes)
+        notes = studies_left_out([study for study in found if study not in chosen])
+        return cls(safe_name(name), file.title, file.description, studies, all_changes, notes=notes)
 
     @classmethod
     def _over_datasets(
         cls, value: Any, name: str, path: Path | None, changes: dict[str, Any]
     ) -> Self:
         if changes.get("data") is not None:  # one in place of all
-            alone = on_one_dataset(value, changes["data"])
+            alone = on_one_dataset(value, changes["data"], alone=True)
             return cls.of(Study.parse(alone, name, path=path, **changes))
         datasets = read_datasets(value, name)
         studies = tuple(
@@ -123,6 +132,7 @@ class StudyCollection:
             first.changes,
             tuple(datasets),
             claims,
+            claims_left_out(sum(map(is_dataset_claim, stated_claims(value))) - len(claims)),
         )
 
     @property

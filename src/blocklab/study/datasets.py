@@ -22,6 +22,7 @@ from blocklab.study.dataset_claims import is_dataset_claim, parse_dataset_claim
 from blocklab.study.folder_name import safe_name
 from blocklab.study.named_rows import row_names
 from blocklab.study.schema import is_row_name
+from blocklab.study.statements import over_datasets_left_out
 from blocklab.study.study import Study
 
 MOST_DATASETS = 100
@@ -65,12 +66,25 @@ def read_datasets(value: Mapping[str, Any], name: str) -> dict[str, dict[str, An
     return found
 
 
-def on_one_dataset(value: Mapping[str, Any], data: object) -> dict[str, Any]:
-    """Return a study file's content on one data set, without claims over several."""
+def on_one_dataset(
+    value: Mapping[str, Any], data: object, *, alone: bool = False
+) -> dict[str, Any]:
+    """Return a study file's content on one data set, without claims over several.
+
+    `alone` is one in place of them all, whose notes say so of those claims.
+    """
     one = {key: item for key, item in value.items() if key != "datasets"} | {"data": data}
     if isinstance(claims := value.get("claims"), list):
         one["claims"] = [item for item in claims if not is_dataset_claim(_text(item))]
+        several = len(claims) - len(one["claims"])
+        if alone and several and isinstance(notes := value.get("notes", []), list):
+            one["notes"] = [*notes, *over_datasets_left_out(several)]
     return one
+
+
+def stated_claims(value: Mapping[str, Any]) -> list[str]:
+    """Return the text of every claim of a study file, in its order."""
+    return [_text(item) for item in value.get("claims") or []]
 
 
 def read_dataset_claims(
@@ -94,7 +108,7 @@ def read_dataset_claims(
     names = row_names(value)
     kept = {row.name for row in first.rows}
     claims: list[str] = []
-    for text in map(_text, value.get("claims") or []):
+    for text in stated_claims(value):
         if not is_dataset_claim(text):
             continue
         try:

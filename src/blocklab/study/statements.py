@@ -7,7 +7,7 @@ from blocklab.study.claims import ZEROS, AnyClaim, parse_claim
 from blocklab.study.rows import erratum_text
 from blocklab.study.schema import StudyFile, in_list
 
-_MOST_LEFT_OUT = 12  # rows that a note names
+_MOST_LEFT_OUT = 12  # names in a note
 
 
 def read_claims(
@@ -61,11 +61,43 @@ def left_out(given: Collection[str], chosen: Sequence[str], claims: int) -> tupl
     others = [in_list(row) for row in given if row not in chosen]
     if not others:
         return ()
-    note = f"a part of its file's study, without the row{'s' * (len(others) > 1)} "
-    note += ", ".join(others[:_MOST_LEFT_OUT])
-    if len(others) > _MOST_LEFT_OUT:
-        note += f" and {len(others) - _MOST_LEFT_OUT} more"
+    note = f"a part of its file's study, without the row{'s' * (len(others) > 1)} {_some(others)}"
     if claims:
         note += f" and the {f'{claims} claims that name' if claims > 1 else 'claim that names'} "
         note += "one of them" if len(others) > 1 else "it"
     return (note,)
+
+
+def studies_left_out(names: Sequence[str]) -> tuple[str, ...]:
+    """Say which studies of a collection are not in it, as they have none of the rows asked for."""
+    if not names:
+        return ()
+    studies = "studies" if len(names) > 1 else "study"
+    return (
+        f"a part of its file's collection, without the {studies} {_some(names)}, which "
+        f"{'have' if len(names) > 1 else 'has'} none of these rows",
+    )
+
+
+def claims_left_out(count: int) -> tuple[str, ...]:
+    """Say how many claims over data sets went with the rows that a part leaves out."""
+    if not count:
+        return ()
+    claims = (
+        f"{count} claims over data sets that name"
+        if count > 1
+        else ("the claim over data sets that names")
+    )
+    return (f"a part of its file's study, without {claims} rows that are not in it",)
+
+
+def over_datasets_left_out(count: int) -> tuple[str, ...]:
+    """Say how many claims over data sets are not judged on one in place of them all."""
+    if count > 1:
+        return (f"on one data set; its file's {count} claims over several are not judged",)
+    return ("on one data set; its file's claim over several is not judged",)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_LEFT_OUT
+    return ", ".join(names[:_MOST_LEFT_OUT]) + (f" and {more} more" if more > 0 else "")
