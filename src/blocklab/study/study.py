@@ -35,18 +35,13 @@ from blocklab.errors import InputError, did_you_mean
 from blocklab.notebook import fields_html
 from blocklab.statistics.sequential import Looks
 from blocklab.study.ablation import ablated_rows
+from blocklab.study.comparability import check_rows, check_tune
 from blocklab.study.folder_name import joined_name, path_digest, safe_name, worded_changes
 from blocklab.study.named_rows import BASE
 from blocklab.study.relative_paths import seen_from
 from blocklab.study.rows import (
     CHANGED,
-    DATA_PREFIX,
-    RECIPE_PREFIX,
-    START_PREFIX,
     Row,
-    covers,
-    differing_paths,
-    flat_row,
     merged_data,
     read_row,
     recipe_fields,
@@ -262,8 +257,9 @@ class Study:
                 data=None if data == file.data else data,
             ),
         )
-        study._check_rows()
-        study._check_tune()
+        check_rows(study.name, study.rows, study.varies)
+        if study.tune is not None:
+            check_tune(study.name, study.rows, study.seeds, study.tune.lr, study.tune.seeds)
         return study
 
     def seeds_of(self, row: str) -> tuple[int, ...]:
@@ -276,60 +272,6 @@ class Study:
             for row in self.rows:
                 if seed in self.seeds_of(row.name):
                     yield PlannedRun(row, row.definition(seed))
-
-    def _check_rows(self) -> None:
-        known = dict.fromkeys(["model", RECIPE_PREFIX, DATA_PREFIX, START_PREFIX])
-        for row in self.rows:
-            known |= dict.fromkeys(row.model.slots)
-            known |= dict.fromkeys(flat_row(row))
-        # These are left out of a row where they do nothing.
-        for prefix, schema in ((RECIPE_PREFIX, Recipe), (DATA_PREFIX, DataSpec)):
-            known |= dict.fromkeys(f"{prefix}.{field}" for field in schema.model_fields)
-        for varied in self.varies:
-            if not any(f"{path}.".startswith(f"{varied}.") for path in known):
-                raise InputError(
-                    f"study '{self.name}' varies '{varied}', which no row has"
-                    f"{did_you_mean(varied, known) or '.'} "
-                    "Name slots, model, recipe, data or pretrained, or such as recipe.lr"
-                )
-        reference = self.rows[0]
-        seen: dict[str, str] = {}
-        for row in self.rows:
-            same_run = seen.setdefault(row.definition(0).hash, row.name)
-            if same_run != row.name:
-                raise InputError(
-                    f"study '{self.name}': rows '{same_run}' and '{row.name}' are the same run; "
-                    "remove one"
-                )
-            for path in differing_paths(flat_row(reference), flat_row(row)):
-                if not any(covers(varied, path) for varied in self.varies):
-                    raise InputError(
-                        f"study '{self.name}': row '{row.name}' differs from '{reference.name}' "
-                        f"in {path}, which is not in varies; add it there or make the rows alike"
-                    )
-
-    def _check_tune(self) -> None:
-        if self.tune is None:
-            return
-        what = f"study '{self.name}': tune"
-        for values, of in ((self.tune.lr, "lr"), (self.tune.seeds, "seeds")):
-            if len(set(values)) != len(values):
-                raise InputError(f"{what}.{of} has a value twice; remove one")
-        if shared := set(self.tune.seeds) & set(self.seeds):
-            raise InputError(
-                f"{what}.seeds and the study's share {min(shared)}; tune from other seeds, so "
-                "that no run is both chosen and reported"
-            )
-        for row in self.rows:
-            if row.data.validation_fraction == 0:
-                raise InputError(
-                    f"{what} chooses by validation images, and row '{row.name}' has none; set "
-                    "data.validation_fraction=0.1"
-                )
-            if row.recipe.lr != self.rows[0].recipe.lr:
-                raise InputError(
-                    f"{what} sets the learning rate of every row; leave lr out of row '{row.name}'"
-                )
 
 
 def _looks_and_seeds(file: StudyFile, name: str) -> tuple[Looks | None, tuple[int, ...]]:
