@@ -28,6 +28,14 @@ from blocklab.training.sync_norm import SyncBatchNorm2d, synchronise_batchnorm
 needs_two_cores = pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
 
 
+PEAKS = """
+from torch import distributed
+from blocklab.training import run
+
+run.peak_memory = lambda device: 1000 + distributed.get_rank()
+"""
+
+
 def _definition(**changes: Any) -> RunDefinition:
     """207 images in batches of 50: the last has 7, 3 for one process and 4 for the other."""
     fields: dict[str, Any] = {
@@ -63,11 +71,14 @@ def test_an_epoch_on_two_processes_is_that_on_one(tmp_path: Path) -> None:
     told: list[dict[str, Any]] = []
     steps: list[tuple[int, int]] = []
     one = launch(definition, tmp_path / "one", threads=1)
+    second_takes_more = tmp_path / "peak.py"
+    second_takes_more.write_text(f"{PEAKS}{UNUSED}")  # a plugin is a file with a block
     two = launch(
         definition,
         tmp_path / "two",
         devices=2,
         threads=1,
+        plugins=[str(second_takes_more)],
         on_epoch=told.append,
         on_step=lambda *step: steps.append(step),
     )
@@ -78,6 +89,7 @@ def test_an_epoch_on_two_processes_is_that_on_one(tmp_path: Path) -> None:
             assert told[0][name] == pytest.approx(value, rel=1e-5), name
     result = json.loads((two / "result.json").read_text())
     assert result["status"] == "finished"
+    assert result["peak_memory_bytes"] == 1001, "that of the process that took most"
     assert json.loads((two / "run.json").read_text())["devices"] == 2
     weights = load_file(one / "model.safetensors")
     for name, tensor in load_file(two / "model.safetensors").items():

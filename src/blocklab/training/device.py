@@ -107,6 +107,14 @@ class Setup:
             distributed.all_reduce(values)
         return values
 
+    def most(self, value: int) -> int:
+        """Return the largest value of all processes."""
+        if self.world_size == 1:
+            return value
+        values = torch.tensor(value, device=self.device)
+        distributed.all_reduce(values, distributed.ReduceOp.MAX)
+        return int(values)
+
     def gather(self, rows: Tensor) -> Tensor:
         """Join the rows of all processes, which may have different numbers of them, on the CPU."""
         rows = rows.cpu()

@@ -187,8 +187,8 @@ def train_to_the_end(
         try:
             with CheckpointKeeper(folder.save_checkpoint, checkpoints) as keeper:
                 for record in train(state, data, recipe, setup, seed, on_step):
+                    most = max(most, setup.most(peak_memory(setup.device)))
                     if folder.writes and not state.diverged:  # else the last good one stays
-                        most = max(most, peak_memory(setup.device))
                         keeper.epoch_ended(state.to_dict() | extra | {_PEAK: most})
                     folder.write_log(state.log)
                     if on_epoch is not None:
@@ -196,7 +196,7 @@ def train_to_the_end(
                 keeper.end(write=checkpoints.keep or state.diverged)
                 folder.write_log(state.log)
                 result = _end(state, data, recipe, setup, folder, keep_logits=not unkept)
-                result[_PEAK] = max(most, peak_memory(setup.device))
+                result[_PEAK] = max(most, setup.most(peak_memory(setup.device)))
                 folder.finish(result, checkpoints.keep)
         except (BlocklabError, BrokenPipeError, ConnectionResetError):
             raise
