@@ -253,6 +253,24 @@ def test_what_comes_after_the_runs_is_marked_and_what_is_dropped_still_counts(fi
     assert "counted among the rows: gct" in write_report(fewer, folder).read_text()
 
 
+def test_a_claim_that_the_file_made_of_a_row_left_out_was_stated_with_it(file: Path) -> None:
+    """A part of a study that grows by rows: they are new, what the file says of them is not."""
+    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
+    rewrite(file, "claims: [se > plain]", "claims: [se > plain, eca > plain, gct > plain]")
+    out, chosen = file.parent / "runs", ["plain", "se"]
+    part, more = (Study.load(file, rows=rows) for rows in (chosen, [*chosen, "eca"]))
+    assert part.claims_left_out == ("eca > plain", "gct > plain")
+    run(file, rows=chosen)
+    (out / part.folder_name).rename(out / more.folder_name)  # as from its records
+    results = run(file, rows=[*chosen, "eca"])
+    assert "added after 6 runs had finished: row eca" in results.design_notes
+    assert not [note for note in results.design_notes if "stated" in note]
+    assert [one.claim for one in results.judgements] == ["se > plain", "eca > plain"]
+    assert not [one for one in results.judgements if "stated after" in one.numbers]
+    (out / more.folder_name).rename(out / part.folder_name)
+    assert not [note for note in run(file, rows=chosen).design_notes if "stated" in note]
+
+
 def test_a_margin_that_is_stated_or_changed_after_runs_is_said(file: Path) -> None:
     rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
     assert run(file).design_notes == ()

@@ -97,7 +97,9 @@ def state_design(study: Study, folder: Path, before: StudyJson | None) -> None:
         had = old.get(name) or DesignRowJson(at=now, after_runs=late, runs={})
         rows[name] = had.model_copy(update={"runs": had.runs | of_row, "dropped": None})
     said = there.claims if there else _claims_before(before)
-    claims = {**said, **_stated(study.claims, said, now, late)}
+    # What the file claims of rows that come later was stated with it.
+    of_file = {**(there.left_out if there else {}), **said}
+    claims = {**said, **_stated(study.claims, of_file, now, late)}
     before_margins = there.margins if there else {}
     named = [] if study.margin is None else [f"{study.margin:g}"]
     margins = {**before_margins, **_stated(named, before_margins, now, late)}
@@ -113,6 +115,7 @@ def state_design(study: Study, folder: Path, before: StudyJson | None) -> None:
             until_decided=_until_decided(study),
             rows=rows,
             claims=claims,
+            left_out=_stated(study.claims_left_out, of_file, now, late),
             margins=margins,
             margin=study.margin,
             looks=looks,

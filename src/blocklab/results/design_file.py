@@ -77,6 +77,7 @@ class DesignJson(_Strict):
     until_decided: LooksJson | None = None
     rows: dict[RowName, DesignRowJson]
     claims: dict[str, StatedJson] = {}
+    left_out: dict[str, StatedJson] = {}  # claims of its file about rows that are not in it
     margins: dict[str, StatedJson] = {}  # every one that was ever stated, as it is shown
     margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     looks: Annotated[list[LookJson], Field(max_length=_MOST_LOOKS)] = []

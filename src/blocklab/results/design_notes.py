@@ -37,7 +37,8 @@ def design_notes(
         elif row.after_runs:
             notes.append(f"added after {_count(row.after_runs, 'run')} had finished: row {name}")
     margin = None if design.margin is None else f"{design.margin:g}"
-    stated = [(f"claim {claim}", one, claim in claims) for claim, one in design.claims.items()]
+    in_its_file = {*claims, *design.left_out}
+    stated = [(f"claim {text}", one, text in in_its_file) for text, one in design.claims.items()]
     stated += [(f"margin {one}", at, one == margin) for one, at in design.margins.items()]
     for what, one, still in stated:
         if not still:

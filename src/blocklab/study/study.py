@@ -90,6 +90,7 @@ class PlannedRun:
 class Study:
     """Rows x seeds, checked: rows differ only in what `varies` says.
 
+    `claims_left_out` are those of the file about rows that are not here, as `--rows` chose others.
     `claim_notes` says of a claim what it stands for and which errata a reader should know;
     `changes` what is not as the file of that name has it, such as ``seeds=1``; `file` which one
     that is, as a digest of its path. With `looks`, `seeds` are all that may be needed, and
@@ -108,6 +109,7 @@ class Study:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
+    claims_left_out: tuple[str, ...] = ()
     claim_notes: Mapping[str, str] = field(default_factory=dict, hash=False)
     tune: Tune | None = None
     diagnose: Batches | None = None
@@ -221,9 +223,10 @@ class Study:
                 )
             except InputError as error:
                 raise InputError(f"study '{name}', row '{row_name}': {error}") from None
-        kept = [claim for claim in claims if claim.rows <= set(chosen)]
+        kept = [claim.text for claim in claims if claim.rows <= set(chosen)]
+        others = [claim.text for claim in claims if claim.text not in kept]
         try:
-            notes, claim_notes = stated_notes(file, [claim.text for claim in kept], errata)
+            notes, claim_notes = stated_notes(file, kept, errata)
         except InputError as error:
             raise InputError(f"study '{name}': {error}") from None
         study = cls(
@@ -237,8 +240,9 @@ class Study:
             varies=tuple(file.varies),
             baseline=baseline,
             rows=tuple(built),
-            notes=(*notes, *left_out(given, chosen, len(claims) - len(kept))),
-            claims=tuple(claim.text for claim in kept),
+            notes=(*notes, *left_out(given, chosen, len(others))),
+            claims=tuple(kept),
+            claims_left_out=tuple(others),
             claim_notes=claim_notes,
             tune=Tune(tuple(file.tune.lr), tuple(file.tune.seeds)) if file.tune else None,
             diagnose=Batches(file.diagnose.first, file.diagnose.last) if file.diagnose else None,
