@@ -58,7 +58,7 @@ OF_A_SHELL = {"git", "cd", "."}
 HEAVY = {
     "train": "blocklab.training.distributed.launch",
     "study": "blocklab.running.run_collection",
-    "--dry-run": "blocklab.execution.plan.plan_lines",
+    "--dry-run": "blocklab.execution.dry_run.plan_lines",
     "check": "blocklab.contract.report_card.check_block",
     "bench": "blocklab.measure.speed.bench",
     "models --cost": "blocklab.measure.cost.cost",

@@ -13,18 +13,11 @@ from PIL import Image
 
 from blocklab.errors import InputError, RunError
 from blocklab.execution.crew import Silent
-from blocklab.execution.plan import (
-    PLAN_HEADINGS,
-    make_plan,
-    plan_cells,
-    plan_lines,
-    plan_total,
-)
+from blocklab.execution.plan import make_plan
 from blocklab.execution.sharing import share_machine
 from blocklab.execution.train_studies import train_studies
 from blocklab.execution.verify import untimed, verify_run
 from blocklab.files import write_checked_json
-from blocklab.measure.amounts import rough_time
 from blocklab.measure.footprint import machine_memory
 from blocklab.study.study import Study
 from blocklab.training.device import available_cores
@@ -263,33 +256,6 @@ def test_memory_estimates_grow_with_batch_and_width() -> None:
     base = estimate(32, [16, 32, 64])
     assert estimate(256, [16, 32, 64]) > base + 50_000_000
     assert estimate(32, [64, 128, 256]) > base + 10_000_000
-
-
-def test_a_dry_run_says_what_is_left(done: Path) -> None:
-    more = study(seeds=3)
-    lines = plan_lines((more,), done)
-    assert [(line["row"], line["runs"], line["finished"]) for line in lines] == [
-        ("plain", 3, 2),
-        ("se", 3, 2),
-    ]
-    assert all(line["seconds_left"] > 0 for line in lines)
-    assert len(plan_cells(lines[0])) == len(PLAN_HEADINGS)
-    assert not (done / list(more.plan())[-1].definition.hash).exists()
-    lines = [{**line, "seconds_left": 3600.0, "runs_at_a_time": 2} for line in lines]
-    assert plan_total(lines).startswith(f"about {len(lines)}.0 h in all, 2 at a time")
-    assert plan_total([{**line, "seconds_left": 0.0} for line in lines]).startswith("nothing is")
-    assert "too large" in plan_total([*lines, {**lines[0], "seconds_left": None}])
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        *((7.4, "7 s"), (99, "99 s"), (100, "2 min"), (5_900, "98 min"), (6_000, "1.7 h")),
-        *((36_000, "10 h"), (36_797, "10 h"), (400_000, "5 days"), (9e7, "1,042 days")),
-    ],
-)
-def test_times_are_said_as_roughly_as_they_are_known(seconds: float, said: str) -> None:
-    assert rough_time(seconds) == said
 
 
 def test_zeros_are_counted_once_runs_have_trained(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import pytest
 from blocklab.errors import InputError, RunError
 from blocklab.execution import train_studies as training
 from blocklab.execution.crew import Silent
-from blocklab.execution.plan import Job, look_lines
+from blocklab.execution.dry_run import look_lines
+from blocklab.execution.plan import Job
 from blocklab.execution.study_folder import study_folder
 from blocklab.report.page import write_report
 from blocklab.results.design_file import DesignJson, read_design

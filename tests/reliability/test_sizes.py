@@ -12,7 +12,7 @@ import torch
 from blocklab.backbones.config import MOST_BLOCKS
 from blocklab.cli import app
 from blocklab.errors import InputError
-from blocklab.execution.plan import plan_lines
+from blocklab.execution.dry_run import plan_lines
 from blocklab.execution.train_studies import train_studies
 from blocklab.measure.speed import bench
 from blocklab.models.factory import create_model

@@ -103,7 +103,7 @@ def study(
     collection = load_studies(file, data, recipe, seeds, rows, settings)
     studies = collection.studies
     if dry_run:
-        from blocklab.execution.plan import plan_lines
+        from blocklab.execution.dry_run import plan_lines
 
         lines = plan_lines(studies, out, _worker_count(workers), threads, plugins)
         _print_plan(collection, lines, json)
@@ -234,7 +234,7 @@ def _verify(run: Path, json: bool) -> int:
 
 
 def _print_plan(collection: "StudyCollection", rows: list[dict[str, Any]], json: bool) -> None:
-    from blocklab.execution.plan import (
+    from blocklab.execution.dry_run import (
         PLAN_HEADINGS,
         claim_lines,
         look_lines,

@@ -15,7 +15,7 @@ from typing import Any
 from scipy import stats
 
 from blocklab.errors import InputError
-from blocklab.execution.plan import plan_lines
+from blocklab.execution.dry_run import plan_lines
 from blocklab.execution.seed_plan import SeedPlan, verdict
 from blocklab.execution.study_folder import study_folder
 from blocklab.results.row_result import RowResult
