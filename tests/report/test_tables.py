@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from blocklab.measure.amounts import counted
-from blocklab.report.cell_text import chance, interval, signed, signed_interval
+from blocklab.report.cell_text import chance, interval, signed, signed_ends, signed_interval
 from blocklab.report.columns import Table
 from blocklab.report.figures import figures
 from blocklab.report.page import html
@@ -326,6 +326,13 @@ def test_small_models_do_not_cost_zero() -> None:
 
 def test_signs() -> None:
     assert [signed(value) for value in (1.234, -1.234, -0.001)] == ["+1.23", "\u22121.23", "0.00"]
+
+
+def test_an_interval_says_whether_zero_is_in_it() -> None:
+    """Also where an end rounds to zero: whoever is better or worse has one that leaves it out."""
+    assert signed_ends(-2.33, -0.0041) == "[\u22122.33, \u22120.00]"
+    assert signed_ends(-3.07, 0.0032) == "[\u22123.07, +0.00]"
+    assert signed_ends(0.0, 1e-17) == "[0.00, 0.00]"
 
 
 def test_an_interval_that_was_cut_says_so(make_results: MakeResults) -> None:

@@ -11,6 +11,7 @@ from blocklab.study.metric import TOP1, Metric
 ABSENT = "\u2013"  # an en dash: not measured, which is not zero
 MINUS = "\u2212"
 TIMES = "\u00d7"
+_NOISE = 1e-9  # of arithmetic, about a zero
 NO_SPREAD = "no spread seen"  # several seeds of one value: nothing follows about the next
 
 
@@ -68,13 +69,15 @@ def difference(row: RowResult, baseline: str | None) -> str:
 
 def signed_interval(gap: Difference | ImageInterval | None, metric: Metric = TOP1) -> str:
     """Show ``[low, high]`` of a difference, signed, or why there is none."""
-    return _between(gap, lambda value: signed(value, metric), metric.difference_bounds)
+    return _between(gap, lambda value: _signed_end(value, metric), metric.difference_bounds)
 
 
 def signed_ends(low: float | None, high: float | None) -> str:
     """Show ``[low, high]`` of a difference, signed."""
     return (
-        ABSENT if low is None or high is None else _ends(low, high, signed, TOP1.difference_bounds)
+        ABSENT
+        if low is None or high is None
+        else _ends(low, high, _signed_end, TOP1.difference_bounds)
     )
 
 
@@ -104,6 +107,14 @@ def chance(p: float | None) -> str:
     if p is None:
         return ABSENT
     return "< 0.001" if p < 0.001 else f"{min(p, 1.0):.3f}"
+
+
+def _signed_end(value: float, metric: Metric = TOP1) -> str:
+    """Show an end of an interval: whether zero lies within is seen where it rounds to zero too."""
+    text = signed(value, metric)
+    if float(text.replace(MINUS, "-")) == 0 and abs(value) > _NOISE:
+        text = f"{MINUS if value < 0 else '+'}{text}"
+    return text
 
 
 def signed(value: float, metric: Metric = TOP1) -> str:
