@@ -59,6 +59,28 @@ def test_the_baseline_may_be_the_best() -> None:
     assert expect(even([63.0, 60.0, 60.5, 60.2]))["r0"].probability_best > 0.99
 
 
+def test_rows_that_differ_by_a_hundred_spreads_stay_where_they_are() -> None:
+    """As in a study of activations: one row at 13 %, one at 49, and seeds that scatter by 0.2."""
+    uneven = np.array(
+        [
+            [20.9, 15.8, 18.0],
+            [37.6, 28.8, 27.6],
+            [13.0, 13.5, 13.6],
+            [31.6, 34.2, 33.0],
+            [48.4, 48.7, 48.7],
+            [36.3, 36.9, 37.1],
+        ]
+    )
+    found = expect(uneven)
+    gains = uneven.mean(1) - uneven[0].mean()
+    for i in range(1, 6):
+        assert found[f"r{i}"].gain == pytest.approx(gains[i], abs=0.3)
+    assert found["r4"].probability_best > 0.99
+    far = expect(even([10.0, 30.0, 50.0, 90.0], sd=0.05))
+    for i, gain in enumerate([20, 40, 80], 1):
+        assert far[f"r{i}"].gain == pytest.approx(gain, abs=0.005)
+
+
 def test_without_spread_or_baseline() -> None:
     assert expect(np.full((3, 2), 60.0)) == {}
     values = {"a": {0: 60.0, 1: 60.2}, "b": {0: 61.0, 1: 61.2}, "c": {0: 60.4}}

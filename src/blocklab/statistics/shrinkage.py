@@ -28,7 +28,7 @@ from blocklab.statistics.spread import Array
 
 _STEPS = 200  # of B, from 0 to 1
 _DRAWS, _LARGEST = 8_000, 4_000_000  # draws, and numbers in memory
-_COARSE, _CHAINS, _WARMING, _KEPT = 40, 60, 20, 60  # of Gibbs: steps of B, chains, their steps
+_COARSE, _CHAINS, _WARMING, _KEPT = 60, 60, 20, 60  # of Gibbs: steps of B, chains, their steps
 _MOST_DF = 1e4  # as good as one spread
 _SEED = 1975
 _LEAST_SHARE = 1e-3  # of the pooled variance: seeds of one value may be a matter of rounding
@@ -88,8 +88,8 @@ def _of_one_spread(
     if not others.any():
         return expected, draws
     means, variances = means[others], variances[others]
-    between = _between(variances, _STEPS)
-    weights, centre, precision = _likely(means, variances[None], between[None])
+    between, prior = _between(variances, _STEPS)
+    weights, centre, precision = _likely(means, variances[None], between[None], prior)
     pull = variances / (variances + between[:, None])  # B of each step and row
     expected[others] = weights[0] @ (pull * centre[0][:, None] + (1 - pull) * means)
     step = rng.choice(_STEPS, count, p=weights[0])
@@ -109,7 +109,8 @@ def _of_own_spreads(
     several = df > 0
     prior, prior_df = _prior_variance(squares[several] / df[several], df[several])
     chains = int(max(4, min(_CHAINS, _CHAINS * 50 // len(rows))))
-    between = _between(np.full(int(others.sum()) or 1, prior) / counts.mean(), _COARSE)
+    middling = np.full(int(others.sum()) or 1, prior) / counts.mean()
+    between, likely = _between(middling, _COARSE)
     true = np.broadcast_to(means, (chains, len(rows)))
     kept_draws, kept_means = [], []
     for turn in range(_WARMING + _KEPT):
@@ -119,7 +120,7 @@ def _of_own_spreads(
         expected, noise = np.broadcast_to(means, true.shape).copy(), np.sqrt(variances)
         if others.any():
             v = variances[:, others]
-            weights, centre, precision = _likely(means[others], v, between[None])
+            weights, centre, precision = _likely(means[others], v, between[None], likely)
             step = (weights.cumsum(1) < rng.random((chains, 1))).sum(1).clip(max=_COARSE - 1)
             of_chain = np.arange(chains), step
             middle = centre[of_chain] + rng.normal(size=chains) / np.sqrt(precision[of_chain])
@@ -133,23 +134,31 @@ def _of_own_spreads(
     return np.mean(kept_means, axis=0), np.concatenate(kept_draws)
 
 
-def _between(variances: Array, steps: int) -> Array:
-    """Return the tau squared of even steps of B of a middling row."""
-    pull = (np.arange(steps) + 0.5) / steps
-    return (1 - pull) / pull / np.mean(1 / variances)
+def _between(variances: Array, steps: int) -> tuple[Array, Array]:
+    """Return tau squared at steps of B of a middling row, and how likely each is beforehand.
+
+    The steps are close where B is near 0: rows may differ by a hundred times what their means
+    vary by, and steps that end short of it would have the row furthest off vary so much instead.
+    """
+    root = (np.arange(steps) + 0.5) / steps
+    pull = root**3
+    return (1 - pull) / pull / np.mean(1 / variances), root**2 / (root**2).sum()
 
 
-def _likely(means: Array, variances: Array, between: Array) -> tuple[Array, Array, Array]:
+def _likely(
+    means: Array, variances: Array, between: Array, prior: Array
+) -> tuple[Array, Array, Array]:
     """Return how likely each tau squared is, and the mean of all rows given it: (sets, steps).
 
-    `variances` are sets of those of the rows' means, (sets, rows), and `between` is (1, steps). The
-    third are the precisions of the mean of all rows.
+    `variances` are sets of those of the rows' means, (sets, rows), `between` is (1, steps), and
+    `prior` how likely each step is before the means are seen. The third are the precisions of the
+    mean of all rows.
     """
     total = variances[:, None, :] + between[..., None]
     precision = (1 / total).sum(-1)
     centre = (means / total).sum(-1) / precision
     away = ((means - centre[..., None]) ** 2 / total).sum(-1)
-    log_likelihood = -0.5 * (np.log(total).sum(-1) + np.log(precision) + away)
+    log_likelihood = np.log(prior) - 0.5 * (np.log(total).sum(-1) + np.log(precision) + away)
     weights = np.exp(log_likelihood - log_likelihood.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True), centre, precision
 
