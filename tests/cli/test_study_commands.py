@@ -55,6 +55,8 @@ def test_a_study_from_file_to_page(blocklab: Blocklab, study_file: Path, tmp_pat
     reported = blocklab("report", page.parent)
     assert reported.status == 0 and page.is_file()
     assert "se" in reported.out
+    as_json = json.loads(blocklab("report", page.parent, "--json").out)
+    assert as_json == {name: value for name, value in result.items() if name != "study"}
 
     narrowed = blocklab("study", study_file, "--out", out, "--rows", "se", "--seeds", 1, "--json")
     assert [row["seeds_planned"] for row in json.loads(narrowed.out)[0]["rows"]] == [1, 1]

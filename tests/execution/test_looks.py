@@ -20,7 +20,7 @@ from blocklab.execution.dry_run import look_lines
 from blocklab.execution.plan import Job
 from blocklab.execution.study_folder import study_folder
 from blocklab.report.page import write_report
-from blocklab.results.design_file import DesignJson, read_design
+from blocklab.results.design_file import DesignJson, read_design, write_design
 from blocklab.results.records import keep_records
 from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
@@ -41,7 +41,7 @@ rows:
   gct: {TINY[:-1]}, attention: gct}}
 claims: [se > plain]
 """
-MEANS = {"plain": 80.0, "se": 84.0, "eca": 80.0, "gct": 80.55, "simam": 80.0}
+MEANS = {"plain": 80.0, "se": 84.0, "eca": 80.0, "gct": 80.55, "simam": 80.0, "ela": 76.0}
 
 
 class Told(Silent):
@@ -176,6 +176,89 @@ def test_runs_that_fail_are_seen_and_a_row_without_any_stops(file: Path) -> None
     assert design(file).looks == []  # there is nothing to compare with
 
 
+LATE = f"  simam: {TINY[:-1]}, attention: simam}}\n  ela: {TINY[:-1]}, attention: ela}}\n"
+
+
+def shown(results: StudyResults, rows: Sequence[str]) -> list[Any]:
+    return [results.comparisons[row] for row in rows]
+
+
+@pytest.mark.parametrize("dies_at", [None, 15])
+def test_rows_that_come_after_a_look_are_looked_at_from_the_first_and_change_nothing(
+    file: Path, dies_at: int | None
+) -> None:
+    """Also where the rows before them are not decided yet."""
+    if dies_at is not None:
+        MadeUp.dies_at = dies_at
+        with pytest.raises(KeyboardInterrupt):
+            run(file)
+        MadeUp.dies_at = None
+        before = read_study_folder(file.parent / "runs/looks")
+    else:
+        before = run(file)
+    looks = design(file).looks
+    old = [row for row in before.comparisons if dies_at is None or row not in looks[-1].going]
+    assert old and MadeUp.made
+    rewrite(file, "claims:", f"{LATE}claims:")
+    told = Told()
+    results = run(file, told)
+    # The looks on record stand, and so does every word and interval that they gave.
+    after = design(file).looks
+    assert [one.model_dump() for one in after[: len(looks)]] == [one.model_dump() for one in looks]
+    assert shown(results, old) == shown(before, old)
+    late = [one for one in after if "simam" in one.verdicts]
+    assert [one.planned for one in late] == [3, 5, 8][: len(late)] and late
+    assert all(set(one.verdicts) == {"simam", "ela"} for one in late)
+    seeds = {row.name: len(row.finished) for row in results.rows}
+    assert seeds["ela"] in (3, 5, 8) and words(results)["ela"] == "worse" and seeds["ela"] == 3
+    assert words(results)["simam"] not in ("too few seeds",)
+    notes = "\n".join(results.design_notes)
+    assert "simam, ela: first run after a look, so with looks of their own, at 5 % of them" in notes
+    assert "ela worse" in notes and "its runs as they are now" not in notes
+    if dies_at is not None:
+        assert "look 2 of 3: " in told.said[0] and "; look 1 of 3: 2 rows at 3" in told.said[0]
+    page = write_report(results, file.parent / "runs/looks").read_text()
+    assert "simam, ela (look 1): Dunnett" in page or "ela (look 1): " in page
+    # Nothing is left to do.
+    made = MadeUp.made
+    assert shown(run(file), list(words(results))) == shown(results, list(words(results)))
+    assert MadeUp.made == made
+
+
+def test_a_row_whose_runs_had_failed_at_the_looks_is_looked_at_once_they_finish(
+    file: Path,
+) -> None:
+    MadeUp.fails = ("eca",)
+    before = run(file)
+    assert words(before)["eca"] == "too few seeds"
+    assert before.comparisons["eca"].reason == "the first look is at 3 seeds"
+    MadeUp.fails = ()
+    results = run(file)
+    assert words(results)["eca"] not in ("too few seeds",)
+    assert shown(results, ["se", "gct"]) == shown(before, ["se", "gct"])
+    assert "not decided yet" not in "\n".join(results.design_notes)
+
+
+def test_a_look_on_record_keeps_its_level_and_what_it_ended(file: Path) -> None:
+    """Whatever levels and rule this version would have had for it."""
+    run(file)
+    folder = file.parent / "runs/looks"
+    there = design(file)
+    first = there.looks[0].model_copy(
+        update={
+            "level": 0.031,
+            "going": ["gct"],
+            "verdicts": {**there.looks[0].verdicts, "eca": "futile"},
+        }
+    )
+    write_design(folder, there.model_copy(update={"looks": [first]}))
+    results = read_study_folder(folder)
+    ((taken,),) = [wave.looks for wave in results.waves if wave.looks]
+    assert taken.level == 0.031 and taken.going == ("gct",)
+    assert words(results)["eca"] == "futile"
+    assert "look 1 said" not in "\n".join(results.design_notes)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -252,6 +335,17 @@ def test_what_comes_after_the_runs_is_marked_and_what_is_dropped_still_counts(fi
     assert fewer.family.critical > four * 0.99  # four rows, by fewer degrees of freedom
     folder = file.parent / "runs/looks"
     assert "counted among the rows: gct" in write_report(fewer, folder).read_text()
+
+
+def test_a_claim_that_is_new_in_a_new_folder_is_as_late_as_its_runs_are_known(file: Path) -> None:
+    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
+    run(file)
+    rewrite(file, "claims: [se > plain]", "claims: [se > plain, eca < plain, simam > plain]")
+    rewrite(file, "claims:", f"{LATE}claims:")
+    results = run(file, rows=["plain", "se", "eca", "simam"])  # a folder of its own
+    late = [one.claim for one in results.judgements if one.numbers.endswith("after the runs")]
+    assert late == ["eca < plain"]  # of the others one stands in the first folder
+    assert "stated after 9 runs had finished: claim eca < plain" in results.design_notes
 
 
 def test_a_claim_that_the_file_made_of_a_row_left_out_was_stated_with_it(file: Path) -> None:
@@ -350,5 +444,5 @@ def test_a_study_on_digits_that_is_killed_between_looks_ends_as_it_would_have(fi
     timed = ("train_seconds_mean", "images_per_second_mean")
     lines = [[{**row} | dict.fromkeys(timed) for row in one.summary_lines] for one in both]
     assert words(both[0]) == words(both[1]) and lines[0] == lines[1]
-    assert both[0].design and both[1].design
-    assert both[0].design.seen() == both[1].design.seen() and len(both[0].design.looks) > 1
+    seen = [[look.seeds for look in one.design.looks] for one in both if one.design]
+    assert seen[0] == seen[1] and len(seen[0]) > 1

@@ -138,6 +138,19 @@ def test_a_row_without_a_finished_run_is_not_one_with_too_few_seeds(
     assert verdict_counts(other) == "too few seeds for a verdict"
 
 
+def test_a_row_that_never_learned_is_not_counted_as_one_that_does_not_differ(
+    make_results: MakeResults,
+) -> None:
+    few = {"few": [76.0], "none": [None] * 3}
+    made = make_results({"plain": PLAIN, "up": UP, "same": PLAIN, "dead": [1.0] * 3, **few})
+    for run in made.rows[3].runs:
+        run.result["at_chance"] = True
+    counted = verdict_counts(StudyResults(**{**vars_of(made), "rows": made.rows}))
+    assert counted == (
+        "1 better, 1 not shown to differ, 1 at chance, 1 with too few seeds, 1 without a result"
+    )
+
+
 def test_counts_and_lists_in_words() -> None:
     assert [in_words(n) for n in (1, 12, 13, 1234)] == ["one", "twelve", "13", "1,234"]
     assert listed(["a"]) == "a"

@@ -80,14 +80,14 @@ def test_among_several_studies_a_claim_is_held_to_its_look() -> None:
         level=0.018,
         rows=2,
         seeds=seeds,
-        verdicts={},
+        verdicts=dict.fromkeys(["se", "eca"], "no difference shown"),
         going=["se", "eca"],
     )
     others = row("eca", [50.0, 50.3, 49.8])
     plain = row("plain", [50.0, 50.2, 49.8, 50.1, 49.9, 50.0])
     one = study([plain, row("se", [50.18, 50.28, 50.38]), others], ("se > plain",), design(look))
     nothing = study([plain, row("se", [50.0, 50.1, 49.9]), others], ("se > plain",), design(look))
-    level, (judged,) = one.looks[0].level, one.judgements
+    level, (judged,) = look.level, one.judgements
     assert judged.p_holm is not None and level / 2 < judged.p_holm < level  # twice it is beyond
     assert judged.word == "supported"
     assert 2 * judged.p_holm < 0.05

@@ -8,13 +8,16 @@ import pytest
 from scipy import stats
 
 from blocklab.statistics.dunnett import critical_value
-from blocklab.statistics.family import BETTER, SAME, WORSE, Family, compare_rows
+from blocklab.statistics.equivalence import with_margin
+from blocklab.statistics.family import BETTER, NOT_SHOWN, SAME, WORSE, Family, compare_rows
 from blocklab.statistics.sequential import (
     FUTILE,
     Looks,
     LookTaken,
+    Seen,
     chance_over_looks,
     chance_to_show,
+    chance_to_show_no_loss,
     critical_values,
     levels,
     spent,
@@ -89,6 +92,93 @@ def test_the_chance_to_show_is_that_of_simulated_ends() -> None:
     assert chance_to_show(t, share, critical) == pytest.approx(shown.mean(), abs=0.003)
 
 
+def test_the_chance_to_show_no_loss_is_that_of_simulated_ends() -> None:
+    rng, share, critical, margin = np.random.default_rng(0), 3 / 8, 2.6, 4.0
+    for t in (-1.5, 0.3):
+        truth = t + rng.normal(size=200_000)
+        rest = truth + rng.normal(size=truth.size) * math.sqrt(share / (1 - share))
+        last, half = share * t + (1 - share) * rest, critical * math.sqrt(share)
+        shown = (last - half > -margin) | (last + half < 0)
+        found = chance_to_show_no_loss(t, share, critical, margin)
+        assert found == pytest.approx(shown.mean(), abs=0.003)
+    assert chance_to_show_no_loss(0.0, share, critical, 50.0) == 1.0
+
+
+def ended_at_first(margin: float | None, sd: float = 0.2) -> list[str]:
+    """Return the words of rows that equal the baseline, at the first of three looks."""
+    words, looks = list[str](), Looks((3, 5, 8))
+
+    def reworded(family: Family) -> Family:
+        return family if margin is None else with_margin(family, margin)
+
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        values = {f"{i}": dict(enumerate((sd * rng.normal(size=6)).tolist())) for i in range(9)}
+        seen = [Seen({row: range(6 if row == "0" else 3) for row in values})]
+        (one,) = take_looks(values, "0", looks, seen, reworded=reworded)
+        words += [each.word for each in one.family.comparisons.values()]
+    return words
+
+
+def test_a_row_that_may_still_be_as_good_is_not_futile() -> None:
+    without, within = ended_at_first(None), ended_at_first(0.5)
+    assert without.count(FUTILE) > 100
+    assert within.count(FUTILE) < 0.1 * without.count(FUTILE)
+    far = ended_at_first(0.02)  # which eight seeds cannot show either
+    assert far.count(FUTILE) > 100
+
+
+def test_futile_asks_of_uneven_rows_what_the_last_look_will_ask() -> None:
+    """A guard on uneven spreads asks for more than Dunnett's test, at the last look as now."""
+    found, plain = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        sds = [0.2, 0.1, 0.1, 0.1, 0.6, 0.1, 0.6, 0.1]
+        values = {
+            f"{i}": dict(enumerate((sd * rng.normal(size=10)).tolist())) for i, sd in enumerate(sds)
+        }
+        seen = [Seen({row: range(10 if row == "0" else 5) for row in values})]
+        (one,) = take_looks(values, "0", Looks((5, 8), gain=0.01), seen)
+        for each in one.family.comparisons.values():
+            gap = each.difference
+            if one.family.stretch > 1.3 and gap and each.word in (FUTILE, NOT_SHOWN) and gap.high:
+                assert one.family.critical
+                t = abs(gap.mean) * one.family.critical / (gap.high - gap.mean)
+                last = critical_value(
+                    levels(Looks((5, 8)), 7)[-1], (8,) * 7, 16, one.family.df * 8 / 5
+                )
+                plain.append(chance_to_show(t, 5 / 8, last) < 0.1)
+                found.append(each.word == FUTILE)
+    assert len(found) > 50 and sum(found) > sum(plain)
+
+
+def test_a_look_on_record_stands() -> None:
+    rng = np.random.default_rng(4)
+    values = {name: dict(enumerate(rng.normal(size=10).tolist())) for name in "abc"}
+    counts = [
+        {"a": range(6), "b": range(3), "c": range(3)},
+        {"a": range(10), "b": range(5), "c": range(3)},
+    ]
+    seen = [Seen(counts[0], 0.031, ("b",), ("c",)), Seen(counts[1], 0.012, ("b",))]
+    one, two = take_looks(values, "a", Looks((3, 5, 8)), seen)
+    assert (one.level, two.level, one.going, two.going) == (0.031, 0.012, ("b",), ("b",))
+    said = one.family.comparisons["c"]
+    assert said.word == FUTILE and two.family.comparisons["c"] is said
+
+
+def test_a_p_between_a_looks_level_and_five_per_cent_is_explained() -> None:
+    values = {
+        "a": dict(enumerate([0.0, 0.1, -0.1, 0.05, -0.05, 0.0])),
+        "b": {0: 0.1, 1: 0.2, 2: 0.16},
+    }
+    (one,) = take_looks(
+        values, "a", Looks((3, 50), gain=0.05), [Seen({"a": range(6), "b": range(3)})]
+    )
+    found = one.family.comparisons["b"]
+    assert found.p is not None and one.level < found.p < 0.05 and found.word == NOT_SHOWN
+    assert found.reason == f"p is not below the look's level of {100 * one.level:.2f} %"
+
+
 def looks_of(gains: list[float], seed: int, looks: Looks) -> list[LookTaken]:
     rng = np.random.default_rng(seed)
     size = looks.of_baseline(-1)
@@ -97,7 +187,7 @@ def looks_of(gains: list[float], seed: int, looks: Looks) -> list[LookTaken]:
         for i, gain in enumerate([0.0, *gains])
     }
     seen = [
-        {row: range(looks.of_baseline(i) if row == "row 0" else count) for row in values}
+        Seen({row: range(looks.of_baseline(i) if row == "row 0" else count) for row in values})
         for i, count in enumerate(looks.seeds)
     ]
     return list(take_looks(values, "row 0", looks, seen))
@@ -132,7 +222,7 @@ def test_identical_rows_end_and_are_not_tested() -> None:
     values = {row: {0: 1.0, 1: 2.0, 2: 4.0} for row in ("a", "b", "c")}
     values["c"] = {0: 7.0, 1: 1.0, 2: 3.0}
     (one,) = take_looks(
-        values, "a", Looks((3, 5)), [dict.fromkeys(values, range(3))], identical=["b"]
+        values, "a", Looks((3, 5)), [Seen(dict.fromkeys(values, range(3)))], identical=["b"]
     )
     assert one.family.comparisons["b"].word == SAME and "b" not in one.going
     assert one.family.rows == 1  # c alone was tested
@@ -166,6 +256,6 @@ def test_a_word_that_is_read_off_an_interval_ends_a_row() -> None:
         as_good = {row: replace(one, word="as good") for row, one in family.comparisons.items()}
         return replace(family, comparisons=as_good)
 
-    seen = [dict.fromkeys("ab", range(2)), dict.fromkeys("ab", range(4))]
+    seen = [Seen(dict.fromkeys("ab", range(count))) for count in (2, 4)]
     first, _ = take_looks(values, "a", Looks((2, 4)), seen, reworded=reworded)
     assert first.family.comparisons["b"].word == "as good" and first.going == ()

@@ -10,7 +10,7 @@ import typer
 from blocklab.cli.app import app
 from blocklab.cli.options import Json
 from blocklab.cli.output import print_json, print_results, print_table, printable
-from blocklab.cli.study import lines_as_json
+from blocklab.cli.study import results_as_json
 from blocklab.errors import InputError
 
 PATHS = "Studies' folders; or tables (CSV, TSV, JSON Lines) and folders of runs."
@@ -105,7 +105,7 @@ def compare(
     claim_folder(folder, command)
     page = write_report(results, folder)
     if json:
-        print_json({"page": str(page), **lines_as_json(results)})
+        print_json({"page": str(page), **results_as_json(results, results.judgements)})
         return
     print_results(results)
     for line in results.advice:

@@ -148,15 +148,17 @@ def report(
     from blocklab.report.index import INDEX, write_collection
     from blocklab.report.page import check_a_page_stays, write_report
     from blocklab.results.collection_file import over_datasets, read_collection
+    from blocklab.results.judgements import judge_together
     from blocklab.results.study_folder import read_study_folder
 
     if (content := read_collection(folder)) is not None:
         pages = write_collection(folder, content)
         over = over_datasets(content, [results for _, results, _ in pages])
         if json:
+            together = judge_together([results.judgements for _, results, _ in pages])
             found = [
-                {"study": one.name, "page": str(page), **lines_as_json(results)}
-                for one, results, page in pages
+                {"study": one.name, "page": str(page), **results_as_json(results, judged)}
+                for (one, results, page), judged in zip(pages, together, strict=True)
             ]
             of_all = {"over_datasets": over.to_dict()} if over else {}
             print_json({"page": str(folder / INDEX), "studies": found, **of_all})
@@ -171,7 +173,7 @@ def report(
     check_a_page_stays(folder, results)
     page = write_report(results, folder)
     if json:
-        print_json({"page": str(page), **lines_as_json(results)})
+        print_json({"page": str(page), **results_as_json(results, results.judgements)})
         return
     print_results(results)
     print(f"page: {page}")
@@ -276,13 +278,19 @@ def _results_as_json(
     return {
         "study": study.name,
         "page": str(folder / "report.html"),
-        **lines_as_json(results),
-        "claims": [asdict(one) for one in judged],
-        "identical": [list(names) for names, _ in results.identical],
+        **results_as_json(results, judged),
     }
 
 
-def lines_as_json(results: "StudyResults") -> dict[str, object]:
+def results_as_json(results: "StudyResults", judged: "Sequence[Judgement]") -> dict[str, object]:
+    """Return what a page says as plain JSON; `judged` are its claims as they are to be read."""
     troubles = [{"row": row, "trouble": line} for row, line in results.troubles]
     family = {name: value for name, value in vars(results.family).items() if name != "comparisons"}
-    return {"rows": results.summary_lines, "family": family, "troubles": troubles}
+    return {
+        "rows": results.summary_lines,
+        "family": family,
+        "claims": [asdict(one) for one in judged],
+        "identical": [list(names) for names, _ in results.identical],
+        "design": list(results.design_notes),
+        "troubles": troubles,
+    }

@@ -5,7 +5,7 @@ ended. What a look decides is a function of the runs that had finished at it, an
 a study that was killed goes on from there.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from blocklab.results.design_file import (
     LookJson,
     LooksJson,
     StatedJson,
+    Wave,
     read_design,
     write_design,
 )
@@ -25,6 +26,7 @@ from blocklab.results.study_file import StudyJson
 from blocklab.results.study_results import StudyResults
 from blocklab.statistics.sequential import Looks
 from blocklab.statistics.summary import ALPHA
+from blocklab.study.claims import parse_claim
 from blocklab.study.study import Study
 from blocklab.training.run_reader import is_finished
 
@@ -67,7 +69,7 @@ def resumed(study: Study, folder: Path) -> Study:
     """Return a study with the seeds that its looks so far ask for."""
     if study.looks is None or (design := read_design(folder)) is None:
         return study
-    return _with_seeds(study, study.looks, design, _going(study, design))
+    return _with_seeds(study, study.looks, design)
 
 
 def state_design(study: Study, folder: Path, before: StudyJson | None) -> None:
@@ -99,7 +101,13 @@ def state_design(study: Study, folder: Path, before: StudyJson | None) -> None:
     said = there.claims if there else _claims_before(before)
     # What the file claims of rows that come later was stated with it.
     of_file = {**(there.left_out if there else {}), **said}
-    claims = {**said, **_stated(study.claims, of_file, now, late)}
+    new: Mapping[str, StatedJson] = {}
+    if not old:  # the first time in this folder, but the runs may have been read in another
+        of_file = _claims_elsewhere(runs, study, folder)
+        finished = {row for row, of_row in runs.items() if _finished(of_row.values(), out)}
+        known = [claim for claim in study.claims if _rows_of(claim, study) <= finished]
+        new = _stated(known, of_file, now, done)
+    claims = {**said, **_stated(study.claims, {**of_file, **new}, now, late)}
     before_margins = there.margins if there else {}
     named = [] if study.margin is None else [f"{study.margin:g}"]
     margins = {**before_margins, **_stated(named, before_margins, now, late)}
@@ -137,24 +145,25 @@ def look(study: Study, folder: Path, results: StudyResults) -> Study | None:
     if study.looks is None:
         _look_at_fixed(study, folder, design, results)
         return None
-    if len(design.looks) == len(study.looks.seeds) or not _going(study, design):
+    seen = [
+        LookJson(
+            at=_now(),
+            planned=study.looks.seeds[len(one.wave.looks)],
+            level=one.looks[-1].level,
+            rows=one.looks[-1].family.rows,
+            seeds={row: list(seeds) for row, seeds in one.looks[-1].seeds.items()},
+            verdicts={row: said.word for row, said in one.looks[-1].family.comparisons.items()},
+            going=[row for row in one.looks[-1].going if one.looks[-1].seeds.get(row)],
+        )
+        for one in results.next_looks()
+    ]
+    if not seen:  # or no row and its baseline have a run that finished
         return None
-    taken = results.next_look()
-    if taken is None:  # no row and its baseline have a run that finished
-        return None
-    shown = taken.family.comparisons
-    seen = LookJson(
-        at=_now(),
-        planned=study.looks.seeds[len(design.looks)],
-        level=taken.level,
-        rows=taken.family.rows,
-        seeds={row: list(seeds) for row, seeds in taken.seeds.items()},
-        verdicts={row: one.word for row, one in shown.items()},
-        going=[row for row in taken.going if taken.seeds.get(row)],
-    )
-    design = design.model_copy(update={"looks": [*design.looks, seen]})
+    design = design.model_copy(update={"looks": [*design.looks, *seen]})
     write_design(folder, design)
-    return _with_seeds(study, study.looks, design, seen.going) if seen.going else None
+    if not any(one.going for one in seen):
+        return None
+    return _with_seeds(study, study.looks, design)
 
 
 def look_text(study: Study, folder: Path) -> str | None:
@@ -162,12 +171,17 @@ def look_text(study: Study, folder: Path) -> str | None:
     design = read_design(folder)
     if study.looks is None or design is None:
         return None
-    number, sizes = len(design.looks), study.looks.seeds
-    going = _going(study, design)
-    if number == len(sizes) or not going:
-        return f"decided after look {number} of {len(sizes)}" if number else None
-    rows = f"{len(going)} row{'s' if len(going) > 1 else ''}"
-    return f"look {number + 1} of {len(sizes)}: {rows} at {sizes[number]} seeds each"
+    sizes, said, most = study.looks.seeds, [], 0
+    for wave in _waves(study, design):
+        number = len(wave.looks)
+        most = max(most, number)
+        if number == len(sizes) or not wave.going:
+            continue
+        rows = f"{len(wave.going)} row{'s' if len(wave.going) > 1 else ''}"
+        said.append(f"look {number + 1} of {len(sizes)}: {rows} at {sizes[number]} seeds each")
+    if said:
+        return "; ".join(said)
+    return f"decided after look {most} of {len(sizes)}" if most else None
 
 
 def _look_at_fixed(study: Study, folder: Path, design: DesignJson, results: StudyResults) -> None:
@@ -192,30 +206,25 @@ def _look_at_fixed(study: Study, folder: Path, design: DesignJson, results: Stud
     write_design(folder, design.model_copy(update={"looks": [*earlier, seen]}))
 
 
-def _going(study: Study, design: DesignJson) -> list[str]:
-    """Return the rows that no look has ended; one of which no run had finished goes on too."""
-    others = (row.name for row in study.rows if row.name != study.baseline)
-    return [row for row in others if not any(_ended_at(one, row) for one in design.looks)]
+def _waves(study: Study, design: DesignJson) -> tuple[Wave, ...]:
+    return design.waves([row.name for row in study.rows])
 
 
-def _ended_at(one: LookJson, row: str) -> bool:
-    return bool(one.seeds.get(row)) and row not in one.going
-
-
-def _with_seeds(study: Study, looks: Looks, design: DesignJson, going: Sequence[str]) -> Study:
-    taken, last = len(design.looks), len(looks.seeds) - 1
-    at = {}
-    for row in study.rows:
-        place = min(taken, last)
-        if row.name == study.baseline:
-            place = place if going else max(taken - 1, 0)
-            at[row.name] = tuple(range(looks.of_baseline(place)))
-            continue
-        if row.name not in going:
-            ended = (i for i, one in enumerate(design.looks) if _ended_at(one, row.name))
-            place = next(ended, max(taken - 1, 0))
-        at[row.name] = tuple(range(looks.seeds[place]))
-    return replace(study, seeds_by_row=at)
+def _with_seeds(study: Study, looks: Looks, design: DesignJson) -> Study:
+    """Return a study with the seeds of each row's next look, or of that at which it ended."""
+    last, at = len(looks.seeds) - 1, dict[str, int]()
+    of_baseline = 0
+    for wave in _waves(study, design):
+        going = {*wave.going} if len(wave.looks) <= last else set[str]()
+        for row in wave.rows:
+            ended = (i for i, one in enumerate(wave.looks) if one.ended(row))
+            at[row] = len(wave.looks) if row in going else next(ended, last)
+        of_baseline = max(of_baseline, len(wave.looks) - (not going))
+    sizes = {row: looks.seeds[place] for row, place in at.items()}
+    sizes[study.baseline or ""] = looks.of_baseline(of_baseline)
+    return replace(
+        study, seeds_by_row={row.name: tuple(range(sizes[row.name])) for row in study.rows}
+    )
 
 
 def _until_decided(study: Study) -> LooksJson | None:
@@ -263,6 +272,33 @@ def _looks_elsewhere(
     found: dict[int, LookJson] = {}
     if study.looks is not None:
         return []
+    for other in _designs_elsewhere(runs, study, folder):
+        for one in other.looks:
+            if one.planned < len(study.seeds):
+                found.setdefault(one.planned, one)
+    return [found[planned].model_copy(update={"going": []}) for planned in sorted(found)]
+
+
+def _claims_elsewhere(
+    runs: Mapping[str, Mapping[str, str]], study: Study, folder: Path
+) -> Mapping[str, StatedJson]:
+    """Return the claims that another folder has of these runs, each as it was first stated."""
+    found: dict[str, StatedJson] = {}
+    for other in _designs_elsewhere(runs, study, folder):
+        for claim, one in {**other.left_out, **other.claims}.items():
+            if claim not in found or one.after_runs < found[claim].after_runs:
+                found[claim] = one
+    return found
+
+
+def _rows_of(claim: str, study: Study) -> set[str]:
+    return parse_claim(claim, [row.name for row in study.rows], study.baseline).rows
+
+
+def _designs_elsewhere(
+    runs: Mapping[str, Mapping[str, str]], study: Study, folder: Path
+) -> Iterator[DesignJson]:
+    """Yield what is stated in other folders of the runs of this study's baseline and other rows."""
     for file in sorted(folder.parent.glob(f"*/{DESIGN}")):
         if file.parent == folder:
             continue
@@ -278,10 +314,7 @@ def _looks_elsewhere(
             if name in other.rows and set(of_row.values()) & set(other.rows[name].runs.values())
         }
         if study.baseline in shared and len(shared) > 1:
-            for one in other.looks:
-                if one.planned < len(study.seeds):
-                    found.setdefault(one.planned, one)
-    return [found[planned].model_copy(update={"going": []}) for planned in sorted(found)]
+            yield other
 
 
 def _finished(hashes: Iterable[str], out: Path) -> int:

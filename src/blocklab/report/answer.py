@@ -73,8 +73,16 @@ def verdict_counts(results: StudyResults) -> str:
         return "too few seeds for a verdict"
     said = (BETTER, WORSE, AS_GOOD, NOT_WORSE)
     shown = [f"{len(by_word[word])} {word}" for word in said if word in by_word]
-    rest = sum(len(rows) for word, rows in by_word.items() if word not in said)
-    return ", ".join([*shown, *([f"{rest} not shown to differ"] if rest else [])])
+    rest = sum(len(by_word[word]) for word in (NOT_SHOWN, FUTILE, SAME) if word in by_word)
+    shown += [f"{rest} not shown to differ"] if rest else []
+    others = {
+        AT_CHANCE: "at chance",
+        BASELINE_AT_CHANCE: "with a baseline at chance",
+        TOO_FEW: "with too few seeds",
+        NO_RESULT: "without a result",
+    }
+    shown += [f"{len(by_word[word])} {text}" for word, text in others.items() if word in by_word]
+    return ", ".join(shown)
 
 
 def in_words(count: int) -> str:

@@ -167,7 +167,7 @@ def _compared_seeds(row: RowResult) -> str:
 def _expected_gain(results: StudyResults) -> Callable[[RowResult], str]:
     def shown(row: RowResult) -> str:
         one = results.expected.get(row.name)
-        return ABSENT if one is None or one.gain is None else signed(one.gain)
+        return ABSENT if one is None or one.gain is None else signed(one.gain, results.metric)
 
     return shown
 

@@ -18,16 +18,20 @@ def more_seeds(
     comparisons: Mapping[str, Comparison],
     plan: Planning | None,
     metric: Metric,
+    has_looks: bool = False,
 ) -> tuple[str, ...]:
     """Return a line for rows whose runs failed, for those with a seed or none, for those in doubt.
 
     How many seeds are needed is what `plan` has from the spread of all rows, where a difference of
-    the metric's gain is to be shown four times in five.
+    the metric's gain is to be shown four times in five. A study that `has_looks` says itself which
+    seeds come next.
     """
     of = {word: [r for r in rows if _word(r, comparisons) == word] for word in (TOO_FEW, NOT_SHOWN)}
     lines = []
     if failing := [row for row in of[TOO_FEW] if row.failed]:
         lines.append(f"{_names(failing)}: see why runs failed, before more seeds")
+    if has_looks:
+        return tuple(lines)
     if few := [row for row in of[TOO_FEW] if not row.failed]:
         baseline = few[0].baseline
         some = [*([baseline] if baseline and len(baseline.finished) < FEWEST_SEEDS else []), *few]

@@ -4,7 +4,8 @@ It lies beside study.json, is written at the study's first run and only ever add
 older versions have none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from blocklab.files import write_checked_json
 from blocklab.results.checked_model import read_checked_model
 from blocklab.results.study_file import RowName, RunHash, Seed
-from blocklab.statistics.sequential import Looks
+from blocklab.statistics.sequential import FUTILE, Looks, Seen
 from blocklab.training.run_files import Count, Number
 
 DESIGN = "design.json"
@@ -65,6 +66,46 @@ class LookJson(_Strict):
     verdicts: dict[RowName, str]
     going: list[RowName] = []
 
+    @property
+    def seen(self) -> Seen:
+        """It as the statistics have it."""
+        futile = [row for row, word in self.verdicts.items() if word == FUTILE]
+        return Seen(self.seeds, self.level, self.going, futile)
+
+    @property
+    def looked_at(self) -> frozenset[str]:
+        """The rows, but the baseline, of which it saw a run."""
+        return frozenset(row for row in self.verdicts if self.seeds.get(row))
+
+    def ended(self, row: str) -> bool:
+        """Whether a row that it saw gets no more seeds."""
+        return row in self.looked_at and row not in self.going
+
+
+@dataclass(frozen=True)
+class Wave:
+    """Rows that are looked at together, from the fewest seeds on, and the looks that they had.
+
+    The first wave are the rows of a study's first look. Those that come later, or had no finished
+    run by then, are a wave of their own: what was said of the rows before them stays.
+
+    Attributes:
+        rows: those that the study's file has, but the baseline.
+        looks: so far.
+        dropped: how many others were among them and are still counted.
+    """
+
+    rows: tuple[str, ...]
+    looks: tuple[LookJson, ...] = ()
+    dropped: int = 0
+
+    @property
+    def going(self) -> tuple[str, ...]:
+        """The rows that no look has ended."""
+        if not self.looks:
+            return self.rows
+        return tuple(row for row in self.rows if row in self.looks[-1].going)
+
 
 class DesignJson(_Strict):
     """The whole file."""
@@ -84,13 +125,39 @@ class DesignJson(_Strict):
 
     @model_validator(mode="after")
     def _no_more_looks(self) -> "DesignJson":
-        if self.until_decided and len(self.looks) > len(self.until_decided.seeds):
+        if self.until_decided is None:
+            return self
+        most = len(self.until_decided.seeds)
+        if any(len(wave.looks) > most for wave in self.waves(self.rows)):
             raise ValueError("it has more looks than the design")
         return self
 
-    def seen(self) -> Sequence[dict[str, list[int]]]:
-        """Return which seeds of each row had finished at each look."""
-        return [look.seeds for look in self.looks]
+    def waves(self, rows: Iterable[str]) -> tuple[Wave, ...]:
+        """Return which rows of a study are looked at together, those without a look last.
+
+        Args:
+            rows: of the study's file.
+        """
+        found: list[tuple[set[str], list[LookJson]]] = []
+        for look in self.looks:
+            wave = next((one for one in found if one[0] & look.looked_at), None)
+            if wave is None:
+                found.append((set(look.looked_at), [look]))
+            else:
+                wave[0].update(look.looked_at)
+                wave[1].append(look)
+        others = [row for row in dict.fromkeys([*rows, *self.rows]) if row != self.baseline]
+        there = set(rows)
+        found.append((set(others).difference(*(names for names, _ in found)), []))
+        waves = [
+            Wave(
+                tuple(row for row in others if row in names and row in there),
+                tuple(looks),
+                len([row for row in others if row in names and row not in there]),
+            )
+            for names, looks in found
+        ]
+        return tuple(wave for wave in waves if wave.rows or wave.looks)
 
 
 def read_design(folder: Path) -> DesignJson | None:

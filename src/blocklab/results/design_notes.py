@@ -3,24 +3,26 @@
 from collections.abc import Collection, Sequence
 
 from blocklab.results.design_file import DesignJson, LookJson
-from blocklab.statistics.sequential import LookTaken, chance_over_looks
+from blocklab.results.waves import WaveTaken
+from blocklab.statistics.sequential import chance_over_looks
+from blocklab.study.schema import in_list
 
 _FEWEST = 2  # seeds at which a look can say anything
 
 
 def design_notes(
-    design: DesignJson, looks: Sequence[LookTaken], claims: Collection[str]
+    design: DesignJson, waves: Sequence[WaveTaken], claims: Collection[str]
 ) -> tuple[str, ...]:
     """Return the sentences of a study's design.json.
 
     Args:
         design: what is on record.
-        looks: what the looks of `until_decided` say by the runs that are there.
+        waves: what the looks of `until_decided` say by the runs that are there.
         claims: what the study claims now.
     """
     notes = []
     if design.until_decided:
-        notes += _until_decided(design, looks)
+        notes += _until_decided(design, waves)
     elif said := _added_seeds(design):
         notes.append(said)
     if design.finished_before:
@@ -54,7 +56,7 @@ def late_claims(design: DesignJson | None) -> frozenset[str]:
     return frozenset(claim for claim, one in stated.items() if one.after_runs)
 
 
-def _until_decided(design: DesignJson, looks: Sequence[LookTaken]) -> list[str]:
+def _until_decided(design: DesignJson, waves: Sequence[WaveTaken]) -> list[str]:
     assert design.until_decided is not None
     sizes, times = design.until_decided.seeds, design.until_decided.baseline_times
     more = f", the baseline with {times} times as many" if times > 1 else ""
@@ -63,22 +65,34 @@ def _until_decided(design: DesignJson, looks: Sequence[LookTaken]) -> list[str]:
         f"nothing differs says better or worse of any row at any look in at most "
         f"{100 * design.alpha:g} %"
     ]
-    for number, one in enumerate(design.looks, 1):
-        before = design.looks[number - 2].going if number > 1 else list(one.verdicts)
-        ended = [row for row in before if row not in one.going and one.seeds.get(row)]
-        words = ", ".join(f"{row} {one.verdicts[row]}" for row in ended if row in one.verdicts)
+    for number, one in enumerate(waves):
+        if number and one.wave.rows:
+            notes.append(
+                f"{', '.join(map(in_list, one.wave.rows))}: first run after a look, so with looks "
+                f"of {'their' if len(one.wave.rows) > 1 else 'its'} own, at "
+                f"{100 * design.alpha:g} % of {'them' if len(one.wave.rows) > 1 else 'it'} alone"
+            )
+        notes += _of_wave(one, sizes)
+    return notes
+
+
+def _of_wave(taken: WaveTaken, sizes: Sequence[int]) -> list[str]:
+    looks, notes, before = taken.wave.looks, list[str](), frozenset[str]()
+    for number, one in enumerate(looks, 1):
+        ended = [row for row in one.verdicts if one.ended(row) and row not in before]
+        before |= {*ended}
+        words = ", ".join(f"{in_list(row)} {one.verdicts[row]}" for row in ended)
         going = f"{_count(len(one.going), 'row')} going on" if one.going else "none going on"
         notes.append(
             f"look {number} of {len(sizes)}, {_day(one.at)}, at {one.planned} seeds and a level "
             f"of {100 * one.level:.2f} %: {words or 'none decided'}; {going}"
         )
-    if len(design.looks) < len(sizes) and (not design.looks or design.looks[-1].going):
-        number = len(design.looks) + 1
+    if len(looks) < len(sizes) and taken.wave.going:
         notes.append(
-            f"not decided yet: look {number} of {len(sizes)} is at {sizes[number - 1]} seeds; run "
-            "the study again to go on"
+            f"not decided yet: look {len(looks) + 1} of {len(sizes)} is at {sizes[len(looks)]} "
+            "seeds; run the study again to go on"
         )
-    for number, (there, now) in enumerate(zip(design.looks, looks, strict=False), 1):
+    for number, (there, now) in enumerate(zip(looks, taken.looks, strict=False), 1):
         for row, one in now.family.comparisons.items():
             if row in there.verdicts and there.verdicts[row] != one.word:
                 notes.append(

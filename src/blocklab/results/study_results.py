@@ -1,7 +1,7 @@
 """Run folders become one table: what each row costs, reaches, and gains on the baseline."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -27,10 +27,17 @@ from blocklab.results.lines import (
 from blocklab.results.notebook_table import rows_html
 from blocklab.results.row_result import RowResult, identical_seeds
 from blocklab.results.tested_claims import TestedRows
+from blocklab.results.waves import (
+    WaveTaken,
+    family_of,
+    how_judged,
+    next_looks,
+    smallest_level,
+    take_waves,
+)
 from blocklab.statistics.equivalence import with_margin
 from blocklab.statistics.family import SAME, Comparison, Family, compare_rows
 from blocklab.statistics.planning import Planning, plan_seeds
-from blocklab.statistics.sequential import LookTaken, before_looks, take_looks
 from blocklab.statistics.shrinkage import Expected
 from blocklab.study.metric import TOP1, Metric
 from blocklab.study.schema import in_list
@@ -91,10 +98,10 @@ class StudyResults:
 
     def _compared(self, baseline: RowResult) -> Family:
         if self.design and self.design.until_decided:
-            if not self.looks:
-                return before_looks(self._figures, baseline.name, self.design.until_decided.looks())
-            return self.looks[-1].family
-        return self._with_margin(compare_rows(self._figures, baseline.name, **self._compared_by))
+            return family_of(self.design, self._figures, self.waves)
+        dropped = [row for row in self.design.rows.values() if row.dropped] if self.design else []
+        how = {**self._compared_by, "more_rows": len(dropped)}
+        return self._with_margin(compare_rows(self._figures, baseline.name, **how))
 
     def _with_margin(self, family: Family) -> Family:
         if not self.margin:
@@ -110,44 +117,45 @@ class StudyResults:
     def _compared_by(self) -> dict[str, Any]:
         baseline = next(row for row in self.rows if row.name == self.baseline)
         others = [row for row in self.rows if row is not baseline]
-        dropped = [row for row in self.design.rows.values() if row.dropped] if self.design else []
         return {
             "identical": {row.name for row in others if identical_seeds(row, baseline)},
             "at_chance": {row.name for row in self.rows if row.at_chance},
             "paired": self.paired,
             "bounds": self.metric.difference_bounds,
             "higher_is_better": self.metric.higher_is_better,
-            "more_rows": len(dropped),
         }
 
     @cached_property
-    def looks(self) -> tuple[LookTaken, ...]:
-        """What each look on record says, by the runs that had finished at it.
+    def waves(self) -> tuple[WaveTaken, ...]:
+        """Its rows as they are looked at together, and what each look on record says.
 
         Empty of a study with a fixed number of seeds.
         """
-        return self._looks(())
-
-    def next_look(self) -> LookTaken | None:
-        """Take the look after those on record, by all runs that have finished.
-
-        None where the baseline has none, or all rows that it is compared with.
-        """
-        now = {row: sorted(by_seed) for row, by_seed in self._figures.items()}
-        if not now.get(self.baseline or "") or not any(
-            seeds for row, seeds in now.items() if row != self.baseline
-        ):
-            return None
-        return self._looks([now])[-1]
-
-    def _looks(self, more: Sequence[Mapping[str, Collection[int]]]) -> tuple[LookTaken, ...]:
-        if self.design is None or self.design.until_decided is None:
+        if not self._has_looks:
             return ()
-        if self.baseline is None or self.baseline not in self._figures:
+        assert self.design is not None
+        return take_waves(self.design, self._figures, list(self._figures), **self._looked_by)
+
+    def next_looks(self) -> tuple[WaveTaken, ...]:
+        """Take the looks after those on record, by all runs that have finished."""
+        if not self._has_looks:
             return ()
-        looks, seen = self.design.until_decided.looks(), [*self.design.seen(), *more]
-        how = {**self._compared_by, "reworded": self._with_margin}
-        return tuple(take_looks(self._figures, self.baseline, looks, seen, **how))
+        assert self.design is not None
+        return next_looks(self.design, self._figures, list(self._figures), **self._looked_by)
+
+    @property
+    def _has_looks(self) -> bool:
+        looks = self.design is not None and self.design.until_decided is not None
+        return looks and self.baseline in self._figures
+
+    @property
+    def _looked_by(self) -> dict[str, Any]:
+        return {**self._compared_by, "reworded": self._with_margin}
+
+    @cached_property
+    def how_judged(self) -> tuple[tuple[str, Family], ...]:
+        """The tests that gave rows their verdicts, each with of which rows; empty: of all."""
+        return how_judged(self.waves) or (("", self.family),)
 
     @cached_property
     def runs(self) -> tuple[tuple[RowResult, EndedRun], ...]:
@@ -171,8 +179,7 @@ class StudyResults:
         """What its runs say of each of its claims."""
         judged = judge_claims(self.claims, self.tested, self.baseline) if self.claims else ()
         if self.design and self.design.until_decided:
-            # Rows stop by what they show, so a claim is held to a look's level; to none before.
-            level = min((look.level for look in self.looks), default=0.0)
+            level = smallest_level(self.design, self.waves)
             judged = tuple(_held_to(one, level) for one in judged)
         late = late_claims(self.design)
         return tuple(
@@ -224,7 +231,7 @@ class StudyResults:
         """When it was looked at, and what was stated, added or dropped after runs had finished."""
         if self.design is None:
             return ()
-        return design_notes(self.design, self.looks, self.claims)
+        return design_notes(self.design, self.waves, self.claims)
 
     @cached_property
     def planning(self) -> Planning | None:
@@ -234,7 +241,7 @@ class StudyResults:
     @cached_property
     def advice(self) -> tuple[str, ...]:
         """Which rows want more seeds, and how many, a line each."""
-        return more_seeds(self.rows, self.comparisons, self.planning, self.metric)
+        return more_seeds(self.rows, self.comparisons, self.planning, self.metric, self._has_looks)
 
     @cached_property
     def identical(self) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:

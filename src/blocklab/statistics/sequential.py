@@ -74,6 +74,23 @@ class Looks:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What a look could see, and of one on record what it decided, which later rows do not change.
+
+    Attributes:
+        seeds: of each row, those that had finished.
+        level: at which it compared the rows; None of a look that is taken now.
+        going: the rows that it gave more seeds; None of a look that is taken now.
+        futile: the rows that it called so.
+    """
+
+    seeds: Mapping[str, Collection[int]]
+    level: float | None = None
+    going: Collection[str] | None = None
+    futile: Collection[str] = ()
+
+
+@dataclass(frozen=True)
 class LookTaken:
     """One look: at which seeds of each row, at which level, what was said, and what goes on."""
 
@@ -146,7 +163,7 @@ def take_looks(
     values: Mapping[str, Mapping[int, float]],
     baseline: str,
     looks: Looks,
-    seen: Iterable[Mapping[str, Collection[int]]],
+    seen: Iterable[Seen],
     *,
     identical: Collection[str] = (),
     at_chance: Collection[str] = (),
@@ -163,7 +180,7 @@ def take_looks(
         values: a figure of each row, by seed; the baseline among them.
         baseline: the row that the others are compared with.
         looks: the design.
-        seen: for each look that is taken, the seeds of each row that had finished.
+        seen: the looks, those on record and any that is taken now.
         identical: rows that compute the baseline's function.
         at_chance: rows that never learned.
         paired: take out what a seed does to every row.
@@ -174,19 +191,20 @@ def take_looks(
         reworded: gives a look's family words that are read off its intervals, such as `as good`.
     """
     rows = [row for row in values if row != baseline]
-    level_of = levels(looks, max(1, len(rows) + more_rows), paired, alpha)
+    compared_rows = max(1, len(rows) + more_rows)
     going, ended = rows, dict[str, Comparison]()
-    for look, seeds in enumerate(seen):
+    for look, there in enumerate(seen):
         # Of a paired study only seeds that all rows have count, and a row that ended has few.
         compared = [baseline, *(going if paired else rows)]
         figures = {
             row: {
                 seed: values[row][seed]
-                for seed in sorted(seeds.get(row, ()))
+                for seed in sorted(there.seeds.get(row, ()))
                 if seed in values[row]
             }
             for row in compared
         }
+        level = there.level or levels(looks, compared_rows, paired, alpha)[look]
         family = compare_rows(
             figures,
             baseline,
@@ -195,19 +213,28 @@ def take_looks(
             paired=paired,
             bounds=bounds,
             higher_is_better=higher_is_better,
-            alpha=level_of[look],
+            alpha=level,
             more_rows=more_rows + len(values) - len(compared),
         )
         if reworded:
             family = reworded(family)
         last = look == len(looks.seeds) - 1
         for row in going:
-            found = family.comparisons[row]
-            ended[row] = found if last else _hopeless(found, looks, look, family, level_of[-1])
-        going = [row for row in going if ended[row].word not in ENDED and not last]
+            ended[row] = found = _with_level(family.comparisons[row], level, alpha)
+            if last or not (there.going is None or row in there.futile):
+                continue
+            last_level = levels(looks, compared_rows, paired, alpha)[-1]
+            ended[row] = _hopeless(found, looks, look, family, last_level, higher_is_better)
+            if there.going is not None and ended[row].word == NOT_SHOWN:
+                reason = f"called so at look {look + 1}, and given no more seeds"
+                ended[row] = replace(found, word=FUTILE, reason=reason)
+        if there.going is not None:
+            going = [row for row in going if row in there.going or not there.seeds.get(row)]
+        else:
+            going = [row for row in going if ended[row].word not in ENDED and not last]
         kept = {row: ended[row] for row in rows}
         used = {row: tuple(of_row) for row, of_row in figures.items()}
-        yield LookTaken(used, level_of[look], replace(family, comparisons=kept), tuple(going))
+        yield LookTaken(used, level, replace(family, comparisons=kept), tuple(going))
 
 
 def before_looks(values: Mapping[str, Mapping[int, float]], baseline: str, looks: Looks) -> Family:
@@ -242,14 +269,37 @@ def chance_to_show(t: float, share: float, critical: float) -> float:
     return float(stats.norm.sf((need - t) / scale) + stats.norm.sf((need + t) / scale))
 
 
+def chance_to_show_no_loss(t: float, share: float, critical: float, margin: float) -> float:
+    """Return how probably the last look shows a loss, or that there is none beyond a margin.
+
+    As `chance_to_show`; `t` is above 0 where the row is ahead, and `margin` is in units of the
+    error of the difference at the look.
+    """
+    need, scale = critical * math.sqrt(share), math.sqrt(1 - share)
+    worse, not_worse = stats.norm.sf((need + t) / scale), stats.norm.sf((need - margin - t) / scale)
+    return float(min(1.0, worse + not_worse))
+
+
+def _with_level(found: Comparison, level: float, alpha: float) -> Comparison:
+    """Say of a p below `alpha` which shows nothing that a look asks for more."""
+    if found.word != NOT_SHOWN or found.p is None or not level <= found.p < alpha:
+        return found
+    return replace(found, reason=f"p is not below the look's level of {100 * level:.2f} %")
+
+
 def _hopeless(
-    found: Comparison, looks: Looks, look: int, family: Family, last_level: float
+    found: Comparison,
+    looks: Looks,
+    look: int,
+    family: Family,
+    last_level: float,
+    higher_is_better: bool,
 ) -> Comparison:
     """Return a comparison as it is, or as futile."""
     gap = found.difference
     if found.word != NOT_SHOWN or gap is None or gap.low is None or gap.high is None:
         return found
-    if -looks.gain < gap.low and gap.high < looks.gain:
+    if family.margin is None and -looks.gain < gap.low and gap.high < looks.gain:
         return replace(
             found,
             word=FUTILE,
@@ -257,20 +307,25 @@ def _hopeless(
         )
     if family.critical is None:
         return found
-    t = family.critical * abs(gap.mean) / max(gap.high - gap.mean, gap.mean - gap.low)
+    error = max(gap.high - gap.mean, gap.mean - gap.low) / family.critical
     share = looks.seeds[look] / looks.seeds[-1]
     rows = max(1, family.rows)
     size = looks.seeds[-1]
-    last = critical_value(
+    last = family.stretch * critical_value(
         last_level, (size,) * rows, looks.of_baseline(-1), family.df * size / looks.seeds[look]
     )
-    chance = chance_to_show(t, share, last)
+    t, shows = gap.mean / error, "a difference"
+    chance = chance_to_show(abs(t), share, last)
+    if family.margin is not None:
+        shows = "a difference, or that it is not worse"
+        good = t if higher_is_better else -t
+        chance = chance_to_show_no_loss(good, share, last, family.margin / error)
     if chance >= FUTILE_BELOW:
         return found
     return replace(
         found,
         word=FUTILE,
-        reason=f"{size} seeds would show a difference with a probability of {100 * chance:.0f} %",
+        reason=f"{size} seeds would show {shows} with a probability of {100 * chance:.0f} %",
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blocklab.statistics.family import BETTER
-from blocklab.statistics.sequential import Looks, LookTaken, take_looks
+from blocklab.statistics.sequential import Looks, LookTaken, Seen, take_looks
 from blocklab.statistics.spread import Array
 
 _ROWS = 400  # of all simulated studies: some seconds, whether of many rows or of few
@@ -68,14 +68,14 @@ def follow_looks(values: Array, looks: Looks, paired: bool = False) -> tuple[lis
     by_seed = {name: dict(enumerate(row.tolist())) for name, row in zip(names, values, strict=True)}
     sizes, taken = dict.fromkeys(names, 0), list[LookTaken]()
 
-    def seen() -> Iterator[dict[str, range]]:
+    def seen() -> Iterator[Seen]:
         for look, size in enumerate(looks.seeds):
             going = taken[-1].going if taken else names[1:]
             if not going:
                 return
             sizes.update(dict.fromkeys(going, size))
             sizes[names[0]] = looks.of_baseline(look)
-            yield {name: range(count) for name, count in sizes.items()}
+            yield Seen({name: range(count) for name, count in sizes.items()})
 
     for look in take_looks(by_seed, names[0], looks, seen(), paired=paired):
         taken.append(look)
