@@ -51,6 +51,10 @@ def test_a_study_from_file_to_page(blocklab: Blocklab, study_file: Path, tmp_pat
     assert "supported" in again.out
     assert [path.stat().st_mtime_ns for path in results] == times
 
+    narrower = blocklab("study", study_file, "--out", out, "--rows", "se", "--seeds", 1)
+    assert "4 runs had finished before" not in narrower.out  # two of them are its own
+    assert "2 runs had finished before this study was stated" in narrower.out
+
     page.unlink()
     reported = blocklab("report", page.parent)
     assert reported.status == 0 and page.is_file()
@@ -100,6 +104,8 @@ def test_a_wrong_study_is_one_line(
         (("tabel_1",), "did you mean 'table_1'"),
         (("no/such/file.yaml",), "cannot read"),
         (("quickstart", "--rows", "pain"), "did you mean 'plain'"),
+        (("quickstart", "--rows", ""), "--rows takes names, A,B; one of '' is empty"),
+        (("quickstart", "--rows", "plain,,se"), "one of 'plain,,se' is empty"),
         (("quickstart", "--workers", 0), "--workers"),
         (("quickstart", "--workers", "many"), "--workers"),
         (("quickstart", "--workers", 10_000), "--workers"),
@@ -309,3 +315,9 @@ def test_a_figure_says_which_runs_are_not_in_it(
     assert drawn.err.endswith("plain: no result from seed 0\n")
     taken = blocklab("figure", "accuracy", trained / "tiny", "--to", study_file)
     assert taken.status == 2 and f"{study_file} is a file; name a folder" in taken.err
+
+
+def test_a_name_that_no_file_can_have_is_one_line(blocklab: Blocklab) -> None:
+    said = blocklab("report", "o" * 300)
+    assert said.status == 2 and said.err.count("\n") == 1
+    assert said.err.startswith("error: a name is too long: 'ooo")

@@ -55,7 +55,7 @@ def test_claims_are_corrected_for_all_studies(make_results: MakeResults, tmp_pat
     assert alone.p is not None and 0.005 < alone.p < 0.05
     page = write_index(tmp_path, [(f"s{i}", made) for i in range(10)]).read_text()
     claims = page.split("<h2>Claims</h2>")[1]
-    assert "All 10 claims" in claims
+    assert "The 10 claims of single studies" in claims
     line = re.findall(r"<tr><th.*?</tr>", claims)[1]
     cells = re.findall(r"<t[hd].*?>(.*?)</t[hd]>", line)
     assert cells == [

@@ -68,6 +68,23 @@ def test_where_verdicts_agree_is_said_in_words(
     assert ", none has the same verdict in each; it differs for se (" in agreement(apart)
 
 
+def test_runs_of_one_hash_that_gave_other_results_are_not_one_thing(
+    studies: dict[str, StudyResults],
+) -> None:
+    one = studies["quick"]
+    again = []
+    for row in one.rows:
+        first, *rest = row.runs
+        other = {**first.result, "test_top1_percent": first.result["test_top1_percent"] + 1}
+        again.append(replace(row, runs=(replace(first, result=other), *rest)))
+    said = what_is_shared({"here": one, "there": replace(one, rows=tuple(again))})
+    assert said == (
+        "9 of 12 runs are in more than one of these studies, which so far say one thing twice. "
+        "3 of 12 runs were trained more than once, by the same recipe and from the same seed, with "
+        "other results: see under which conditions."
+    )
+
+
 def test_seeds_and_shared_runs_are_told(
     studies: dict[str, StudyResults], make_results: MakeResults
 ) -> None:

@@ -105,3 +105,21 @@ def test_no_claim_over_data_sets_is_won_over_a_row_at_chance() -> None:
     over = OverDatasets("of", ("d1", "d2"), (study(rows, ()), study(rows, ())), claims=claims)
     assert [one.word for one in over.judgements] == ["undecided", "undecided"]
     assert "dead is at chance on d1" in over.judgements[0].numbers
+
+
+def test_over_data_sets_rows_of_one_function_are_the_same_without_a_test() -> None:
+    """As on the page of each data set."""
+    rows = [
+        row("plain", [50.0, 50.2, 49.8]),
+        row("celu", [50.6, 50.1, 50.9]),
+        row("elu", [50.6, 50.1, 50.9], "celu"),
+    ]
+    claims = ("celu == elu within 0.1", "celu > elu", "celu >= elu")
+    words = ["supported", "contradicted", "supported"]
+    of_each = study(rows, claims)
+    assert [one.word for one in of_each.judgements] == words
+    for how in ("on average", "on all", "on at least 1"):
+        stated = tuple(f"{claim} {how}" for claim in claims)
+        over = OverDatasets("of", ("d1", "d2"), (of_each, of_each), claims=stated)
+        assert [one.word for one in over.judgements] == words, how
+    assert "identical function" in over.judgements[0].numbers

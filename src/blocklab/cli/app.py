@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from blocklab.errors import BlocklabError, Stopped, error_line
+from blocklab.errors import BlocklabError, Stopped, error_line, shortened
 
 # The module of each command, which adds it to `app`; in the order in which help lists them.
 COMMANDS = {
@@ -109,6 +109,8 @@ def run(arguments: list[str]) -> int:
     except MemoryError:
         return _say("out of memory; use a smaller batch_size, fewer --workers or smaller images", 1)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return _say(f"a name is too long: {shortened(error.filename)}; give a shorter one", 2)
         if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITTEN:
             _say_no_more(sys.stdout)  # what names a file is told of where it is written
             return _say(f"cannot write the output: {error.strerror}; free some space", 1)

@@ -164,7 +164,7 @@ def load_studies(
     )
 
 
-def parse_names(given: Iterable[str] | None) -> list[str] | None:
+def parse_names(given: Iterable[str] | None, option: str = "--rows") -> list[str] | None:
     """Split ``A,B`` into names; one with a comma in it stands in double quotes.
 
     Raises:
@@ -176,8 +176,11 @@ def parse_names(given: Iterable[str] | None) -> list[str] | None:
         lines = list(csv.reader(given, skipinitialspace=True, strict=True))
     except csv.Error as error:
         shown = shortened(",".join(given))
-        raise InputError(f"--rows takes names, A,B, not {shown} ({error})") from None
-    return [name.strip() for line in lines for name in line if name.strip()]
+        raise InputError(f"{option} takes names, A,B, not {shown} ({error})") from None
+    names = [name.strip() for line in lines for name in line or [""]]
+    if not all(names):
+        raise InputError(f"{option} takes names, A,B; one of {shortened(','.join(given))} is empty")
+    return names
 
 
 def load_plugins(paths: Iterable[Path]) -> tuple[str, ...]:

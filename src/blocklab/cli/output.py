@@ -183,7 +183,8 @@ def _print_over_datasets(over: "OverDatasets") -> None:
 def print_results(results: "StudyResults") -> None:
     """Print a study's table as the page has it, then its claims and what else a reader must know.
 
-    That is which rows are one network, and which runs failed, are missing or doubtful.
+    That is which rows are one network, what was stated or looked at when, and which runs failed,
+    are missing or doubtful.
     """
     from blocklab.report.tables import CLAIM_HEADINGS, claim_lines, main_table
 
@@ -192,7 +193,7 @@ def print_results(results: "StudyResults") -> None:
     if judged := claim_lines(results):
         shown = [line[:-1] for line in judged]  # the sentences are on the page
         print_table(CLAIM_HEADINGS[:-1], shown, "claims", left=True)
-    for line in results.identical_lines:
+    for line in (*results.identical_lines, *results.design_notes):
         print(printable(line))
     for row, line in results.troubles:
         print(printable(f"{row}: {line}"))

@@ -15,6 +15,7 @@ from blocklab.report.rendering import render
 from blocklab.report.table_files import csv_text, latex, markdown
 from blocklab.report.tables import VERDICT_LOOKS
 from blocklab.report.what_ran import flat
+from blocklab.results.ended_run import EndedRun
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
 from blocklab.study.schema import in_list
@@ -139,6 +140,10 @@ def _seeds(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
+def _said_of_images(run: EndedRun) -> tuple[object, ...]:
+    return run.result.get("test_top1_percent"), run.per_image.bits if run.per_image else None
+
+
 def what_is_shared(studies: Studies) -> str:
     """Say how the studies' seeds differ, and which runs more than one of them has; "" of neither.
 
@@ -148,14 +153,25 @@ def what_is_shared(studies: Studies) -> str:
     counts = [len(results.seeds) for results in studies.values()]
     if len(set(counts)) > 1:
         said.append(f"Seeds: {' against '.join(map(str, counts))}.")
-    runs = [{run.hash for _, run in results.runs} for results in studies.values()]
+    runs = [{run.hash: run for _, run in results.runs} for results in studies.values()]
     everyone = set[str]().union(*runs)
-    shared = sum(sum(one in of for of in runs) > 1 for one in everyone)
+    shared = again = 0
+    for one in everyone:
+        trained = [of[one] for of in runs if one in of]
+        same = len({_said_of_images(run) for run in trained}) == 1
+        shared += len(trained) > 1 and same
+        again += not same
     if shared:
         noun = "run is" if shared == 1 else "runs are"
         said.append(
             f"{shared} of {len(everyone)} {noun} in more than one of these studies, which so far "
             "say one thing twice."
+        )
+    if again:
+        noun = "run was" if again == 1 else "runs were"
+        said.append(
+            f"{again} of {len(everyone)} {noun} trained more than once, by the same recipe and "
+            "from the same seed, with other results: see under which conditions."
         )
     return " ".join(said)
 

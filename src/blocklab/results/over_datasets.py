@@ -160,7 +160,10 @@ class OverDatasets:
                 numbers = f"{lost[0]} is at chance on {dataset}: it never learned"
                 return Judgement(text, UNDECIDED, numbers)
         cells = self._cells(MEASURED[claim.claim.metric])
-        gaps = [weighted_gap(claim.claim.weights, of) for of in cells]
+        gaps = [
+            _gap(one.tested.merged(claim.claim.weights), of)
+            for one, of in zip(self.results, cells, strict=True)
+        ]
         return _judge(claim, dict(zip(self.datasets, gaps, strict=True)))
 
     @property
@@ -218,6 +221,10 @@ class OverDatasets:
         }
 
 
+def _gap(weights: Mapping[str, float], cells: Mapping[str, Cell]) -> Gap | None:
+    return weighted_gap(weights, cells) if weights else Gap(0.0, 0.0, same=True)
+
+
 def _all(gaps: Sequence[Gap | None]) -> list[Gap]:
     """Return the gaps of all data sets; none if one is missing."""
     known = [gap for gap in gaps if gap is not None]
@@ -271,6 +278,10 @@ def _judge(claim: DatasetClaim, gaps: Mapping[str, Gap | None]) -> Judgement:
 def _test(claim: DatasetClaim, gap: Gap) -> tuple[bool, float | None]:
     """Return whether a difference is as claimed, and p of the test that speaks for or against."""
     stated = claim.claim
+    if gap.same:  # certain, whichever it is
+        strict = stated.operator in (">", "<")
+        holds = stated.margin < 0 if strict else stated.margin <= 0
+        return stated.operator == "==" or holds, 0.0
     if stated.operator == "==":
         inside = abs(gap.mean) <= stated.margin
         nearest = stated.margin if gap.mean > 0 else -stated.margin
@@ -281,6 +292,8 @@ def _test(claim: DatasetClaim, gap: Gap) -> tuple[bool, float | None]:
 
 def _numbers(gap: Gap, metric: str) -> str:
     form = "+.4f" if metric == "loss" else "+.2f"
+    if gap.same:
+        return "identical function"
     text = f"{gap.mean:{form}}"
     if (ends := gap.interval()) is not None:
         text += f" [{ends[0]:{form}}, {ends[1]:{form}}]"

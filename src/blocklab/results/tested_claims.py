@@ -48,7 +48,7 @@ class TestedRows:
                 return Judgement(claim.text, UNDECIDED, f"{lost[0]} is at chance: it never learned")
         if isinstance(claim, BestClaim):
             return self._judge_best(claim, over)
-        weights = self._merged(claim.weights)
+        weights = self.merged(claim.weights)
         if not weights:
             strict = claim.operator in (">", "<")
             holds = claim.margin < 0 if strict else claim.margin <= 0
@@ -69,7 +69,7 @@ class TestedRows:
     def _judge_best(self, claim: BestClaim, over: _Over) -> Judgement:
         found: list[tuple[float, float, str]] = []  # p, how far ahead, and the numbers for it
         for other in claim.others:
-            weights = self._merged({claim.row: 1.0, other: -1.0})
+            weights = self.merged({claim.row: 1.0, other: -1.0})
             if not weights:
                 same = self._same_bits({claim.row, other})
                 return Judgement(claim.text, CONTRADICTED, f"as {other}: {same}")
@@ -114,7 +114,7 @@ class TestedRows:
     def _firsts(self) -> dict[str, str]:
         return {name: names[0] for names in reversed(self.identical) for name in names}
 
-    def _merged(self, weights: Mapping[str, float]) -> dict[str, float]:
+    def merged(self, weights: Mapping[str, float]) -> dict[str, float]:
         """Return weights with one row for each function; none where they cancel."""
         merged: dict[str, float] = defaultdict(float)
         for name, weight in weights.items():

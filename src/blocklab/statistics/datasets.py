@@ -34,12 +34,14 @@ class Gap:
     """A difference (or any weighted sum of means), its standard error and degrees of freedom.
 
     `error` is None where some part has one seed, which has no spread, and 0 where no spread was
-    seen; `df` is None in both cases, and so is what a test would say.
+    seen; `df` is None in both cases, and so is what a test would say. `same` is of rows that are
+    one function, whose difference is 0 without a test.
     """
 
     mean: float
     error: float | None = None
     df: float | None = None
+    same: bool = False
 
     def p_against(self, value: float) -> float | None:
         """Two-sided p of the difference being this one."""
@@ -88,6 +90,8 @@ def mean_gap(gaps: Sequence[Gap]) -> Gap:
     if not gaps:
         raise ValueError("no data sets to average over")
     count = len(gaps)
+    if all(gap.same for gap in gaps):
+        return gaps[0]
     mean = math.fsum(gap.mean for gap in gaps) / count
     # Where no spread was seen, the others' is all that there is.
     known = [(gap.error**2 / count**2, gap.df or 1.0) for gap in gaps if gap.error is not None]
