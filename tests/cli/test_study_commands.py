@@ -267,6 +267,9 @@ def test_a_run_that_is_planned_and_has_not_run_is_said_to_be_so(
 def test_a_name_that_no_file_can_have_is_one_line(blocklab: Blocklab, study_file: Path) -> None:
     said = blocklab("study", "--verify", f"{study_file.parent}/{'x' * 5000}:0")
     assert said.status == 2 and said.err.count("\n") == 1 and "name a run's folder" in said.err
+    other = blocklab("report", "o" * 300)
+    assert other.status == 2 and other.err.count("\n") == 1
+    assert other.err.startswith("error: a name is too long: 'ooo")
 
 
 def test_a_name_with_a_comma_is_told_from_two(
@@ -315,9 +318,3 @@ def test_a_figure_says_which_runs_are_not_in_it(
     assert drawn.err.endswith("plain: no result from seed 0\n")
     taken = blocklab("figure", "accuracy", trained / "tiny", "--to", study_file)
     assert taken.status == 2 and f"{study_file} is a file; name a folder" in taken.err
-
-
-def test_a_name_that_no_file_can_have_is_one_line(blocklab: Blocklab) -> None:
-    said = blocklab("report", "o" * 300)
-    assert said.status == 2 and said.err.count("\n") == 1
-    assert said.err.startswith("error: a name is too long: 'ooo")
