@@ -217,6 +217,7 @@ def test_rows_that_come_after_a_look_are_looked_at_from_the_first_and_change_not
     assert "ela worse" in notes and "its runs as they are now" not in notes
     if dies_at is not None:
         assert "look 2 of 3: " in told.said[0] and "; look 1 of 3: 2 rows at 3" in told.said[0]
+    assert len(set(results.how_judged)) == len(results.how_judged)
     page = write_report(results, file.parent / "runs/looks").read_text()
     assert "simam, ela (look 1): Dunnett" in page or "ela (look 1): " in page
     # Nothing is left to do.

@@ -153,9 +153,9 @@ class StudyResults:
         return {**self._compared_by, "reworded": self._with_margin}
 
     @cached_property
-    def how_judged(self) -> tuple[tuple[str, Family], ...]:
-        """The tests that gave rows their verdicts, each with of which rows; empty: of all."""
-        return how_judged(self.waves) or (("", self.family),)
+    def how_judged(self) -> tuple[str, ...]:
+        """How the verdicts were reached, in sentences."""
+        return how_judged(self.waves) or self.family.sentences
 
     @cached_property
     def runs(self) -> tuple[tuple[RowResult, EndedRun], ...]:

@@ -87,17 +87,23 @@ def family_of(design: DesignJson, figures: Figures, waves: Sequence[WaveTaken]) 
     return replace(latest.looks[-1].family, comparisons=comparisons)
 
 
-def how_judged(waves: Sequence[WaveTaken]) -> tuple[tuple[str, Family], ...]:
-    """Return the tests whose words rows have now, each with which rows at which look.
+def how_judged(waves: Sequence[WaveTaken]) -> tuple[str, ...]:
+    """Say by which tests rows have the words that they have now, and which rows at which look.
 
-    The name is empty where all rows have theirs from one look.
+    What holds of a look as of one before it is said once; which rows, where looks are several.
     """
     found = [
         (f"{', '.join(map(in_list, rows))} (look {look + 1})", wave.looks[look].family)
         for wave in waves
         for look, rows in wave.judged.items()
     ]
-    return (("", found[0][1]),) if len(found) == 1 else tuple(found)
+    if len(found) == 1:
+        return found[0][1].sentences
+    said: list[str] = []
+    for rows, family in found:
+        new = [sentence for sentence in family.sentences if sentence not in said]
+        said += new[:1] and [f"{rows}: {new[0]}", *new[1:]]
+    return tuple(said)
 
 
 def smallest_level(design: DesignJson, waves: Sequence[WaveTaken]) -> float:
