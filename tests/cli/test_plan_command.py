@@ -84,6 +84,23 @@ def test_plan_asks_for_the_seeds_that_the_page_does(
     assert f"{planned.seeds_among_all} seeds a row" in said
 
 
+def test_the_folder_of_a_study_with_looks_is_planned_with_its_own(
+    blocklab: Blocklab, study_file: Path, tmp_path: Path, make_run: Any
+) -> None:
+    out, text = tmp_path / "runs", study_file.read_text()
+    assert "seeds: 2" in text
+    study_file.write_text(text.replace("seeds: 2", "seeds: {until_decided: {looks: [2, 4, 7]}}"))
+    for number, run in enumerate(Study.load(study_file, seeds=14).plan()):
+        made_up = {"definition": run.definition.to_dict(), "epochs": 2}
+        top1 = 50.0 + (run.row.name == "se") * 0.3 + number % 3
+        make_run(out, run.row.name, run.definition.seed, top1, **made_up)
+    assert blocklab("study", study_file, "--out", out).status == 0  # trains nothing
+    for asked in (out / "tiny", study_file):
+        said = blocklab("plan", asked, "--gain", 1, "--out", out)
+        assert said.status == 0, said.err
+        assert "seeds until decided, looks at 2, 4, 7" in said.out
+
+
 def test_short_times_are_minutes_and_seconds() -> None:
     shown = [Pilot(1, 0.33, None, taken, "points", ()).plan(1) for taken in (1.5, 100.0, 3000.0)]
     times = [dict((line[0], line[2]) for line in plan.cells())["6"] for plan in shown]

@@ -162,9 +162,14 @@ def read_pilot(
         lines.append("hours: estimated from a training step, runs one after another; a guide")
     unit = results.metric.unit if results is not None else "%"
     unit = "points" if unit == "%" else unit
-    looks = asked.looks if asked is not None else None
+    looks = asked.looks if asked is not None else _looks_of(results)
     paired = asked.paired if asked is not None else results is not None and results.paired
     return Pilot(compared, sd, df, measured, unit, tuple(lines), looks, paired, stretch)
+
+
+def _looks_of(results: StudyResults | None) -> Looks | None:
+    design = results.design if results is not None else None
+    return design.until_decided.looks() if design and design.until_decided else None
 
 
 def _compared(results: StudyResults, rows: int, lines: list[str]) -> int:
