@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from blocklab.statistics.dunnett import critical_value
-from blocklab.statistics.family import Family, compare_rows
+from blocklab.statistics.family import BETTER, WORSE, Family, compare_rows
 from blocklab.statistics.outlying import chance_of_failed_row, outlying_rows
 from blocklab.statistics.spread import Layout, as_array, null_maxima, unevenness_p
 
@@ -352,3 +352,33 @@ def test_a_gain_of_a_point_is_shown_among_forty_rows_by_three_seeds() -> None:
         family = judge({str(i): row.tolist() for i, row in enumerate(one)})
         shown += family.comparisons["1"].word == "better"
     assert shown >= 10
+
+
+def test_a_row_with_fewer_seeds_that_scatter_more_is_asked_welchs_test_too() -> None:
+    """What seeds that are gone leave: eight rows, three of three seeds that scatter most."""
+    counts, sds = (10, 5, 5, 5, 5, 5, 3, 3, 3), (1.0,) * 6 + (3.0,) * 3
+    wrong, asked = 0, 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        values = {
+            str(row): dict(enumerate((sd * rng.normal(size=n)).tolist()))
+            for row, (n, sd) in enumerate(zip(counts, sds, strict=True))
+        }
+        family = compare_rows(values, "0")
+        if family.method != "uneven":
+            continue
+        asked += 1
+        wrong += any(one.word in (BETTER, WORSE) for one in family.comparisons.values())
+        if asked > 20:
+            continue
+        assert any("Welch's test as well" in sentence for sentence in family.sentences)
+        base = list(values["0"].values())
+        for row, one in family.comparisons.items():
+            seeds = list(values[row].values())
+            welch = min(1.0, 8 * float(stats.ttest_ind(seeds, base, equal_var=False).pvalue))
+            gap = one.difference
+            assert gap and gap.p is not None and gap.low is not None and gap.high is not None
+            if len(seeds) == 3 and np.std(seeds, ddof=1) > (family.sd or 0.0):
+                assert gap.p >= welch * (1 - 1e-9)
+            assert (gap.p < 0.05) == (gap.low > 0 or gap.high < 0)
+    assert asked > 200 and wrong < 0.05 * asked

@@ -9,7 +9,8 @@ How a study is judged is decided by its residuals alone, before any difference i
   is judged by Welch's from five seeds on, and not at all with fewer.
 - Uneven spreads otherwise: a difference counts as shown where, of studies in which nothing differs
   and that are made of this one's residuals, at most 4.5 % have one as large (see
-  `blocklab.statistics.spread`), and Dunnett's test would show it. With two seeds nothing is shown.
+  `blocklab.statistics.spread`), and Dunnett's test would show it, and of a row with fewer seeds
+  than others that scatter more, Welch's too. With two seeds nothing is shown.
   From five on, very uneven rows are judged by Welch's t test with Bonferroni's correction instead;
   where seeds are blocks, all uneven ones are by the paired t test.
 
@@ -166,8 +167,16 @@ class Family:
             f"Instead, {RESAMPLED:,} studies in which nothing differs are made up: each of their "
             "rows draws its seeds from how far those of one row here lay from that row's mean.",
             f"A row's difference counts as shown where at least {held:.3g} % of those studies have "
-            f"none as large (of {rows}, in units of the spread) and Dunnett's test shows it too.",
+            f"none as large (of {rows}, in units of the spread) and Dunnett's test shows it too"
+            f"{self._of_fewer_seeds}.",
         )
+
+    @property
+    def _of_fewer_seeds(self) -> str:
+        gaps = [one.difference for one in self.comparisons.values()]
+        if len({gap.n for gap in gaps if gap and gap.p is not None}) < 2:
+            return ""
+        return "; of a row with fewer seeds than others that scatter more, Welch's test as well"
 
     @property
     def _of_rows_apart(self) -> tuple[str, ...]:
