@@ -190,7 +190,7 @@ def export(
         to,
         deploy,
         None if input_size is None else parse_size(input_size),
-        dynamic=None if dynamic is None else parse_names([dynamic], "--dynamic") or (),
+        dynamic=() if dynamic == "" else parse_names(dynamic and [dynamic], "--dynamic"),
         opset=opset,
         fp16=fp16,
         normalized=normalized,
