@@ -1,5 +1,6 @@
 """The best row of a study: what is expected of it, in words and columns."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
 from blocklab.statistics.contrasts import pool_rows
 from blocklab.statistics.shrinkage import expected_rows
+from blocklab.study.metric import TOP1
 from blocklab.training.predictions import PerImage
 
 EVEN = {
@@ -82,6 +84,8 @@ def test_the_columns() -> None:
         f"{gain:+.2f}",
         f"{results.expected['up'].probability_best:.2f}",
     ]
+    fine = replace(results, metric=replace(TOP1, decimals=5))
+    assert tables(fine)[1].texts[0][place] == f"{gain:+.5f}"
     up = results.summary_lines[1]
     assert up["expected_gain_top1_points"] == gain
     assert up["expected_top1_percent"] == results.expected["up"].mean

@@ -11,6 +11,7 @@ from blocklab.results.ended_run import EndedRun
 from blocklab.results.over_datasets import OverDatasets
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
+from blocklab.statistics.sequential import Looks, levels
 from blocklab.training.predictions import PerImage
 
 
@@ -88,8 +89,11 @@ def test_among_several_studies_a_claim_is_held_to_its_look() -> None:
     one = study([plain, row("se", [50.18, 50.28, 50.38]), others], ("se > plain",), design(look))
     nothing = study([plain, row("se", [50.0, 50.1, 49.9]), others], ("se > plain",), design(look))
     level, (judged,) = look.level, one.judgements
-    assert judged.p_holm is not None and level / 2 < judged.p_holm < level  # twice it is beyond
+    assert judged.level and judged.p_holm is not None
+    assert judged.level / 2 < judged.p_holm < judged.level  # twice it is beyond
     assert judged.word == "supported"
+    # Of all looks, those to come too: it must not change with how many were taken.
+    assert judged.level == min(level, *levels(Looks((3, 5, 8), 0.5, 2), 2)[1:]) < level
     assert 2 * judged.p_holm < 0.05
     together = _claims([("one", one), ("nothing", nothing)])
     assert together[0][2] == "supported" and together[0][4] == "undecided"

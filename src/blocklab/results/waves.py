@@ -6,7 +6,7 @@ from typing import Any
 
 from blocklab.results.design_file import DesignJson, Wave
 from blocklab.statistics.family import Comparison, Family
-from blocklab.statistics.sequential import Looks, LookTaken, Seen, before_looks, levels, take_looks
+from blocklab.statistics.sequential import LookTaken, Seen, before_looks, levels, take_looks
 from blocklab.study.schema import in_list
 
 Figures = Mapping[str, Mapping[int, float]]  # row -> seed -> figure
@@ -113,8 +113,7 @@ def smallest_level(design: DesignJson, waves: Sequence[WaveTaken]) -> float:
     a claim is held to must not depend on how far the looks are.
     """
     assert design.until_decided is not None
-    looks: Looks = design.until_decided.looks()
-    found = []
+    looks, found = design.until_decided.looks(), list[float]()
     for wave in (one.wave for one in waves if one.looks):
         rows = max(1, len(wave.rows) + wave.dropped)
         to_come = levels(looks, rows, design.paired)[len(wave.looks) :]
