@@ -99,6 +99,54 @@ def test_among_several_studies_a_claim_is_held_to_its_look() -> None:
     assert together[0][2] == "supported" and together[0][4] == "undecided"
 
 
+def _looked_at(se: list[float], level: float) -> StudyResults:
+    """Return a study that was looked at once, at this level."""
+    seeds = {"plain": list(range(6)), "se": [0, 1, 2], "eca": [0, 1, 2]}
+    words = dict.fromkeys(["se", "eca"], "no difference shown")
+    look = LookJson(at="", planned=3, level=level, rows=2, seeds=seeds, verdicts=words)
+    plain = row("plain", [50.0, 50.2, 49.8, 50.1, 49.9, 50.0])
+    rows = [plain, row("se", se), row("eca", [50.0, 50.3, 49.8])]
+    return study(rows, (), design(look.model_copy(update={"going": ["se", "eca"]})))
+
+
+def test_over_data_sets_looks_leave_less_to_each() -> None:
+    """Seeds that were added for what was seen make chance large at 5 %."""
+    se = [50.24, 50.34, 50.44]
+    claims = ("se > plain on average",)
+    fixed = study([row("plain", [50.0, 50.2, 49.8, 50.1, 49.9, 50.0]), row("se", se)], ())
+    at_five = OverDatasets("of", ("d1", "d2"), (fixed, fixed), claims=claims)
+    assert (at_five.rows[1].word, at_five.judgements[0].word) == ("better", "supported")
+    looked = OverDatasets("of", ("d1", "d2"), (fixed, _looked_at(se, 0.00002)), claims=claims)
+    found = {one.name: one for one in looked.rows}["se"]
+    assert found.p is not None and found.interval is not None
+    assert 0.00002 < found.p < 0.05
+    assert (found.word, found.reason) == (
+        "no difference shown",
+        "p is not below the looks' level of 0.002 %",
+    )
+    assert found.interval[0] < 0 < found.interval[1]
+    assert looked.judgements[0].word == "undecided" and looked.judgements[0].level == 0.00002
+    assert any("0.002 %" in sentence for sentence in looked.sentences)
+    assert not any("looks" in sentence for sentence in at_five.sentences)
+
+
+def test_over_data_sets_nothing_is_said_before_a_first_look() -> None:
+    rows = [row("plain", [50.0, 50.2, 49.8]), row("se", [60.0, 60.2, 59.8])]
+    waiting = study(rows, (), design())
+    over = OverDatasets("of", ("d1", "d2"), (study(rows, ()), waiting), ("se > plain on all",))
+    assert over.rows[1].word == "too few seeds"
+    assert over.rows[1].reason == "on d2: the first look is at 3 seeds"
+    assert over.judgements[0].word == "undecided"
+    assert not waiting.dominated and not waiting.expected.keys() - {"plain", "se"}
+
+
+def test_a_pair_of_rows_is_held_to_the_smallest_level_of_looks() -> None:
+    looked = _looked_at([50.6, 50.7, 50.8], 0.0001)
+    fixed = study([row("plain", PLAIN), *looked.rows[1:]], ())
+    assert "eca" in fixed.dominated  # by se, which costs the same
+    assert "eca" not in looked.dominated
+
+
 def test_no_claim_over_data_sets_is_won_over_a_row_at_chance() -> None:
     rows = [
         row("plain", [50.0, 50.2, 49.8]),

@@ -8,6 +8,7 @@ from blocklab.results.row_result import RowResult
 from blocklab.results.tested_claims import TestedRows
 from blocklab.statistics.family import AS_GOOD, BETTER, WORSE, Comparison
 from blocklab.statistics.pairs import all_pairs
+from blocklab.statistics.summary import ALPHA
 
 SAME_COST = 0.005  # costs that differ by a smaller share are called the same in words
 
@@ -56,20 +57,21 @@ def dominated_rows(
     comparisons: Mapping[str, Comparison],
     tested: TestedRows,
     margin: float | None = None,
+    alpha: float = ALPHA,
 ) -> dict[str, str]:
     """Return the rows that are shown to be dominated, each with the reason.
 
     A row is dominated by one that costs no more, in MACs and in parameters, and is shown to be
     better by the study's metric; or costs less in one of them, and is as good within the margin or
     computes the same function. What is shown of the baseline is what the verdicts say, and of two
-    other rows what intervals of all pairs say: each of the two is wrong of any row in about 5 %
-    of studies, or fewer.
+    other rows what intervals of all pairs at `alpha` say: each of the two is wrong of any row in
+    about 5 % of studies, or fewer.
     """
     rows = [row for row in rows if None not in (row.macs, row.params)]
     baseline = next((i for i, row in enumerate(rows) if row.baseline is None), None)
     firsts = [tested.first(row.name) for row in rows]
     function = np.array([firsts.index(first) for first in firsts], dtype=int)
-    pairs = all_pairs(tested.pool(tested.metric.name))
+    pairs = all_pairs(tested.pool(tested.metric.name), alpha)
     place = np.array([pairs.place.get(first, -1) for first in firsts], dtype=int)
     # One more row and column, of no interval, for rows that have none.
     ahead_by = pairs.low if tested.metric.higher_is_better else pairs.low.T

@@ -76,6 +76,11 @@ class OverDatasets:
         """The row that the others are compared with."""
         return self.results[0].baseline
 
+    @property
+    def level(self) -> float:
+        """The smallest of the data sets' levels: their seeds depend on what looks have shown."""
+        return min(one.level for one in self.results)
+
     @cached_property
     def _by_name(self) -> list[dict[str, RowResult]]:
         return [{row.name: row for row in one.rows} for one in self.results]
@@ -114,7 +119,7 @@ class OverDatasets:
                 found.append(RowOverDatasets(name, figures, rank=rank))
                 continue
             gap, sampled = means.get(name), sampled_gap(_all(gaps[name]))
-            word, reason = refused.get(name) or _word(gap, len(tested), name in tested)
+            word, reason = refused.get(name) or _word(gap, len(tested), name in tested, self.level)
             p = gap.p_against(0.0) if gap and name in tested else None
             found.append(
                 RowOverDatasets(
@@ -123,7 +128,7 @@ class OverDatasets:
                     word,
                     reason,
                     gap.mean if gap else None,
-                    gap.interval(ALPHA / len(tested)) if gap and name in tested else None,
+                    gap.interval(self.level / len(tested)) if gap and name in tested else None,
                     sampled.interval() if sampled else None,
                     None if p is None else min(1.0, p * len(tested)),
                     rank,
@@ -139,6 +144,10 @@ class OverDatasets:
         for dataset, gap in zip(self.datasets, gaps, strict=True):
             if gap is None:
                 return TOO_FEW, f"no run of it or of the baseline has finished on {dataset}"
+        for dataset, one in zip(self.datasets, self.results, strict=True):
+            there = one.comparisons.get(name)
+            if one.level != ALPHA and there and there.word == TOO_FEW:
+                return TOO_FEW, f"on {dataset}: {there.reason}"
         for dataset, word in zip(self.datasets, words, strict=True):
             if word in (AT_CHANCE, BASELINE_AT_CHANCE):
                 return word, f"on {dataset}"
@@ -149,7 +158,9 @@ class OverDatasets:
         """What the runs say of the claims over data sets, corrected by Holm for their number."""
         judged = [self._judge(text) for text in self.claims]
         adjusted = iter(holm([one.p for one in judged if one.p is not None]))
-        return tuple(one if one.p is None else _corrected(one, next(adjusted)) for one in judged)
+        return tuple(
+            one if one.p is None else _corrected(one, next(adjusted), self.level) for one in judged
+        )
 
     def _judge(self, text: str) -> Judgement:
         names, count = list(self._by_name[0]), len(self.datasets)
@@ -177,6 +188,11 @@ class OverDatasets:
             f"as independent, and intervals and p hold for {_rows(tested)} at once (Bonferroni). "
             "They say what training again on these data sets would show."
         ]
+        if 0 < self.level < ALPHA:
+            lines.append(
+                "How many seeds a row has depends on what looks have shown, so intervals, p and "
+                f"claims are held to the smallest level of all looks, {100 * self.level:.2g} %."
+            )
         if any(row.elsewhere for row in self.rows):
             lines.append(
                 f"The interval for other data sets takes these {count} for a sample of their kind "
@@ -231,13 +247,15 @@ def _all(gaps: Sequence[Gap | None]) -> list[Gap]:
     return known if len(known) == len(gaps) else []
 
 
-def _word(gap: Gap | None, rows: int, tested: bool) -> tuple[str, str]:
+def _word(gap: Gap | None, rows: int, tested: bool, level: float) -> tuple[str, str]:
     if gap is None or not tested:
         return TOO_FEW, "one seed on a data set has no spread to test against"
     p = gap.p_against(0.0)
     if p is None:
         return NOT_SHOWN, "no seed differs from another: no spread to test against"
-    if p * rows >= ALPHA:
+    if p * rows >= level:
+        if p * rows < ALPHA:
+            return NOT_SHOWN, f"p is not below the looks' level of {100 * level:.2g} %"
         return (
             NOT_SHOWN,
             "shown before the correction for so many rows, not after" if p < ALPHA else "",
@@ -245,8 +263,9 @@ def _word(gap: Gap | None, rows: int, tested: bool) -> tuple[str, str]:
     return (BETTER if gap.mean > 0 else WORSE), ""
 
 
-def _corrected(one: Judgement, p_holm: float) -> Judgement:
-    return replace(one, word=one.word if p_holm < ALPHA else UNDECIDED, p_holm=p_holm)
+def _corrected(one: Judgement, p_holm: float, level: float) -> Judgement:
+    word = one.word if p_holm < level else UNDECIDED
+    return replace(one, word=word, p_holm=p_holm, level=level)
 
 
 def _judge(claim: DatasetClaim, gaps: Mapping[str, Gap | None]) -> Judgement:

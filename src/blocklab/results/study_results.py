@@ -39,6 +39,7 @@ from blocklab.statistics.equivalence import with_margin
 from blocklab.statistics.family import SAME, Comparison, Family, compare_rows
 from blocklab.statistics.planning import Planning, plan_seeds
 from blocklab.statistics.shrinkage import Expected
+from blocklab.statistics.summary import ALPHA
 from blocklab.study.metric import TOP1, Metric
 from blocklab.study.schema import in_list
 
@@ -153,6 +154,16 @@ class StudyResults:
         return {**self._compared_by, "reworded": self._with_margin}
 
     @cached_property
+    def level(self) -> float:
+        """Below which p claims, pairs of rows and what holds over data sets are decided.
+
+        Of a study with looks it is the smallest of theirs, and 0 before the first.
+        """
+        if self.design is None or self.design.until_decided is None:
+            return ALPHA
+        return smallest_level(self.design, self.waves)
+
+    @cached_property
     def how_judged(self) -> tuple[str, ...]:
         """How the verdicts were reached, in sentences."""
         return how_judged(self.waves) or self.family.sentences
@@ -178,9 +189,8 @@ class StudyResults:
     def judgements(self) -> tuple[Judgement, ...]:
         """What its runs say of each of its claims."""
         judged = judge_claims(self.claims, self.tested, self.baseline) if self.claims else ()
-        if self.design and self.design.until_decided:
-            level = smallest_level(self.design, self.waves)
-            judged = tuple(_held_to(one, level) for one in judged)
+        if self.level != ALPHA:
+            judged = tuple(_held_to(one, self.level) for one in judged)
         late = late_claims(self.design)
         return tuple(
             replace(one, numbers=f"{one.numbers}; stated after the runs")
@@ -209,7 +219,7 @@ class StudyResults:
     @cached_property
     def dominated(self) -> Mapping[str, str]:
         """The rows that another is shown to dominate by accuracy and cost, each with the reason."""
-        return dominated_rows(self.rows, self.comparisons, self.tested, self.margin)
+        return dominated_rows(self.rows, self.comparisons, self.tested, self.margin, self.level)
 
     @cached_property
     def expected(self) -> Mapping[str, Expected]:

@@ -46,10 +46,13 @@ class Pairs:
 
 
 def all_pairs(pool: Pool, alpha: float = ALPHA) -> Pairs:
-    """Return intervals of all pairs' differences; of no row where no spread was seen."""
+    """Return intervals of all pairs' differences; of no row where no spread was seen.
+
+    At an `alpha` of 0, as before a study's first look, there are none either.
+    """
     fewest = FEWEST_SEEDS if pool.even else FEWEST_WHERE_UNEVEN
     rows = {row: list(v.values()) for row, v in pool.values.items() if len(v) >= fewest}
-    if len(rows) < 2 or not pool.sd:
+    if len(rows) < 2 or not pool.sd or not alpha:
         return Pairs({}, np.zeros((0, 0)))
     counts = np.array([len(seeds) for seeds in rows.values()], dtype=float)
     means = np.array([math.fsum(seeds) / len(seeds) for seeds in rows.values()])
