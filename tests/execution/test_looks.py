@@ -121,6 +121,11 @@ def rewrite(file: Path, old: str, new: str) -> None:
     file.write_text(file.read_text().replace(old, new))
 
 
+def planned_runs(file: Path, out: str = "runs") -> tuple[int, int]:
+    (line,) = look_lines([Study.load(file)], file.parent / out)
+    return line["fewest_runs"], line["most_runs"]
+
+
 def test_rows_stop_once_they_are_decided_and_the_doubt_goes_on(file: Path) -> None:
     told = Told()
     results = run(file, told)
@@ -129,7 +134,9 @@ def test_rows_stop_once_they_are_decided_and_the_doubt_goes_on(file: Path) -> No
     assert looks[0].going and len(looks) > 1  # or the means say nothing about going on
     seeds = {row.name: len(row.finished) for row in results.rows}
     assert seeds["se"] == 3 and seeds["plain"] == 2 * max(seeds["eca"], seeds["gct"])
-    assert MadeUp.made == sum(seeds.values()) < look_lines([Study.load(file)])[0]["most_runs"]
+    # What a dry run says: of a study that has not begun, and of this one, which has no more to do.
+    assert planned_runs(file, "elsewhere") == (3 * 3 + 6, 3 * 8 + 16)
+    assert planned_runs(file) == (sum(seeds.values()),) * 2 == (MadeUp.made,) * 2
     assert told.said[0] == "look 1 of 3: 3 rows at 3 seeds each"
     assert told.said[1].startswith("look 2 of 3: ") and told.said[-1].startswith("decided after")
     gap = results.comparisons["se"].difference
@@ -195,6 +202,8 @@ def test_rows_that_come_after_a_look_are_looked_at_from_the_first_and_change_not
             run(file)
         MadeUp.dies_at = None
         before = read_study_folder(file.parent / "runs/looks")
+        # After the first look, which ended se: two rows at 5 or 8 seeds and twice those of plain.
+        assert planned_runs(file) == (3 + 2 * 5 + 10, 3 + 2 * 8 + 16)
     else:
         before = run(file)
     looks = design(file).looks

@@ -106,7 +106,7 @@ def study(
         from blocklab.execution.dry_run import plan_lines
 
         lines = plan_lines(studies, out, _worker_count(workers), threads, plugins)
-        _print_plan(collection, lines, json)
+        _print_plan(collection, lines, out, json)
         return 0
     results = run_and_report(collection, out, workers, threads, ray, plugins, track, live)
     from blocklab.results.collection_file import over_datasets
@@ -235,7 +235,9 @@ def _verify(run: Path, json: bool) -> int:
     return 0 if verification.same else 1
 
 
-def _print_plan(collection: "StudyCollection", rows: list[dict[str, Any]], json: bool) -> None:
+def _print_plan(
+    collection: "StudyCollection", rows: list[dict[str, Any]], out: Path, json: bool
+) -> None:
     from blocklab.execution.dry_run import (
         PLAN_HEADINGS,
         claim_lines,
@@ -245,7 +247,7 @@ def _print_plan(collection: "StudyCollection", rows: list[dict[str, Any]], json:
     )
 
     studies = collection.studies
-    claims, looks = claim_lines(studies), look_lines(studies)
+    claims, looks = claim_lines(studies), look_lines(studies, out)
     for claim in collection.claims:
         claims.append({"study": collection.name, "claim": claim, "text": "over the data sets"})
     if json:

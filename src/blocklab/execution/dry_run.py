@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from blocklab.data.image_data import ImageData, open_data
-from blocklab.execution.looks import resumed
+from blocklab.execution.looks import fewest_and_most_runs, resumed
 from blocklab.execution.plan import Job, make_plan
 from blocklab.execution.study_folder import study_folder
 from blocklab.execution.tuning import with_candidates
@@ -18,7 +18,7 @@ from blocklab.measure.alone import alone_on_device
 from blocklab.measure.amounts import counted, rough_time
 from blocklab.measure.footprint import fits_machine
 from blocklab.measure.timing import shortest_times
-from blocklab.statistics.sequential import Looks, levels
+from blocklab.statistics.sequential import levels
 from blocklab.study.study import Study
 from blocklab.training.autotune import make_step
 from blocklab.training.device import choose_setup
@@ -88,25 +88,25 @@ def claim_lines(studies: Sequence[Study]) -> list[dict[str, str]]:
     ]
 
 
-def look_lines(studies: Sequence[Study]) -> list[dict[str, Any]]:
+def look_lines(studies: Sequence[Study], out: Path) -> list[dict[str, Any]]:
     """Return the looks of the studies that stop rows once they are decided."""
-    return [
-        {
-            "study": study.name,
-            "looks": list(looks.seeds),
-            "baseline_times": looks.baseline_times,
-            "gain": looks.gain,
-            "levels": list(levels(looks, len(study.rows) - 1, study.paired)),
-            "fewest_runs": _runs_at(looks, 0, len(study.rows) - 1),
-            "most_runs": _runs_at(looks, -1, len(study.rows) - 1),
-        }
-        for study in studies
-        if (looks := study.looks) is not None and len(study.rows) > 1
-    ]
-
-
-def _runs_at(looks: Looks, look: int, rows: int) -> int:
-    return rows * looks.seeds[look] + looks.of_baseline(look)
+    found = []
+    for study in studies:
+        if (looks := study.looks) is None or len(study.rows) < 2:
+            continue
+        fewest, most = fewest_and_most_runs(study, study_folder(study, out))
+        found.append(
+            {
+                "study": study.name,
+                "looks": list(looks.seeds),
+                "baseline_times": looks.baseline_times,
+                "gain": looks.gain,
+                "levels": list(levels(looks, len(study.rows) - 1, study.paired)),
+                "fewest_runs": fewest,
+                "most_runs": most,
+            }
+        )
+    return found
 
 
 def plan_cells(line: Mapping[str, Any]) -> tuple[str, ...]:

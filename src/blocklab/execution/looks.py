@@ -72,6 +72,20 @@ def resumed(study: Study, folder: Path) -> Study:
     return _with_seeds(study, study.looks, design)
 
 
+def fewest_and_most_runs(study: Study, folder: Path) -> tuple[int, int]:
+    """Return how many runs a study has once its next looks end every row, and if none does.
+
+    Raises:
+        RunError: if its design.json is damaged.
+    """
+    assert study.looks is not None
+    design = read_design(folder)
+    others = tuple(row.name for row in study.rows if row.name != study.baseline)
+    waves = _waves(study, design) if design else (Wave(others),)
+    fewest, most = (sum(_sizes(study, study.looks, waves, end).values()) for end in (False, True))
+    return fewest, most
+
+
 def state_design(study: Study, folder: Path, before: StudyJson | None) -> None:
     """Write down what a study states now, with how many of its runs had finished by then.
 
@@ -212,19 +226,26 @@ def _waves(study: Study, design: DesignJson) -> tuple[Wave, ...]:
 
 def _with_seeds(study: Study, looks: Looks, design: DesignJson) -> Study:
     """Return a study with the seeds of each row's next look, or of that at which it ended."""
-    last, at = len(looks.seeds) - 1, dict[str, int]()
-    of_baseline = 0
-    for wave in _waves(study, design):
-        going = {*wave.going} if len(wave.looks) <= last else set[str]()
-        for row in wave.rows:
-            ended = (i for i, one in enumerate(wave.looks) if one.ended(row))
-            at[row] = len(wave.looks) if row in going else next(ended, last)
-        of_baseline = max(of_baseline, len(wave.looks) - (not going))
-    sizes = {row: looks.seeds[place] for row, place in at.items()}
-    sizes[study.baseline or ""] = looks.of_baseline(of_baseline)
+    sizes = _sizes(study, looks, _waves(study, design))
     return replace(
         study, seeds_by_row={row.name: tuple(range(sizes[row.name])) for row in study.rows}
     )
+
+
+def _sizes(
+    study: Study, looks: Looks, waves: Iterable[Wave], to_the_end: bool = False
+) -> Mapping[str, int]:
+    """Return how many seeds each row has at its next look, or at the last one if none ends it."""
+    last, sizes = len(looks.seeds) - 1, dict[str, int]()
+    of_baseline = 0
+    for wave in waves:
+        going = {*wave.going} if len(wave.looks) <= last else set[str]()
+        coming = last if to_the_end else len(wave.looks)
+        for row in wave.rows:
+            ended = (i for i, one in enumerate(wave.looks) if one.ended(row))
+            sizes[row] = looks.seeds[coming if row in going else next(ended, last)]
+        of_baseline = max(of_baseline, coming if going else len(wave.looks) - 1)
+    return {**sizes, study.baseline or "": looks.of_baseline(of_baseline)}
 
 
 def _until_decided(study: Study) -> LooksJson | None:
