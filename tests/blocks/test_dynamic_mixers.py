@@ -1,5 +1,6 @@
 """Grouped, partial and dynamic convolutions against their equations."""
 
+import math
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from blocklab.blocks.involution import Involution
 from blocklab.blocks.partial_convolution import PartialConv3x3
 from blocklab.blocks.registry import mixer_width, parse_block
 from blocklab.errors import InputError
-from blocklab.kernels.local_product import _plain, local_product
+from blocklab.kernels.local_product import _as_matrix_products, _plain, local_product
+from blocklab.measure.cost import count_macs
 
 
 class Named(nn.Module):
@@ -116,6 +118,21 @@ def test_the_taps_in_turn_are_the_unfolded_product(stride: int) -> None:
         second.append((*first, *torch.autograd.grad(total, (x, kernels))))
     for got, wanted in zip(*second, strict=True):
         torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_sum_over_the_taps_is_counted(stride: int) -> None:
+    """k * k products a value, as of the depth-wise convolution that it is at each position."""
+    block = Involution(32, 32, stride, kernel=7)
+    positions = math.ceil(9 / stride) * math.ceil(6 / stride)
+    made = 32 * 8 + 8 * 2 * 49  # W0 and W1, for two groups of 16 channels
+    counts: list[int] = []
+    count_macs(block.to("meta"), torch.empty(1, 32, 9, 6, device="meta"), counts.append)
+    assert sum(counts) == positions * (made + 49 * 32)
+    x = torch.randn(2, 6, 5, 4, dtype=torch.float64)
+    kernels = torch.randn(2, 18, -(-5 // stride), -(-4 // stride), dtype=torch.float64)
+    expected = _plain(x, kernels, 3, stride)
+    torch.testing.assert_close(_as_matrix_products(x, kernels, 3, stride), expected)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

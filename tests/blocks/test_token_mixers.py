@@ -140,6 +140,18 @@ def test_merged_gives_the_same(make) -> None:
     assert all(torch.equal(value, state[name]) for name, value in merged.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("make", MERGING)
+def test_a_merge_in_half_precision_rounds_once(make, dtype: torch.dtype) -> None:
+    block = randomise(make()).eval().to(dtype)
+    exact = copy.deepcopy(block).double()
+    merge_parts(block)
+    merge_parts(exact)
+    for (name, value), other in zip(block.named_parameters(), exact.parameters(), strict=True):
+        assert value.dtype == dtype
+        assert torch.equal(value, other.to(dtype)), name
+
+
 def test_a_branch_that_is_watched_stays() -> None:
     for block, branch in (
         (DilatedReparam(4, kernel=7), "dil_conv_k3_2"),

@@ -273,3 +273,18 @@ def test_every_model_at_full_size(name: str) -> None:
     if (params := cost(name, 32).params) > LARGEST_PARAMS:
         pytest.skip(f"{params:,} parameters: too many to train a step of in a test")
     check_all(name, model_spec(name).to_dict())
+
+
+@pytest.mark.parametrize("family", A_BACKBONE)
+def test_an_activation_takes_the_place_of_every_other(family: str) -> None:
+    """An option that only some layers honour would make a row half of what its name says."""
+    with torch.device("meta"):
+        model = create_model(
+            {"base": A_BACKBONE[family], "activation": "celu"}, num_classes=CLASSES
+        )
+    kinds = {type(part).__name__ for part in model.modules()}
+    named = {name for name in kinds if name.endswith(("LU", "wish", "ish"))}
+    assert named == {"CELU"}
+    plain = create_model(A_BACKBONE[family], num_classes=CLASSES)
+    counts = [sum(type(p).__name__.endswith("LU") for p in one.modules()) for one in (plain, model)]
+    assert counts[0] == counts[1] > 0

@@ -111,6 +111,16 @@ def test_what_cannot_be_driven_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_what_a_block_names_is_left_out_wherever_it_stands() -> None:
+    """As GCT's authors leave out its bias, of shape (1, C, 1, 1)."""
+    model = create_model("resnet20", attention="gct", num_classes=10)
+    decays = _decay_by_name(model, make_optimizer(model, Recipe(weight_decay=0.1), CPU))
+    named = {name.rpartition(".")[2]: decay for name, decay in decays.items() if "att" in name}
+    assert named == {"alpha": 0.1, "gamma": 0.1, "beta": 0.0}
+    recipe = Recipe(weight_decay=0.1, decay_norms_and_biases=True)
+    assert set(_decay_by_name(model, make_optimizer(model, recipe, CPU)).values()) == {0.1}
+
+
 def test_what_a_model_names_is_left_out() -> None:
     class Scaled(nn.Conv2d):
         def no_weight_decay(self) -> set[str]:

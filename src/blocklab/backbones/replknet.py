@@ -15,9 +15,11 @@ from blocklab.blocks.activation import create_activation
 from blocklab.blocks.folding import fold
 from blocklab.blocks.option_types import Activation, OddInt
 from blocklab.blocks.registry import BlockSpec, create_block, parse_block
-from blocklab.blocks.reparam_large_kernel import ConvFFN
+from blocklab.blocks.reparam_large_kernel import ConvFFN, RepLKBlock
 from blocklab.errors import InputError
 from blocklab.kernels.strided import StridedConv2d
+
+OWN = "relu"  # the activation of the paper, everywhere but in ConvFFNs
 
 
 def _parse_mixer(value: object) -> BlockSpec:
@@ -42,7 +44,7 @@ class RepLKNetConfig(BackboneConfig):
     mixer: Annotated[BlockSpec, BeforeValidator(_parse_mixer)] = _parse_mixer(
         "reparam_large_kernel"
     )
-    activation: Activation = "relu"
+    activation: Activation = OWN  # and GELU in ConvFFNs; another one takes the place of both
 
     @property
     def blocks_per_stage(self) -> tuple[int, ...]:
@@ -96,7 +98,12 @@ class _Stage(nn.Module):
         blocks: list[nn.Module] = []
         for index in range(depth):
             block = create_block("token_mixer", mixer, channels=width, drop_path=rates[index])
-            blocks += [block, ConvFFN(width, int(width * config.ffn_ratio), rates[index])]
+            ffn = ConvFFN(width, int(width * config.ffn_ratio), rates[index])
+            if config.activation != OWN:
+                assert isinstance(block, RepLKBlock)
+                block.set_activation(config.activation)
+                ffn.act = create_activation(config.activation)
+            blocks += [block, ffn]
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> Tensor:

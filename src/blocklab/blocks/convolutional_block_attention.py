@@ -4,6 +4,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blocklab.blocks.authors_start import AuthorsStart, start_as_linear, start_at_zero
 from blocklab.blocks.folding import fold
 from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
@@ -63,13 +64,18 @@ class ConvolutionalBlockAttention(nn.Module):
     Parameters are named as timm's (``channel.fc1``, ``channel.fc2``, ``spatial.conv.conv``,
     ``spatial.conv.bn``); the authors' ``ChannelGate.mlp.1`` and ``.3`` are linear layers, and their
     kernel takes the maximum first. BatchNorm, which the equations leave out, and its momentum of
-    0.01 are the authors' code's; it starts at 1 and 0. Differs from the paper: nothing;
-    ``mlp_bias=True`` gives W0 and W1 the biases that the authors' code has.
+    0.01 are the authors' code's. Differs from the paper: nothing; ``mlp_bias=True`` gives W0 and W1
+    the biases that the authors' code has.
+
+    That BatchNorm starts at 1 and 0 here, as norms do; the authors' ResNet starts it at 0 and 0, so
+    that every position's gate is a half to begin with, and W0 and W1 as linear layers, without
+    biases: ``authors_start=True``.
 
     Args:
         reduction: the gate of channels works on C // reduction channels.
         kernel: side of the convolution of the gate of positions, odd.
         mlp_bias: whether the gate of channels has biases.
+        authors_start: start as the authors' code does, not by the backbone's scheme.
     """
 
     def __init__(
@@ -79,10 +85,19 @@ class ConvolutionalBlockAttention(nn.Module):
         reduction: PositiveInt = 16,
         kernel: OddInt = 7,
         mlp_bias: bool = False,
+        authors_start: AuthorsStart = False,
     ) -> None:
         super().__init__()
+        self.authors_start = authors_start
         self.channel = _ChannelGate(channels, max(1, channels // reduction), mlp_bias)
         self.spatial = _SpatialGate(kernel)
+
+    def init_weights(self) -> None:
+        """Start as the authors' code does, where asked."""
+        if self.authors_start:
+            start_as_linear(self.channel.fc1)
+            start_as_linear(self.channel.fc2)
+            start_at_zero(self.spatial.conv.bn)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.spatial(self.channel(x))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocklab.blocks.folding import convolution_obstacle, norm_obstacle, part_obstacle
+from blocklab.blocks.folding import convolution_obstacle, like, norm_obstacle, part_obstacle
 from blocklab.blocks.obstacles import keep
 from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
@@ -65,13 +65,16 @@ class DecomposedLargeKernel(nn.Module):
         small, small_shift = self.small_conv.folded()
         margin = (high.shape[2] - small.shape[2]) // 2
         high = high + F.pad(small, (0, 0, margin, margin))
-        self.high, self.wide = _convolution(high), _convolution(wide)
-        self.high.bias = nn.Parameter(shift + wide_shift + small_shift)
+        shift = shift + wide_shift + small_shift
+        old = self.Decom1.conv.weight
+        self.high, self.wide = _convolution(high, old, shift), _convolution(wide, old)
         for name in _BRANCHES:
             delattr(self, name)
 
 
-def _convolution(kernel: Tensor) -> DepthwiseConv2d:
-    conv = DepthwiseConv2d(len(kernel), (kernel.shape[2], kernel.shape[3]), bias=False).to(kernel)
-    conv.weight.copy_(kernel)
+def _convolution(kernel: Tensor, old: Tensor, shift: Tensor | None = None) -> DepthwiseConv2d:
+    """Make a convolution of these weights, as others are: in their precision, on their device."""
+    conv = DepthwiseConv2d(len(kernel), (kernel.shape[2], kernel.shape[3]), bias=False).to(old)
+    conv.weight = nn.Parameter(like(kernel, old))
+    conv.bias = None if shift is None else nn.Parameter(like(shift, old))
     return conv

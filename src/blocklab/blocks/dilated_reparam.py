@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocklab.blocks.folding import convolution_obstacle, norm_obstacle
+from blocklab.blocks.folding import convolution_obstacle, norm_obstacle, set_convolution
 from blocklab.blocks.obstacles import keep
 from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
@@ -75,7 +75,7 @@ class DilatedReparam(nn.Module):
             why = convolution_obstacle(self, conv) or norm_obstacle(self, norm, evaluating=False)
             if why:
                 return keep(self, why)
-        size = self.lk_origin.kernel_size[0]
+        size, old = self.lk_origin.kernel_size[0], self.lk_origin.weight
         kernel = bias = None
         for conv_name, norm_name in self._pairs():
             conv, norm = self.get_submodule(conv_name), self.get_submodule(norm_name)
@@ -89,9 +89,8 @@ class DilatedReparam(nn.Module):
                 delattr(self, conv_name)
                 delattr(self, norm_name)
         assert kernel is not None and bias is not None
-        merged = DepthwiseConv2d(len(kernel), size).to(kernel)
-        merged.weight.copy_(kernel)
-        merged.bias.copy_(bias)  # type: ignore[union-attr]
+        merged = DepthwiseConv2d(len(kernel), size).to(old)
+        set_convolution(merged, kernel, bias)
         self.lk_origin, self.origin_bn, self.branches = merged, None, ()
 
     def _pairs(self) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ class GatedChannelTransformation(nn.Module):
     beta_c)). Parameters are named as the authors' (``alpha``, ``gamma``, ``beta``); alpha starts at
     1, the others at 0, so that the block starts as the identity. Not the Gaussian Context
     Transformer (CVPR 2021), which is abbreviated alike. Differs from the paper: nothing in the
-    equation; the authors put it before every convolution.
+    equation; the authors put it before every convolution. ``beta`` gets no weight decay, as theirs.
 
     Args:
         norm: of a channel's map: l2 or l1.
@@ -35,6 +35,10 @@ class GatedChannelTransformation(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1, channels, 1, 1))
         self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters to leave out of weight decay: the bias, by the authors' default."""
+        return {"beta"}
 
     def forward(self, x: Tensor) -> Tensor:
         if self.norm == "l2":

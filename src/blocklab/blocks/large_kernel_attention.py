@@ -5,6 +5,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from blocklab.blocks.activation import create_activation
+from blocklab.blocks.authors_start import AuthorsStart, start_by_fan_out_of_group
 from blocklab.blocks.folding import fold
 from blocklab.blocks.option_types import Activation, OddInt
 from blocklab.blocks.registry import register_block
@@ -22,12 +23,18 @@ class LargeKernelAttention(nn.Module):
     Options beyond the paper: the kernels, ``norm`` (BatchNorm after each of the three
     convolutions) and ``inner_activation`` (after the first two).
 
+    In a ResNet, whose scheme takes the fan-out of a depth-wise kernel for that of all channels, and
+    without norms, the two depth-wise convolutions start so small that the gate is hardly more than
+    a bias. ``authors_start=True`` starts the three as VAN's authors do, over the fan-out of a
+    group, without biases; in a VAN they start so anyway.
+
     Args:
         local_kernel: side of the first depth-wise convolution, odd.
         kernel: side of the dilated one, odd, counted in its taps.
         dilation: of that one.
         norm: BatchNorm after each of the three convolutions.
         inner_activation: an activation after the first two; none has none.
+        authors_start: start as the authors' code does, not by the backbone's scheme.
     """
 
     def __init__(
@@ -39,8 +46,10 @@ class LargeKernelAttention(nn.Module):
         dilation: PositiveInt = 3,
         norm: bool = False,
         inner_activation: Activation | None = None,
+        authors_start: AuthorsStart = False,
     ) -> None:
         super().__init__()
+        self.authors_start = authors_start
         self.conv0 = DepthwiseConv2d(channels, local_kernel)
         self.conv_spatial = DepthwiseConv2d(channels, kernel, dilation)
         self.conv1 = SmallMapConv2d(channels, channels, 1)
@@ -48,6 +57,12 @@ class LargeKernelAttention(nn.Module):
         self.bn_spatial = nn.BatchNorm2d(channels) if norm else nn.Identity()
         self.bn1 = nn.BatchNorm2d(channels) if norm else nn.Identity()
         self.act = create_activation(inner_activation) if inner_activation else nn.Identity()
+
+    def init_weights(self) -> None:
+        """Start as the authors' code does, where asked."""
+        if self.authors_start:
+            for convolution in (self.conv0, self.conv_spatial, self.conv1):
+                start_by_fan_out_of_group(convolution)
 
     def fold_norms(self) -> None:
         """Fold each BatchNorm into the convolution before it; for evaluation alone."""

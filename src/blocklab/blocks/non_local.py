@@ -4,8 +4,10 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blocklab.blocks.authors_start import AuthorsStart, start_small
 from blocklab.blocks.folding import fold
 from blocklab.blocks.registry import register_block
+from blocklab.errors import InputError
 from blocklab.kernels.attended import attended
 from blocklab.kernels.small_map import SmallMapConv2d
 
@@ -22,10 +24,15 @@ class NonLocal(nn.Module):
     the paper: nothing; a last odd row or column is pooled by itself. Scores are (HW)^2: in a first
     stage of 56 x 56 pixels 10 million an image, where the authors have none.
 
+    The paper's text has no scale, and by the backbone's scheme the softmax then starts close to
+    picking one position; the authors' code starts t, p and g at an SD of 0.01 and divides by the
+    root of the inner channels, which begins as a mean: ``authors_start=True`` does both.
+
     Args:
         reduction: positions are compared in C // reduction channels.
         sub_sample: compare with every second position a side, by maxima.
         scaled: divide scores by the root of C.
+        authors_start: start as the authors' code does, and divide as it does.
     """
 
     def __init__(
@@ -35,11 +42,17 @@ class NonLocal(nn.Module):
         reduction: PositiveInt = 2,
         sub_sample: bool = False,
         scaled: bool = False,
+        authors_start: AuthorsStart = False,
     ) -> None:
         super().__init__()
+        if authors_start and scaled:
+            raise InputError("authors_start has a scale of its own; leave scaled out")
         hidden = max(1, channels // reduction)
         self.sub_sample = sub_sample
         self.scale = channels**-0.5 if scaled else 1.0
+        self.authors_start = authors_start
+        if authors_start:
+            self.scale = hidden**-0.5
         self.t = SmallMapConv2d(channels, hidden, 1)
         self.p = SmallMapConv2d(channels, hidden, 1)
         self.g = SmallMapConv2d(channels, hidden, 1)
@@ -47,7 +60,10 @@ class NonLocal(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def init_weights(self) -> None:
-        """Zero the norm's scale and shift."""
+        """Zero the norm's scale and shift, and start small where asked."""
+        if self.authors_start:
+            for convolution in (self.t, self.p, self.g, self.z):
+                start_small(convolution)
         nn.init.zeros_(self.norm.weight)
         nn.init.zeros_(self.norm.bias)
 

@@ -44,6 +44,10 @@ class Block:
         """Return how wide a mixer with these options wants the inside of a block of `planes`."""
         return planes
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of its parameters to leave out of weight decay, beside biases and norms."""
+        return set()
+
     def init_weights(self) -> None:
         """Start as the block's paper says, after the backbone initialised every layer its way."""
 

@@ -8,12 +8,16 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blocklab.blocks.activation import create_activation
 from blocklab.blocks.folding import (
     convolution_obstacle,
+    exact,
     fold,
     fold_before,
     norm_obstacle,
     part_obstacle,
+    scale_and_shift,
+    set_convolution,
 )
 from blocklab.blocks.obstacles import keep
 from blocklab.blocks.option_types import OddInt
@@ -24,12 +28,12 @@ from blocklab.kernels.small_map import SmallMapConv2d
 
 
 def folded_norm(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
-    """Return the kernel and bias of the one convolution that both are in evaluation mode."""
-    variance, mean = norm.running_var, norm.running_mean
-    assert variance is not None and mean is not None
-    scale = (1 if norm.weight is None else norm.weight) / (variance + norm.eps).sqrt()
-    bias = (0 if norm.bias is None else norm.bias) - mean * scale
-    return conv.weight * scale[:, None, None, None], bias
+    """Return the kernel and bias of the one convolution that both are in evaluation mode.
+
+    Both are in float64, so that what is made of several is rounded once.
+    """
+    scale, shift = scale_and_shift(norm)
+    return exact(conv.weight) * scale[:, None, None, None], shift
 
 
 class ConvNorm(nn.Module):
@@ -104,9 +108,8 @@ class ReparamLargeKernelConv(nn.Module):
             small, small_bias = self.small_conv.folded()
             margin = (kernel.shape[2] - small.shape[2]) // 2
             kernel, bias = kernel + F.pad(small, [margin] * 4), bias + small_bias
-        merged = DepthwiseConv2d(origin.out_channels, origin.kernel_size[0]).to(kernel)
-        merged.weight.copy_(kernel)
-        merged.bias.copy_(bias)  # type: ignore[union-attr]
+        merged = DepthwiseConv2d(origin.out_channels, origin.kernel_size[0]).to(origin.weight)
+        set_convolution(merged, kernel, bias)
         self.lkb_reparam, self.lkb_origin, self.small_conv = merged, None, None
 
     def _obstacle(self) -> str:
@@ -127,7 +130,8 @@ class RepLKBlock(nn.Module):
 
     x + drop_path(BN(conv1x1(relu(large kernel(relu(BN(conv1x1(BN(x))))))))). Names are the authors'
     (``prelkb_bn``, ``pw1``, ``large_kernel``, ``pw2``). ``width`` is the inner width as a multiple
-    of C (authors' ``dw_ratio``). ``drop_path=None`` takes the rate that the slot tells.
+    of C (authors' ``dw_ratio``). ``drop_path=None`` takes the rate that the slot tells. A RepLKNet
+    of another activation than its own puts that in the place of ReLU.
 
     Args:
         kernel: side of the large kernel, odd.
@@ -152,12 +156,18 @@ class RepLKBlock(nn.Module):
         self.pw1 = ConvNorm(SmallMapConv2d(channels, inner, 1, bias=False))
         self.large_kernel = ReparamLargeKernelConv(inner, kernel, small_kernel)
         self.pw2 = ConvNorm(SmallMapConv2d(inner, channels, 1, bias=False))
+        self.act1: nn.Module = nn.ReLU()
+        self.act2: nn.Module = nn.ReLU()
         self.drop_path = DropPath(drop_path if drop_path_rate is None else drop_path_rate)
         self.out_channels = channels
 
+    def set_activation(self, name: str) -> None:
+        """Put another activation in the place of both ReLUs."""
+        self.act1, self.act2 = create_activation(name), create_activation(name)
+
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.pw1(self.prelkb_bn(x)))
-        return x + self.drop_path(self.pw2(F.relu(self.large_kernel(out))))
+        out = self.act1(self.pw1(self.prelkb_bn(x)))
+        return x + self.drop_path(self.pw2(self.act2(self.large_kernel(out))))
 
     def fold_norms(self) -> None:
         """Fold the first BatchNorm into the 1x1 convolution after it; for evaluation alone."""
@@ -206,6 +216,7 @@ class ConvFFN(nn.Module):
         self.preffn_bn = nn.BatchNorm2d(channels)
         self.pw1 = ConvNorm(SmallMapConv2d(channels, hidden, 1, bias=False))
         self.pw2 = ConvNorm(SmallMapConv2d(hidden, channels, 1, bias=False))
+        self.act: nn.Module = nn.GELU()
         self.drop_path = DropPath(drop_path)
 
     def fold_norms(self) -> None:
@@ -213,4 +224,4 @@ class ConvFFN(nn.Module):
         _fold_into_next(self, "preffn_bn")
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(self.pw2(F.gelu(self.pw1(self.preffn_bn(x)))))
+        return x + self.drop_path(self.pw2(self.act(self.pw1(self.preffn_bn(x)))))

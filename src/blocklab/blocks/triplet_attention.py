@@ -7,6 +7,7 @@ from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from blocklab.blocks.activation import check_activation, create_activation
+from blocklab.blocks.authors_start import AuthorsStart, start_at_zero
 from blocklab.blocks.coordinate_attention import CoordinateAttention
 from blocklab.blocks.folding import fold, part_obstacle
 from blocklab.blocks.large_kernel_attention import LargeKernelAttention
@@ -126,7 +127,9 @@ class TripletAttention(nn.Module):
     a score of each point of the remaining plane, and a gate function a gate; y = x * (the mean of
     the three gates). Branches: ``cw`` (pooled over H), ``hc`` (over W), ``hw`` (over C); names and
     orientation of the kernels are the authors'. No permuted copy of x is made: the gate of a plane
-    is broadcast along the axis that was pooled. BatchNorm's momentum is the authors' 0.01.
+    is broadcast along the axis that was pooled. BatchNorm's momentum is the authors' 0.01. It
+    starts at 1 and 0, as norms do; the authors' ResNet starts that of ``hw`` at 0 and 0, so that
+    its gate is a half to begin with: ``authors_start=True``.
 
     Options beyond the paper: the ``statistics``; ``inner_activation`` between convolution and
     BatchNorm, or after BatchNorm where its name ends so (``celu_after_norm``); the ``gate``
@@ -146,6 +149,8 @@ class TripletAttention(nn.Module):
         inner_activation: within a branch; none has none.
         gate: what makes a score a gate.
         spatial: what stands in the branch of height and width.
+        authors_start: start as the authors' code does, not by the backbone's scheme; of a branch
+            of height and width that is the paper's.
     """
 
     def __init__(
@@ -157,8 +162,14 @@ class TripletAttention(nn.Module):
         inner_activation: InnerActivation | None = None,
         gate: Literal["sigmoid", "tanh", "softmax", "softmax_over_batch"] = "sigmoid",
         spatial: Literal["zpool", "coordinate", "large_kernel", "full_large_kernel"] = "zpool",
+        authors_start: AuthorsStart = False,
     ) -> None:
         super().__init__()
+        if authors_start and spatial != "zpool":
+            raise InputError(
+                f"authors_start is of the paper's branches, and spatial is {spatial}; leave one out"
+            )
+        self.authors_start = authors_start
         self.statistics = tuple(statistics)
         self.gate = gate
         self.mixes_samples = "softmax over the batch" if gate == "softmax_over_batch" else ""
@@ -174,6 +185,11 @@ class TripletAttention(nn.Module):
             self.hw = _LargeKernelBranch(channels)
         else:
             self.hw = LargeKernelAttention(channels)
+
+    def init_weights(self) -> None:
+        """Start as the authors' code does, where asked."""
+        if self.authors_start and isinstance(self.hw, _PoolBranch):
+            start_at_zero(self.hw.conv.bn)
 
     def _gate(self, scores: Tensor) -> Tensor:
         if self.gate == "sigmoid":

@@ -23,10 +23,21 @@ def local_product(x: Tensor, kernels: Tensor, size: int, stride: int) -> Tensor:
     y[c, i, j] = sum_{u, v} kernels[g, u, v, i, j] * x[c, s i + u - k // 2, s j + v - k // 2], where
     g is c's group of C / G channels.
     """
+    if isinstance(x, Tensor) and x.is_meta:  # a symbolic trace has no tensor
+        return _as_matrix_products(x, kernels, size, stride)
     if is_plain_better(x):
         return _plain(x, kernels, size, stride)
     x, kernels = x.type_as(kernels), kernels.contiguous()
     return _LocalProduct.apply(x, kernels, size, stride)  # type: ignore[return-value]
+
+
+def _as_matrix_products(x: Tensor, kernels: Tensor, size: int, stride: int) -> Tensor:
+    """The same where nothing is computed and costs are counted: each position's k * k products."""
+    height, width = kernels.shape[2], kernels.shape[3]
+    weights = kernels.unflatten(1, (-1, size * size))  # (B, G, k * k, H', W')
+    around = F.unfold(x, size, padding=size // 2, stride=stride).unflatten(2, (height, width))
+    around = around.unflatten(1, (weights.shape[1], -1, size * size))
+    return torch.einsum("bgkhw,bgckhw->bgchw", weights, around).flatten(1, 2)
 
 
 def _plain(x: Tensor, kernels: Tensor, size: int, stride: int) -> Tensor:

@@ -59,13 +59,17 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
 def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Part the parameters by whether they decay, and by their share of the learning rate.
 
-    Decay goes by what they are, as a norm's weights may have the shape (C, 1, 1). The share is
+    Decay goes by what they are, as a norm's weights may have the shape (C, 1, 1), and by what the
+    network, as timm's, or a part of it says in ``no_weight_decay``. The share is
     ``lr_scale``, as timm calls it, where it is not 1.
     """
     left_out: set[int] = set()
     if not recipe.decay_norms_and_biases:
-        named = getattr(model, "no_weight_decay", set)()
+        named: set[str] = set(getattr(model, "no_weight_decay", set)())
         for owner, module in model.named_modules():
+            own: Any = getattr(type(module), "no_weight_decay", None)
+            if owner and own is not None:
+                named |= {f"{owner}.{name}" for name in own(module)}
             for name, parameter in module.named_parameters(owner, recurse=False):
                 plain = parameter.ndim <= 1 or name.endswith("bias") or name in named
                 if plain or isinstance(module, NORMS):
