@@ -45,9 +45,27 @@ def test_a_study_on_two_data_sets(blocklab: Blocklab, tmp_path: Path) -> None:
     assert se["verdict"] in ("too few seeds", "at chance")
     assert [one["claim"] for one in over["claims"]] == ["se == plain within 90 on all"]
     assert "Over the data sets" in (out / "two" / "index.html").read_text()
+    # A claim over the data sets that comes after the runs is marked, and one that goes counts.
+    late = STUDY.replace("within 90 on all]", "within 90 on average]")
+    path.write_text(late)
+    (claim,) = json.loads(blocklab("study", path, "--out", out, "--json").out)["over_datasets"][
+        "claims"
+    ]
+    assert claim["numbers"].endswith("; stated after the runs")
+    path.write_text(STUDY)
+    (claim,) = json.loads(blocklab("study", path, "--out", out, "--json").out)["over_datasets"][
+        "claims"
+    ]
+    assert claim == over["claims"][0]
+    assert (
+        "counted in p (Holm): se == plain within 90 on average"
+        in blocklab("report", out / "two").out
+    )
+    path.write_text(STUDY)
     again = blocklab("study", path, "--out", out)
     assert "over 2 data sets" in again.out and f"{out / 'two' / 'index.html'}" in again.out
     assert len(list(out.glob("*/result.json"))) == 4
     reported = blocklab("report", out / "two")
     assert reported.out == again.out
-    assert json.loads(blocklab("report", out / "two", "--json").out)["over_datasets"] == over
+    over_again = json.loads(blocklab("report", out / "two", "--json").out)["over_datasets"]
+    assert over_again == over

@@ -6,119 +6,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from made_up_crew import FILE, LATE, TINY, MadeUp, Told, design, rewrite, run, undated, words
 
-from blocklab.errors import InputError, RunError
-from blocklab.execution import train_studies as training
-from blocklab.execution.crew import Silent
+from blocklab.errors import InputError
 from blocklab.execution.dry_run import look_lines
-from blocklab.execution.plan import Job
-from blocklab.execution.study_folder import study_folder
 from blocklab.report.page import write_report
-from blocklab.results.design_file import DesignJson, read_design, write_design
+from blocklab.results.design_file import write_design
 from blocklab.results.records import keep_records
 from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
 from blocklab.study.study import Study
-
-MakeRun = Callable[..., Path]
-TINY = "{backbone: resnet20, widths: [4, 8, 8], depths: [1, 1, 1]}"
-FILE = f"""
-title: Looks
-data: {{source: digits, train_images: 60, test_images: 50}}
-recipe: {{base: quick, epochs: 1, batch_size: 20}}
-seeds: {{until_decided: {{looks: [3, 5, 8]}}}}
-varies: [attention]
-rows:
-  plain: {TINY}
-  se: {TINY[:-1]}, attention: se}}
-  eca: {TINY[:-1]}, attention: eca}}
-  gct: {TINY[:-1]}, attention: gct}}
-claims: [se > plain]
-"""
-MEANS = {"plain": 80.0, "se": 84.0, "eca": 80.0, "gct": 80.55, "simam": 80.0, "ela": 76.0}
-
-
-class Told(Silent):
-    """Keeps what is said of looks."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def looked(self, study: str, text: str) -> None:
-        self.said.append(text)
-
-
-class MadeUp:
-    """In place of a crew: writes results by MEANS, and stops before the run of number `dies_at`."""
-
-    made = 0
-    dies_at: int | None = None
-    fails: tuple[str, ...] = ()
-    make_run: MakeRun
-
-    def __init__(self, out: Path, *_: object) -> None:
-        self.out = out
-
-    def train(self, jobs: Sequence[Job]) -> Mapping[str, str]:
-        failures = {}
-        for job in jobs:
-            if MadeUp.made == MadeUp.dies_at:
-                raise KeyboardInterrupt
-            MadeUp.made += 1
-            if job.label in self.fails:
-                failures[job.hash] = "no memory"
-                continue
-            seed = job.definition.seed
-            noise = np.random.default_rng([seed, sum(map(ord, job.label))]).normal()
-            top1 = MEANS[job.label] + 0.3 * noise
-            definition = job.definition.to_dict()
-            MadeUp.make_run(self.out, job.label, seed, top1, epochs=1, definition=definition)
-        return failures
-
-
-@pytest.fixture(autouse=True)
-def made_up(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("made", 0), ("dies_at", None), ("fails", ()), ("make_run", make_run)):
-        monkeypatch.setattr(MadeUp, name, value, raising=False)
-
-
-@pytest.fixture
-def file(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
-    if "slow" not in request.keywords:
-        monkeypatch.setattr(training, "Crew", MadeUp)
-    path = tmp_path / "looks.yaml"
-    path.write_text(FILE)
-    return path
-
-
-def run(file: Path, told: Told | None = None, **changes: Any) -> StudyResults:
-    study = Study.load(file, **changes)
-    return training.train_studies((study,), file.parent / "runs", 1, told)[0]
-
-
-def design(file: Path, name: str = "looks") -> DesignJson:
-    found = read_design(file.parent / "runs" / name)
-    assert found is not None
-    return found
-
-
-def undated(file: Path) -> list[dict[str, Any]]:
-    return [one.model_dump(exclude={"at"}) for one in design(file).looks]
-
-
-def words(results: StudyResults) -> dict[str, str]:
-    return {row: one.word for row, one in results.comparisons.items()}
-
-
-def rewrite(file: Path, old: str, new: str) -> None:
-    assert old in file.read_text()
-    file.write_text(file.read_text().replace(old, new))
 
 
 def planned_runs(file: Path, out: str = "runs") -> tuple[int, int]:
@@ -182,9 +84,6 @@ def test_runs_that_fail_are_seen_and_a_row_without_any_stops(file: Path) -> None
     (file.parent / "runs").rename(file.parent / "before")
     run(file)
     assert design(file).looks == []  # there is nothing to compare with
-
-
-LATE = f"  simam: {TINY[:-1]}, attention: simam}}\n  ela: {TINY[:-1]}, attention: ela}}\n"
 
 
 def shown(results: StudyResults, rows: Sequence[str]) -> list[Any]:
@@ -318,115 +217,6 @@ def test_seeds_of_the_command_line_are_a_number(file: Path) -> None:
     paired = FILE.replace("varies:", "paired: true\nvaries:")
     file.write_text(paired)
     assert Study.load(file).seeds_of("plain") == (0, 1, 2)  # as its rows
-
-
-def test_what_comes_after_the_runs_is_marked_and_what_is_dropped_still_counts(file: Path) -> None:
-    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
-    first = run(file)
-    assert first.design_notes == () and first.family.rows == 3
-    rewrite(file, "claims: [se > plain]", "claims: [eca < se]")
-    rewrite(
-        file,
-        f"  gct: {TINY[:-1]}, attention: gct}}\n",
-        f"  simam: {TINY[:-1]}, attention: simam}}\n",
-    )
-    results = run(file)
-    assert [row.name for row in results.rows] == ["plain", "se", "eca", "simam"]
-    notes = "\n".join(results.design_notes)
-    assert "dropped after it had run, and counted among the rows: gct (3 seeds" in notes
-    assert "added after 12 runs had finished: row simam" in notes
-    assert "stated after 12 runs had finished: claim eca < se" in notes
-    assert "stated and dropped: claim se > plain" in notes
-    assert results.judgements[0].numbers.endswith("; stated after the runs")
-    assert results.family.critical and first.family.critical
-    four = results.family.critical
-    rewrite(file, f"  simam: {TINY[:-1]}, attention: simam}}\n", "")
-    fewer = run(file)
-    assert fewer.family.rows == 4 and fewer.family.critical  # the dropped ones count
-    assert fewer.family.critical > four * 0.99  # four rows, by fewer degrees of freedom
-    folder = file.parent / "runs/looks"
-    assert "counted among the rows: gct" in write_report(fewer, folder).read_text()
-
-
-def test_a_claim_that_is_new_in_a_new_folder_is_as_late_as_its_runs_are_known(file: Path) -> None:
-    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
-    run(file)
-    rewrite(file, "claims: [se > plain]", "claims: [se > plain, eca < plain, simam > plain]")
-    rewrite(file, "claims:", f"{LATE}claims:")
-    results = run(file, rows=["plain", "se", "eca", "simam"])  # a folder of its own
-    late = [one.claim for one in results.judgements if one.numbers.endswith("after the runs")]
-    assert late == ["eca < plain"]  # of the others one stands in the first folder
-    assert "stated after 9 runs had finished: claim eca < plain" in results.design_notes
-
-
-def test_a_claim_that_the_file_made_of_a_row_left_out_was_stated_with_it(file: Path) -> None:
-    """A part of a study that grows by rows: they are new, what the file says of them is not."""
-    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
-    rewrite(file, "claims: [se > plain]", "claims: [se > plain, eca > plain, gct > plain]")
-    out, chosen = file.parent / "runs", ["plain", "se"]
-    part, more = (Study.load(file, rows=rows) for rows in (chosen, [*chosen, "eca"]))
-    assert part.claims_left_out == ("eca > plain", "gct > plain")
-    run(file, rows=chosen)
-    (out / part.folder_name).rename(out / more.folder_name)  # as from its records
-    results = run(file, rows=[*chosen, "eca"])
-    assert "added after 6 runs had finished: row eca" in results.design_notes
-    assert not [note for note in results.design_notes if "stated" in note]
-    assert [one.claim for one in results.judgements] == ["se > plain", "eca > plain"]
-    assert not [one for one in results.judgements if "stated after" in one.numbers]
-    (out / more.folder_name).rename(out / part.folder_name)
-    assert not [note for note in run(file, rows=chosen).design_notes if "stated" in note]
-
-
-def test_a_margin_that_is_stated_or_changed_after_runs_is_said(file: Path) -> None:
-    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
-    assert run(file).design_notes == ()
-    rewrite(file, "varies: [attention]", "varies: [attention]\nmargin: 0.5")
-    assert "stated after 12 runs had finished: margin 0.5" in run(file).design_notes
-    rewrite(file, "margin: 0.5", "margin: 2")
-    notes = run(file).design_notes
-    assert "stated and dropped: margin 0.5" in notes
-    assert "stated after 12 runs had finished: margin 2" in notes
-
-
-def test_a_margin_that_ends_rows_may_not_change_after_a_look(file: Path) -> None:
-    run(file)
-    rewrite(file, "varies: [attention]", "varies: [attention]\nmargin: 0.5")
-    with pytest.raises(
-        InputError, match=r"looked at with margin: None, and its file now says 0\.5"
-    ):
-        run(file)
-
-
-@pytest.mark.parametrize("by_option", [False, True])
-def test_seeds_that_are_added_after_a_look_are_said_with_their_price(
-    file: Path, by_option: bool
-) -> None:
-    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
-    run(file)
-    assert run(file).design_notes == ()  # the same look again
-    if not by_option:
-        rewrite(file, "seeds: 3", "seeds: 6")
-    results = run(file, seeds=6) if by_option else run(file)
-    said = next(note for note in results.design_notes if note.startswith("seeds were added"))
-    assert "had been looked at with 3 seeds before these 6" in said
-    chance = float(said.split(" %, not 5 %")[0].rsplit(" ", 1)[1])
-    assert 7 < chance < 9.5
-
-
-def test_a_folder_of_before_reads_as_it_did_and_a_damaged_record_is_one_line(file: Path) -> None:
-    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
-    results = run(file)
-    folder = study_folder(Study.load(file), file.parent / "runs")
-    (folder / "design.json").unlink()
-    old = read_study_folder(folder)
-    assert old.design is None and words(old) == words(results) and old.design_notes == ()
-    assert run(file).design_notes == ("12 runs had finished before this study was stated",)
-    content = json.loads((folder / "design.json").read_text())
-    content["looks"][0]["planned"] = 2
-    (folder / "design.json").write_text(json.dumps(content))
-    with pytest.raises(RunError, match=r"design\.json is damaged") as damaged:
-        read_study_folder(folder)
-    assert "\n" not in str(damaged.value)
 
 
 @pytest.mark.slow

@@ -134,6 +134,7 @@ def test_several_tables_are_read_as_one(tmp_path: Path) -> None:
         ("model,seed,top1\nse,0,1\nse,x,2\n", ASKED, "line 3: the seed, seed, is 'x'"),
         ("model,seed,top1\nse,0,1\nse,,2\n", ASKED, "line 3: the seed, seed, is empty"),
         ("model,seed,top1\nse,0.5,1\n", ASKED, "a seed is a whole number from 0"),
+        ("model,seed,top1\nse,0,1_0.5\n", ASKED, "line 2: top1 is '1_0.5', which is no number"),
         ("model,seed,top1\nse,0,good\n", ASKED, "line 2: top1 is 'good', which is no number"),
         ("model,seed,top1\n,0,1\n", ASKED, "line 2: the row's name is ''"),
         ("model,seed,top1\nse,0\n", ASKED, "line 2 has 2 cells, and the heading 3"),

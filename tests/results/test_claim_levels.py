@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from blocklab.report.index import _claims
-from blocklab.results.design_file import DesignJson, DesignRowJson, LookJson, LooksJson
+from blocklab.results.design_file import DesignJson, DesignRowJson, LookJson, LooksJson, StatedJson
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.over_datasets import OverDatasets
 from blocklab.results.row_result import RowResult
@@ -145,6 +145,35 @@ def test_a_pair_of_rows_is_held_to_the_smallest_level_of_looks() -> None:
     fixed = study([row("plain", PLAIN), *looked.rows[1:]], ())
     assert "eca" in fixed.dominated  # by se, which costs the same
     assert "eca" not in looked.dominated
+
+
+def test_over_data_sets_what_was_dropped_counts_and_what_came_late_is_marked() -> None:
+    figures = {"plain": [50.0, 50.2, 49.8], "se": [50.7, 50.9, 50.6]}
+    rows = [row(name, of) for name, of in figures.items()]
+    stated = {
+        "se > plain on all": StatedJson(at="", after_runs=6),
+        "se > plain on average": StatedJson(at=""),
+        "eca > plain on all": StatedJson(at=""),
+    }
+    gone = DesignRowJson(at="", runs={"0": "0" * 16}, dropped="2026-01-01")
+    named = {name: DesignRowJson(at="", runs={}) for name in figures}
+    whole = DesignJson(at="", baseline="plain", alpha=0.05, rows=named, claims_over=stated)
+    fewer = whole.model_copy(update={"rows": {**named, "eca": gone, "simam": gone}})
+    claims = tuple(stated)[:2]
+    of = [study(rows, (), one) for one in (whole, fewer)]
+    before, after = (OverDatasets("of", ("d1", "d2"), (of[0], one), claims=claims) for one in of)
+    alone, with_dropped = (one.rows[1] for one in (before, after))
+    assert alone.p and with_dropped.p == pytest.approx(3 * alone.p)
+    assert alone.interval and with_dropped.interval
+    assert with_dropped.interval[0] < alone.interval[0]
+    assert any("counted among these: eca, simam" in line for line in after.sentences)
+    assert not any("Dropped" in line for line in before.sentences)
+    late, early = before.judgements
+    assert late.numbers.endswith("; stated after the runs")
+    assert not early.numbers.endswith("the runs")
+    assert late.p and early.p and late.p_holm and early.p_holm
+    assert min(late.p_holm, early.p_holm) == pytest.approx(3 * min(late.p, early.p))
+    assert any("dropped, counted in p (Holm): eca > plain on all" in s for s in before.sentences)
 
 
 def test_no_claim_over_data_sets_is_won_over_a_row_at_chance() -> None:

@@ -65,9 +65,31 @@ def test_a_folder_is_one_studys(studied: Path, tmp_path: Path) -> None:
     del content["sha256"]
     write_checked_json(studied / "study.json", content)
     before = (tmp_path / "kept" / "study.json").read_bytes()
-    with pytest.raises(InputError, match="has the records of another study, 'Kept'; name another"):
+    with pytest.raises(InputError, match="another study: its title is 'Kept'; name another"):
         keep_records(studied, tmp_path / "kept")
     assert (tmp_path / "kept" / "study.json").read_bytes() == before
+
+
+def test_records_do_not_shrink(studied: Path, tmp_path: Path) -> None:
+    """Of one title, and with fewer seeds or other runs: its page would be of these alone."""
+    keep_records(studied, tmp_path / "kept")
+    whole = json.loads((studied / "study.json").read_text())
+    del whole["sha256"]
+    (row,) = whole["rows"]
+    runs = row["runs"]
+    fewer = {seed: run for seed, run in runs.items() if seed != "1"}
+    for rows, paired, why in (
+        ([row | {"runs": fewer}], False, "its row 'plain' has seed 1, which this one's has not"),
+        ([row | {"runs": runs | {"1": "1" * 16}}], False, "its row 'plain' has other runs"),
+        ([row | {"name": "se"}], False, "it has a row 'plain', which this one has not"),
+        ([row], True, "its paired is 'False'"),
+    ):
+        write_checked_json(studied / "study.json", whole | {"rows": rows, "paired": paired})
+        with pytest.raises(InputError, match=f"another study: {why}; name another folder"):
+            keep_records(studied, tmp_path / "kept")
+    more = [row | {"runs": runs | {"3": "3" * 16}}, row | {"name": "se", "runs": {"0": "4" * 16}}]
+    write_checked_json(studied / "study.json", whole | {"rows": more})
+    assert keep_records(studied, tmp_path / "kept").missing == 3
 
 
 def test_records_are_not_strewn_among_other_files(studied: Path, tmp_path: Path) -> None:

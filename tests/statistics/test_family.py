@@ -49,6 +49,20 @@ def test_each_verdict_has_its_row() -> None:
     assert family.comparisons["apart"].reason == "no run has finished"
 
 
+def test_rows_of_one_function_are_one_row_to_the_test() -> None:
+    """They would lend their spread, and count, several times."""
+    alone = judge(EVEN)
+    twins = {**EVEN, "again": EVEN["up"], "more": [*EVEN["same"], 60.2]}
+    family = judge(twins, twins={"again": "up", "more": "same"})
+    assert (family.rows, family.df) == (3, 9)  # the seed that one of them has beside is of both
+    assert family.comparisons["again"] == family.comparisons["up"]
+    assert family.comparisons["more"] == family.comparisons["same"]
+    assert list(family.comparisons) == ["up", "down", "same", "again", "more"]
+    twice = judge({**EVEN, "again": EVEN["up"]}, twins={"again": "up"})
+    assert twice.comparisons["up"] == alone.comparisons["up"]
+    assert judge({**EVEN, "again": EVEN["up"]}).df == 10 > twice.df == 8
+
+
 def test_differences_p_values_and_intervals_are_dunnetts() -> None:
     family = judge(EVEN)
     spread = math.sqrt(np.mean([np.var(seeds, ddof=1) for seeds in EVEN.values()]))

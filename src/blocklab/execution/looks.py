@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from blocklab.errors import InputError, RunError
+from blocklab.errors import BlocklabError, InputError, RunError
 from blocklab.results.design_file import (
     DESIGN,
     DesignJson,
@@ -19,10 +19,11 @@ from blocklab.results.design_file import (
     LooksJson,
     StatedJson,
     Wave,
+    pairing,
     read_design,
     write_design,
 )
-from blocklab.results.study_file import StudyJson
+from blocklab.results.study_file import StudyJson, read_study_file
 from blocklab.results.study_results import StudyResults
 from blocklab.statistics.sequential import Looks
 from blocklab.statistics.summary import ALPHA
@@ -125,6 +126,8 @@ def state_design(study: Study, folder: Path, before: StudyJson | None) -> None:
     before_margins = there.margins if there else {}
     named = [] if study.margin is None else [f"{study.margin:g}"]
     margins = {**before_margins, **_stated(named, before_margins, now, late)}
+    baselines, pairings = _set_up_before(there, before)
+    over = there.claims_over if there else {}
     looks = there.looks if there else _looks_elsewhere(runs, study, folder)
     write_design(
         folder,
@@ -138,9 +141,13 @@ def state_design(study: Study, folder: Path, before: StudyJson | None) -> None:
             rows=rows,
             claims=claims,
             left_out=_stated(study.claims_left_out, of_file, now, late),
+            claims_over={**over, **_stated(study.claims_over, over, now, late)},
             margins=margins,
+            baselines={**baselines, **_stated([study.baseline or ""], baselines, now, late)},
+            pairings={**pairings, **_stated([pairing(study.paired)], pairings, now, late)},
             margin=study.margin,
             looks=looks,
+            looks_elsewhere=_other_looks(runs, study, folder, looks),
         ),
     )
 
@@ -269,6 +276,19 @@ def _rows_before(there: DesignJson | None, before: StudyJson | None) -> Mapping[
     return {row.name: DesignRowJson(at="", runs=row.runs) for row in before.rows}
 
 
+def _set_up_before(
+    there: DesignJson | None, before: StudyJson | None
+) -> tuple[Mapping[str, StatedJson], Mapping[str, StatedJson]]:
+    """Return what rows were compared with, and whether by seeds; older files have the last."""
+    last = there or before
+    if last is None or last.baseline is None:
+        return {}, {}
+    first = StatedJson(at=there.at if there else "")
+    baselines = there.baselines if there else {}
+    pairings = there.pairings if there else {}
+    return baselines or {last.baseline: first}, pairings or {pairing(last.paired): first}
+
+
 def _claims_before(before: StudyJson | None) -> Mapping[str, StatedJson]:
     return {claim: StatedJson(at="") for claim in before.claims} if before else {}
 
@@ -300,6 +320,25 @@ def _looks_elsewhere(
     return [found[planned].model_copy(update={"going": []}) for planned in sorted(found)]
 
 
+def _other_looks(
+    runs: Mapping[str, Mapping[str, str]], study: Study, folder: Path, looks: Iterable[LookJson]
+) -> list[LookJson]:
+    """Return the looks at these rows in other folders, at other seeds than a look here is at.
+
+    Also where they share no run, as those of `--seeds 5,6,7` and of `--seeds 3` do not.
+    """
+    own = [(one.at, one.seeds) for one in looks]
+    here = {} if study.looks else {row: sorted(study.seeds) for row in runs}
+    found: list[LookJson] = []
+    for other in _designs_elsewhere(runs, study, folder, alike=True):
+        for one in other.looks:
+            same = all(here.get(row, seeds) == seeds for row, seeds in one.seeds.items())
+            if one.rows and (one.at, one.seeds) not in own and not (here and same):
+                found.append(one)
+                own.append((one.at, one.seeds))
+    return sorted(found, key=lambda one: one.at)
+
+
 def _claims_elsewhere(
     runs: Mapping[str, Mapping[str, str]], study: Study, folder: Path
 ) -> Mapping[str, StatedJson]:
@@ -317,9 +356,16 @@ def _rows_of(claim: str, study: Study) -> set[str]:
 
 
 def _designs_elsewhere(
-    runs: Mapping[str, Mapping[str, str]], study: Study, folder: Path
+    runs: Mapping[str, Mapping[str, str]], study: Study, folder: Path, *, alike: bool = False
 ) -> Iterator[DesignJson]:
-    """Yield what is stated in other folders of the runs of this study's baseline and other rows."""
+    """Yield what is stated in other folders of the runs of this study's baseline and other rows.
+
+    Args:
+        runs: of the study, by row and seed.
+        study: whose folder is given.
+        folder: beside which others are looked for.
+        alike: whether rows that are the same but for their seeds are enough.
+    """
     for file in sorted(folder.parent.glob(f"*/{DESIGN}")):
         if file.parent == folder:
             continue
@@ -334,8 +380,23 @@ def _designs_elsewhere(
             for name, of_row in runs.items()
             if name in other.rows and set(of_row.values()) & set(other.rows[name].runs.values())
         }
+        if alike:
+            shared |= _rows_alike(study, file.parent)
         if study.baseline in shared and len(shared) > 1:
             yield other
+
+
+def _rows_alike(study: Study, other: Path) -> set[str]:
+    """Return the rows that another folder's study has too, whatever their seeds."""
+    try:
+        there = read_study_file(other)
+    except BlocklabError:  # it is said where that study is run
+        return set()
+    data, recipe = study.data.definition(), study.recipe.model_dump(mode="json")
+    if (there.data, there.recipe) != (data, recipe):
+        return set()
+    models = {row.name: row.model for row in there.rows}
+    return {row.name for row in study.rows if models.get(row.name) == row.model.to_dict()}
 
 
 def _finished(hashes: Iterable[str], out: Path) -> int:

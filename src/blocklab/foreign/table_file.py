@@ -176,8 +176,10 @@ def number(cell: Any, place: str, column: str) -> float | None:
     if cell is None or cell == "":
         return None
     try:
-        if isinstance(cell, str | int | float) and not isinstance(cell, bool):
-            return float(cell.rstrip("% ") if isinstance(cell, str) else cell)
+        if isinstance(cell, str) and "_" not in cell:  # which Python reads over: 1_0 is its 10
+            return float(cell.rstrip("% "))
+        if isinstance(cell, int | float) and not isinstance(cell, bool):
+            return float(cell)
     except (ValueError, OverflowError):
         pass
     raise InputError(

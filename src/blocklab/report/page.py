@@ -151,6 +151,7 @@ def html(
         notes=[line for line in results.remarks if line not in results.design_notes],
         optimistic=any(row.best_top1 for row in results.rows),
         diagnosed=any(row.zeros_percent for row in results.rows),
+        early=any(row.compared_early for row in results.rows),
         tuned=any(row.tuned for row in results.rows),
         setups=setups(results),
         setup_headings=SETUP_HEADINGS,

@@ -120,8 +120,12 @@ class DesignJson(_Strict):
     claims: dict[str, StatedJson] = {}
     left_out: dict[str, StatedJson] = {}  # claims of its file about rows that are not in it
     margins: dict[str, StatedJson] = {}  # every one that was ever stated, as it is shown
+    baselines: dict[RowName, StatedJson] = {}  # likewise
+    pairings: dict[str, StatedJson] = {}  # likewise
+    claims_over: dict[str, StatedJson] = {}  # over the data sets, of which this study is of one
     margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     looks: Annotated[list[LookJson], Field(max_length=_MOST_LOOKS)] = []
+    looks_elsewhere: Annotated[list[LookJson], Field(max_length=_MOST_LOOKS)] = []
 
     @model_validator(mode="after")
     def _no_more_looks(self) -> "DesignJson":
@@ -158,6 +162,11 @@ class DesignJson(_Strict):
             for names, looks in found
         ]
         return tuple(wave for wave in waves if wave.rows or wave.looks)
+
+
+def pairing(paired: bool) -> str:
+    """Say in words whether seeds are blocks."""
+    return "paired" if paired else "not paired"
 
 
 def read_design(folder: Path) -> DesignJson | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from blocklab.results.design_file import DesignJson, LookJson
+from blocklab.results.design_file import DesignJson, LookJson, pairing
 from blocklab.results.waves import WaveTaken
 from blocklab.statistics.sequential import chance_over_looks
 from blocklab.study.schema import in_list
@@ -25,6 +25,7 @@ def design_notes(
         notes += _until_decided(design, waves)
     elif said := _added_seeds(design):
         notes.append(said)
+    notes += _looks_elsewhere(design)
     if design.finished_before:
         notes.append(
             f"{_count(design.finished_before, 'run')} had finished before this study was stated"
@@ -42,9 +43,15 @@ def design_notes(
     in_its_file = {*claims, *design.left_out}
     stated = [(f"claim {text}", one, text in in_its_file) for text, one in design.claims.items()]
     stated += [(f"margin {one}", at, one == margin) for one, at in design.margins.items()]
+    for ever, now, what in (
+        (design.baselines, design.baseline, "baseline {}"),
+        (design.pairings, pairing(design.paired), "seeds {}"),
+    ):
+        stated += [(what.format(text), one, text == now) for text, one in ever.items()]
     for what, one, still in stated:
         if not still:
-            notes.append(f"stated and dropped: {what}")
+            counted = ", and counted in p (Holm)" if what.startswith("claim") else ""
+            notes.append(f"stated and dropped{counted}: {what}")
         elif one.after_runs:
             notes.append(f"stated after {_count(one.after_runs, 'run')} had finished: {what}")
     return tuple(notes)
@@ -54,6 +61,13 @@ def late_claims(design: DesignJson | None) -> frozenset[str]:
     """Return the claims that were stated after runs had finished."""
     stated = design.claims if design else {}
     return frozenset(claim for claim, one in stated.items() if one.after_runs)
+
+
+def dropped_claims(design: DesignJson | None, claims: Collection[str]) -> tuple[str, ...]:
+    """Return the claims that were stated and are not any more, but for those of rows left out."""
+    if design is None:
+        return ()
+    return tuple(text for text in design.claims if text not in {*claims, *design.left_out})
 
 
 def _until_decided(design: DesignJson, waves: Sequence[WaveTaken]) -> list[str]:
@@ -117,6 +131,27 @@ def _added_seeds(design: DesignJson) -> str | None:
         f"worse of some row in {100 * chance:.1f} %, not {100 * design.alpha:g} % (say seeds: "
         "until_decided beforehand, and it stays there)"
     )
+
+
+def _looks_elsewhere(design: DesignJson) -> list[str]:
+    """Say which other looks these rows have had, that nothing here is corrected for."""
+    found = [
+        f"{_day(one.at)} with {_seeds_of(one, design.baseline)}" for one in design.looks_elsewhere
+    ]
+    if not found:
+        return []
+    return [
+        f"these rows have also been looked at elsewhere ({'; '.join(found)}), and what is said "
+        f"here is not corrected for that: whoever chooses between looks errs in more than "
+        f"{100 * design.alpha:g} %"
+    ]
+
+
+def _seeds_of(look: LookJson, baseline: str) -> str:
+    seeds = look.seeds.get(baseline, [])
+    if seeds and seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2:
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seed{'' if len(seeds) == 1 else 's'} {_listed(seeds)}"
 
 
 def _tested(looks: Sequence[LookJson]) -> list[LookJson]:

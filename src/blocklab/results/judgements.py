@@ -1,5 +1,6 @@
 """Whether a study's runs bear out the claims that it stated beforehand."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -31,6 +32,7 @@ def judge_claims(
     claims: Sequence[str],
     tested: TestedRows,
     baseline: str | None = None,
+    dropped: Sequence[str] = (),
 ) -> tuple[Judgement, ...]:
     """Judge a study's claims by its finished runs, p values corrected by Holm for their number.
 
@@ -40,6 +42,8 @@ def judge_claims(
         claims: as the study states them.
         tested: all rows of the study, whose spreads are pooled where they may be.
         baseline: the row that gains are counted from.
+        dropped: claims that were stated before, and of which none is judged here: they count in
+            the number, those of costs aside.
     """
     judged: list[Judgement] = []
     for text in claims:
@@ -50,8 +54,14 @@ def judge_claims(
             continue
         counted = claim.metric in COUNTED
         judged.append(judge_count(claim, tested.rows) if counted else tested.judge(claim))
-    adjusted = iter(holm([one.p for one in judged if one.p is not None]))
+    # What one that was dropped would say is not asked: a p of 1 makes the correction no weaker.
+    more = [1.0 for text in dropped if not _is_of_costs(text)]
+    adjusted = iter(holm([*(one.p for one in judged if one.p is not None), *more]))
     return tuple(one if one.p is None else _corrected(one, next(adjusted)) for one in judged)
+
+
+def _is_of_costs(text: str) -> bool:
+    return any(re.search(rf"\bin {metric}$", text.strip()) for metric in COUNTED)
 
 
 def _corrected(one: Judgement, p_holm: float) -> Judgement:

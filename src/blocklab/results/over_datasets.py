@@ -36,8 +36,10 @@ from blocklab.statistics.family import (
 from blocklab.statistics.summary import ALPHA, holm
 from blocklab.study.claims import MEASURED, ZEROS
 from blocklab.study.dataset_claims import DatasetClaim, parse_dataset_claim
+from blocklab.study.schema import in_list
 
 TOP1 = MEASURED["top1"]
+LATE = "stated after the runs"
 Interval = tuple[float, float]
 
 
@@ -82,6 +84,21 @@ class OverDatasets:
         return min(one.level for one in self.results)
 
     @cached_property
+    def dropped(self) -> tuple[str, ...]:
+        """Rows that had run on a data set before they were taken out: tests that were made."""
+        designs = [one.design for one in self.results if one.design]
+        names = (name for one in designs for name, row in one.rows.items() if row.dropped)
+        return tuple(dict.fromkeys(names))
+
+    def _stated(self) -> dict[str, int]:
+        """Every claim over the data sets that was stated, and after how many finished runs."""
+        found: dict[str, int] = {}
+        for one in (one.design for one in self.results if one.design):
+            for text, stated in one.claims_over.items():
+                found[text] = max(found.get(text, 0), stated.after_runs)
+        return found
+
+    @cached_property
     def _by_name(self) -> list[dict[str, RowResult]]:
         return [{row.name: row for row in one.rows} for one in self.results]
 
@@ -111,6 +128,7 @@ class OverDatasets:
         means = {name: mean_gap(known) for name, of in gaps.items() if (known := _all(of))}
         refused = {name: why for name in gaps if (why := self._refusal(name, gaps[name]))}
         tested = [n for n, gap in means.items() if n not in refused and gap.error is not None]
+        at_once = len(tested) + len(self.dropped)
         found = []
         for name in self._by_name[0]:
             figures = tuple(of[name].mean if name in of else None for of in cells)
@@ -119,7 +137,7 @@ class OverDatasets:
                 found.append(RowOverDatasets(name, figures, rank=rank))
                 continue
             gap, sampled = means.get(name), sampled_gap(_all(gaps[name]))
-            word, reason = refused.get(name) or _word(gap, len(tested), name in tested, self.level)
+            word, reason = refused.get(name) or _word(gap, at_once, name in tested, self.level)
             p = gap.p_against(0.0) if gap and name in tested else None
             found.append(
                 RowOverDatasets(
@@ -128,9 +146,9 @@ class OverDatasets:
                     word,
                     reason,
                     gap.mean if gap else None,
-                    gap.interval(self.level / len(tested)) if gap and name in tested else None,
+                    gap.interval(self.level / at_once) if gap and name in tested else None,
                     sampled.interval() if sampled else None,
-                    None if p is None else min(1.0, p * len(tested)),
+                    None if p is None else min(1.0, p * at_once),
                     rank,
                 )
             )
@@ -156,10 +174,16 @@ class OverDatasets:
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
         """What the runs say of the claims over data sets, corrected by Holm for their number."""
+        stated = self._stated()
+        gone = [text for text in stated if text not in self.claims]  # they were tested all the same
         judged = [self._judge(text) for text in self.claims]
-        adjusted = iter(holm([one.p for one in judged if one.p is not None]))
+        adjusted = iter(holm([one.p for one in judged if one.p is not None] + [1.0] * len(gone)))
         return tuple(
-            one if one.p is None else _corrected(one, next(adjusted), self.level) for one in judged
+            replace(one, numbers=f"{one.numbers}; {LATE}") if stated.get(one.claim) else one
+            for one in (
+                one if one.p is None else _corrected(one, next(adjusted), self.level)
+                for one in judged
+            )
         )
 
     def _judge(self, text: str) -> Judgement:
@@ -181,13 +205,21 @@ class OverDatasets:
     def sentences(self) -> tuple[str, ...]:
         """How the figures over data sets were reached, and what they assume."""
         count = len(self.datasets)
-        tested = sum(row.p is not None for row in self.rows)
+        tested = sum(row.p is not None for row in self.rows) + len(self.dropped)
         lines = [
             f"Gains are means over {count} data sets, each of the same weight; rows and data sets "
             "keep spreads of their own (Satterthwaite's degrees of freedom), seeds and rows count "
             f"as independent, and intervals and p hold for {_rows(tested)} at once (Bonferroni). "
             "They say what training again on these data sets would show."
         ]
+        if self.dropped:
+            lines.append(
+                "Dropped after they had run, and counted among these: "
+                f"{', '.join(map(in_list, self.dropped))}."
+            )
+        if gone := [text for text in self._stated() if text not in self.claims]:
+            claims = "; ".join(gone)
+            lines.append(f"Stated over the data sets and dropped, counted in p (Holm): {claims}.")
         if 0 < self.level < ALPHA:
             lines.append(
                 "How many seeds a row has depends on what looks have shown, so intervals, p and "

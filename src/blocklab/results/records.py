@@ -76,10 +76,25 @@ def _check_free(to: Path, folder: Path, study: StudyJson) -> None:
     if (to / RECORDS).resolve() == runs_of(folder).resolve():
         raise InputError(f"{to} has the study's own runs in it; name another folder for records")
     _check_for_records(to, STUDY, {DESIGN, RECORDS})
-    if (to / STUDY).exists() and (other := read_study_file(to)).title != study.title:
-        raise InputError(
-            f"{to} has the records of another study, '{other.title}'; name another folder"
-        )
+    if (to / STUDY).exists() and (why := _lost_of(read_study_file(to), study)):
+        raise InputError(f"{to} has the records of another study: {why}; name another folder")
+
+
+def _lost_of(there: StudyJson, study: StudyJson) -> str:
+    """Say what of the records that are there a study has not; nothing where it has grown."""
+    for what in ("title", "baseline", "paired"):
+        if getattr(there, what) != getattr(study, what):
+            return f"its {what} is '{getattr(there, what)}'"
+    rows = {row.name: row for row in study.rows}
+    for row in there.rows:
+        if row.name not in rows:
+            return f"it has a row '{row.name}', which this one has not"
+        runs = rows[row.name].runs
+        if missing := [seed for seed in row.runs if seed not in runs]:
+            return f"its row '{row.name}' has seed {missing[0]}, which this one's has not"
+        if any(runs[seed] != run_hash for seed, run_hash in row.runs.items()):
+            return f"its row '{row.name}' has other runs"
+    return ""
 
 
 def _check_for_records(to: Path, main: str, written_before: Collection[str]) -> None:

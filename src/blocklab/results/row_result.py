@@ -182,7 +182,21 @@ class RowResult:
             used, n = self.difference.n, len(self.finished)
             which = ", those that all rows have" if self.difference.values else ""  # paired
             notes.append(f"compared over {used} of its {n} seeds{which}")
+        elif self.compared_early:
+            assert self.difference and self.baseline
+            used, n = self.difference.n_baseline, len(self.baseline.finished)
+            notes.append(
+                f"its difference is to {used} of the {n} seeds of {self.baseline.name}: those of "
+                "the look at which it ended"
+            )
         return tuple(notes)
+
+    @property
+    def compared_early(self) -> bool:
+        """Whether the baseline has had more seeds since it was compared for the last time."""
+        if self.difference is None or self.baseline is None or self.difference.values:
+            return False
+        return self.difference.n_baseline < len(self.baseline.finished)
 
     @cached_property
     def troubles(self) -> tuple[str, ...]:
@@ -190,7 +204,8 @@ class RowResult:
         lines = [*self.failed]
         for run in self.runs:
             if run.diverged:
-                after = f" after {run.epochs} epochs" if run.epochs else ""
+                epochs = f"{run.epochs} epoch{'' if run.epochs == 1 else 's'}"
+                after = f" after {epochs}" if run.epochs else ""
                 lines.append(f"seed {run.seed} diverged{after} (run {run.hash})")
             lines += [f"seed {run.seed}: {note}" for note in run.notes]
         if seeds := self.missing_seeds:

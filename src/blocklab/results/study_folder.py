@@ -7,7 +7,8 @@ says of runs is compared with what they say themselves.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from blocklab.results.design_file import DESIGN, read_design
+from blocklab.errors import RunError
+from blocklab.results.design_file import DESIGN, DesignJson, read_design
 from blocklab.results.ended_run import EndedRun, read_ended_run
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_file import RowJson, StudyJson, read_study_file, runs_of
@@ -37,6 +38,11 @@ def read_study_folder(folder: Path, failures: Mapping[str, str] | None = None) -
             f"{DESIGN} is gone: whether rows, claims and seeds were stated before runs had "
             "finished, and how often was looked, is no longer known"
         )
+    if design is not None and (why := _not_of(design, study)):
+        raise RunError(
+            f"{folder / DESIGN} is another study's ({why}); take it from a backup, or remove it: "
+            "the page will say that it is gone"
+        )
     return StudyResults(
         title=study.title,
         description=study.description,
@@ -55,6 +61,20 @@ def read_study_folder(folder: Path, failures: Mapping[str, str] | None = None) -
         margin=study.margin,
         design=design,
     )
+
+
+def _not_of(design: DesignJson, study: StudyJson) -> str:
+    """Say what shows that a design.json is not of the study.json beside it; nothing where it is."""
+    if design.baseline != study.baseline:
+        return f"its baseline is {design.baseline}, and the study's {study.baseline}"
+    for row in study.rows:
+        if (stated := design.rows.get(row.name)) is None:
+            return f"it has no row '{row.name}'"
+        if not row.runs.items() <= stated.runs.items():
+            return f"it has other runs of row '{row.name}'"
+    if missing := [claim for claim in study.claims if claim not in design.claims]:
+        return f"it has no claim '{missing[0]}'"
+    return ""
 
 
 def _read_row(row: RowJson, out: Path, failures: Mapping[str, str]) -> RowResult:

@@ -11,7 +11,7 @@ import pandas as pd
 from blocklab.results.advice import more_seeds
 from blocklab.results.best_row import BestRow, best_row, expected_of_rows
 from blocklab.results.design_file import DesignJson
-from blocklab.results.design_notes import design_notes, late_claims
+from blocklab.results.design_notes import design_notes, dropped_claims, late_claims
 from blocklab.results.dominance import dominated_rows, verdict_texts
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.judgement import UNDECIDED, Judgement
@@ -120,10 +120,21 @@ class StudyResults:
         others = [row for row in self.rows if row is not baseline]
         return {
             "identical": {row.name for row in others if identical_seeds(row, baseline)},
+            "twins": self._twins,
             "at_chance": {row.name for row in self.rows if row.at_chance},
             "paired": self.paired,
             "bounds": self.metric.difference_bounds,
             "higher_is_better": self.metric.higher_is_better,
+        }
+
+    @property
+    def _twins(self) -> Mapping[str, str]:
+        """Rows that compute the function of one before them, each with the first of those."""
+        return {
+            row: names[0]
+            for names, _ in self.identical
+            if self.baseline not in names
+            for row in names[1:]
         }
 
     @cached_property
@@ -188,7 +199,13 @@ class StudyResults:
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
         """What its runs say of each of its claims."""
-        judged = judge_claims(self.claims, self.tested, self.baseline) if self.claims else ()
+        judged = (
+            judge_claims(
+                self.claims, self.tested, self.baseline, dropped_claims(self.design, self.claims)
+            )
+            if self.claims
+            else ()
+        )
         if self.level != ALPHA:
             judged = tuple(_held_to(one, self.level) for one in judged)
         late = late_claims(self.design)

@@ -195,6 +195,7 @@ def compare_rows(
     baseline: str,
     *,
     identical: Collection[str] = (),
+    twins: Mapping[str, str] | None = None,
     at_chance: Collection[str] = (),
     paired: bool = False,
     bounds: tuple[float, float] = UNBOUNDED,
@@ -208,6 +209,8 @@ def compare_rows(
         values: a figure of each row, by seed; the baseline among them.
         baseline: the row that the others are compared with.
         identical: rows that compute the baseline's function: named so, and not tested.
+        twins: rows that compute another row's function, each with that row, which has its seeds
+            too. They are one row to the test, and have one verdict.
         at_chance: rows that never learned, of which none is tested; if the baseline is one, no row
             is.
         paired: take out what a seed does to every row, over the seeds that all rows have.
@@ -219,8 +222,11 @@ def compare_rows(
     Raises:
         ValueError: if a value is not a finite number.
     """
-    untested = {*identical, *at_chance}
+    twins = {row: first for row, first in (twins or {}).items() if row not in identical}
+    untested = {*identical, *at_chance, *twins}
     usable = {row: dict(by_seed) for row, by_seed in values.items() if by_seed}
+    for row, first in twins.items():  # one function's seeds, whichever row trained them
+        usable[first] = {**usable.get(row, {}), **usable.get(first, {})}
     for by_seed in usable.values():
         finite(list(by_seed.values()))
     plain = {
@@ -241,7 +247,7 @@ def compare_rows(
         judged = judge_rows(rows, tested, paired=paired, alpha=alpha, more=more_rows)
     found: dict[str, Comparison] = {}
     for row in values:
-        if row == baseline:
+        if row == baseline or row in twins:
             continue
         gap = plain.get(row)
         if row in at_chance:
@@ -260,7 +266,7 @@ def compare_rows(
             found[row] = _compared(test, gap, bounds, higher_is_better, alpha if pooled else 0.0)
     return Family(
         judged.method,
-        found,
+        {row: found[twins.get(row, row)] for row in values if row != baseline},
         paired,
         judged.sd,
         judged.df,

@@ -166,6 +166,7 @@ def take_looks(
     seen: Iterable[Seen],
     *,
     identical: Collection[str] = (),
+    twins: Mapping[str, str] | None = None,
     at_chance: Collection[str] = (),
     paired: bool = False,
     bounds: tuple[float, float] = UNBOUNDED,
@@ -182,6 +183,7 @@ def take_looks(
         looks: the design.
         seen: the looks, those on record and any that is taken now.
         identical: rows that compute the baseline's function.
+        twins: rows that compute another row's function, each with that row.
         at_chance: rows that never learned.
         paired: take out what a seed does to every row.
         bounds: what a difference can be.
@@ -209,6 +211,9 @@ def take_looks(
             figures,
             baseline,
             identical=[row for row in identical if row in figures],
+            twins={
+                row: first for row, first in (twins or {}).items() if {row, first} <= {*figures}
+            },
             at_chance=[row for row in at_chance if row in figures],
             paired=paired,
             bounds=bounds,

@@ -12,7 +12,7 @@ A study's file with ``datasets`` in place of ``data`` is the same study on each 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -123,6 +123,7 @@ class StudyCollection:
             for dataset, one in datasets.items()
         )
         claims = read_dataset_claims(value, name, studies)
+        studies = tuple(replace(study, claims_over=claims) for study in studies)
         first = studies[0]
         return cls(
             safe_name(name),

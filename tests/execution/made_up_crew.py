@@ -1,0 +1,96 @@
+"""Studies whose runs are made up in no time, from a YAML file to their results."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blocklab.execution import train_studies as training
+from blocklab.execution.crew import Silent
+from blocklab.execution.plan import Job
+from blocklab.results.design_file import DesignJson, read_design
+from blocklab.results.study_results import StudyResults
+from blocklab.study.study import Study
+
+MakeRun = Callable[..., Path]
+TINY = "{backbone: resnet20, widths: [4, 8, 8], depths: [1, 1, 1]}"
+FILE = f"""
+title: Looks
+data: {{source: digits, train_images: 60, test_images: 50}}
+recipe: {{base: quick, epochs: 1, batch_size: 20}}
+seeds: {{until_decided: {{looks: [3, 5, 8]}}}}
+varies: [attention]
+rows:
+  plain: {TINY}
+  se: {TINY[:-1]}, attention: se}}
+  eca: {TINY[:-1]}, attention: eca}}
+  gct: {TINY[:-1]}, attention: gct}}
+claims: [se > plain]
+"""
+MEANS = {"plain": 80.0, "se": 84.0, "eca": 80.0, "gct": 80.55, "simam": 80.0, "ela": 76.0}
+
+
+class Told(Silent):
+    """Keeps what is said of looks."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def looked(self, study: str, text: str) -> None:
+        self.said.append(text)
+
+
+class MadeUp:
+    """In place of a crew: writes results by MEANS, and stops before the run of number `dies_at`."""
+
+    made = 0
+    dies_at: int | None = None
+    fails: tuple[str, ...] = ()
+    make_run: MakeRun
+
+    def __init__(self, out: Path, *_: object) -> None:
+        self.out = out
+
+    def train(self, jobs: Sequence[Job]) -> Mapping[str, str]:
+        failures = {}
+        for job in jobs:
+            if MadeUp.made == MadeUp.dies_at:
+                raise KeyboardInterrupt
+            MadeUp.made += 1
+            if job.label in self.fails:
+                failures[job.hash] = "no memory"
+                continue
+            seed = job.definition.seed
+            noise = np.random.default_rng([seed, sum(map(ord, job.label))]).normal()
+            top1 = MEANS[job.label] + 0.3 * noise
+            definition = job.definition.to_dict()
+            MadeUp.make_run(self.out, job.label, seed, top1, epochs=1, definition=definition)
+        return failures
+
+
+LATE = f"  simam: {TINY[:-1]}, attention: simam}}\n  ela: {TINY[:-1]}, attention: ela}}\n"
+
+
+def run(file: Path, told: Told | None = None, **changes: Any) -> StudyResults:
+    study = Study.load(file, **changes)
+    return training.train_studies((study,), file.parent / "runs", 1, told)[0]
+
+
+def design(file: Path, name: str = "looks") -> DesignJson:
+    found = read_design(file.parent / "runs" / name)
+    assert found is not None
+    return found
+
+
+def undated(file: Path) -> list[dict[str, Any]]:
+    return [one.model_dump(exclude={"at"}) for one in design(file).looks]
+
+
+def words(results: StudyResults) -> dict[str, str]:
+    return {row: one.word for row, one in results.comparisons.items()}
+
+
+def rewrite(file: Path, old: str, new: str) -> None:
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
