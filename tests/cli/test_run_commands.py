@@ -70,6 +70,26 @@ def test_a_run_finds_the_validation_images_of_its_seed(blocklab: Blocklab, tmp_p
     assert measured["validation_loss"] == pytest.approx(last["validation_loss"], abs=1e-6)
 
 
+def test_evaluate_says_which_images_there_are_none_of(
+    blocklab: Blocklab, run_folder: Path, tmp_path: Path
+) -> None:
+    said = blocklab("evaluate", run_folder, "--data", "digits", "--split", "validation")
+    assert said.status == 2 and said.err.count("\n") == 1
+    assert "has no validation images; measure on another split" in said.err
+
+
+@pytest.mark.parametrize(
+    ("change", "most"), [("cutout=16", 15), ("cutout=99999", 15), ("crop_padding=9", 8)]
+)
+def test_an_augmentation_that_leaves_nothing_is_refused_before_training(
+    blocklab: Blocklab, tmp_path: Path, change: str, most: int
+) -> None:
+    small = ("--data", "digits", "--set", "data.image_size=8", "--set", "epochs=1")
+    said = blocklab("train", "resnet20", *small, "--set", change, "--out", tmp_path)
+    assert said.status == 2 and f"set at most {most}" in said.err
+    assert not list(tmp_path.glob("*/log.jsonl"))
+
+
 @pytest.mark.parametrize("layout", ["flat", "test alone", "some classes"])
 def test_evaluate_measures_other_images_whole(
     layout: str, blocklab: Blocklab, run_folder: Path, tmp_path: Path

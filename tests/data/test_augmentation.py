@@ -171,6 +171,9 @@ def test_erased_boxes_are_drawn_as_torchvisions() -> None:
     ).T.double()
     whole = theirs[2] == 40  # torchvision's way to leave an image as it is
     check_alike(ours[:, ours[2] > 0], theirs[:, ~whole])
+    # A try that does not fit is drawn again, also where its box is as high as the picture.
+    small = draw_erased(count, 8, 8, 1.0, torch.Generator().manual_seed(0))
+    assert bool((small.height > 0).all()) and int(small.height.max()) == 7
     some = draw_erased(count, 40, 130, 0.25, torch.Generator().manual_seed(1))
     assert 0.22 < (some.height > 0).float().mean() < 0.28
 

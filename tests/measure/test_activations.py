@@ -104,6 +104,22 @@ def test_every_activation_is_seen(name: str) -> None:
         assert last.zeros < 0.05 * last.outputs  # GELU and SiLU end in 0 far below it
 
 
+@pytest.mark.parametrize(
+    "name", ["relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "hardtanh"]
+)
+def test_a_function_is_counted_as_its_module_is(name: str) -> None:
+    """Also one that PyTorch makes of another: relu6."""
+    function = getattr(torch.nn.functional, name)
+
+    class Called(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    images = [torch.randn(4, 3, 8, 8)]
+    (found,) = count_zeros(nn.Sequential(Called()), images, 1, 1).layers
+    assert (found.kind, found.outputs) == ("activation", 4 * 3 * 8 * 8)
+
+
 def test_zeros_after_the_last_block_by_a_plain_loop() -> None:
     model = create_model("res2net50", num_classes=10)
     images = torch.randn(3, 2, 3, 32, 32)

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from timm.layers import BatchNormAct2d
 from torch import distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+import blocklab
 from blocklab.blocks.plugins import load_plugin
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, RunError
@@ -23,7 +26,12 @@ from blocklab.training.distributed import check_shares, launch
 from blocklab.training.finished import FinishedRun
 from blocklab.training.recipe import Recipe, load_recipe
 from blocklab.training.run_definition import RunDefinition
-from blocklab.training.sync_norm import SyncBatchNorm2d, synchronise_batchnorm
+from blocklab.training.sync_norm import (
+    SyncBatchNorm1d,
+    SyncBatchNorm2d,
+    SyncBatchNormAct2d,
+    synchronise_batchnorm,
+)
 
 needs_two_cores = pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
 
@@ -212,7 +220,7 @@ def test_synchronised_batchnorm_alone_is_batchnorm(
         nn.init.uniform_(plain.weight)
         nn.init.uniform_(plain.bias)
     model[0].load_state_dict(plain.state_dict())
-    synchronise_batchnorm(model, torch.device("cpu"))
+    assert synchronise_batchnorm(model, torch.device("cpu")) is model
     synced = model[0]
     assert type(synced) is SyncBatchNorm2d
     for _ in range(3):
@@ -230,6 +238,53 @@ def test_synchronised_batchnorm_alone_is_batchnorm(
     synced.eval()
     images = torch.randn(4, 5, 3, 6)
     torch.testing.assert_close(synced(images), plain(images))
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("make", "shape", "kind"),
+    [
+        (lambda: nn.BatchNorm1d(5), (6, 5), SyncBatchNorm1d),
+        (lambda: nn.BatchNorm1d(5), (4, 5, 3), SyncBatchNorm1d),
+        (lambda: BatchNormAct2d(5, act_layer="silu"), (4, 5, 3, 6), SyncBatchNormAct2d),
+    ],
+)
+def test_other_batchnorms_are_synchronised_too(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], kind: type[nn.Module]
+) -> None:
+    torch.manual_seed(0)
+    plain, model = make(), nn.Sequential(make())
+    synchronise_batchnorm(model, torch.device("cpu"))
+    assert type(model[0]) is kind
+    for training in (True, True, False):
+        first = (7 + 3 * torch.randn(shape)).requires_grad_()
+        second = first.detach().clone().requires_grad_()
+        expected, found = plain.train(training)(first), model.train(training)(second)
+        torch.testing.assert_close(found, expected)
+        expected.square().sum().backward()
+        found.square().sum().backward()
+        torch.testing.assert_close(second.grad, first.grad, rtol=1e-3, atol=1e-5)
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(model[0].state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["timm:test_efficientnet", "timm:levit_128s", "resnet20"])
+def test_no_batchnorm_of_a_network_is_left_to_its_own_images(name: str) -> None:
+    with torch.device("meta"):
+        model = blocklab.create_model(name, num_classes=4)
+    synced = synchronise_batchnorm(model, torch.device("cpu"))
+    norms = [part for part in synced.modules() if isinstance(part, _BatchNorm)]
+    kinds = (SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNormAct2d)
+    assert norms and all(type(part) in kinds for part in norms)
+
+
+def test_a_batchnorm_of_its_own_kind_is_refused_by_name() -> None:
+    class Own(nn.BatchNorm2d):
+        pass
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Own(4))
+    with pytest.raises(InputError, match="cannot take 1, a Own, over several devices"):
+        synchronise_batchnorm(model, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,10 @@ def test_momentum_is_beta1(
     ("changes", "message"),
     [
         ({"optimizer": "sdg"}, "did you mean 'sgd'"),
+        ({"optimizer": "lookahed_adamw"}, "did you mean 'lookahead_adamw'"),
+        ({"optimizer": "8bit_adamw"}, "no optimizer '8bit_adamw'"),
+        ({"optimizer": "adagrad", "momentum": 0.5}, "leave momentum out"),
+        ({"optimizer": "adan", "momentum": 0.5}, "leave momentum out"),
         ({"optimizer": "adahessian"}, "second derivatives"),
         ({"optimizer": "bnbadam"}, "does not work here"),
         ({"optimizer": "sgd", "momentum": 0.0}, "Nesterov"),
@@ -109,6 +113,13 @@ def test_what_cannot_be_driven_is_refused_in_one_line(
     with pytest.raises(InputError, match=message) as caught:
         make_optimizer(network(), Recipe.parse(changes), CPU)
     assert "\n" not in str(caught.value)
+
+
+def test_lookahead_is_the_one_word_before_a_name(network: Callable[[], nn.Module]) -> None:
+    optimizer = make_optimizer(network(), Recipe(optimizer="lookahead_adamw"), CPU)
+    assert type(optimizer).__name__ == "Lookahead"
+    # What has no momentum takes the default, which says nothing.
+    assert make_optimizer(network(), Recipe(optimizer="adagrad"), CPU).param_groups
 
 
 def test_what_a_block_names_is_left_out_wherever_it_stands() -> None:

@@ -251,9 +251,18 @@ def test_an_average_longer_than_a_tenth_of_the_run_is_said() -> None:
     recipe = load_recipe("quick", {"epochs": 24, "batch_size": 100, "ema_decay": 0.999})
     assert recipe.steps(950) == 216
     assert recipe.warning(950) == (
-        "ema_decay 0.999 averages over some 1,000 steps, more than a tenth of the run's 216; "
-        "0.954 or less suits it"
+        "ema_decay 0.999 averages over some 36 steps, more than a tenth of the run's 216; "
+        "0.95 or less suits it"
     )
+    whole = recipe.model_copy(update={"ema_warmup": False}).warning(950)
+    assert whole and "over some 1,000 steps" in whole
+    # timm's usual one, of a run of 35,100 steps, has risen to 0.99907 when it ends.
+    usual = {"epochs": 100, "batch_size": 128, "ema_decay": 0.9999}
+    assert load_recipe("quick", usual).warning(45_000) is None
+    always = load_recipe("quick", {**usual, "ema_warmup": False}).warning(45_000)
+    assert always and always.endswith("35,100; 0.9997 or less suits it")
+    short = load_recipe("quick", {"epochs": 1, "batch_size": 16, "ema_decay": 0.9}).warning(64)
+    assert short and short.endswith("leave ema_decay out")
     assert load_recipe("quick", {"ema_decay": 0.95}).warning(1_000_000) is None
     assert load_recipe("quick").warning(10) is None
     assert load_recipe("report", {"batch_size": 100}).steps(950) == 500  # the last batch of half

@@ -59,7 +59,8 @@ def evaluate(
         return
     shown = {"run": str(run), "images": f"{record['images']:,}"}
     shown |= accuracy_cells(record, split.value, opened.class_names)
-    shown |= {"loss": f"{record[f'{split.value}_loss']:.4f}"}
+    loss = record[f"{split.value}_loss"]  # None where an image's is beyond numbers
+    shown |= {"loss": "not finite" if loss is None else f"{loss:.4f}"}
     print_table(list(shown), [list(shown.values())])
     print_answers(answers)
 

@@ -51,27 +51,36 @@ def draw_erased(
 
     Zhong et al., AAAI 2020, with torchvision's ranges: 2 to 33 % of the area, ratios 0.3 to 3.3.
     """
-    high, wide, found = _draw_sizes(count, height, width, ERASED_SCALE, ERASED_RATIO, generator)
-    chosen = torch.rand(count, generator=generator) < share
-    found &= chosen & (high < height) & (wide < width)
+    inside = height - 1, width - 1  # no box reaches from one border to the other
+    high, wide, found = _draw_sizes(
+        count, height, width, ERASED_SCALE, ERASED_RATIO, generator, most=inside
+    )
+    found &= torch.rand(count, generator=generator) < share
     high, wide = high * found, wide * found
     return Boxes(*_draw_places(height, width, high, wide, generator), high, wide)
 
 
 def _draw_sizes(
-    count: int, height: int, width: int, scale: Range, ratio: Range, generator: torch.Generator
+    count: int,
+    height: int,
+    width: int,
+    scale: Range,
+    ratio: Range,
+    generator: torch.Generator,
+    most: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw heights and widths (N,), and whether any of ten tries fits."""
+    """Draw heights and widths (N,) up to `most`, and whether any of ten tries fits."""
+    highest, widest = most or (height, width)
     high, wide = torch.zeros((2, count), dtype=torch.int64)
     found = torch.zeros(count, dtype=torch.bool)
     for _ in range(TRIES):
         random = torch.rand((2, count), generator=generator, dtype=torch.float64)
         area = height * width * (scale[0] + (scale[1] - scale[0]) * random[0])
-        least, most = math.log(ratio[0]), math.log(ratio[1])
-        aspect = (least + (most - least) * random[1]).exp()
+        start, end = math.log(ratio[0]), math.log(ratio[1])
+        aspect = (start + (end - start) * random[1]).exp()
         h = (area / aspect).sqrt().round().long()
         w = (area * aspect).sqrt().round().long()
-        fits = ~found & (h > 0) & (h <= height) & (w > 0) & (w <= width)
+        fits = ~found & (h > 0) & (h <= highest) & (w > 0) & (w <= widest)
         high, wide = torch.where(fits, h, high), torch.where(fits, w, wide)
         found |= fits
     return high, wide, found

@@ -23,7 +23,8 @@ from blocklab.models.probe import evaluating
 ACTIVATION, BLOCK = "activation", "residual block"
 # PyTorch's operators for activations, in place or not. Gates (sigmoid, softmax, tanh) are none.
 OPERATORS = frozenset(
-    "relu leaky_relu prelu rrelu elu celu selu gelu silu mish hardswish hardtanh threshold".split()
+    "relu leaky_relu prelu rrelu relu6 elu celu selu gelu silu mish hardswish hardtanh "
+    "threshold".split()
 )
 
 

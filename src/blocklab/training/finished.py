@@ -158,6 +158,11 @@ class FinishedRun:
         check_choice("split", split, ("validation", "test"))
         data, setup = self.open_data(address), self.setup()
         images = len(getattr(data, split))
+        if not images:
+            raise InputError(
+                f"{data.name} has no {split} images; measure on another split, or "
+                "give data that has some"
+            )
         unkept = too_many(images, len(self.class_names), limit_mb())
         model = self.placed(setup)
         record, said = evaluate(model, data, split, self.recipe, setup, not unkept)

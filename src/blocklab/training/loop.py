@@ -98,7 +98,7 @@ def prepare(model: nn.Module, recipe: Recipe, setup: Setup) -> State:
         keep_freed_memory()
     apply_algorithms(model, setup.algorithms)
     if recipe.sync_batchnorm and setup.world_size > 1:
-        synchronise_batchnorm(model, setup.device)
+        model = synchronise_batchnorm(model, setup.device)
     frozen = freeze(model, recipe)
     model = model.to(device=setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
     average = None

@@ -11,6 +11,7 @@ from blocklab.errors import InputError, did_you_mean, error_line
 from blocklab.training.freezing import rate_scales
 from blocklab.training.recipe import Recipe
 
+LOOKAHEAD = "lookahead"  # before a name, as lookahead_adamw: the one such word that timm knows
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -21,8 +22,11 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
         InputError: for an optimizer that timm does not know, that is not installed, or that the
             loop cannot drive.
     """
+    before, _, name = recipe.optimizer.lower().rpartition("_")
     try:
-        info = get_optimizer_info(recipe.optimizer.lower().split("_")[-1])
+        if before not in ("", LOOKAHEAD):  # timm would train without it, and say nothing
+            raise ValueError
+        info = get_optimizer_info(name)
     except ValueError:
         raise InputError(_unknown(recipe.optimizer)) from None
     if info.second_order:
@@ -34,6 +38,11 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
     usual_betas = getattr(taken.get("betas"), "default", None)
     if info.num_betas == 2 and isinstance(usual_betas, tuple):
         extra["betas"] = (recipe.momentum, usual_betas[1])
+    elif not info.has_momentum and recipe.momentum != Recipe().momentum:
+        raise InputError(
+            f"momentum does not reach optimizer '{recipe.optimizer}', which has none or rates of "
+            "its own; leave momentum out"
+        )
     if "fused" in taken and device.type in ("cpu", "cuda", "mps"):
         # One kernel for all parameters: on a CPU 2 to 4 times as fast as a loop over them.
         extra["fused"] = True
@@ -88,4 +97,8 @@ def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
 def _unknown(name: str) -> str:
     names = [str(known) for known in list_optimizers()]
-    return f"no optimizer '{name}'{did_you_mean(name, names) or '.'} Known: {', '.join(names)}"
+    known = [*names, *(f"{LOOKAHEAD}_{one}" for one in names)]
+    return (
+        f"no optimizer '{name}'{did_you_mean(name, known) or '.'} Known, also after "
+        f"'{LOOKAHEAD}_': {', '.join(names)}"
+    )

@@ -233,13 +233,22 @@ class Recipe(PlainModel):
     def warning(self, train_images: int) -> str | None:
         """Say in one line where the average of the weights is longer than a run should have."""
         steps = self.steps(train_images)
-        if self.ema_decay is None or 1 / (1 - self.ema_decay) <= steps / 10:
+        if self.ema_decay is None:
             return None
-        return (
-            f"ema_decay {self.ema_decay:g} averages over some {1 / (1 - self.ema_decay):,.0f} "
-            f"steps, more than a tenth of the run's {steps:,}; {max(0.0, 1 - 10 / steps):.3g} or "
-            "less suits it"
+        window = 1 / (1 - self.ema_decay)
+        if self.ema_warmup:  # timm's, which it has reached when the run ends
+            window = min(window, (1 + steps) ** (2 / 3))
+        if window <= steps / 10:
+            return None
+        what = (
+            f"ema_decay {self.ema_decay:g} averages over some {window:,.0f} steps, more than a "
+            f"tenth of the run's {steps:,}"
         )
+        if steps <= 10:
+            return f"{what}; leave ema_decay out"
+        digits = -math.floor(math.log10(10 / steps))
+        most = math.floor((1 - 10 / steps) * 10**digits + 1e-6) / 10**digits
+        return f"{what}; {most:g} or less suits it"
 
     def learning_rate(self, epoch: float) -> float:
         """Return the learning rate at a point in training, in epochs from 0 (fractions count)."""

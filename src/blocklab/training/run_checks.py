@@ -13,11 +13,21 @@ from blocklab.training.run_definition import RunDefinition
 
 
 def check_batches_fill(recipe: Recipe, data: ImageData) -> None:
-    """Check that images make whole batches, before anything is trained.
+    """Check that images make whole batches and survive their augmentation, before any training.
 
     Raises:
         InputError: if they do not.
     """
+    side = data.image_size
+    for name, value, most in (
+        ("cutout", recipe.cutout, 2 * side - 1),  # from twice the side on nothing is left
+        ("crop_padding", recipe.crop_padding, side),
+    ):
+        if value > most:
+            raise InputError(
+                f"{name} {value} is more than images of {side} pixels a side can take; set at most "
+                f"{most}"
+            )
     if recipe.drop_last and len(data.train) < recipe.batch_size:
         raise InputError(
             f"{len(data.train)} training images do not fill one batch of {recipe.batch_size}; "

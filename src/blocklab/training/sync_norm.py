@@ -5,8 +5,14 @@ differentiable sums over processes, so that it also runs on CPUs and can be test
 process with all images.
 """
 
+from typing import Any
+
 import torch
+from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from blocklab.errors import InputError
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -35,52 +41,91 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise; in evaluation as BatchNorm does."""
-        if not self.training or not distributed.is_initialized():
-            return super().forward(input)
-        x = input.float()
-        channels = x.shape[1]
-        count = x.new_full((1,), x.numel() / channels)  # filled where x lies, not copied there
-        sums = _SumOverProcesses.apply(torch.cat([x.sum((0, 2, 3)), count]))  # (C + 1,)
-        total = sums[-1].detach()
-        mean = sums[:-1] / total
-        centred = x - mean[:, None, None]
-        # Two passes: the mean of squares less the square of the mean loses digits.
-        variance = _SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / total
-        self._track(mean.detach(), variance.detach(), total)
-        scale = (variance + self.eps).rsqrt()
-        if self.weight is not None:
-            scale = scale * self.weight
-        y = centred * scale[:, None, None]
-        if self.bias is not None:
-            y = y + self.bias[:, None, None]
-        return y.to(input.dtype)
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor, total: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None:
-            return
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        weight = self.momentum
-        if weight is None:
-            assert self.num_batches_tracked is not None
-            weight = 1 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean, weight)
-        self.running_var.lerp_(variance * (total / (total - 1)), weight)
+        return _normalised(self, input) if _spans(self) else super().forward(input)
 
 
-def synchronise_batchnorm(model: nn.Module, device: torch.device) -> None:
-    """Make every BatchNorm2d of a model one over all processes, in place; names stay."""
-    kind = nn.SyncBatchNorm if device.type == "cuda" else SyncBatchNorm2d
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child) is nn.BatchNorm2d:
-                synced = kind(
-                    child.num_features,
-                    child.eps,
-                    child.momentum,
-                    child.affine,
-                    child.track_running_stats,
-                )
-                synced.load_state_dict(child.state_dict())
-                module.add_module(name, synced)
+class SyncBatchNorm1d(nn.BatchNorm1d):
+    """The same of (B, C) or (B, C, L)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise; in evaluation as BatchNorm does."""
+        return _normalised(self, input) if _spans(self) else super().forward(input)
+
+
+class SyncBatchNormAct2d(BatchNormAct2d):
+    """The same of timm's BatchNorm, which an activation follows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise and activate; in evaluation as BatchNorm does."""
+        if not _spans(self):
+            return super().forward(x)
+        drop: Any = self.drop
+        act: Any = self.act
+        return act(drop(_normalised(self, x)))
+
+
+_OF_KIND: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: SyncBatchNorm1d,
+    nn.BatchNorm2d: SyncBatchNorm2d,
+    BatchNormAct2d: SyncBatchNormAct2d,
+}
+
+
+def _spans(norm: nn.Module) -> bool:
+    return norm.training and distributed.is_initialized()
+
+
+def _normalised(norm: Any, input: Tensor) -> Tensor:
+    x = input.float()
+    channels = x.shape[1]
+    others = [dim for dim in range(x.ndim) if dim != 1]
+    as_map = [-1 if dim == 1 else 1 for dim in range(x.ndim)]
+    count = x.new_full((1,), x.numel() / channels)  # filled where x lies, not copied there
+    sums = _SumOverProcesses.apply(torch.cat([x.sum(others), count]))  # (C + 1,)
+    total = sums[-1].detach()
+    mean = sums[:-1] / total
+    centred = x - mean.view(as_map)
+    # Two passes: the mean of squares less the square of the mean loses digits.
+    variance = _SumOverProcesses.apply(centred.square().sum(others)) / total
+    _track(norm, mean.detach(), variance.detach(), total)
+    scale = (variance + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    y = centred * scale.view(as_map)
+    if norm.bias is not None:
+        y = y + norm.bias.view(as_map)
+    return y.to(input.dtype)
+
+
+@torch.no_grad()
+def _track(norm: Any, mean: Tensor, variance: Tensor, total: Tensor) -> None:
+    if norm.running_mean is None or norm.running_var is None:
+        return
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    weight = norm.momentum
+    if weight is None:
+        assert norm.num_batches_tracked is not None
+        weight = 1 / float(norm.num_batches_tracked)
+    norm.running_mean.lerp_(mean, weight)
+    norm.running_var.lerp_(variance * (total / (total - 1)), weight)
+
+
+def synchronise_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Make every BatchNorm of a model one over all processes; names stay, and so does the model.
+
+    Raises:
+        InputError: if a norm is of a kind of its own, of which it is not known how to.
+    """
+    for name, part in model.named_modules():
+        if isinstance(part, _BatchNorm) and type(part) not in _OF_KIND:
+            raise InputError(
+                f"sync_batchnorm cannot take {name}, a {type(part).__name__}, over several "
+                "devices; set sync_batchnorm=false, or use PyTorch's BatchNorm there"
+            )
+    if device.type == "cuda":
+        return convert_sync_batchnorm(model)
+    for part in model.modules():
+        if type(part) in _OF_KIND:
+            part.__class__ = _OF_KIND[type(part)]  # with its tensors, activation and hooks
+    return model
