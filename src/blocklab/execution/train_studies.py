@@ -9,8 +9,9 @@ from pathlib import Path
 
 from blocklab.execution.crew import Crew, Silent, Watcher
 from blocklab.execution.diagnosis import diagnose_studies
-from blocklab.execution.looks import look, look_text, resumed, state_design
+from blocklab.execution.looks import look, look_text, resumed
 from blocklab.execution.plan import Plan, check_memory_of, grown_plan, make_plan
+from blocklab.execution.stated import state_design
 from blocklab.execution.study_folder import (
     check_folders,
     study_folder,

@@ -7,7 +7,7 @@ older versions have none.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -46,6 +46,14 @@ class LooksJson(_Strict):
     seeds: Annotated[list[SeedCount], Field(min_length=2)]
     gain: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     baseline_times: SeedCount
+
+    @classmethod
+    def of(cls, looks: Looks | None) -> Self | None:
+        """Return what a file says of a study's looks; None of a fixed number of seeds."""
+        if looks is None:
+            return None
+        times = looks.baseline_times
+        return cls(seeds=list(looks.seeds), gain=looks.gain, baseline_times=times)
 
     def looks(self) -> Looks:
         """Return them as the statistics have them."""
