@@ -6,16 +6,20 @@ import pytest
 import torch
 from torch import nn
 
+from blocklab.blocks.context_anchor_attention import ContextAnchorAttention
 from blocklab.blocks.convolutional_block_attention import ConvolutionalBlockAttention
 from blocklab.blocks.global_context import GlobalContext
 from blocklab.blocks.large_kernel_attention import LargeKernelAttention
+from blocklab.blocks.large_selective_kernel import LargeSelectiveKernel
 from blocklab.blocks.non_local import NonLocal
 from blocklab.blocks.registry import create_block, parse_block
 from blocklab.blocks.triplet_attention import TripletAttention
 from blocklab.errors import InputError
 from blocklab.models.factory import create_model
 
-BLOCKS = ("global_context", "cbam", "triplet", "large_kernel_attention", "non_local")
+BLOCKS = (
+    *("global_context", "cbam", "triplet", "large_kernel_attention", "lsk", "caa", "non_local"),
+)
 
 
 def first(name: str, kind: type[nn.Module], **options: object) -> nn.Module:
@@ -70,6 +74,25 @@ def test_a_large_kernel_attention_looks_at_the_image_from_the_start() -> None:
         gate = block.conv1(block.conv_spatial(block.conv0(torch.randn(8, 64, 16, 16))))
         shares.append(float(gate.std((0, 2, 3)).mean() / gate.mean((0, 2, 3)).abs().mean()))
     assert shares[0] < 0.5 and shares[1] > 5  # what follows the image, to what does not
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("caa", ContextAnchorAttention), ("lsk", LargeSelectiveKernel)]
+)
+@torch.no_grad()
+def test_depth_wise_kernels_start_as_large_as_others(name: str, kind: type[nn.Module]) -> None:
+    """A ResNet starts them smaller by the root of the channels: here 8."""
+    sizes = []
+    for asked in (False, True):
+        block = first(name, kind, authors_start=asked)
+        found = [
+            part for part in block.modules() if isinstance(part, nn.Conv2d) and part.groups > 1
+        ]
+        assert len(found) == 2
+        sizes.append(float(torch.stack([part.weight.std() for part in found]).mean()))
+        if asked:
+            assert all(part.bias is None or not part.bias.any() for part in found)
+    assert sizes[1] > 3 * sizes[0]
 
 
 @torch.no_grad()

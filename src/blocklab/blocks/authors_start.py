@@ -30,8 +30,8 @@ def start_by_fan_out_of_group(convolution: nn.Conv2d) -> None:
     _no_bias(convolution)
 
 
-def start_as_linear(convolution: nn.Conv2d) -> None:
-    """Start a 1x1 convolution as PyTorch does a linear layer, and no bias."""
+def start_by_default(convolution: nn.Conv2d) -> None:
+    """Start as PyTorch does, as a linear layer where it is 1x1, and no bias."""
     convolution.reset_parameters()
     _no_bias(convolution)
 

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blocklab.blocks.authors_start import AuthorsStart, start_by_default
 from blocklab.blocks.folding import fold
 from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
@@ -45,18 +46,38 @@ class ContextAnchorAttention(nn.Module):
     everywhere (the authors' code's 11), where the paper's grows with the block's number in its
     stage, 11 + 2 l.
 
+    In a ResNet, whose scheme takes the fan-out of a depth-wise strip for that of all channels, the
+    strips start so small that the last norm's eps outweighs them and the gate is about a half
+    everywhere. ``authors_start=True`` starts the four convolutions as PyTorch does, without biases,
+    as the authors' code.
+
     Args:
         kernel: length of the two strips, odd.
         pool: side of the window that is averaged first, odd.
+        authors_start: start as the authors' code does, not by the backbone's scheme.
     """
 
-    def __init__(self, channels: int, *, kernel: OddInt = 11, pool: OddInt = 7) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel: OddInt = 11,
+        pool: OddInt = 7,
+        authors_start: AuthorsStart = False,
+    ) -> None:
         super().__init__()
+        self.authors_start = authors_start
         self.avg_pool = nn.AvgPool2d(pool, 1, pool // 2)
         self.conv1 = _ConvNormAct(channels)
         self.h_conv = _Strip(channels, (1, kernel))
         self.v_conv = _Strip(channels, (kernel, 1))
         self.conv2 = _ConvNormAct(channels)
+
+    def init_weights(self) -> None:
+        """Start as the authors' code does, where asked."""
+        if self.authors_start:
+            for part in (self.conv1, self.h_conv, self.v_conv, self.conv2):
+                start_by_default(part.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         context = self.v_conv(self.h_conv(self.conv1(self.avg_pool(x))))

@@ -4,7 +4,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocklab.blocks.authors_start import AuthorsStart, start_as_linear, start_at_zero
+from blocklab.blocks.authors_start import AuthorsStart, start_at_zero, start_by_default
 from blocklab.blocks.folding import fold
 from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
@@ -95,8 +95,8 @@ class ConvolutionalBlockAttention(nn.Module):
     def init_weights(self) -> None:
         """Start as the authors' code does, where asked."""
         if self.authors_start:
-            start_as_linear(self.channel.fc1)
-            start_as_linear(self.channel.fc2)
+            start_by_default(self.channel.fc1)
+            start_by_default(self.channel.fc2)
             start_at_zero(self.spatial.conv.bn)
 
     def forward(self, x: Tensor) -> Tensor:

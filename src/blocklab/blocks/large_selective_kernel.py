@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from blocklab.blocks.authors_start import AuthorsStart, start_by_fan_out_of_group
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
 from blocklab.kernels.depthwise import DepthwiseConv2d
@@ -20,10 +21,18 @@ class LargeSelectiveKernel(nn.Module):
     (section 3.3). Parameters are named as the authors' (``conv0``, ``conv_spatial``, ``conv1``,
     ``conv2``, ``conv_squeeze``, ``conv``). Differs from the paper: stands as an attention alone,
     without the 1x1 convolutions, GELU and sum that the authors put around it.
+
+    In a ResNet, whose scheme takes the fan-out of a depth-wise kernel for that of all channels, the
+    two depth-wise convolutions start small. ``authors_start=True`` starts all convolutions over the
+    fan-out of a group, without biases, as the authors' code.
+
+    Args:
+        authors_start: start as the authors' code does, not by the backbone's scheme.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, authors_start: AuthorsStart = False) -> None:
         super().__init__()
+        self.authors_start = authors_start
         if channels < 2:
             raise InputError("lsk halves its channels, and needs 2 at least; take another width")
         half = channels // 2
@@ -33,6 +42,12 @@ class LargeSelectiveKernel(nn.Module):
         self.conv2 = SmallMapConv2d(channels, half, 1)
         self.conv_squeeze = nn.Conv2d(2, 2, 7, padding=3)
         self.conv = SmallMapConv2d(half, channels, 1)
+
+    def init_weights(self) -> None:
+        """Start as the authors' code does, where asked."""
+        for part in self.children() if self.authors_start else ():
+            assert isinstance(part, nn.Conv2d)
+            start_by_fan_out_of_group(part)
 
     def forward(self, x: Tensor) -> Tensor:
         near = self.conv0(x)
