@@ -70,6 +70,31 @@ def test_a_run_finds_the_validation_images_of_its_seed(blocklab: Blocklab, tmp_p
     assert measured["validation_loss"] == pytest.approx(last["validation_loss"], abs=1e-6)
 
 
+def test_every_way_to_a_runs_network_says_how_its_images_are_prepared(
+    blocklab: Blocklab, run_folder: Path, tmp_path: Path
+) -> None:
+    """By other means and crops the same weights give other answers."""
+    import blocklab as package
+    from blocklab.models.hub import from_pretrained, save_pretrained
+    from blocklab.models.model_file import load_model
+
+    opened = package.load_run(run_folder)
+    mean, std = opened.normalisation
+    assert mean != pytest.approx((0.485, 0.456, 0.406), abs=1e-3)
+    to = tmp_path / "hub"
+    assert blocklab("export", run_folder, "--format", "hub", "--to", to).status == 0
+    save_pretrained(load_model(run_folder), tmp_path / "again")
+    networks = [opened.model, load_model(run_folder), from_pretrained(to)]
+    networks.append(from_pretrained(tmp_path / "again"))
+    for network in networks:
+        cfg = network.pretrained_cfg
+        assert cfg["mean"] == pytest.approx(mean) and cfg["std"] == pytest.approx(std)
+        assert tuple(cfg["input_size"]) == (3, 32, 32)
+        assert (cfg["crop_pct"], cfg["interpolation"]) == (1.0, "bicubic")
+    for network in networks[:-1]:  # the last was saved without names
+        assert list(network.pretrained_cfg["label_names"]) == list(opened.class_names)
+
+
 def test_evaluate_says_which_images_there_are_none_of(
     blocklab: Blocklab, run_folder: Path, tmp_path: Path
 ) -> None:

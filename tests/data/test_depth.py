@@ -12,6 +12,7 @@ import pytest
 from image_files import write_classes
 from PIL import Image
 
+from blocklab.data.given_images import as_tensor
 from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.pictures import Picture, decode
 from blocklab.data.spec import DataSpec
@@ -96,6 +97,23 @@ def test_a_cameras_12_bits_in_16_are_refused(data: Path, rng: np.random.Generato
     dark = [rng.integers(0, 10, (8, 8), np.uint8) for _ in range(20)]  # masks, say
     write(data / "masks", [tiff(image) for image in dark], "tif")
     assert opened(data / "masks").train.images.max() == 9
+
+
+def test_a_cameras_12_bits_are_refused_where_they_are_measured_alone(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    for number in range(4):
+        content = png16(rng.integers(0, 4096, (8, 8, 1)))
+        (tmp_path / "set" / "a" / f"{number}.png").write_bytes(content)
+    spec = DataSpec.parse({"source": f"folder:{tmp_path / 'set'}", "image_size": 8})
+    with pytest.raises(InputError, match=r"no test image is brighter than 15 of 255, as value"):
+        open_data(spec, measure=True)
+    with pytest.raises(InputError, match="nowhere brighter than 15 of 255"):
+        as_tensor("a", tmp_path / "set" / "a" / "0.png", 8)
+    black = tmp_path / "black.png"
+    black.write_bytes(png16(np.zeros((8, 8, 1))))
+    assert not as_tensor("black", black, 8).any()
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from blocklab.data.cache import open_store
@@ -33,6 +34,16 @@ def folder(tmp_path: Path) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         (place / f"{number}.jpg").write_bytes(jpeg(300 + 7 * number, 250))
     return tmp_path / "photos"
+
+
+def test_an_open_picture_of_somebody_is_not_changed() -> None:
+    content = jpeg(800, 600)
+    image = Image.open(io.BytesIO(content))
+    lazy = as_tensor("lazy", image, 56, False, 64)
+    assert image.size == (800, 600)
+    loaded = Image.open(io.BytesIO(content))
+    loaded.load()
+    assert torch.equal(as_tensor("loaded", loaded, 56, False, 64), lazy)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

@@ -5,13 +5,15 @@ import io
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from blocklab.errors import InputError
 from blocklab.foreign.comparison import Asked, compare_runs
 from blocklab.foreign.costs import RowCosts, sorted_costs
-from blocklab.foreign.foreign_run import ForeignRun, ForeignRuns, counted_by
+from blocklab.foreign.foreign_run import ForeignRun, ForeignRuns, Wanted, counted_by
+from blocklab.foreign.runs import read_runs
 from blocklab.report.figures import figures
 from blocklab.report.page import html
 from blocklab.report.table_files import csv, latex, markdown_of_all
@@ -86,6 +88,10 @@ def test_lower_is_better_turns_verdicts_and_the_best_around() -> None:
             ("test_loss", True),
         ),
         *(("RMSE", True), ("error_rate", True), ("wall_time", True), ("runtime", True)),
+        *(("val_cross_entropy", True), ("categoricalCrossentropy", True), ("val_ce", True)),
+        *(("mape", True), ("eer", True), ("bpd", True), ("train_seconds", True), ("step_ms", True)),
+        *(("peak_memory_mb", True), ("gpu_hours", True), ("misclassified", True)),
+        *(("mae_top1", False), ("wer_acc", False), ("lossless_f1", False), ("surface", False)),
     ],
 )
 def test_less_is_better_where_a_word_of_the_name_says_so(metric: str, lower: bool) -> None:
@@ -144,6 +150,43 @@ def test_a_run_that_diverged_or_has_no_figure_is_named_and_not_averaged() -> Non
         ("se", "seed 1 diverged (run se, line 1)"),
         ("se", "no result from seed 2"),
     )
+
+
+def test_runs_that_end_early_are_said_and_rows_that_trained_longer() -> None:
+    def run(row: str, seed: int, epochs: int) -> ForeignRun:
+        figures = tuple((float(epoch), 50.0 + epoch + seed / 10) for epoch in range(1, epochs + 1))
+        return ForeignRun(row, seed, f"{row}{seed}", figures)
+
+    runs = [run("plain", seed, 10) for seed in range(3)]
+    runs += [run("se", seed, epochs) for seed, epochs in enumerate((10, 10, 3))]
+    notes = compare_runs(ForeignRuns(tuple(runs), "top1", "x")).notes
+    said = "runs of se end earlier than its last at epoch 10 (seed 2 at epoch 3) and count as"
+    assert any(note.startswith(said) for note in notes)
+    assert not any("equally long" in note for note in notes)
+    long = [run("big", seed, 100) for seed in range(3)]
+    notes = compare_runs(ForeignRuns((*runs[:3], *long), "top1", "x")).notes
+    assert "rows were not trained equally long: to epoch plain 10, big 100" in notes
+    same = compare_runs(ForeignRuns(tuple(runs[:3]), "top1", "x")).notes
+    assert not any("epoch" in note for note in same)
+
+
+def test_a_nan_that_was_written_as_nothing_is_one_where_others_have_a_figure(
+    tmp_path: Path,
+) -> None:
+    """An empty cell of a table, and null in lines; not of an epoch that nobody measured."""
+    lines = []
+    for row in ("plain", "se"):
+        for seed in range(3):
+            for epoch in range(1, 5):
+                lost = row == "se" and seed == 2 and epoch > 2
+                value = "" if lost or epoch == 4 else f"{70 + epoch + seed / 10}"
+                lines.append(f"{row},{seed},{epoch},{value}")
+    (tmp_path / "r.csv").write_text("model,seed,epoch,top1\n" + "\n".join(lines) + "\n")
+    wanted = Wanted(metric="top1", row="model", epoch="epoch")
+    results = compare_runs(read_runs([tmp_path / "r.csv"], wanted))
+    rows = {row.name: row for row in results.rows}
+    assert len(rows["plain"].finished) == 3 and len(rows["se"].finished) == 2
+    assert [run.seed for run in rows["se"].diverged] == [2]
 
 
 def test_one_seed_and_other_seeds_than_the_baselines_are_said() -> None:

@@ -141,7 +141,9 @@ def test_images_that_a_gpu_does_not_hold_are_brought_without_a_wait(count: Count
     assert launches.total(one["counts"], "sync", "memcpy:D2H", "memcpy:any") == 0
 
 
-@pytest.mark.parametrize(("optimizer", "graphs"), [("adamw", 1), ("adamp", 0), ("lamb", 0)])
+@pytest.mark.parametrize(
+    ("optimizer", "graphs"), [("adamw", 1), ("adamp", 0), ("lamb", 0), ("lookahead_adamw", 0)]
+)
 def test_a_graph_never_keeps_an_old_learning_rate(
     count: Count, optimizer: str, graphs: int
 ) -> None:

@@ -24,7 +24,13 @@ def seeded() -> Iterator[None]:
 def slow_grad_cam(model: nn.Module, image: Tensor, label: int, layer: str) -> np.ndarray:
     """Equations 1 and 2 of arXiv:1610.02391, a channel and a position at a time."""
     kept: list[Tensor] = []
-    hook = model.get_submodule(layer).register_forward_hook(lambda *given: kept.append(given[2]))
+
+    def keep(*given: object) -> Tensor:  # what follows may work in place, on a copy
+        assert isinstance(given[2], Tensor)
+        kept.append(given[2])
+        return given[2].clone()
+
+    hook = model.get_submodule(layer).register_forward_hook(keep)
     logits = model(image[None])
     hook.remove()
     (gradient,) = torch.autograd.grad(logits[0, label], kept[0])
@@ -39,7 +45,7 @@ def slow_grad_cam(model: nn.Module, image: Tensor, label: int, layer: str) -> np
     return np.maximum(total, 0)
 
 
-@pytest.mark.parametrize("layer", ["layer2.0", "layer3.0"])
+@pytest.mark.parametrize("layer", ["layer2.0", "layer3.0", "layer3.0.bn1", "layer3.0.bn2"])
 def test_grad_cam_is_its_equations(layer: str) -> None:
     model = create_model(TINY | {"attention": "se"}, 5).eval()
     images = torch.randn(3, 3, 32, 24)

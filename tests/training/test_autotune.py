@@ -363,6 +363,34 @@ def test_a_row_keeps_its_choice_whatever_is_faster_later(
     assert row_setup(_work(), tmp_path, "other row").layout == "channels_last"
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_choice_is_measured_in_the_arithmetic_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deterministic: bool
+) -> None:
+    seen: list[bool] = []
+
+    def chosen(work: Workload, precision: str, world: int) -> autotune.MeasuredSetup:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        assert world == 1
+        return autotune.MeasuredSetup(precision, "contiguous", "")
+
+    monkeypatch.setattr(autotune, "choose", chosen)
+    row_setup(_work(deterministic=deterministic), tmp_path, "row")
+    assert seen == [deterministic]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_run_on_several_devices_is_not_measured_as_a_graph(
+    timed: tuple[Times, list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(autotune, "_choose_graph", lambda *_: asked.append(1) or (True, "faster"))
+    for world in (1, 2):
+        way = choose(_work(), "32-true", world)
+        assert way.graph == (world == 1) and ("CUDA graph" in way.note) == (world == 1)
+    assert len(asked) == 1
+
+
 def test_automatic_precision_is_one_for_a_folder_of_runs(
     timed: tuple[Times, list[list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -278,6 +278,21 @@ def test_no_batchnorm_of_a_network_is_left_to_its_own_images(name: str) -> None:
     assert norms and all(type(part) in kinds for part in norms)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_norm_that_stands_twice_stays_one(device: str) -> None:
+    """On CUDA they are PyTorch's, with timm's for one with an activation; nothing is moved here."""
+    model = nn.ModuleDict({"a": nn.BatchNorm2d(4), "act": BatchNormAct2d(4)})
+    model["b"] = nn.Sequential(model["a"], model["act"])
+    values = {name: value.clone() for name, value in model.state_dict().items()}
+    weight = model["a"].weight
+    synced = synchronise_batchnorm(model, torch.device(device))
+    assert synced is model and model["a"] is model["b"][0] and model["act"] is model["b"][1]
+    kinds = (SyncBatchNorm2d, nn.SyncBatchNorm)
+    assert isinstance(model["a"], kinds[device == "cuda"])
+    assert not any(type(part) in (nn.BatchNorm2d, BatchNormAct2d) for part in model.modules())
+    assert model["a"].weight is weight and model.state_dict().keys() == values.keys()
+
+
 def test_a_batchnorm_of_its_own_kind_is_refused_by_name() -> None:
     class Own(nn.BatchNorm2d):
         pass

@@ -7,14 +7,17 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
+from timm.layers.std_conv import StdConv2d
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blocklab.kernels.depthwise import DepthwiseConv2d
 from blocklab.measure.numerics import arithmetic
 from blocklab.training.device import Setup, make_setup
 from blocklab.training.loop import State, prepare
 from blocklab.training.recipe import Recipe
-from blocklab.training.step import BatchCounters, TrainingStep
+from blocklab.training.step import BatchCounters, TrainingStep, _pairs
 from blocklab.training.weight_casts import WeightCasts
 
 CLASSES = 5
@@ -167,6 +170,36 @@ def test_weights_cast_together_give_autocasts_bits() -> None:
     for one, other in zip(*found, strict=True):
         assert one is not None and other is not None and other.dtype == one.dtype
         assert torch.equal(one, other)
+
+
+def test_layers_that_do_more_with_their_weights_cast_them_themselves() -> None:
+    """Standardised after rounding they would be others; a hook makes them anew."""
+    standardised = StdConv2d(3, 4, 3)
+    normed = nn.utils.weight_norm(nn.Linear(4, 4))
+    ours = DepthwiseConv2d(4, 3)
+    model = nn.Sequential(standardised, ours, normed, nn.Linear(4, 4))
+    with WeightCasts(model, torch.bfloat16).in_place():
+        assert standardised.weight.dtype == torch.float32
+        assert {p.dtype for p in normed.parameters()} == {torch.float32}
+        assert ours.weight.dtype == model[3].weight.dtype == torch.bfloat16
+
+
+def test_a_parameter_of_two_names_is_averaged_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Linear(2, 2)
+            self.other = self.one
+
+    model = Tied()
+    average = ModelEmaV3(model, decay=0.9).module
+    with torch.no_grad():
+        model.one.weight.fill_(1.0)
+        average.one.weight.fill_(0.0)
+    ours, averaged = _pairs(model, average)
+    assert len(ours) == len(averaged) == 2  # weight and bias
+    torch._foreach_lerp_(averaged, ours, weight=0.1)
+    torch.testing.assert_close(average.other.weight, torch.full((2, 2), 0.1))
 
 
 def test_what_is_deterministic_is_so_within_a_run_alone() -> None:

@@ -53,15 +53,19 @@ def figure(
     faults: list[InputError] = []
     if image:
         _check_images_are_named(subjects or [])
-    drawn = draw(
-        name,
-        subjects or [],
-        image or [],
-        layer=layer,
-        input_size=None if input_size is None else parse_size(input_size),
-        out=out,
-        on_fault=faults.append,
-    )
+    try:
+        drawn = draw(
+            name,
+            subjects or [],
+            image or [],
+            layer=layer,
+            input_size=None if input_size is None else parse_size(input_size),
+            out=out,
+            on_fault=faults.append,
+        )
+    except InputError:
+        print_faults(faults)  # which images could not be read, and why
+        raise
     written = drawn.write(to)
     if json:
         files = [str(path) for path in written]

@@ -30,7 +30,13 @@ from filelock import FileLock, Timeout
 from blocklab.data.checksums import JoinedChecksum
 from blocklab.data.decoding import DecodingBar, Tally, decoded
 from blocklab.data.faults import Faults
-from blocklab.data.pictures import Contents, Source, has_deep_values, natural_size
+from blocklab.data.pictures import (
+    BRIGHTEST_OF_12_BITS,
+    Contents,
+    Source,
+    has_deep_values,
+    natural_size,
+)
 from blocklab.errors import InputError, RunError
 from blocklab.files import cache_folder, write_json
 
@@ -39,8 +45,6 @@ LARGEST_CHECKED = 1 << 30
 SPARE_BYTES = 64 << 20  # of the volume, that a store leaves free
 SPLITS = ("train", "test", "validation")
 FILES = ("images", "labels", "order", "crc32")
-# Of 16-bit values of which white is 65,535, what a camera of 12 bits gives is no brighter in 8.
-BRIGHTEST_OF_12_BITS = 15
 
 
 @dataclass(frozen=True)
@@ -184,14 +188,20 @@ def _build(source: Source, image_size: int | None, draft: bool, folder: Path) ->
 
 
 def _check_brightness(tally: Tally, contents: Contents) -> None:
-    """Refuse values of 12 bits in files of 16, which would be all but black."""
-    if not len(contents.train.labels) or tally.brightest > BRIGHTEST_OF_12_BITS:
+    """Refuse values of 12 bits in files of 16, which would be all but black.
+
+    The training images tell, or those of a folder that is measured alone.
+    """
+    split, pictures = next(one for one in contents.splits().items() if len(one[1].labels))
+    brightest = tally.brightest(split)
+    if brightest > BRIGHTEST_OF_12_BITS:
         return
-    first = next(contents.train.items())
+    first = next(pictures.items())
     if has_deep_values(first):
         raise InputError(
-            f"no training image is brighter than {tally.brightest} of 255, as values of 12 bits or "
-            f"fewer in files of 16 are ({first.origin}); save the images with 8 bits a channel"
+            f"no {'training' if split == 'train' else split} image is brighter than {brightest} of "
+            "255, as values of 12 bits or fewer in files of 16 are "
+            f"({first.origin}); save the images with 8 bits a channel"
         )
 
 

@@ -118,6 +118,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._histogram = np.zeros((3, 256), np.int64)
+        self._brightest: dict[str, int] = {}
         self._digests: dict[str, array[int]] = defaultdict(lambda: array("Q"))
         self._checksums: dict[str, array[int]] = defaultdict(lambda: array("I"))
         self._fingerprint = hashlib.sha256()
@@ -126,6 +127,8 @@ class Tally:
         """Take in the next images of a split."""
         if split == "train":
             self._histogram += images.histogram
+        brightest = int(np.flatnonzero(images.histogram.sum(0)).max(initial=0))
+        self._brightest[split] = max(brightest, self._brightest.get(split, 0))
         self._digests[split].extend(images.digests)
         self._checksums[split].extend(images.checksums)
 
@@ -137,10 +140,9 @@ class Tally:
         checksums = np.array(self._checksums[split], np.uint32)
         return {"labels": labels, "order": order, "crc32": checksums}
 
-    @property
-    def brightest(self) -> int:
-        """The largest value of any training image."""
-        return int(np.flatnonzero(self._histogram.sum(0)).max(initial=0))
+    def brightest(self, split: str) -> int:
+        """The largest value of any image of a split."""
+        return self._brightest.get(split, 0)
 
     def facts(self, contents: Contents) -> dict[str, Any]:
         """Return what a store says of its images."""

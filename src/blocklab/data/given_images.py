@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from blocklab.data.augmentation import centre
-from blocklab.data.pictures import EXTENSIONS, MAX_PIXELS, Picture, decode
+from blocklab.data.pictures import EXTENSIONS, MAX_PIXELS, Picture, check_not_dark, decode
 from blocklab.errors import InputError
 
 Given = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
@@ -76,7 +76,9 @@ def as_tensor(
         payload: Path | Image.Image | np.ndarray = pixels
     else:
         payload = image if isinstance(image, Image.Image) else Path(image)
-    read = decode(Picture(name, payload, upright), kept_size or size, kept_size is not None)
+    picture = Picture(name, payload, upright)
+    read = decode(picture, kept_size or size, kept_size is not None)
+    check_not_dark(picture, read)
     (inner,) = centre(torch.from_numpy(read.copy())[None], (size, size))
     return inner.permute(2, 0, 1).float() / 255
 

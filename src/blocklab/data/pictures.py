@@ -17,6 +17,8 @@ from PIL import ExifTags, Image, features
 from blocklab.data.faults import Faults
 from blocklab.errors import InputError, error_line
 
+# Of 16-bit values of which white is 65,535, what a camera of 12 bits gives is no brighter in 8.
+BRIGHTEST_OF_12_BITS = 15
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512_000_000
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -130,7 +132,8 @@ def decode(picture: Picture, image_size: int | None, draft: bool = False) -> np.
         with _opened(payload) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(_too_large(picture, f"{image.width}x{image.height}"))
-            if draft and image_size is not None and image.format == "JPEG":
+            own = image is not payload  # somebody's open image is not changed in his hands
+            if draft and own and image_size is not None and image.format == "JPEG":
                 share = image_size / min(image.size)
                 wide, high = (math.ceil(side * share) for side in image.size)
                 image.draft(image.mode, (wide, high))
@@ -186,6 +189,19 @@ def natural_size(contents: Contents) -> int:
             return height
     faults.refuse("images cannot be used")
     raise InputError("there are no images; give a folder that holds some")
+
+
+def check_not_dark(picture: Picture, pixels: np.ndarray) -> None:
+    """Refuse a picture of values of 12 bits in a file of 16, which would be all but black.
+
+    Raises:
+        InputError: if it is one.
+    """
+    if 0 < pixels.max() <= BRIGHTEST_OF_12_BITS and has_deep_values(picture):
+        raise InputError(
+            f"{picture.origin} is nowhere brighter than {pixels.max()} of 255, as values of 12 "
+            "bits or fewer in a file of 16 are; save it with 8 bits a channel"
+        )
 
 
 def has_deep_values(picture: Picture) -> bool:

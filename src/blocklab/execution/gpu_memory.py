@@ -5,6 +5,7 @@ finds it), and trains a few steps. The study itself must not: what it began on a
 for as long as it lasts.
 """
 
+import math
 import multiprocessing
 import signal
 import tempfile
@@ -29,6 +30,7 @@ from blocklab.measure.device import (
 )
 from blocklab.measure.graphs import WARM_UP_STEPS
 from blocklab.measure.memory import release_memory
+from blocklab.measure.numerics import arithmetic
 from blocklab.training.autotune import row_setup, whole_step
 from blocklab.training.device import Setup
 from blocklab.training.run_definition import RunDefinition
@@ -75,17 +77,18 @@ def measure_needs(definition: RunDefinition) -> GpuNeeds:
     release_memory()
     reset_peak(device)
     taken = _taken_by_steps(work, setup)
-    pixels = sum(len(split) for split in (data.train, data.validation, data.test))
-    pixels *= 3 * data.image_size**2
+    splits = (data.train, data.validation, data.test)  # as large as they are kept
+    pixels = sum(len(split) * math.prod(split.images.shape[1:]) for split in splits)
     own = CONTEXT_BYTES + min(pixels, min(free) // 4)  # what does not fit stays in main memory
     return GpuNeeds(taken + own, measuring + CONTEXT_BYTES, free)
 
 
 @alone_on_device()
 def _taken_by_steps(work: Workload, setup: Setup) -> int:
-    step = whole_step(work, setup)
-    for _ in range(WARM_UP_STEPS + 2):
-        step()
+    with arithmetic(setup.device, setup.deterministic):
+        step = whole_step(work, setup)
+        for _ in range(WARM_UP_STEPS + 2):
+            step()
     wait(setup.device)
     return most_reserved(setup.device)
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median, stdev
 from typing import Any
@@ -23,9 +23,13 @@ from blocklab.training.run_files import DIVERGED, FINISHED
 _SHARE = re.compile(r"acc|top[-_@]?[15]\b|precision|recall|f1|iou|auc|dice|\bm?ap\d*\b", re.I)
 # Of these less is better, unless it is said otherwise.
 _LOWER = re.compile(
-    r"loss|perplexity|latency|(?<![a-z])"
-    r"(top\d?)?(err(ors?)?|ppl|nll|ece|brier|r?mse|mae|fid|wer|cer|(run)?time)(?![a-z])",
+    r"loss(?!less)|perplexity|latency|cross_?entropy|misclassified|seconds|duration|(?<![a-z])"
+    r"(top\d?)?(err(ors?)?|ppl|nll|ece|brier|b?ce|xent|eer|f[pn]r|bpd|lpips|kid|hausdorff)(?![a-z])",
     re.IGNORECASE,
+)
+# Of these too, unless the name also says that it is a share: mae_top1 is of a method called MAE.
+_LOWER_ALONE = re.compile(
+    r"(?<![a-z])(r?mse|s?map?e|fid|wer|cer|(run)?time|ms|hours?|memory)(?![a-z])", re.IGNORECASE
 )
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MOST_DECIMALS = 6
@@ -63,12 +67,13 @@ def compare_runs(
             f" Rows: {', '.join(map(in_list, names))}"
         )
     better = asked.higher_is_better
-    higher = not _LOWER.search(_CAMEL.sub("_", found.metric)) if better is None else better
+    higher = _is_better_higher(found.metric) if better is None else better
     if asked.best_epoch and all(len(run.figures) < 2 for run in found.runs):
         raise InputError(
             f"--best-epoch: the runs of {found.origin} have one {found.metric} each, so there is "
             "no epoch to choose; leave it out, or give their figures after each epoch"
         )
+    found = _with_ends(found)
     factor, unit = _factor_and_unit(found, asked.unit)
     scores = {(run.row, run.seed): _score(run, asked.best_epoch, higher) for run in found.runs}
     by_row: dict[str, list[float]] = {name: [] for name in names}
@@ -126,6 +131,49 @@ def compare_runs(
         origin=found.origin,
         axis=found.by,
     )
+
+
+def _with_ends(found: ForeignRuns) -> ForeignRuns:
+    """Let runs end in NaN that tell of a later epoch without a figure, where others have one.
+
+    NaN is an empty cell in the tables of some, and null in their lines.
+    """
+    known = {epoch for run in found.runs for epoch, _ in run.figures}
+    runs = [
+        replace(run, figures=(*run.figures, (lost[-1], math.nan)))
+        if (lost := [epoch for epoch in run.empty if epoch in known])
+        else run
+        for run in found.runs
+    ]
+    return replace(found, runs=tuple(runs))
+
+
+def _unlike_ends(found: ForeignRuns) -> list[str]:
+    """Say which rows have runs that end earlier than others of it: killed, or stopped early."""
+    notes, ends = [], dict[str, dict[int, float]]()
+    for run in found.runs:
+        if run.figures and run.figures[-1][0] is not None:
+            ends.setdefault(run.row, {})[run.seed] = run.figures[-1][0]
+    for row, by_seed in ends.items():
+        last = max(by_seed.values())
+        if early := {seed: at for seed, at in by_seed.items() if at < last}:
+            told = ", ".join(f"seed {seed} at {found.by} {at:g}" for seed, at in early.items())
+            notes.append(
+                f"runs of {row} end earlier than its last at {found.by} {last:g} ({told}) and "
+                "count as finished: leave out what was killed"
+            )
+    longest = {row: max(by_seed.values()) for row, by_seed in ends.items()}
+    if len(set(longest.values())) > 1:
+        told = ", ".join(f"{in_list(row)} {at:g}" for row, at in longest.items())
+        notes.append(f"rows were not trained equally long: to {found.by} {told}")
+    return notes
+
+
+def _is_better_higher(metric: str) -> bool:
+    name = _CAMEL.sub("_", metric)
+    if _LOWER.search(name):
+        return False
+    return bool(_SHARE.search(name)) or not _LOWER_ALONE.search(name)
 
 
 def _score(run: ForeignRun, best: bool, higher: bool) -> tuple[float | None, float]:
@@ -259,7 +307,7 @@ def _notes(
     rows: Sequence[RowResult],
     baseline: str,
 ) -> tuple[str, ...]:
-    notes = [*found.notes]
+    notes = [*found.notes, *_unlike_ends(found)]
     if asked.best_epoch:
         notes.append(
             f"each run stands at the {found.by} of its {metric.best} {metric.name}: where that was "

@@ -13,6 +13,7 @@ from blocklab.foreign.foreign_run import (
     by_epoch,
     costs_of,
     counted_by,
+    empty_after,
     named,
     row_name,
 )
@@ -33,10 +34,12 @@ def runs_of_folders(found: Sequence[FoundRun], root: Path, wanted: Wanted) -> Fo
     for run in found:
         row, seed = _row_and_seed(run, wanted)
         epoch = wanted.epoch or run.kind.epoch
-        figures = by_epoch(run.records, metric, epoch if epoch in run.columns else None)
+        column = epoch if epoch in run.columns else None
+        figures = by_epoch(run.records, metric, column)
         trouble = None if figures else f"no {metric} in {run.folder}"
         costs = costs_of(run.configuration, wanted, str(run.folder))
-        runs.append(ForeignRun(row, seed, str(run.folder), figures, costs, trouble))
+        empty = empty_after(run.records, figures, column)
+        runs.append(ForeignRun(row, seed, str(run.folder), figures, costs, trouble, empty))
     word = "run" if len(runs) == 1 else "runs"
     # Of mmengine's lines a step is an epoch, as it says itself of what it validates by epochs.
     by = {

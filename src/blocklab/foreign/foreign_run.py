@@ -40,7 +40,8 @@ class Wanted:
 class ForeignRun:
     """A run: its figure after each epoch, in order; one without epochs has one, of epoch None.
 
-    NaN is the figure of a run that diverged. `trouble` says why a run has no figure at all.
+    NaN is the figure of a run that diverged. `empty` are the epochs that it tells of after its last
+    figure, without one. `trouble` says why a run has no figure at all.
     """
 
     row: str
@@ -49,6 +50,7 @@ class ForeignRun:
     figures: tuple[tuple[float | None, float], ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
     trouble: str | None = None
+    empty: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,19 @@ def by_epoch(
         when = order if epoch is None else number(record.cells.get(epoch), record.place, epoch)
         found[when] = value
     return tuple(sorted(found.items(), key=lambda pair: -math.inf if pair[0] is None else pair[0]))
+
+
+def empty_after(
+    records: Sequence[Record],
+    figures: Sequence[tuple[float | None, float]],
+    epoch: str | None,
+) -> tuple[float, ...]:
+    """Return the epochs that a run tells of after its last figure: NaN may stand there empty."""
+    last = figures[-1][0] if figures else None
+    if epoch is None or last is None:
+        return ()
+    told = (number(record.cells.get(epoch), record.place, epoch) for record in records)
+    return tuple(sorted({one for one in told if one is not None and one > last}))
 
 
 def costs_of(cells: Mapping[str, Any], wanted: Wanted, place: str) -> dict[str, float]:

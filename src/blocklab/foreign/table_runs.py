@@ -10,6 +10,7 @@ from blocklab.foreign.foreign_run import (
     by_epoch,
     costs_of,
     counted_by,
+    empty_after,
     named,
     row_name,
 )
@@ -104,6 +105,6 @@ def _of_records(
     if epoch is None:
         figures = tuple((None, value) for _, value in figures)
     trouble = None if figures else f"no {metric} in {source}"
-    return ForeignRun(
-        name, seed, source, figures, costs_of(last.cells, wanted, last.place), trouble
-    )
+    empty = empty_after(records, figures, epoch)
+    costs = costs_of(last.cells, wanted, last.place)
+    return ForeignRun(name, seed, source, figures, costs, trouble, empty)

@@ -200,12 +200,15 @@ def receptive_field(
         images = noise_images(model, input_size, 8, seed)
     if images.ndim != 4:
         raise InputError(f"images are (B, C, H, W), not {tuple(images.shape)}")
-    pixels = images.to(next(model.parameters())).requires_grad_()
+    pixels = images.detach().to(next(model.parameters()), copy=True).requires_grad_()
     with evaluating(model):
         forward = model if spec_of(model) is None else cast(Any, model).forward_features
         features = channels_first(forward(pixels), model)
         if not isinstance(features, Tensor) or features.ndim != 4:
-            raise InputError("the network gives no map (B, C, H, W) to take the centre of")
+            raise InputError(
+                "the network gives no map (B, C, H, W) to take the centre of; name one whose "
+                "features are maps"
+            )
         centre = features[:, :, features.shape[2] // 2, features.shape[3] // 2]
         (gradient,) = torch.autograd.grad(centre.sum(), pixels)
     values = gradient.abs().sum(1).mean(0).cpu().double().numpy()  # (H, W)

@@ -111,7 +111,10 @@ def let_through(model: nn.Module, images: Tensor, most: int = 4) -> LetThrough:
     with evaluating(model), torch.inference_mode(), _through(gates, keep):
         model(images)
     if not found:
-        raise InputError("no attention gates: the network has no attention that gates a map")
+        raise InputError(
+            "no attention gates: the network has no attention that gates a map; name one that has, "
+            "such as resnet18_se"
+        )
     by_size = {tuple(one.shape[1:]): name for name, one in found.items()}  # the last of each
     others = [name for name in reversed(found) if name not in by_size.values()]
     chosen = {*list(by_size.values())[-most:], *others[: max(0, most - len(by_size))]}
@@ -160,9 +163,11 @@ def _outputs(modules: Mapping[str, nn.Module], names: Sequence[str]) -> Iterator
     with ExitStack() as stack:
         for name in names:
 
-            def leave(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
+            def leave(_: nn.Module, __: Any, output: Any, name: str = name) -> Any:
                 given.pop(name, None)
                 given[name] = output
+                # What follows may change it in place, so it gets a copy.
+                return output.clone() if isinstance(output, Tensor) else None
 
             stack.callback(modules[name].register_forward_hook(leave).remove)
         yield given

@@ -30,7 +30,7 @@ from blocklab.models.graph_export import (
     write_torch_export,
 )
 from blocklab.models.graph_form import InGraph, in_half
-from blocklab.models.hub import Card, changed_files, normalisation, write_hub
+from blocklab.models.hub import Card, changed_files, normalisation, preparation, write_hub
 from blocklab.models.model_file import (
     check_rebuilds,
     describe_saved,
@@ -146,7 +146,7 @@ def export_model(
         inside = (mean, std) if normalized else ()
         trials = make_trials(original, _size(model, input_size), form.dynamic, inside)
         size, outputs = trials[0].size, trials[0].expected
-        about = _about(model, outputs, class_names, size, mean, std)
+        about = _about(model, outputs, class_names, size, mean, std) | preparation(model, card)
         if format in _GRAPHS:
             about |= {"fp16": fp16, "normalizes": normalized, "dynamic": list(form.dynamic)}
         network: nn.Module = original

@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from torch import nn
 
 from blocklab.backbones.base import Backbone, input_cfg
+from blocklab.data.normalisation import INTERPOLATION
 from blocklab.errors import InputError, error_line
 from blocklab.files import (
     LARGEST_JSON,
@@ -59,8 +60,8 @@ class Card:
 
     `results` are figures by name, such as ``test_top1_percent``, measured on `dataset`; `training`
     is anything that says how they were reached. `mean` and `std` are what images from 0 to 1 were
-    normalised with, a channel each; every format of export keeps them. `hub_dataset` is the
-    dataset's name on the hub.
+    normalised with, a channel each, `crop_pct` which part of a picture's shorter side was cut out;
+    every format of export keeps them. `hub_dataset` is the dataset's name on the hub.
     """
 
     name: str | None = None
@@ -70,6 +71,7 @@ class Card:
     training: Mapping[str, object] = field(default_factory=dict)
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    crop_pct: float | None = None
     license: str | None = None
 
     def __post_init__(self) -> None:
@@ -95,6 +97,7 @@ def save_pretrained(
     folder, card = Path(folder), card or Card()
     size = model.pretrained_cfg["input_size"][1:] if input_size is None else input_size
     about = describe_saved(model, class_names, size, *normalisation(model, card))
+    about |= preparation(model, card)
     check_own(changed_files(folder), force)
     write_hub(model, folder, about, card)
 
@@ -111,6 +114,14 @@ def normalisation(
     other = any(value is None or len(value) != channels_of(model) for value in said)
     mean, std = (None, None) if other else said
     return card.mean or mean, card.std or std
+
+
+def preparation(model: nn.Module, card: Card) -> dict[str, Any]:
+    """Return how pictures are cut and resized for a network: by the card, else by what it says."""
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    if card.crop_pct is not None:
+        return {"crop_pct": card.crop_pct, "interpolation": INTERPOLATION}
+    return {key: cfg[key] for key in ("crop_pct", "interpolation") if cfg.get(key) is not None}
 
 
 def write_hub(model: Backbone, folder: Path, about: Mapping[str, Any], card: Card) -> None:
@@ -158,6 +169,7 @@ def from_pretrained(folder: str | os.PathLike[str]) -> Backbone:
             "network again"
         ) from None
     use = {"mean": cfg.get("mean"), "std": cfg.get("std"), "input_size": size}
+    use |= {key: cfg.get(key) for key in ("crop_pct", "interpolation")}
     set_use(model, use, str(path / CONFIG))
     return model
 
@@ -178,6 +190,7 @@ def _config(model: Backbone, about: Mapping[str, Any]) -> dict[str, Any]:
         "num_classes": model.num_classes,
         "mean": list(about.get("mean", cfg["mean"])),
         "std": list(about.get("std", cfg["std"])),
+        **{key: about[key] for key in ("crop_pct", "interpolation") if key in about},
     }
     return {
         "architecture": architecture,

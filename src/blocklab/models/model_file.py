@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
+from blocklab.data.normalisation import INTERPOLATION, crop_share, normalised_by
 from blocklab.errors import InputError, RunError, error_line
 from blocklab.files import file_sha256, read_checked_json, write_atomically
 from blocklab.models.probe import ImageSize, check_input_size
@@ -212,10 +213,20 @@ def set_use(model: Backbone, about: Mapping[str, Any], what: str) -> None:
                 cfg[key] = tuple(_channels(about[key], key, model.in_chans))
         if (size := about.get("input_size")) is not None:
             cfg["input_size"] = (model.in_chans, *check_input_size(size))
+        if (share := about.get("crop_pct")) is not None:
+            cfg["crop_pct"] = _share(share)
     except InputError as error:
         raise InputError(f"{what}: {error}; export the network again") from None
+    if isinstance(how := about.get("interpolation"), str):
+        cfg["interpolation"] = how
     if about.get("class_names"):
         cfg["label_names"] = list(about["class_names"])
+
+
+def _share(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
+        raise InputError(f"crop_pct is a number above 0 and up to 1, not {value!r}")
+    return float(value)
 
 
 def read_description(file: Path) -> dict[str, Any]:
@@ -270,9 +281,9 @@ def _of_run(folder: Path) -> dict[str, Any]:
     try:
         whole = result["files"][RUN]["sha256"] == file_sha256(folder / RUN)
         names, model = list(run["class_names"]), run["definition"]["model"]
-        sides = [run["image_size"]] * 2 if "image_size" in run else None
+        use = _use_of_run(run) if "image_size" in run else {}
     except (KeyError, TypeError):
-        whole, names, model, sides = False, [], {}, None
+        whole, names, model, use = False, [], {}, {}
     if not whole:
         raise RunError(f"{RUN} or {RESULT} in {folder} is damaged or gone; run it again")
     return {
@@ -280,8 +291,17 @@ def _of_run(folder: Path) -> dict[str, Any]:
         "num_classes": len(names),
         "in_chans": 3,
         "class_names": names,
-        "input_size": sides,
+        **use,
     }
+
+
+def _use_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what images a run's network takes, and how they are to be prepared."""
+    side, definition = run["image_size"], run["definition"]
+    mean, std = normalised_by(definition["recipe"]["normalize"], run["data_mean"], run["data_std"])
+    crop_pct = crop_share(side, definition["data"].get("kept_size"))
+    use = {"input_size": [side] * 2, "mean": list(mean), "std": list(std), "crop_pct": crop_pct}
+    return use | {"interpolation": INTERPOLATION}
 
 
 __all__ = [

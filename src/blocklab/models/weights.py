@@ -45,6 +45,8 @@ class LoadReport:
     def __str__(self) -> str:
         total = sum(map(len, (self.loaded, self.missing, self.mismatched, self.fresh)))
         left = [f"head left fresh ({_first(self.fresh)})"] if self.fresh else []
+        if self.adapted:
+            left.append(f"adapted to other channels: {_first(self.adapted)}")
         if self.not_finite:
             left.append(f"{len(self.not_finite)} not finite ({_first(self.not_finite)})")
         rest = "".join(f", {problem}" for problem in [*self.problems(), *left])

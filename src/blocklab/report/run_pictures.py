@@ -162,7 +162,7 @@ class Subject:
         given = list(images)
         read = [*run.read_images(given, on_fault)] if given else self._telling(run)
         if not read:
-            raise InputError("none of the images can be read")
+            raise InputError("none of the images can be read; name files or folders of images")
         read = read[:MOST_SEEN]
         batch = run.normalised(torch.stack([pixels for _, pixels in read]))
         with torch.inference_mode():

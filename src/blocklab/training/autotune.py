@@ -26,6 +26,7 @@ from blocklab.kernels.recording import lean_on_gpus
 from blocklab.measure.device import LAYOUTS, probe_device
 from blocklab.measure.graphs import WARM_UP_STEPS
 from blocklab.measure.memory import release_memory
+from blocklab.measure.numerics import arithmetic, settings
 from blocklab.measure.timing import (
     CLEAR_GAIN,
     Step,
@@ -96,7 +97,8 @@ class MeasuredSetup:
         """Return all that the time of a whole step depends on."""
         chosen = {name: value for name, value in asdict(self).items() if name != "note"}
         recipe = {name: getattr(work.recipe, name) for name in IN_A_STEP}
-        return work.key(self.precision) | chosen | recipe
+        how = settings(probe_device(), work.recipe.deterministic)
+        return work.key(self.precision) | chosen | recipe | how
 
 
 def row_setup(work: Workload, out: Path, row: str, devices: int = 1, nodes: int = 1) -> Setup:
@@ -115,9 +117,14 @@ def row_setup(work: Workload, out: Path, row: str, devices: int = 1, nodes: int 
         precision = read_or_make(
             file, _precision_in, lambda: own, lambda value: {"precision": value}
         )
-    choice = read_or_make(
-        out / SETUPS / f"{row}.json", _choice_in, lambda: choose(work, precision), asdict
-    )
+    world = devices * nodes
+    file = out / SETUPS / (f"{row}.json" if world == 1 else f"{row}-{world}.json")
+
+    def choose_here() -> MeasuredSetup:  # in the arithmetic that the run will have
+        with arithmetic(probe_device(), recipe.deterministic):
+            return choose(work, precision, world)
+
+    choice = read_or_make(file, _choice_in, choose_here, asdict)
     release_memory()  # also of what failed, whose traceback held it
     notes = [choice.note] if choice.note else []
     if precision != own:
@@ -125,8 +132,11 @@ def row_setup(work: Workload, out: Path, row: str, devices: int = 1, nodes: int 
     return choice.setup(work, devices, nodes, "; ".join(notes))
 
 
-def choose(work: Workload, precision: str) -> MeasuredSetup:
-    """Choose what a workload computes with; measures only what the recipe leaves open."""
+def choose(work: Workload, precision: str, world: int = 1) -> MeasuredSetup:
+    """Choose what a workload computes with; measures only what the recipe leaves open.
+
+    Of a run on several devices, `world`, no CUDA graph is made.
+    """
     recipe, notes = work.recipe, []
     usual = usual_layout(precision)
     fixed = usual if recipe.memory_format == "auto" else recipe.memory_format
@@ -147,7 +157,7 @@ def choose(work: Workload, precision: str) -> MeasuredSetup:
         counts = Counter(way.algorithms.values())
         each = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         notes.append(f"large kernels by measurement: {each}")
-    graph, why = _choose_graph(work, way)
+    graph, why = _choose_graph(work, way) if world == 1 else (False, "")
     way = replace(way, graph=graph)
     if why:
         notes.append(f"CUDA graph: {'on' if graph else 'off'} ({why})")

@@ -1,24 +1,13 @@
 """A split's batches as a recipe wants them."""
 
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
 from blocklab.data.augmentation import NONE, Augmentation
 from blocklab.data.image_data import ImageData
 from blocklab.data.loader import Batches
+from blocklab.data.normalisation import normalised_by
 from blocklab.data.split import Split
 from blocklab.training.device import Setup
 from blocklab.training.recipe import Recipe
 
-Channels = tuple[float, float, float]
-
-# By the value of a recipe's `normalize`: mean and SD a channel of pixels from 0 to 1. The means of
-# `cifar10` are those of its training images. Its SDs, which scripts have handed on for years, are
-# means of each image's own SD; over all pixels they are 0.247, 0.243 and 0.262.
-CONSTANTS: dict[str, tuple[Channels, Channels]] = {
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-}
 FEWEST_EVALUATED_AT_ONCE = 250
 
 
@@ -34,7 +23,7 @@ def make_batches(
 
     In training each of several processes gets its part of every batch.
     """
-    mean, std = CONSTANTS.get(recipe.normalize, (data.mean, data.std))
+    mean, std = normalised_by(recipe.normalize, data.mean, data.std)
     return Batches(
         split,
         recipe.batch_size if train else evaluated_at_once(recipe.batch_size),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from blocklab.backbones.base import Backbone
 from blocklab.data.given_images import Given, as_tensor, each_image
 from blocklab.data.image_data import ImageData, open_data
+from blocklab.data.normalisation import INTERPOLATION, crop_share, normalised_by
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, check_choice
 from blocklab.files import write_checked_json
@@ -19,11 +20,12 @@ from blocklab.measure.activations import Diagnosis, count_zeros
 from blocklab.measure.answers import Answers
 from blocklab.models.export import ENDINGS, Exported, export_model
 from blocklab.models.hub import Card
+from blocklab.models.model_file import set_use
 from blocklab.models.probe import ImageSize
 from blocklab.models.spec import ModelSpec
 from blocklab.models.weights import load_weights
 from blocklab.notebook import fields_html
-from blocklab.training.batches import CONSTANTS, make_batches
+from blocklab.training.batches import make_batches
 from blocklab.training.device import Setup, make_setup
 from blocklab.training.evaluation import evaluate
 from blocklab.training.logits import limit_mb, too_many
@@ -86,7 +88,13 @@ class FinishedRun:
         recipe = Recipe.parse(definition["recipe"], f"the recipe in {folder / RUN}")
         model = spec.build(len(run["class_names"]), input_size=run.get("image_size"))
         load_weights(model, weights)
-        return cls(folder, run, reader.require_result(), spec, recipe, model.eval())
+        opened = cls(folder, run, reader.require_result(), spec, recipe, model.eval())
+        if "image_size" in run:  # which older runs do not say
+            mean, std = opened.normalisation
+            use = {"mean": mean, "std": std, "class_names": opened.class_names}
+            use |= {"input_size": [run["image_size"]] * 2, "crop_pct": opened.crop_share}
+            set_use(model, use | {"interpolation": INTERPOLATION}, str(folder / RUN))
+        return opened
 
     def __repr__(self) -> str:
         """Name it; the whole would be a hundred lines."""
@@ -112,7 +120,12 @@ class FinishedRun:
     def normalisation(self) -> tuple[Any, Any]:
         """Mean and SD, a channel each, that images had in training."""
         of_data = tuple(self.run["data_mean"]), tuple(self.run["data_std"])
-        return CONSTANTS.get(self.recipe.normalize, of_data)
+        return normalised_by(self.recipe.normalize, *of_data)
+
+    @property
+    def crop_share(self) -> float:
+        """Which part of a picture's shorter side the run looks at."""
+        return crop_share(self.run["image_size"], self.run["definition"]["data"].get("kept_size"))
 
     def setup(self) -> Setup:
         """Device, precision and layout that the run trained with."""
@@ -300,6 +313,7 @@ def export_run(
         training={"seed": run["definition"]["seed"], **finished.recipe.model_dump(mode="json")},
         mean=mean,
         std=std,
+        crop_pct=finished.crop_share,
     )
     return export_model(
         finished.model,

@@ -49,7 +49,9 @@ class TrainingStep:
         self.parameters = [p for group in raw.param_groups for p in group["params"]]
         self._raw = raw
         # As tensors, where the optimizer takes its learning rate so: a graph's numbers are fixed.
-        self.capturable = device.type == "cuda" and bool(raw.defaults.get("fused"))
+        # One that counts for itself, as timm's Lookahead around PyTorch's, would count no more.
+        own = type(raw).__module__.startswith("torch.optim.")
+        self.capturable = device.type == "cuda" and own and bool(raw.defaults.get("fused"))
         # A compiler merges the casts itself, and DDP needs each gradient as soon as it is there.
         together = device.type == "cuda" and not setup.compiled and setup.world_size == 1
         half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(setup.precision)
@@ -62,8 +64,7 @@ class TrainingStep:
             for group in raw.param_groups:
                 group["lr"] = self._rates[group.get("lr_scale", 1.0)]
         self._decay = 0.0
-        self._ours = _floats(model)
-        self._averaged = [] if average is None else _floats(average.module)
+        self._ours, self._averaged = ([], []) if average is None else _pairs(model, average.module)
 
     def start_epoch(self) -> None:
         """Begin the sums anew."""
@@ -146,8 +147,17 @@ class TrainingStep:
         torch._foreach_add_(self._averaged, gaps)
 
 
-def _floats(model: nn.Module) -> list[Tensor]:
-    return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+def _pairs(model: nn.Module, average: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Return a model's numbers and those of its average, each tensor once that has two names."""
+    seen: set[int] = set()
+    ours, averaged = list[Tensor](), list[Tensor]()
+    both = zip(model.state_dict().values(), average.state_dict().values(), strict=True)
+    for tensor, mean in both:
+        if tensor.is_floating_point() and tensor.numel() and tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            ours.append(tensor)
+            averaged.append(mean)
+    return ours, averaged
 
 
 class BatchCounters:

@@ -121,11 +121,24 @@ def synchronise_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
         if isinstance(part, _BatchNorm) and type(part) not in _OF_KIND:
             raise InputError(
                 f"sync_batchnorm cannot take {name}, a {type(part).__name__}, over several "
-                "devices; set sync_batchnorm=false, or use PyTorch's BatchNorm there"
+                "devices; set sync_batchnorm=false, or use BatchNorm1d or BatchNorm2d there"
             )
     if device.type == "cuda":
-        return convert_sync_batchnorm(model)
+        return _with_pytorchs(model)
     for part in model.modules():
         if type(part) in _OF_KIND:
             part.__class__ = _OF_KIND[type(part)]  # with its tensors, activation and hooks
     return model
+
+
+def _with_pytorchs(model: nn.Module) -> nn.Module:
+    """Put PyTorch's in the norms' places: one that has several, the same in each."""
+    made: dict[nn.Module, nn.Module] = {}
+    for part in list(model.modules()):
+        if type(part) in _OF_KIND:
+            made[part] = convert_sync_batchnorm(part)
+    for part in list(model.modules()):
+        for name, child in part._modules.items():
+            if child in made:
+                part._modules[name] = made[child]
+    return made.get(model, model)

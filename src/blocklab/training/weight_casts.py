@@ -12,18 +12,23 @@ import torch
 from torch import Tensor, nn
 
 MULTIPLYING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+KERNELS = "blocklab.kernels."  # whose layers multiply by their weights as PyTorch's do
 
 
 class WeightCasts:
-    """Weights and biases of a model's convolutions and linear layers, in half precision."""
+    """Weights and biases of a model's convolutions and linear layers, in half precision.
+
+    Of layers that are PyTorch's own, or our kernels: another may do more with its weights before
+    it multiplies by them, as one that standardises them does, and a hook may make them.
+    """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         self._places = [
             (module, name, parameter)
             for module in model.modules()
-            if isinstance(module, MULTIPLYING)
+            if _is_plain(module)
             for name, parameter in module.named_parameters(recurse=False)
-            if parameter.dtype == torch.float32
+            if parameter.dtype == torch.float32 and name in ("weight", "bias")
         ]
         # One parameter may stand in several places, and is cast once.
         self._weights = list(dict.fromkeys(parameter for *_, parameter in self._places))
@@ -44,6 +49,11 @@ class WeightCasts:
         finally:
             for module, name, parameter in self._places:
                 module._parameters[name] = parameter
+
+
+def _is_plain(module: nn.Module) -> bool:
+    ours = isinstance(module, MULTIPLYING) and type(module).__module__.startswith(KERNELS)
+    return (type(module) in MULTIPLYING or ours) and not module._forward_pre_hooks
 
 
 class _CastTogether(torch.autograd.Function):
