@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 from blocklab.kernels.depthwise import DepthwiseConv2d
 from blocklab.measure.numerics import arithmetic
+from blocklab.models.factory import create_model
 from blocklab.training.device import Setup, make_setup
 from blocklab.training.loop import State, prepare
 from blocklab.training.recipe import Recipe
 from blocklab.training.step import BatchCounters, TrainingStep, _pairs
-from blocklab.training.weight_casts import WeightCasts
+from blocklab.training.weight_casts import MULTIPLYING, WeightCasts
 
 CLASSES = 5
 
@@ -182,6 +183,15 @@ def test_layers_that_do_more_with_their_weights_cast_them_themselves() -> None:
         assert standardised.weight.dtype == torch.float32
         assert {p.dtype for p in normed.parameters()} == {torch.float32}
         assert ours.weight.dtype == model[3].weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["resnet50_triplet", "van_b0", "replknet_31n", "convnext_tiny"])
+def test_all_layers_of_our_networks_are_cast_together(name: str) -> None:
+    with torch.device("meta"):
+        model = create_model(name, num_classes=4)
+    with WeightCasts(model, torch.bfloat16).in_place():
+        layers = [part for part in model.modules() if isinstance(part, MULTIPLYING)]
+        assert layers and all(part.weight.dtype == torch.bfloat16 for part in layers)
 
 
 def test_a_parameter_of_two_names_is_averaged_once() -> None:

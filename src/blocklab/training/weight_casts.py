@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 MULTIPLYING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-KERNELS = "blocklab.kernels."  # whose layers multiply by their weights as PyTorch's do
+OWN = "blocklab."  # whose layers multiply by their weights as PyTorch's do
 
 
 class WeightCasts:
     """Weights and biases of a model's convolutions and linear layers, in half precision.
 
-    Of layers that are PyTorch's own, or our kernels: another may do more with its weights before
+    Of layers that are PyTorch's own, or ours: another may do more with its weights before
     it multiplies by them, as one that standardises them does, and a hook may make them.
     """
 
@@ -52,7 +52,7 @@ class WeightCasts:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    ours = isinstance(module, MULTIPLYING) and type(module).__module__.startswith(KERNELS)
+    ours = isinstance(module, MULTIPLYING) and type(module).__module__.startswith(OWN)
     return (type(module) in MULTIPLYING or ours) and not module._forward_pre_hooks
 
 
