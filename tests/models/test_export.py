@@ -19,7 +19,7 @@ from blocklab.blocks.protocol import mixed_by
 from blocklab.errors import InputError, RunError
 from blocklab.models.export import Exported, export_model
 from blocklab.models.hub import Card, from_pretrained, save_pretrained
-from blocklab.models.model_file import load_model, save_model
+from blocklab.models.model_file import load_model, save_model, set_use, use_of_run
 from blocklab.models.names import declared_params
 from blocklab.models.spec import model_spec
 
@@ -358,3 +358,17 @@ def test_other_outputs_are_not_passed_on(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(RunError, match=r"differ from the network's by .* it is taken away"):
         export_model(model, tmp_path / "new" / "m.safetensors", "safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_run_says_of_its_images_of_older_versions_too() -> None:
+    said: dict[str, Any] = {"class_names": ["a", "b"], "image_size": 32}
+    said |= {"data_mean": [0.1] * 3, "data_std": [0.2] * 3}
+    said["definition"] = {"recipe": {}, "data": {"kept_size": 40}}
+    model = build("resnet20")
+    set_use(model, use_of_run(said), "a run")
+    cfg = model.pretrained_cfg
+    assert (cfg["mean"], cfg["std"], cfg["crop_pct"]) == ((0.1,) * 3, (0.2,) * 3, 0.8)
+    said["definition"] = {"recipe": {"normalize": "half"}, "data": {}}
+    assert (use_of_run(said)["mean"], use_of_run(said)["crop_pct"]) == ([0.5] * 3, 1.0)
+    del said["image_size"]
+    assert use_of_run(said) == {"class_names": ["a", "b"]}

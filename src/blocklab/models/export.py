@@ -146,7 +146,7 @@ def export_model(
         inside = (mean, std) if normalized else ()
         trials = make_trials(original, _size(model, input_size), form.dynamic, inside)
         size, outputs = trials[0].size, trials[0].expected
-        about = _about(model, outputs, class_names, size, mean, std) | preparation(model, card)
+        about = _about(model, outputs, class_names, size, mean, std) | preparation(model)
         if format in _GRAPHS:
             about |= {"fp16": fp16, "normalizes": normalized, "dynamic": list(form.dynamic)}
         network: nn.Module = original

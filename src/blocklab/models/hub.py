@@ -14,7 +14,6 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from torch import nn
 
 from blocklab.backbones.base import Backbone, input_cfg
-from blocklab.data.normalisation import INTERPOLATION
 from blocklab.errors import InputError, error_line
 from blocklab.files import (
     LARGEST_JSON,
@@ -60,8 +59,8 @@ class Card:
 
     `results` are figures by name, such as ``test_top1_percent``, measured on `dataset`; `training`
     is anything that says how they were reached. `mean` and `std` are what images from 0 to 1 were
-    normalised with, a channel each, `crop_pct` which part of a picture's shorter side was cut out;
-    every format of export keeps them. `hub_dataset` is the dataset's name on the hub.
+    normalised with, a channel each; every format of export keeps them. `hub_dataset` is the
+    dataset's name on the hub.
     """
 
     name: str | None = None
@@ -71,7 +70,6 @@ class Card:
     training: Mapping[str, object] = field(default_factory=dict)
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
-    crop_pct: float | None = None
     license: str | None = None
 
     def __post_init__(self) -> None:
@@ -97,7 +95,7 @@ def save_pretrained(
     folder, card = Path(folder), card or Card()
     size = model.pretrained_cfg["input_size"][1:] if input_size is None else input_size
     about = describe_saved(model, class_names, size, *normalisation(model, card))
-    about |= preparation(model, card)
+    about |= preparation(model)
     check_own(changed_files(folder), force)
     write_hub(model, folder, about, card)
 
@@ -116,11 +114,9 @@ def normalisation(
     return card.mean or mean, card.std or std
 
 
-def preparation(model: nn.Module, card: Card) -> dict[str, Any]:
-    """Return how pictures are cut and resized for a network: by the card, else by what it says."""
+def preparation(model: nn.Module) -> dict[str, Any]:
+    """Return how pictures are cut and resized for a network, as its ``pretrained_cfg`` says."""
     cfg = getattr(model, "pretrained_cfg", None) or {}
-    if card.crop_pct is not None:
-        return {"crop_pct": card.crop_pct, "interpolation": INTERPOLATION}
     return {key: cfg[key] for key in ("crop_pct", "interpolation") if cfg.get(key) is not None}
 
 

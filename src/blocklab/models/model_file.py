@@ -281,8 +281,8 @@ def _of_run(folder: Path) -> dict[str, Any]:
     try:
         whole = result["files"][RUN]["sha256"] == file_sha256(folder / RUN)
         names, model = list(run["class_names"]), run["definition"]["model"]
-        use = _use_of_run(run) if "image_size" in run else {}
-    except (KeyError, TypeError):
+        use = use_of_run(run)
+    except (AttributeError, KeyError, TypeError):
         whole, names, model, use = False, [], {}, {}
     if not whole:
         raise RunError(f"{RUN} or {RESULT} in {folder} is damaged or gone; run it again")
@@ -290,17 +290,20 @@ def _of_run(folder: Path) -> dict[str, Any]:
         "model": model,
         "num_classes": len(names),
         "in_chans": 3,
-        "class_names": names,
         **use,
     }
 
 
-def _use_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what images a run's network takes, and how they are to be prepared."""
-    side, definition = run["image_size"], run["definition"]
-    mean, std = normalised_by(definition["recipe"]["normalize"], run["data_mean"], run["data_std"])
+def use_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Say by its run.json what goes into a run's network and comes out, as `set_use` takes it."""
+    use: dict[str, Any] = {"class_names": list(run["class_names"])}
+    if (side := run.get("image_size")) is None:  # of a version that did not say it
+        return use
+    definition = run["definition"]
+    normalize = definition["recipe"].get("normalize", "dataset")
+    mean, std = normalised_by(normalize, run["data_mean"], run["data_std"])
     crop_pct = crop_share(side, definition["data"].get("kept_size"))
-    use = {"input_size": [side] * 2, "mean": list(mean), "std": list(std), "crop_pct": crop_pct}
+    use |= {"input_size": [side] * 2, "mean": list(mean), "std": list(std), "crop_pct": crop_pct}
     return use | {"interpolation": INTERPOLATION}
 
 
@@ -317,5 +320,6 @@ __all__ = [
     "save_model",
     "set_use",
     "specification",
+    "use_of_run",
     "write_tensors",
 ]

@@ -98,6 +98,11 @@ class OverDatasets:
                 found[text] = max(found.get(text, 0), stated.after_runs)
         return found
 
+    @property
+    def dropped_claims(self) -> tuple[str, ...]:
+        """Claims over the data sets that are not made any more: they were tested all the same."""
+        return tuple(text for text in self._stated() if text not in self.claims)
+
     @cached_property
     def _by_name(self) -> list[dict[str, RowResult]]:
         return [{row.name: row for row in one.rows} for one in self.results]
@@ -175,9 +180,10 @@ class OverDatasets:
     def judgements(self) -> tuple[Judgement, ...]:
         """What the runs say of the claims over data sets, corrected by Holm for their number."""
         stated = self._stated()
-        gone = [text for text in stated if text not in self.claims]  # they were tested all the same
         judged = [self._judge(text) for text in self.claims]
-        adjusted = iter(holm([one.p for one in judged if one.p is not None] + [1.0] * len(gone)))
+        adjusted = iter(
+            holm([one.p for one in judged if one.p is not None] + [1.0] * len(self.dropped_claims))
+        )
         return tuple(
             replace(one, numbers=f"{one.numbers}; {LATE}") if stated.get(one.claim) else one
             for one in (
@@ -217,8 +223,8 @@ class OverDatasets:
                 "Dropped after they had run, and counted among these: "
                 f"{', '.join(map(in_list, self.dropped))}."
             )
-        if gone := [text for text in self._stated() if text not in self.claims]:
-            claims = "; ".join(gone)
+        if self.dropped_claims:
+            claims = "; ".join(self.dropped_claims)
             lines.append(f"Stated over the data sets and dropped, counted in p (Holm): {claims}.")
         if 0 < self.level < ALPHA:
             lines.append(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from blocklab.backbones.base import Backbone
 from blocklab.data.given_images import Given, as_tensor, each_image
 from blocklab.data.image_data import ImageData, open_data
-from blocklab.data.normalisation import INTERPOLATION, crop_share, normalised_by
+from blocklab.data.normalisation import normalised_by
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, check_choice
 from blocklab.files import write_checked_json
@@ -20,7 +20,7 @@ from blocklab.measure.activations import Diagnosis, count_zeros
 from blocklab.measure.answers import Answers
 from blocklab.models.export import ENDINGS, Exported, export_model
 from blocklab.models.hub import Card
-from blocklab.models.model_file import set_use
+from blocklab.models.model_file import set_use, use_of_run
 from blocklab.models.probe import ImageSize
 from blocklab.models.spec import ModelSpec
 from blocklab.models.weights import load_weights
@@ -88,13 +88,8 @@ class FinishedRun:
         recipe = Recipe.parse(definition["recipe"], f"the recipe in {folder / RUN}")
         model = spec.build(len(run["class_names"]), input_size=run.get("image_size"))
         load_weights(model, weights)
-        opened = cls(folder, run, reader.require_result(), spec, recipe, model.eval())
-        if "image_size" in run:  # which older runs do not say
-            mean, std = opened.normalisation
-            use = {"mean": mean, "std": std, "class_names": opened.class_names}
-            use |= {"input_size": [run["image_size"]] * 2, "crop_pct": opened.crop_share}
-            set_use(model, use | {"interpolation": INTERPOLATION}, str(folder / RUN))
-        return opened
+        set_use(model, use_of_run(run), str(folder / RUN))
+        return cls(folder, run, reader.require_result(), spec, recipe, model.eval())
 
     def __repr__(self) -> str:
         """Name it; the whole would be a hundred lines."""
@@ -121,11 +116,6 @@ class FinishedRun:
         """Mean and SD, a channel each, that images had in training."""
         of_data = tuple(self.run["data_mean"]), tuple(self.run["data_std"])
         return normalised_by(self.recipe.normalize, *of_data)
-
-    @property
-    def crop_share(self) -> float:
-        """Which part of a picture's shorter side the run looks at."""
-        return crop_share(self.run["image_size"], self.run["definition"]["data"].get("kept_size"))
 
     def setup(self) -> Setup:
         """Device, precision and layout that the run trained with."""
@@ -313,7 +303,6 @@ def export_run(
         training={"seed": run["definition"]["seed"], **finished.recipe.model_dump(mode="json")},
         mean=mean,
         std=std,
-        crop_pct=finished.crop_share,
     )
     return export_model(
         finished.model,
