@@ -40,6 +40,8 @@ class Opened:
     """A page that is open, and all that its console and its requests said."""
 
     def __init__(self, browser: "api.Browser", path: Path, **options: object) -> None:
+        # No fading: a style is what it will be as soon as it is asked for.
+        options.setdefault("reduced_motion", "reduce")
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
         self.page.set_default_timeout(20_000)
@@ -153,6 +155,7 @@ def test_a_row_lights_up_in_every_figure(opened: Callable[..., Opened], study: P
     drawn = ("validation_accuracy_over_epochs", "accuracy_against_macs", "accuracy_of_each_seed")
     assert set(drawn) <= set(figures)
     dim = page.locator("#validation_accuracy_over_epochs [data-row='2']").first
+    assert dim.evaluate("one => getComputedStyle(one).transitionDuration") == "0s"
     assert float(dim.evaluate("one => getComputedStyle(one).opacity")) < 0.5
     page.mouse.move(0, 0)
     assert lit() == set()
