@@ -1,5 +1,6 @@
 """One step: parts of a batch, fp16's scaled loss, counters set aside, weights cast together."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -149,6 +150,14 @@ def test_counters_come_back_after_an_error() -> None:
     assert model[0].num_batches_tracked is not None
 
 
+def learnt(model: nn.Module, images: torch.Tensor) -> WeightCasts:
+    """Return the casts of a model that has seen its first pass."""
+    casts = WeightCasts(model, torch.bfloat16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), casts.in_place():
+        model(images)
+    return casts
+
+
 def test_weights_cast_together_give_autocasts_bits() -> None:
     images, labels = batch()
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten())
@@ -157,10 +166,9 @@ def test_weights_cast_together_give_autocasts_bits() -> None:
     found = []
     for together in (False, True):
         model.zero_grad()
-        casts = WeightCasts(model, torch.bfloat16)
         with torch.autocast("cpu", torch.bfloat16):
             if together:
-                with casts.in_place():
+                with learnt(model, images).in_place():
                     assert tied.weight.dtype == torch.bfloat16
                     logits = model(images)
             else:
@@ -179,17 +187,47 @@ def test_layers_that_do_more_with_their_weights_cast_them_themselves() -> None:
     normed = nn.utils.weight_norm(nn.Linear(4, 4))
     ours = DepthwiseConv2d(4, 3)
     model = nn.Sequential(standardised, ours, normed, nn.Linear(4, 4))
-    with WeightCasts(model, torch.bfloat16).in_place():
+    with learnt(model, torch.rand(2, 3, 4, 4)).in_place():
         assert standardised.weight.dtype == torch.float32
         assert {p.dtype for p in normed.parameters()} == {torch.float32}
         assert ours.weight.dtype == model[3].weight.dtype == torch.bfloat16
 
 
+class LeavesAutocast(nn.Module):
+    """Multiplies by one of its layers in single precision, and reads a weight of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.single, self.both, self.read = (nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.head = nn.Linear(3, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.both(x)
+        with torch.autocast(x.device.type, enabled=False):
+            x = self.both(self.single(x.float()))
+            x = x * self.read.weight.square().mean()
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_block_may_leave_autocast() -> None:
+    images, labels = batch()
+    model, found = LeavesAutocast(), []
+    for casts in (None, learnt(model, images)):
+        model.zero_grad()
+        together = nullcontext() if casts is None else casts.in_place()
+        with torch.autocast("cpu", torch.bfloat16), together:
+            assert (model.head.weight.dtype == torch.float32) == (casts is None)
+            logits = model(images)
+        F.cross_entropy(logits.float(), labels).backward()
+        found.append([logits.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) == 8
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("name", ["resnet50_triplet", "van_b0", "replknet_31n", "convnext_tiny"])
 def test_all_layers_of_our_networks_are_cast_together(name: str) -> None:
-    with torch.device("meta"):
-        model = create_model(name, num_classes=4)
-    with WeightCasts(model, torch.bfloat16).in_place():
+    model = create_model(name, num_classes=4).eval()
+    with learnt(model, torch.rand(1, 3, 32, 32)).in_place():
         layers = [part for part in model.modules() if isinstance(part, MULTIPLYING)]
         assert layers and all(part.weight.dtype == torch.bfloat16 for part in layers)
 
