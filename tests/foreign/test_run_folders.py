@@ -177,3 +177,20 @@ def test_folders_that_hold_no_runs_or_damaged_ones_are_refused_in_one_line(tmp_p
     )
     (run,) = read_runs([tmp_path], Wanted(name=None)).runs
     assert run.row == tmp_path.name and not Path("x").exists()
+
+
+def test_what_lies_deeper_in_a_run_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    for where in ("", "se_seed0", "se_seed1"):
+        with SummaryWriter(tmp_path / "logs" / where) as writer:
+            writer.add_scalar("top1", 70.0, 0)
+    (tmp_path / "logs").rename(tmp_path / "all_seed7")
+    found = read_runs([tmp_path], Wanted(metric="top1"))
+    assert [run.seed for run in found.runs] == [7]
+    (note,) = found.notes
+    assert "all_seed7 is read as one run, and what lies in se_seed0, and 1 more, is not" in note
+    deeper = [tmp_path / "all_seed7" / f"se_seed{seed}" for seed in (0, 1)]
+    found = read_runs(deeper, Wanted(metric="top1", name="{row}_seed{seed}"))
+    assert [run.seed for run in found.runs] == [0, 1] and found.notes == ()

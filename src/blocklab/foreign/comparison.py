@@ -11,6 +11,7 @@ from typing import Any
 from blocklab.errors import InputError, did_you_mean
 from blocklab.foreign.costs import RowCosts, is_count, sorted_costs
 from blocklab.foreign.foreign_run import EPOCH, ForeignRun, ForeignRuns
+from blocklab.foreign.settings import mixed_settings
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
@@ -307,7 +308,8 @@ def _notes(
     rows: Sequence[RowResult],
     baseline: str,
 ) -> tuple[str, ...]:
-    notes = [*found.notes, *_unlike_ends(found)]
+    mixed = mixed_settings((run.row, run.seed, run.settings) for run in found.runs)
+    notes = [*found.notes, *mixed, *_unlike_ends(found)]
     if asked.best_epoch:
         notes.append(
             f"each run stands at the {found.by} of its {metric.best} {metric.name}: where that was "

@@ -18,6 +18,7 @@ from blocklab.foreign.foreign_run import (
     row_name,
 )
 from blocklab.foreign.run_folders import FoundRun
+from blocklab.foreign.settings import settings_of
 from blocklab.foreign.table_file import choices, find_name, whole_number
 
 _SEED_IN_NAME = re.compile(r"(?P<row>.+?)[^A-Za-z0-9]*seed[^A-Za-z0-9]*(?P<seed>\d+)(?:/.*)?")
@@ -39,7 +40,10 @@ def runs_of_folders(found: Sequence[FoundRun], root: Path, wanted: Wanted) -> Fo
         trouble = None if figures else f"no {metric} in {run.folder}"
         costs = costs_of(run.configuration, wanted, str(run.folder))
         empty = empty_after(run.records, figures, column)
-        runs.append(ForeignRun(row, seed, str(run.folder), figures, costs, trouble, empty))
+        settings = settings_of(run.configuration)
+        runs.append(
+            ForeignRun(row, seed, str(run.folder), figures, costs, trouble, empty, settings)
+        )
     word = "run" if len(runs) == 1 else "runs"
     # Of mmengine's lines a step is an epoch, as it says itself of what it validates by epochs.
     by = {
@@ -47,7 +51,8 @@ def runs_of_folders(found: Sequence[FoundRun], root: Path, wanted: Wanted) -> Fo
         for run in found
     }
     origin = f"{len(runs)} {word} of {' and '.join(kinds)} in {root}"
-    return ForeignRuns(tuple(runs), metric, origin, by=" or ".join(sorted(by)))
+    notes = tuple(run.note for run in found if run.note)
+    return ForeignRuns(tuple(runs), metric, origin, notes, " or ".join(sorted(by)))
 
 
 def _usual_metric(found: Sequence[FoundRun], root: Path) -> str:

@@ -41,7 +41,8 @@ class ForeignRun:
     """A run: its figure after each epoch, in order; one without epochs has one, of epoch None.
 
     NaN is the figure of a run that diverged. `empty` are the epochs that it tells of after its last
-    figure, without one. `trouble` says why a run has no figure at all.
+    figure, without one. `trouble` says why a run has no figure at all. `settings` are what it was
+    trained with, as far as that is told.
     """
 
     row: str
@@ -51,6 +52,7 @@ class ForeignRun:
     costs: Mapping[str, float] = field(default_factory=dict)
     trouble: str | None = None
     empty: tuple[float, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from blocklab.foreign.event_files import EVENTS, read_events
 from blocklab.foreign.table_file import Record, read_table
 
 MOST_FOLDERS = 200_000
+OWN_PLACES = ("vis_data",)  # where a run's own figures lie, once more
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,10 @@ KINDS = (
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run's folder, read: `path` from the folder that was given, and its lines of figures."""
+    """A run's folder, read: `path` from the folder that was given, and its lines of figures.
+
+    `note` says what lies deeper in it, and is not read.
+    """
 
     kind: Kind
     folder: Path
@@ -62,6 +66,7 @@ class FoundRun:
     configuration: dict[str, Any]
     columns: tuple[str, ...]
     records: tuple[Record, ...]
+    note: str | None = None
 
 
 def find_runs(root: Path) -> list[FoundRun]:
@@ -107,7 +112,27 @@ def _read(kind: Kind, folder: Path, root: Path) -> FoundRun:
     columns, records = _LINES[kind.name](kind, folder)
     path = folder.relative_to(root).as_posix()
     named = folder.resolve().name if path == "." else path
-    return FoundRun(kind, folder, named, configuration, tuple(columns), tuple(records))
+    note = _deeper(folder)
+    return FoundRun(kind, folder, named, configuration, tuple(columns), tuple(records), note)
+
+
+def _deeper(folder: Path) -> str | None:
+    """Say which runs lie in a run's folder: add_scalars writes such, and so may an experiment."""
+    below = [
+        where
+        for part in sorted(folder.iterdir())
+        if part.is_dir() and not part.is_symlink()
+        for _, where in _folders(part)
+    ]
+    # mmpretrain and Lightning with TensorBoard beside: figures of this very run.
+    below = [where for where in below if where.name not in OWN_PLACES]
+    if not below:
+        return None
+    many = f", and {len(below) - 1} more," if len(below) > 1 else ""
+    return (
+        f"{folder} is read as one run, and what lies in {below[0].relative_to(folder)}{many} is "
+        "not: if those are runs, name their folders, or move away what lies above them"
+    )
 
 
 Lines = tuple[tuple[str, ...], list[Record]]

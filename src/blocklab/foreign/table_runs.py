@@ -14,6 +14,7 @@ from blocklab.foreign.foreign_run import (
     named,
     row_name,
 )
+from blocklab.foreign.settings import settings_of_cells
 from blocklab.foreign.table_file import (
     Record,
     TextTable,
@@ -107,4 +108,5 @@ def _of_records(
     trouble = None if figures else f"no {metric} in {source}"
     empty = empty_after(records, figures, epoch)
     costs = costs_of(last.cells, wanted, last.place)
-    return ForeignRun(name, seed, source, figures, costs, trouble, empty)
+    settings = settings_of_cells(last.cells)
+    return ForeignRun(name, seed, source, figures, costs, trouble, empty, settings)
