@@ -110,6 +110,8 @@ def test_claims_are_read(text: str, expected: Claim) -> None:
         ("base > avg,max by -1", "the margin '-1' is not"),
         ("base > avg,max by nan", "the margin 'nan' is not"),
         ("base > avg,max by inf", "the margin 'inf' is not"),
+        ("base == avg,max within 0", "no runs can show two means to be equal within 0"),
+        ("base == avg,max within 0.0 in loss", "equal within 0; give a margin"),
         ("base == avg,max in loss", "add 'within'"),
         ("a > b > base", "names no row 'a'"),
         ("base == avg,max in zeros", "add 'within'"),

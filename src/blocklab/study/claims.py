@@ -289,7 +289,13 @@ def _metric_and_margin(
     if offset is not None:
         return metric, -offset if operator[0] == "<" else offset
     if found["margin"]:
-        return metric, _number(found["margin"], "margin", text)
+        margin = _number(found["margin"], "margin", text)
+        if operator == "==" and not margin and metric not in COUNTED:
+            raise InputError(
+                f"claim '{text}': no runs can show two means to be equal within 0; give a margin "
+                "that does not matter to you"
+            )
+        return metric, margin
     if operator == "==" and metric not in COUNTED and not in_percent:
         raise InputError(f"claim '{text}': add 'within' and a margin, since 0.5 is of accuracies")
     equal = operator == "==" and metric not in COUNTED
