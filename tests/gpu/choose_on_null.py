@@ -3,13 +3,14 @@
     choose_on_null.py '{"model": ..., "recipe": {...}, "size": 32, "free": 1e9}' FOLDER
 
 FOLDER is where the null device lies, `free` are the bytes of memory that the process may take,
-`algorithm` is that of all large kernels. Prints a line of JSON: the choice, what a step of it asks
-for, how many of its kernels are PyTorch's own for depth-wise convolutions, and the bytes that
-choosing kept.
+`algorithm` is that of all large kernels, `blocks` a file that registers some. Prints a line of
+JSON: the choice, what a step of it asks for, how many of its kernels are PyTorch's own for
+depth-wise convolutions, and the bytes that choosing kept.
 """
 
 import json
 import os
+import runpy
 import sys
 from dataclasses import asdict, replace
 
@@ -40,6 +41,8 @@ def main() -> None:
         return 1e-5 * (counts.get("kernel", 0) or 1)
 
     timing._between_events = by_launches
+    if "blocks" in given:
+        runpy.run_path(given["blocks"])
     recipe = Recipe.parse({"epochs": 1, "batch_size": 64, "precision": "bf16"} | given["recipe"])
     images = given.get("steps", 4000) * recipe.batch_size
     work = Workload(model_spec(given["model"]), recipe, given["size"], 10, images, 1)

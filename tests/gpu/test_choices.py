@@ -58,6 +58,31 @@ def test_contiguous_around_a_layer_reaches_pytorchs_own_kernel(
     assert found["own_depthwise"] == own * large
 
 
+DRAWS = """
+import random
+from torch import Tensor, nn
+from blocklab.blocks.registry import register_block
+
+@register_block("sometimes", kind="attention")
+class Sometimes(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if random.random() < 0.5 else 0.5 * x
+"""
+
+
+def test_no_graph_is_made_of_a_step_that_draws_in_python(choose: Choose, tmp_path: Path) -> None:
+    """It would draw once, when it is captured, and repeat that number ever after."""
+    (tmp_path / "sometimes.py").write_text(DRAWS)
+    model = {"base": "resnet20", "attention": "sometimes"}
+    given = {"blocks": str(tmp_path / "sometimes.py"), "recipe": {"cuda_graph": "on"}}
+    choice = choose(model, **given)["choice"]
+    assert choice["graph"] is False
+    assert "the state of Python's random numbers changes in each step" in choice["note"]
+
+
 @pytest.mark.slow
 def test_compiled_steps_are_measured_and_are_graphs(choose: Choose) -> None:
     row = {"base": "resnet18", "depths": [1], "widths": [16]}

@@ -2,6 +2,7 @@
 
 import io
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -315,6 +316,30 @@ def test_other_seeds_give_other_bits_and_the_same_seed_the_same(
     first, again, other = (_run(network, data, seed) for seed in (1, 1, 2))
     assert _untimed(first) == _untimed(again)
     assert _untimed(first) != _untimed(other)
+
+
+class _Draws(nn.Module):
+    """A network that leaves a batch as it is or halves it, as a draw from one generator says."""
+
+    def __init__(self, inner: nn.Module, draw: Callable[[], float]) -> None:
+        super().__init__()
+        self.inner, self.draw = inner, draw
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.inner(images if self.training and self.draw() < 0.5 else images / 2)
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.random, lambda: float(torch.rand(1))])
+def test_whatever_generator_a_block_draws_from_a_seed_gives_the_same_bits(
+    network: Make, data: ImageData, draw: Callable[[], float]
+) -> None:
+    recipe = _recipe({"epochs": 2})
+    setup = _setup(recipe)
+    losses = []
+    for _ in range(2):
+        state = prepare(_Draws(network(), draw), recipe, setup)
+        losses.append([record["train_loss"] for record in train(state, data, recipe, setup, 1)])
+    assert losses[0] == losses[1]
 
 
 class _Breaks(nn.Module):

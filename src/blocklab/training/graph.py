@@ -1,7 +1,12 @@
 """A whole training step as one CUDA graph: one launch in place of hundreds or thousands."""
 
+import pickle
+import random
+from typing import Any
+
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from blocklab.measure.device import wait
 from blocklab.measure.graphs import WARM_UP_STEPS, aside
@@ -13,7 +18,8 @@ class GraphedStep:
 
     The graph reads its batch, its learning rate and its decay from where they lay when it was
     captured, so each is copied there before a replay. A step that cannot be captured runs as it
-    is, from the first on or from then on; `why_not` then says why.
+    is, from the first on or from then on; `why_not` then says why. Nor is one whose network counts
+    or draws in Python: a graph would repeat the number of the step that was captured.
     """
 
     def __init__(self, step: TrainingStep, batch_size: int) -> None:
@@ -30,8 +36,11 @@ class GraphedStep:
             self.step(images, labels, targets, in_batch)
         elif self._warmed < WARM_UP_STEPS:
             self._warmed += 1
+            before = _in_python(self.step.network)
             with aside():
                 self.step(images, labels, targets, in_batch)
+            if self._warmed == WARM_UP_STEPS:  # what is set up once stands by now
+                self.why_not = _moved(before, _in_python(self.step.network))
         else:
             self._replay((images, labels, targets))
 
@@ -56,3 +65,25 @@ class GraphedStep:
         with torch.cuda.graph(graph):
             self.step(images, labels, targets, self.batch_size)
         return graph
+
+
+def _in_python(network: nn.Module) -> dict[str, Any]:
+    """Return what a network may count or draw by outside the device, each under its name."""
+    numpys: Any = np.random.get_state(legacy=False)
+    found: dict[str, Any] = {
+        "the state of Python's random numbers": random.getstate(),
+        "the state of NumPy's random numbers": pickle.dumps(numpys),
+        "the state of the processor's random numbers": torch.get_rng_state().numpy().tobytes(),
+    }
+    for number, module in enumerate(network.modules()):
+        for name, value in vars(module).items():
+            if isinstance(value, bool | int | float):
+                found[f"{type(module).__name__}.{name}\0{number}"] = value
+    return found
+
+
+def _moved(before: dict[str, Any], after: dict[str, Any]) -> str:
+    for name, value in after.items():
+        if name in before and not (before[name] == value or value != value):
+            return f"{name.partition(chr(0))[0]} changes in each step, and would not in a graph"
+    return ""

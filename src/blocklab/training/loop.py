@@ -8,6 +8,7 @@ Where several processes train a run, each has its part of every batch and weighs
 part, so that the gradient is the whole batch's mean; DDP averages it in the backward pass.
 """
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -200,6 +201,7 @@ def _seed_globally(seed: int, epoch: int, rank: int) -> None:
     drawn = np.random.SeedSequence(numbers).generate_state(2)
     torch.manual_seed(int(drawn[0]))
     np.random.seed(int(drawn[1]))  # timm's Mixup draws from NumPy's global generator
+    random.seed(int(drawn[0]))  # as a block of a user's may
 
 
 def _mixing(recipe: Recipe, classes: int) -> Callable[..., tuple[Tensor, Tensor]] | None:
