@@ -92,6 +92,6 @@ def _step(work: Workload, setup: Setup, kernel: Kernel, way: str) -> Step:
     channels, taps, dilation, height, width = kernel
     model = nn.Sequential(DepthwiseConv2d(channels, taps, dilation)).to(setup.device)
     apply_algorithms(model, {"0": way})
-    maps = torch.randn((work.recipe.batch_size, channels, height, width), device=setup.device)
+    maps = torch.randn((work.at_once, channels, height, width), device=setup.device)
     maps = maps.contiguous(memory_format=setup.memory_format).requires_grad_()
     return training_step(model, maps, lambda out: out.square().sum(), setup.fabric.autocast)

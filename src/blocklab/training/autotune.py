@@ -135,9 +135,10 @@ def row_setup(work: Workload, out: Path, row: str, devices: int = 1, nodes: int 
 def choose(work: Workload, precision: str, world: int = 1) -> MeasuredSetup:
     """Choose what a workload computes with; measures only what the recipe leaves open.
 
-    Of a run on several devices, `world`, no CUDA graph is made.
+    Of a run on several devices, `world`, one's share is measured, and no CUDA graph is made.
     """
-    recipe, notes = work.recipe, []
+    work = work.share(world)
+    recipe, notes = work.recipe, list[str]()
     usual = usual_layout(precision)
     fixed = usual if recipe.memory_format == "auto" else recipe.memory_format
     way = MeasuredSetup(precision, fixed, recipe.compile_mode)
@@ -315,12 +316,12 @@ def measured_step(work: Workload, way: MeasuredSetup) -> Seconds:
 def make_step(work: Workload, setup: Setup, images: int | None = None) -> Step:
     """Return a function that trains a network of its own for one step on made-up images.
 
-    `images` are so many (default: the recipe's batch).
+    `images` are so many (default: as many as the recipe takes at once).
     """
     state = prepare(work.build(), work.recipe, setup)
     state.set_training()
     network = state.model
-    batch = noise_images(state.model, work.image_size, images or work.recipe.batch_size)
+    batch = noise_images(state.model, work.image_size, images or work.at_once)
     labels = torch.randint(work.num_classes, batch.shape[:1]).to(setup.device)
     return training_step(
         network,

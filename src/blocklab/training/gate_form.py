@@ -29,8 +29,7 @@ def choose_gate_form(work: Workload, make_step: MakeStep) -> tuple[bool, str]:
         return False, ""
     free = free_memory()
     taken = footprint(work.build_meta().train(), work.image_size)
-    at_once = -(-work.recipe.batch_size // work.recipe.accumulate)
-    if taken.training_bytes(at_once, copies=6) < PLENTY * free:
+    if taken.training_bytes(work.at_once, copies=6) < PLENTY * free:
         return False, ""
     plain = step_memory(make_step, lean=False)
     if plain is not None and plain <= ROOM * free:

@@ -1,7 +1,7 @@
 """What a run trains, as far as the speed of its steps depends on it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from torch import nn
@@ -43,6 +43,17 @@ class Workload:
         count = self.train_images / self.recipe.batch_size
         return self.recipe.epochs * (int(count) if self.recipe.drop_last else math.ceil(count))
 
+    @property
+    def at_once(self) -> int:
+        """Images of one pass forward and backward: a batch, or one of its parts."""
+        return -(-self.recipe.batch_size // self.recipe.accumulate)
+
+    def share(self, world: int) -> Self:
+        """Return what each of so many devices trains of it: its part of each batch."""
+        batch = -(-self.recipe.batch_size // world)
+        recipe = self.recipe.model_copy(update={"batch_size": batch})
+        return replace(self, recipe=recipe, train_images=-(-self.train_images // world))
+
     def key(self, precision: str) -> dict[str, Any]:
         """Return all that a step's time depends on, besides what is chosen by it."""
         device = probe_device()
@@ -56,5 +67,6 @@ class Workload:
             "image_size": self.image_size,
             "optimizer": self.recipe.optimizer,
             "precision": precision,
+            **({"at_once": self.at_once} if self.recipe.accumulate > 1 else {}),
             **({"freeze": self.recipe.freeze} if self.recipe.freeze else {}),
         }
