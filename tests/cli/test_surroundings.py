@@ -45,6 +45,29 @@ def test_a_reader_that_has_gone_is_no_fault() -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["study", "quickstart", "--out", ""], '--out "" is no folder'),
+        (["report", "", "--json"], "an argument is empty"),
+        (["compare", "--out=", "table.csv"], '--out "" is no folder'),
+        (["train", "resnet20", ""], "an argument is empty"),
+    ],
+)
+def test_an_unset_variable_is_not_the_working_directory(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert app.run(arguments) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: {said}; is a variable of your shell unset?\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     ("told", "name"),
     [
         ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "x"}, "SLURM_NTASKS"),

@@ -14,13 +14,14 @@ import io
 import os
 import signal
 import sys
+from itertools import pairwise
 from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from blocklab.errors import BlocklabError, Stopped, error_line, shortened
+from blocklab.errors import BlocklabError, InputError, Stopped, error_line, shortened
 
 # The module of each command, which adds it to `app`; in the order in which help lists them.
 COMMANDS = {
@@ -83,6 +84,7 @@ def run(arguments: list[str]) -> int:
     """Run one command line; return its exit status."""
     verb = arguments[0] if arguments else ""
     try:
+        _refuse_empty(arguments)
         # Only what is called is imported: listing models does not wait for the training room.
         for module in dict.fromkeys([COMMANDS[verb]] if verb in COMMANDS else COMMANDS.values()):
             importlib.import_module(f"blocklab.cli.{module}")
@@ -121,6 +123,15 @@ def run(arguments: list[str]) -> int:
             "BLOCKLAB_TRACEBACK=1 shows)",
             1,
         )
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Refuse an empty path, such as a shell's unset variable: it would be the working directory."""
+    for before, given in pairwise(["", *arguments]):
+        if given == "--out=" or (given == "" and before == "--out"):
+            raise InputError('--out "" is no folder; is a variable of your shell unset?')
+        if given == "" and not before.startswith("-"):
+            raise InputError("an argument is empty; is a variable of your shell unset?")
 
 
 def _verb(arguments: list[str]) -> str:
