@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from blocklab.data.cache import Store, open_store
+from blocklab.data.cache import open_store
 from blocklab.data.image_data import whole_split
 from blocklab.data.near_copies import SIMILAR, Copies, find_copies
 from blocklab.data.pictures import Source
@@ -125,7 +125,7 @@ def check_copies(
 
         other = None if split == among else splits[among]
         found.append((split, among, find_copies(splits[split], other, similar, compared)))
-    names = _names(source, spec, store, splits, found)
+    names = _names(source, spec, splits, found)
     copies, pictures = [], []
     for split, among, those in found:
         ours, theirs = splits[split], splits[among]
@@ -158,7 +158,6 @@ def check_copies(
 def _names(
     source: Source,
     spec: DataSpec,
-    store: Store,
     splits: dict[str, Split],
     found: Iterable[tuple[str, str, Copies]],
 ) -> dict[str, dict[int, str]]:
