@@ -10,6 +10,7 @@ from blocklab.results.ended_run import EndedRun
 from blocklab.results.row_result import RowResult, identical_seeds, shared_runs
 from blocklab.results.study_results import StudyResults
 from blocklab.study.reported import Reported
+from blocklab.study.study import Study
 from blocklab.training.predictions import PerImage
 
 
@@ -153,3 +154,11 @@ def test_runs_are_paired_by_seed_whatever_their_order() -> None:
     one = row("one", record(2, 1.0), record(0, 1.0), record(1, None))
     other = row("other", record(0, 1.0), record(1, 1.0), record(2, 1.0))
     assert [seed for seed, _, _ in shared_runs(one, other)] == [0, 2]
+
+
+def test_what_a_prompt_shows_fits_a_line() -> None:
+    results = study(row("base", record(0, 60.0), record(1, None)), row("up", record(0, 61.0)))
+    assert repr(results) == "<results of 3 runs in 2 rows: t>"
+    assert repr(results.rows[0]) == "<row base: 2 of 3 runs>"
+    assert repr(results.rows[1].runs[0]) == f"<run {Path('runs') / ('0' * 16)}, seed 0>"
+    assert repr(Study.load("width_c100")) == "<study width_c100: 5 rows of cifar100, 5 seeds>"

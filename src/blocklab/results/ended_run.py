@@ -37,6 +37,10 @@ class EndedRun:
     diagnosis: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Name it; the whole would fill a screen."""
+        return f"<run {self.folder}, seed {self.seed}>"
+
     @property
     def diverged(self) -> bool:
         """Whether its loss stopped being a number: to be shown, never averaged."""

@@ -44,9 +44,13 @@ class RowResult:
     tuned: dict[str, Any] | None = None
     costs: Mapping[str, float] = field(default_factory=dict)
     metric: Metric = TOP1
-    baseline: "RowResult | None" = field(default=None, repr=False)
-    difference: Difference | None = field(default=None, repr=False)
+    baseline: "RowResult | None" = field(default=None)
+    difference: Difference | None = field(default=None)
     at_once: int = 1
+
+    def __repr__(self) -> str:
+        """Name it; the whole would fill many screens."""
+        return f"<row {self.name}: {len(self.runs)} of {len(self.planned_seeds)} runs>"
 
     @cached_property
     def finished(self) -> tuple[EndedRun, ...]:

@@ -332,6 +332,11 @@ class StudyResults:
         )
         return tuple(remarks)
 
+    def __repr__(self) -> str:
+        """Name them; the whole would fill a screen."""
+        runs = sum(len(row.runs) for row in self.rows)
+        return f"<results of {runs} runs in {len(self.rows)} rows: {self.title}>"
+
     def _repr_html_(self) -> str:
         """Show the rows, in a notebook."""
         words = {name: one.word for name, one in self.comparisons.items()}

@@ -127,6 +127,11 @@ class Study:
         """What the folder of its page and tables is called."""
         return joined_name(self.name, self.changes)
 
+    def __repr__(self) -> str:
+        """Name it; the whole would fill a screen."""
+        rows, seeds = len(self.rows), len(self.seeds)
+        return f"<study {self.folder_name}: {rows} rows of {self.data.source}, {seeds} seeds>"
+
     def _repr_html_(self) -> str:
         """Show its rows and claims, in a notebook."""
         rows = (
