@@ -10,7 +10,7 @@ from blocklab.results.design_file import DesignJson, DesignRowJson, LookJson, Lo
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.over_datasets import OverDatasets
 from blocklab.results.row_result import RowResult
-from blocklab.results.study_results import StudyResults
+from blocklab.results.study_results import StudyResults, judged_together
 from blocklab.statistics.sequential import Looks, levels
 from blocklab.training.predictions import PerImage
 
@@ -204,3 +204,16 @@ def test_over_data_sets_rows_of_one_function_are_the_same_without_a_test() -> No
         over = OverDatasets("of", ("d1", "d2"), (of_each, of_each), claims=stated)
         assert [one.word for one in over.judgements] == words, how
     assert "identical function" in over.judgements[0].numbers
+
+
+def test_a_claim_that_was_dropped_counts_among_several_studies_too() -> None:
+    stated = {text: StatedJson(at="2026-01-01") for text in ("eca > plain", "eca < se", "se < eca")}
+    plain, se = row("plain", [50.0, 50.2, 49.8]), row("se", [50.8, 51.0, 50.9])
+    had = design().model_copy(update={"claims": stated, "until_decided": None})
+    one = study([plain, se, row("eca", [50.0, 50.1, 49.9])], ("se > plain",), had)
+    assert len(one.dropped_claims) == 3
+    (alone,) = one.judgements
+    ((together,),) = judged_together([one])
+    assert together.p_holm_collection == alone.p_holm == pytest.approx(4 * alone.p)
+    ((twice,), _) = judged_together([one, study([plain, se], ("se > plain",))])
+    assert twice.p_holm_collection == pytest.approx(5 * alone.p)

@@ -150,6 +150,30 @@ def test_rows_are_identical_only_where_every_shared_seed_is() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "seeds", [((0, 1), (0, 1, 2), (0, 1, 2)), ((0,), (0, 1), (1,)), ((1, 2), (0,), (0, 1))], ids=str
+)
+def test_rows_of_one_function_are_found_by_way_of_a_third(
+    seeds: tuple[tuple[int, ...], ...],
+) -> None:
+    base = row("base", *(with_bits(record(s, 60.0 + s), s) for s in range(3)))
+    rows = [
+        row(name, *(with_bits(record(s, 63.0 + s / 10), 10 + s) for s in mine))
+        for name, mine in zip("abc", seeds, strict=True)
+    ]
+    results = study(base, *rows)
+    assert results._twins == {"b": "a", "c": "a"}
+    verdicts = {one.word for one in results.comparisons.values()}
+    assert len(verdicts) == 1
+
+
+def test_a_row_of_the_baselines_function_differs_by_nothing_whatever_seeds_it_lacks() -> None:
+    base = row("base", *(with_bits(record(s, 60.0 + s), s) for s in range(6)))
+    twin = row("twin", *(with_bits(record(s, 60.0 + s), s) for s in (0, 1)))
+    gap = study(base, twin).comparisons["twin"].difference
+    assert gap is not None and (gap.mean, gap.n, gap.n_baseline) == (0.0, 2, 2)
+
+
 def test_runs_are_paired_by_seed_whatever_their_order() -> None:
     one = row("one", record(2, 1.0), record(0, 1.0), record(1, None))
     other = row("other", record(0, 1.0), record(1, 1.0), record(2, 1.0))

@@ -396,3 +396,33 @@ def test_a_row_with_fewer_seeds_that_scatter_more_is_asked_welchs_test_too() -> 
                 assert gap.p >= welch * (1 - 1e-9)
             assert (gap.p < 0.05) == (gap.low > 0 or gap.high < 0)
     assert asked > 200 and wrong < 0.05 * asked
+
+
+@pytest.mark.parametrize(
+    ("counts", "sds"),
+    [((6, *[3] * 8), (1.0,) * 8 + (3.0,)), ((16, 3, 3, 3), (1.0, 2.0, 2.0, 2.0))],
+    ids=["a first look", "rows that came later"],
+)
+def test_a_row_with_fewer_seeds_than_the_baseline_is_asked_welchs_test_too(
+    counts: tuple[int, ...], sds: tuple[float, ...]
+) -> None:
+    wrong, asked = 0, 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        values = {
+            str(row): dict(enumerate((sd * rng.normal(size=n)).tolist()))
+            for row, (n, sd) in enumerate(zip(counts, sds, strict=True))
+        }
+        family = compare_rows(values, "0")
+        if family.method != "uneven":
+            continue
+        asked += 1
+        wrong += any(one.word in (BETTER, WORSE) for one in family.comparisons.values())
+        base = list(values["0"].values())
+        for row, one in family.comparisons.items():
+            seeds = list(values[row].values())
+            welch = float(stats.ttest_ind(seeds, base, equal_var=False).pvalue)
+            if np.std(seeds, ddof=1) > (family.sd or 0.0):
+                assert one.p is not None and one.p >= min(1.0, family.rows * welch) * (1 - 1e-9)
+        assert any("Welch's test as well" in sentence for sentence in family.sentences)
+    assert asked > 60 and wrong <= 0.05 * asked

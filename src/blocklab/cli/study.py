@@ -114,9 +114,9 @@ def study(
 
     over = over_datasets(collection_file(collection), results)
     if json:
-        from blocklab.results.judgements import judge_together
+        from blocklab.results.study_results import judged_together
 
-        together = judge_together([result.judgements for result in results])
+        together = judged_together(results)
         parts = zip(studies, results, together, strict=True)
         found = [_results_as_json(*part, out) for part in parts]
         print_json({"studies": found, "over_datasets": over.to_dict()} if over else found)
@@ -148,14 +148,14 @@ def report(
     from blocklab.report.index import INDEX, write_collection
     from blocklab.report.page import check_a_page_stays, write_report
     from blocklab.results.collection_file import over_datasets, read_collection
-    from blocklab.results.judgements import judge_together
     from blocklab.results.study_folder import read_study_folder
+    from blocklab.results.study_results import judged_together
 
     if (content := read_collection(folder)) is not None:
         pages = write_collection(folder, content)
         over = over_datasets(content, [results for _, results, _ in pages])
         if json:
-            together = judge_together([results.judgements for _, results, _ in pages])
+            together = judged_together([results for _, results, _ in pages])
             found = [
                 {"study": one.name, "page": str(page), **results_as_json(results, judged)}
                 for (one, results, page), judged in zip(pages, together, strict=True)

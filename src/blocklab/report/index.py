@@ -14,10 +14,9 @@ from blocklab.report.over_datasets import claim_lines, headings, lines, write_ov
 from blocklab.report.page import PAGE, check_a_page_stays, write_report
 from blocklab.report.rendering import on_page, render
 from blocklab.results.collection_file import CollectionJson, folder_in, over_datasets
-from blocklab.results.judgements import judge_together
 from blocklab.results.over_datasets import OverDatasets
 from blocklab.results.study_folder import read_study_folder
-from blocklab.results.study_results import StudyResults
+from blocklab.results.study_results import StudyResults, judged_together
 
 INDEX = "index.html"
 
@@ -137,7 +136,7 @@ def test_sets(entries: Sequence[tuple[str, StudyResults]]) -> list[tuple[str, st
 
 def _claims(entries: Sequence[tuple[str, StudyResults]]) -> list[tuple[str, ...]]:
     """Return each claim of each study, judged among its study's and among all."""
-    together = judge_together([results.judgements for _, results in entries])
+    together = judged_together([results for _, results in entries])
     return [
         (
             *(name, one.claim, one.word, chance(one.p_holm)),

@@ -12,13 +12,16 @@ from blocklab.statistics.summary import ALPHA, holm
 from blocklab.study.claims import COUNTED, parse_claim
 
 
-def judge_together(studies: Sequence[Sequence[Judgement]]) -> list[tuple[Judgement, ...]]:
+def judge_together(
+    studies: Sequence[Sequence[Judgement]], dropped: Sequence[str] = ()
+) -> list[tuple[Judgement, ...]]:
     """Correct the p values of several studies' claims by Holm for their number in all.
 
-    A claim that two studies make counts twice, which makes the correction no weaker.
+    A claim that two studies make counts twice, which makes the correction no weaker, and so does
+    one that was stated and `dropped`.
     """
     tested = [one.p for judged in studies for one in judged if one.p is not None]
-    adjusted = iter(holm(tested))
+    adjusted = iter(holm([*tested, *_untold(dropped)]))
     return [
         tuple(
             one if one.p is None else replace(one, p_holm_collection=next(adjusted))
@@ -54,10 +57,14 @@ def judge_claims(
             continue
         counted = claim.metric in COUNTED
         judged.append(judge_count(claim, tested.rows) if counted else tested.judge(claim))
-    # What one that was dropped would say is not asked: a p of 1 makes the correction no weaker.
-    more = [1.0 for text in dropped if not _is_of_costs(text)]
-    adjusted = iter(holm([*(one.p for one in judged if one.p is not None), *more]))
+    found = [one.p for one in judged if one.p is not None]
+    adjusted = iter(holm([*found, *_untold(dropped)]))
     return tuple(one if one.p is None else _corrected(one, next(adjusted)) for one in judged)
+
+
+def _untold(dropped: Sequence[str]) -> list[float]:
+    """Return p of claims that were dropped: what each would say is not asked, so it is 1."""
+    return [1.0 for text in dropped if not _is_of_costs(text)]
 
 
 def _is_of_costs(text: str) -> bool:

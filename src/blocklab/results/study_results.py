@@ -1,7 +1,7 @@
 """Run folders become one table: what each row costs, reaches, and gains on the baseline."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from blocklab.results.design_notes import design_notes, dropped_claims, late_cla
 from blocklab.results.dominance import dominated_rows, verdict_texts
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.judgement import UNDECIDED, Judgement
-from blocklab.results.judgements import judge_claims
+from blocklab.results.judgements import judge_claims, judge_together
 from blocklab.results.lines import (
     RUN_COLUMNS,
     SUMMARY_COLUMNS,
@@ -129,13 +129,19 @@ class StudyResults:
 
     @property
     def _twins(self) -> Mapping[str, str]:
-        """Rows that compute the function of one before them, each with the first of those."""
-        return {
-            row: names[0]
-            for names, _ in self.identical
-            if self.baseline not in names
-            for row in names[1:]
-        }
+        """Rows that compute the function of one before them, each with the first of those.
+
+        Also by way of a third, where no two of them share a seed.
+        """
+        first: dict[str, str] = {}
+        places = {row.name: place for place, row in enumerate(self.rows)}
+        for names, _ in self.identical:
+            if self.baseline not in names:
+                joined = {first.get(name, name) for name in names}
+                top = min(joined, key=places.__getitem__)
+                first |= {row: top for row, one in first.items() if one in joined}
+                first |= dict.fromkeys((*names, *joined), top)
+        return {row: one for row, one in first.items() if row != one}
 
     @cached_property
     def waves(self) -> tuple[WaveTaken, ...]:
@@ -196,13 +202,16 @@ class StudyResults:
         """A verdict for each row but the baseline; empty where no baseline is among the rows."""
         return self.family.comparisons
 
+    @property
+    def dropped_claims(self) -> tuple[str, ...]:
+        """Claims that were stated and are not any more: they count among those that are tested."""
+        return dropped_claims(self.design, self.claims)
+
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
         """What its runs say of each of its claims."""
         judged = (
-            judge_claims(
-                self.claims, self.tested, self.baseline, dropped_claims(self.design, self.claims)
-            )
+            judge_claims(self.claims, self.tested, self.baseline, self.dropped_claims)
             if self.claims
             else ()
         )
@@ -368,3 +377,9 @@ class StudyResults:
             for row in self.rows
         ]
         return told_of(self.metric, lines, [row.costs for row in self.rows])
+
+
+def judged_together(studies: Sequence[StudyResults]) -> list[tuple[Judgement, ...]]:
+    """Return several studies' claims, corrected for the number of all, dropped ones included."""
+    dropped = [claim for one in studies for claim in one.dropped_claims]
+    return judge_together([one.judgements for one in studies], dropped)

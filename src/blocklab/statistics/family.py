@@ -174,9 +174,11 @@ class Family:
     @property
     def _of_fewer_seeds(self) -> str:
         gaps = [one.difference for one in self.comparisons.values()]
-        if len({gap.n for gap in gaps if gap and gap.p is not None}) < 2:
+        tested = [gap for gap in gaps if gap and gap.p is not None]
+        if len({n for gap in tested for n in (gap.n, gap.n_baseline)}) < 2:
             return ""
-        return "; of a row with fewer seeds than others that scatter more, Welch's test as well"
+        which = "of a row with fewer seeds than another or the baseline"
+        return f"; {which}, whose seeds scatter more, Welch's test as well"
 
     @property
     def _of_rows_apart(self) -> tuple[str, ...]:
@@ -254,7 +256,9 @@ def compare_rows(
             reason = "no better on its own training images than the commonest class"
             found[row] = Comparison(AT_CHANCE, reason, gap)
         elif row in identical:
-            found[row] = Comparison(SAME, "same bits on every seed", gap)
+            found[row] = Comparison(
+                SAME, "same bits on every seed", _over_shared(usable, row, baseline)
+            )
         elif gap is None:
             found[row] = Comparison(TOO_FEW, _nothing_shared(paired))
         elif baseline in at_chance:
@@ -318,6 +322,16 @@ def _difference(
         return None
     gaps = tuple(float(ours[seed] - theirs[seed]) for seed in shared)
     return Difference(math.fsum(gaps) / len(gaps), len(gaps), len(gaps), values=gaps)
+
+
+def _over_shared(
+    usable: Mapping[str, Mapping[int, float]], row: str, baseline: str
+) -> Difference | None:
+    """Return the difference over the seeds that both have: that of others is not the row's."""
+    ours, theirs = usable.get(row, {}), usable.get(baseline, {})
+    shared = sorted(ours.keys() & theirs.keys())
+    of_both = [{seed: values[seed] for seed in shared} for values in (ours, theirs)]
+    return _difference(of_both[0], of_both[1], paired=False) if shared else None
 
 
 def _rows(

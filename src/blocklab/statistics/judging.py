@@ -279,7 +279,8 @@ def _resampled(rows: _Rows, p_even: float) -> Judged:
         alone = float(2 * stats.t.sf(abs(gap) / error, own_df)) if error > 0 else None
         half = critical * of_two
         # Made-up studies give any row's scatter to any number of seeds: too little is asked of one
-        # with few seeds that scatter most, such as one of which some diverged.
+        # with few seeds that scatter most, such as one of which some diverged, or any beside a
+        # baseline that has more.
         own = _own_test(rows, i) if _scatters_more_with_fewer_seeds(rows, i) else None
         if own is not None and own.half is not None and own.p is not None:
             half, p = max(half, own.half), max(p, own.p)
@@ -292,7 +293,7 @@ def _resampled(rows: _Rows, p_even: float) -> Judged:
 
 def _scatters_more_with_fewer_seeds(rows: _Rows, row: int) -> bool:
     n = rows.counts[row]
-    return n < max(rows.counts) and float(np.std(rows.values[row + 1, :n], ddof=1)) > rows.sd
+    return n < max(rows.layout.counts) and float(np.std(rows.values[row + 1, :n], ddof=1)) > rows.sd
 
 
 def _own_spread(rows: _Rows, row: int) -> tuple[float, float]:
