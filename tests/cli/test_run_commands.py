@@ -61,6 +61,32 @@ def test_evaluate_repeats_the_result(blocklab: Blocklab, run_folder: Path) -> No
     assert blocklab("evaluate", run_folder).status == 0
 
 
+def test_images_that_changed_since_are_not_measured_as_the_runs_own(
+    blocklab: Blocklab, tmp_path: Path
+) -> None:
+    """A new image draws the splits anew: most of the test images would have been trained on."""
+    noise = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(24):
+            pixels = noise.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number:02d}.png")
+    of = ("--data", f"folder:{tmp_path / 'data'}")
+    few = ("--set", "epochs=1", "--set", "batch_size=8")
+    said = blocklab("train", "resnet20", *of, "--out", tmp_path / "runs", *few, "--json")
+    assert said.status == 0, said.err
+    run = Path(json.loads(said.out)["run"])
+    assert blocklab("evaluate", run).status == 0
+    (tmp_path / "data" / "a" / "24.png").write_bytes(
+        (tmp_path / "data" / "b" / "03.png").read_bytes()
+    )
+    for command in (("evaluate", run), ("diagnose", run, "--first", 1, "--last", 1)):
+        said = blocklab(*command)
+        assert said.status == 2, said
+        assert "changed since" in said.err and "put them back" in said.err
+    assert blocklab("evaluate", run, *of).status == 0
+
+
 def test_a_run_finds_the_validation_images_of_its_seed(blocklab: Blocklab, tmp_path: Path) -> None:
     given = ("--seed", 3, *SMALL, "--set", "data.vary_split=true")
     said = blocklab("train", "resnet20", "--data", "digits", "--out", tmp_path, *given, "--json")

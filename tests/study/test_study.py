@@ -221,6 +221,25 @@ def test_an_ablation_has_claims_reported_figures_and_slots_of_all() -> None:
     assert study.rows[1].model.to_dict()["stem"]["type"] == "imagenet"
 
 
+def test_curves_are_recorded_of_rows_with_a_recipe_of_their_own() -> None:
+    rows = {"a": "resnet20", "b": {"model": "resnet20", "recipe": "strong"}}
+    study = Study.parse(fields(curves="test", rows=rows, varies=["recipe"], baseline="a"), "mine")
+    assert [row.recipe.test_every_epoch for row in study.rows] == [True, True]
+
+
+def test_a_studys_field_holds_for_a_row_that_gives_it_something_to_do() -> None:
+    """`ema_warmup` does nothing without `ema_decay`, and is left out of what such a run is."""
+    rows = {"a": "resnet20", "b": {"model": "resnet20", "recipe": {"ema_decay": 0.9}}}
+    given = fields(
+        rows=rows, varies=["recipe"], baseline="a", recipe={"base": "quick", "ema_warmup": False}
+    )
+    assert Study.parse(given, "mine").rows[1].recipe.ema_warmup is False
+    plain = {**given, "rows": {"a": "resnet20"}}
+    for settings in ({"ema_decay": 0.9}, {"ema_decay": 0.9, "lr": 0.2}):
+        (row,) = Study.parse(plain, "mine", settings=settings).rows
+        assert row.recipe.ema_warmup is False
+
+
 def test_curves_are_recorded_under_any_recipe() -> None:
     for changes in ({}, {"recipe": "strong"}):
         study = Study.parse(fields(curves="test"), "mine", **changes)

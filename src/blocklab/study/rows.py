@@ -80,6 +80,8 @@ def read_row(
         raise InputError("its figures are reported twice, here and under the study's reported")
     base_recipe, recipe_changes = recipe
     own = recipe_fields(file.recipe)[1] if isinstance(file.recipe, str) else file.recipe
+    if isinstance(file.recipe, str) and study.curves == "test":  # by whatever recipe
+        own["test_every_epoch"] = True
     base_data, data_changes = data
     own_data = {"source": file.data} if isinstance(file.data, str) else file.data
     reported = file.reported or study.reported.get(name)
@@ -168,13 +170,18 @@ def _counted_as(
 def recipe_fields(given: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return a recipe's name and all its fields, from a name or a mapping with a base."""
     if isinstance(given, str):
-        return Path(given).stem, load_recipe(given).model_dump(mode="json")
+        return Path(given).stem, _all_fields(load_recipe(given))
     changes = dict(given)
     base = changes.pop("base", None)
     if base is None:
-        return "its own", Recipe.parse(changes).model_dump(mode="json")
-    fields = load_recipe(str(base), changes).model_dump(mode="json")
-    return f"{Path(str(base)).stem}{CHANGED if changes else ''}", fields
+        return "its own", _all_fields(Recipe.parse(changes))
+    name = f"{Path(str(base)).stem}{CHANGED if changes else ''}"
+    return name, _all_fields(load_recipe(str(base), changes))
+
+
+def _all_fields(recipe: Recipe) -> dict[str, Any]:
+    """Return those too that do nothing until a row changes another, and are left out elsewhere."""
+    return {**recipe.model_dump(mode="json"), "ema_warmup": recipe.ema_warmup}
 
 
 def merged_data(given: str | Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,11 +125,18 @@ class FinishedRun:
         """Open the run's images, or others of its classes, or of some of them, to measure on.
 
         Raises:
-            InputError: if they are not there, or have other classes.
+            InputError: if they are not there, are no longer those that it was trained with, or
+                others have other classes.
         """
         fields = {**self.run["definition"]["data"], "source": address or self.run["data_address"]}
         if address is None:
             data = open_data(DataSpec.parse(fields), seed=self.run["definition"]["seed"])
+            if data.fingerprint != self.run["data_fingerprint"]:
+                raise InputError(
+                    f"the images of {data.name} changed since {self.folder} was trained, and some "
+                    "of its training images may be among them; put them back, or measure others "
+                    "with --data"
+                )
         else:  # limits are the run's own business
             given = DataSpec.like(fields, address, self.run["image_size"])
             data = open_data(given, measure=True).of_classes(self.class_names)
