@@ -1,6 +1,7 @@
 """``blocklab plan``: seeds and hours for a gain, from runs, from an SD, and what it refuses."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,18 @@ def test_the_folder_of_a_study_with_looks_is_planned_with_its_own(
         said = blocklab("plan", asked, "--gain", 1, "--out", out)
         assert said.status == 0, said.err
         assert "seeds until decided, looks at 2, 4, 7" in said.out
+
+
+def test_of_rows_with_looks_of_their_own_the_plan_says_whose_spread_it_has(
+    blocklab: Blocklab,
+) -> None:
+    kept = Path(__file__).parents[2] / "results" / "blocks_c100"
+    said = blocklab("plan", kept, "--gain", "0.5")
+    assert said.status == 0, said.err
+    assert re.search(
+        r"11 rows are to be compared; the spread, .* the \d of the last look", said.out
+    )
+    assert "so far" not in said.out
 
 
 def test_short_times_are_minutes_and_seconds() -> None:

@@ -184,10 +184,12 @@ def _compared(results: StudyResults, rows: int, lines: list[str]) -> int:
     never = len(family.comparisons) - family.open_rows  # are tested, however many seeds
     compared = max(family.rows, rows - 1 - never)
     if compared > family.rows:
-        lines.append(
-            f"{compared} rows are to be compared; the page speaks of the {family.rows} that can be "
-            "so far"
+        which = (
+            f"the spread, and the page's seeds, are of the {family.rows} of the last look"
+            if results.waves
+            else f"the page speaks of the {family.rows} that can be so far"
         )
+        lines.append(f"{compared} rows are to be compared; {which}")
     return compared
 
 
