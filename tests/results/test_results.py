@@ -180,6 +180,17 @@ def test_runs_are_paired_by_seed_whatever_their_order() -> None:
     assert [seed for seed, _, _ in shared_runs(one, other)] == [0, 2]
 
 
+def test_runs_of_a_row_that_differ_in_memory_format_are_noted() -> None:
+    def of(*formats: str | None) -> tuple[str, ...]:
+        runs = [record(s, 60.0, memory_format=one) for s, one in enumerate(formats)]
+        return row("one", *runs, planned=len(runs)).notes
+
+    assert of("contiguous", "channels_last", "contiguous") == (
+        "its runs differ in memory format: channels_last and contiguous",
+    )
+    assert of("contiguous", "contiguous") == of(None, None) == ()
+
+
 def test_what_a_prompt_shows_fits_a_line() -> None:
     results = study(row("base", record(0, 60.0), record(1, None)), row("up", record(0, 61.0)))
     assert repr(results) == "<results of 3 runs in 2 rows: t>"

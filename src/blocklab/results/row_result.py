@@ -181,6 +181,9 @@ class RowResult:
             notes.append(f"its runs differ in epochs: {' and '.join(map(str, epochs))}")
         elif self.baseline and epochs and (others := self.baseline._epochs()) not in ([], epochs):
             notes.append(f"{epochs[0]} epochs, the baseline {' and '.join(map(str, others))}")
+        layouts = sorted({str(run.run.get("memory_format")) for run in self.finished})
+        if len(layouts) > 1:  # as of a run that goes on from a shorter one, which measured none
+            notes.append(f"its runs differ in memory format: {' and '.join(layouts)}")
         notes += dict.fromkeys(note for run in self.finished if (note := _recipe_warning(run)))
         if self.difference and self.difference.n < len(self.finished):
             used, n = self.difference.n, len(self.finished)
