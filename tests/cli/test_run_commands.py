@@ -76,7 +76,10 @@ def test_images_that_changed_since_are_not_measured_as_the_runs_own(
     said = blocklab("train", "resnet20", *of, "--out", tmp_path / "runs", *few, "--json")
     assert said.status == 0, said.err
     run = Path(json.loads(said.out)["run"])
-    assert blocklab("evaluate", run).status == 0
+    assert blocklab("evaluate", run).err == ""
+    whole = blocklab("evaluate", run, *of, "--json")
+    assert "is what the run was trained on, and all of it was measured" in whole.err
+    assert json.loads(whole.out)["images"] == 48 and "note" in json.loads(whole.out)
     (tmp_path / "data" / "a" / "24.png").write_bytes(
         (tmp_path / "data" / "b" / "03.png").read_bytes()
     )

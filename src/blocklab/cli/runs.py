@@ -1,5 +1,6 @@
 """What can be done with a finished run: evaluate, predict, diagnose, export."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +55,8 @@ def evaluate(
     load_plugins(plugin)
     opened = FinishedRun.open(find_run(run))
     record, answers = opened.evaluate_images(data, split.value)
+    if "note" in record:
+        print(f"note: {record['note']}", file=sys.stderr)
     if json:
         print_json({"run": str(run), **record, **answers.to_dict()})
         return

@@ -13,6 +13,7 @@ from blocklab.backbones.base import Backbone
 from blocklab.data.given_images import Given, as_tensor, each_image
 from blocklab.data.image_data import ImageData, open_data
 from blocklab.data.normalisation import normalised_by
+from blocklab.data.sources import portable_address
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, check_choice
 from blocklab.files import write_checked_json
@@ -178,7 +179,25 @@ class FinishedRun:
         record, said = evaluate(model, data, split, self.recipe, setup, not unkept)
         labels, top5, loss = (said[name] for name in ("labels", "top5", "loss"))
         answers = Answers(self.class_names, labels, top5, loss, said.get("logits"), unkept)
-        return {"split": split, "images": images, **record}, answers
+        note = self._learned_from(address, data)
+        told = {"note": note} if note else {}
+        return {"split": split, "images": images, **record, **told}, answers
+
+    def _learned_from(self, address: str | None, data: ImageData) -> str | None:
+        """Say so where the images that were given are the run's own, in no splits."""
+        of_run = self.run["definition"]["data"]
+        if address is None or len(data.train):  # test images alone are measured
+            return None
+        try:
+            own = portable_address(address, of_run.get("splits", "auto")) == of_run["source"]
+        except InputError:  # test images alone, which nothing can be trained on
+            own = False
+        if not own:
+            return None
+        return (
+            f"{address} is what the run was trained on, and all of it was measured; without --data "
+            "its test images alone are"
+        )
 
     @torch.inference_mode()
     def predict(
