@@ -199,3 +199,15 @@ def test_in_every_stage_down_to_one_pixel(name: str, base: str) -> None:
     with torch.no_grad():
         deployed = blocklab.deploy(model.eval(), input_size=72)
         torch.testing.assert_close(deployed(x), model(x), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["grouped", "partial", "involution", "odconv"])
+def test_a_built_network_costs_what_its_name_does(name: str) -> None:
+    """Counted on values, as of a deployed one, or without any: one network, one cost."""
+    model = f"resnet20:mixer={name}"
+    built = blocklab.create_model(model)
+    expected = blocklab.cost(model, 32).macs
+    assert blocklab.cost(built, 32).macs == expected
+    assert blocklab.cost(blocklab.deploy(built), 32).macs <= expected
+    if name == "involution":
+        assert blocklab.cost(blocklab.deploy(built), 32).macs == expected

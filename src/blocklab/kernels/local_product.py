@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blocklab.kernels.recording import is_plain_better
+from blocklab.kernels.recording import is_counted, is_plain_better
 
 
 def local_product(x: Tensor, kernels: Tensor, size: int, stride: int) -> Tensor:
@@ -23,7 +23,7 @@ def local_product(x: Tensor, kernels: Tensor, size: int, stride: int) -> Tensor:
     y[c, i, j] = sum_{u, v} kernels[g, u, v, i, j] * x[c, s i + u - k // 2, s j + v - k // 2], where
     g is c's group of C / G channels.
     """
-    if isinstance(x, Tensor) and x.is_meta:  # a symbolic trace has no tensor
+    if isinstance(x, Tensor) and (x.is_meta or is_counted()):  # a symbolic trace has no tensor
         return _as_matrix_products(x, kernels, size, stride)
     if is_plain_better(x):
         return _plain(x, kernels, size, stride)

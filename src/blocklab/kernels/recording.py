@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # type: ignore[import-not-found]
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 _lean_on_gpus = False  # of the process, which trains one run at a time, its backward threads too
 
@@ -46,6 +48,13 @@ def is_recorded(x: Tensor) -> bool:
         or torch._C._len_torch_dispatch_stack() > 0  # counters, fake tensors, torch.export
         or is_functorch_wrapped_tensor(x)  # vmap, jvp, functional gradients
     )
+
+
+def is_counted() -> bool:
+    """Whether operations are counted as they are computed, and none is written down."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() == 0:
+        return False
+    return not any(isinstance(one, FakeTensorMode) for one in _get_current_dispatch_mode_stack())
 
 
 def is_traced(x: Tensor) -> bool:
