@@ -313,6 +313,8 @@ def _hopeless(
     if family.critical is None:
         return found
     error = max(gap.high - gap.mean, gap.mean - gap.low) / family.critical
+    if family.method != "own" and family.sd:  # a row asked Welch's test has a wider interval
+        error = family.sd * math.sqrt(1 / gap.n + 1 / gap.n_baseline)
     share = looks.seeds[look] / looks.seeds[-1]
     rows = max(1, family.rows)
     size = looks.seeds[-1]
