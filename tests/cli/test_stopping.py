@@ -154,3 +154,24 @@ def test_any_other_command(
     assert capsys.readouterr().err == (
         "stopped: what had ended before is kept; the same command goes on from there\n"
     )
+
+
+INTERRUPTED = """\
+import sys
+import blocklab_command
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupts())
+sys.argv = ["blocklab", "models"]
+blocklab_command.main()
+"""
+
+
+def test_a_stop_while_the_program_is_being_imported_is_one_line() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert done.returncode == 130 and done.stdout == ""
+    assert done.stderr == "stopped: nothing had begun; run the same command again\n"

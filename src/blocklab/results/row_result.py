@@ -44,8 +44,8 @@ class RowResult:
     tuned: dict[str, Any] | None = None
     costs: Mapping[str, float] = field(default_factory=dict)
     metric: Metric = TOP1
-    baseline: "RowResult | None" = field(default=None)
-    difference: Difference | None = field(default=None)
+    baseline: "RowResult | None" = None
+    difference: Difference | None = None
     at_once: int = 1
 
     def __repr__(self) -> str:

@@ -312,8 +312,9 @@ def _hopeless(
         )
     if family.critical is None:
         return found
-    error = max(gap.high - gap.mean, gap.mean - gap.low) / family.critical
-    if family.method != "own" and family.sd:  # a row asked Welch's test has a wider interval
+    if family.method == "own" or not family.sd:
+        error = max(gap.high - gap.mean, gap.mean - gap.low) / family.critical
+    else:  # not by the interval, which is wider of a row that is asked Welch's test too
         error = family.sd * math.sqrt(1 / gap.n + 1 / gap.n_baseline)
     share = looks.seeds[look] / looks.seeds[-1]
     rows = max(1, family.rows)

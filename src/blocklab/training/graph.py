@@ -36,10 +36,11 @@ class GraphedStep:
             self.step(images, labels, targets, in_batch)
         elif self._warmed < WARM_UP_STEPS:
             self._warmed += 1
-            before = _in_python(self.step.network)
+            last = self._warmed == WARM_UP_STEPS  # what is set up once stands by now
+            before = _in_python(self.step.network) if last else {}
             with aside():
                 self.step(images, labels, targets, in_batch)
-            if self._warmed == WARM_UP_STEPS:  # what is set up once stands by now
+            if last:
                 self.why_not = _moved(before, _in_python(self.step.network))
         else:
             self._replay((images, labels, targets))
