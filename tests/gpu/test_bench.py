@@ -25,3 +25,4 @@ def test_a_gpu_is_measured_eager_and_as_graphs_and_its_memory_given_back(tmp_pat
         assert (one["memory_bytes"] is None) == (one["mode"] == "graph")
         assert one["latency_ms"] in (None, 1.0)
     assert found["memory_left"] == 0
+    assert found["network_lives"], "a graph reads the weights and labels where they lay"

@@ -67,6 +67,8 @@ def make_step(network: nn.Module, way: Way, size: ImageSize, images: int) -> Ste
 def replayed(step: Step) -> Step:
     """Capture a step as a CUDA graph; return what replays it.
 
+    A graph holds addresses alone: what the step refers to lives for as long as what is returned.
+
     Raises:
         Exception: whatever the step does that no graph may.
     """
@@ -76,7 +78,11 @@ def replayed(step: Step) -> Step:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    return graph.replay
+    return partial(_replay, graph, step)
+
+
+def _replay(graph: torch.cuda.CUDAGraph, captured: Step) -> None:
+    graph.replay()
 
 
 def onnxruntime_latency(
