@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, ValidationInfo, model_validator
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -59,15 +59,19 @@ def _parse_stem(value: object) -> object:
     return value
 
 
-def _parse_mixer(value: object) -> BlockSpec:
-    return parse_staged("mixer", value, _MAX_STAGES)
+def _stages(info: ValidationInfo) -> int:
+    return len(info.data.get("depths", ())) or _MAX_STAGES  # without depths that is said instead
 
 
-def _parse_attention(value: object) -> list[BlockSpec]:
+def _parse_mixer(value: object, info: ValidationInfo) -> BlockSpec:
+    return parse_staged("mixer", value, _stages(info))
+
+
+def _parse_attention(value: object, info: ValidationInfo) -> list[BlockSpec]:
     if value is None or value == "none":
         return []
     items = value if isinstance(value, list | tuple) else [value]
-    return [parse_staged("attention", item, _MAX_STAGES) for item in items]
+    return [parse_staged("attention", item, _stages(info)) for item in items]
 
 
 class ResNetConfig(BackboneConfig):
