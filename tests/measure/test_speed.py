@@ -12,8 +12,10 @@ from torch import nn
 from blocklab import create_model
 from blocklab.errors import InputError
 from blocklab.measure import speed, ways
+from blocklab.measure.cost import cost
 from blocklab.measure.speed import bench
 from blocklab.measure.ways import onnxruntime_latency
+from blocklab.models.deploy import deploy
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +56,18 @@ def test_every_way_is_timed_and_the_model_stays() -> None:
         "fp32",
         "bf16",
     }
+
+
+def test_the_share_of_the_peak_is_of_the_macs_that_run() -> None:
+    model = create_model("van_b0_replk", num_classes=5, depths=(1, 1, 1, 1))
+    report = bench(model, input_size=32, batch_size=2, rounds=1)
+    peaks = dict(report.peaks)
+    as_trained, deployed = cost(model, 32).macs, cost(deploy(model, 32), 32).macs
+    assert deployed < as_trained
+    macs = {"training": 3 * as_trained, "inference": as_trained, "inference, deployed": deployed}
+    for one in report.speeds:
+        counted = one.peak_percent / 100 * peaks[one.precision] / one.images_per_second
+        assert counted == pytest.approx(macs[one.work])
 
 
 def test_memory_of_a_batch_grows_with_it() -> None:

@@ -62,7 +62,7 @@ class Speed:
     gradients; None of a graph, which keeps its memory.
     `latency_ms` is the median time of a single image, of inference alone.
     `peak_percent` is the share of the matrix-product peak measured here in the same precision:
-    MACs of the forward pass, three times that for a training step.
+    MACs of the forward pass, deployed of the merged network's; of a training step three times that.
     """
 
     work: str
@@ -173,10 +173,12 @@ def bench(
         model = spec.build(num_classes, input_size=input_size)
     deployed = deploy(model, input_size)
     networks = {TRAINING: model, INFERENCE: model, DEPLOYED: deployed}
+    macs = {TRAINING: 3 * counted.macs, INFERENCE: counted.macs}
+    macs[DEPLOYED] = cost(deployed, input_size).macs  # of merged branches, one
     more = [GRAPH] * (device.type == "cuda")
     more += [COMPILED] * (device.type == "cuda" if compiled is None else compiled)
     try:
-        timed = _time(networks, more, input_size, batch_size, rounds, counted)
+        timed = _time(networks, more, input_size, batch_size, rounds, macs)
     finally:
         release_memory()
     onnx_ms, onnx_note = onnxruntime_latency(deployed.cpu(), input_size, rounds)
@@ -210,9 +212,12 @@ def _time(
     size: ImageSize,
     batch: int,
     rounds: int,
-    counted: Cost,
+    macs: Mapping[str, int],
 ) -> _Found:
-    """Time copies of each work's network; nothing on the device is referred to afterwards."""
+    """Time copies of each work's network; nothing on the device is referred to afterwards.
+
+    `macs` are an image's, of each work.
+    """
     device = probe_device()
     own = {
         work: copy.deepcopy(network).to(device).train(work == TRAINING)
@@ -227,7 +232,7 @@ def _time(
                     timed.add(in_layout, Way(work, layout, precision))
         notes = timed.add_modes(own, modes)
         peaks = timed.measure(rounds)
-    speeds = tuple(timed.speed(way, counted, peaks) for way in timed.steps)
+    speeds = tuple(timed.speed(way, macs[way.work], peaks) for way in timed.steps)
     return _Found(speeds, peaks, tuple(notes))
 
 
@@ -278,11 +283,10 @@ class _Timed:
                     found.setdefault(way, []).extend(times)
         return peaks
 
-    def speed(self, way: Way, counted: Cost, peaks: Mapping[str, float]) -> Speed:
-        """Return what came of a way."""
+    def speed(self, way: Way, macs: int, peaks: Mapping[str, float]) -> Speed:
+        """Return what came of a way, whose work is so many MACs an image."""
         times, of_one = self.seconds[way], self.seconds_of_one.get(way)
         median = statistics.median(times)
-        macs = counted.macs * self.batch * (3 if way.work == TRAINING else 1)
         return Speed(
             **asdict(way),
             images_per_second=self.batch / median,
@@ -290,7 +294,7 @@ class _Timed:
             fastest=self.batch / min(times),
             latency_ms=None if of_one is None else 1000 * statistics.median(of_one),
             memory_bytes=self.memory[way],
-            peak_percent=100 * macs / median / peaks[way.precision],
+            peak_percent=100 * macs * self.batch / median / peaks[way.precision],
         )
 
 
