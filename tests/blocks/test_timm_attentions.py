@@ -13,6 +13,7 @@ from blocklab.blocks.timm_attentions import attention_names
 from blocklab.contract.networks import check_network
 from blocklab.contract.report_card import check_block
 from blocklab.errors import InputError
+from blocklab.measure.cost import cost
 from blocklab.models.spec import model_spec
 
 # Their squared windows and their 5-dimensional kernels ask for something of the images or of the
@@ -39,6 +40,14 @@ def test_what_takes_no_map_of_a_network_is_refused_before_it_trains(name: str) -
     with pytest.raises(InputError, match=r"the network cannot be .*; take another block") as error:
         check_network(spec, 10, 20)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "wrong", "right"), [("bat", 32, 56), ("halo", 36, 32)])
+def test_what_takes_no_map_of_that_size_is_said(name: str, wrong: int, right: int) -> None:
+    spec = model_spec({"base": "resnet20", "attention": f"timm:{name}"})
+    with pytest.raises(InputError, match=rf"timm.s \w+ cannot take .* {wrong}x{wrong} images"):
+        cost(spec, wrong)
+    assert cost(spec, right).macs > 0
 
 
 @pytest.mark.parametrize("name", sorted(NOT_BUILT))

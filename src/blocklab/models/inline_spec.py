@@ -2,7 +2,7 @@
 
 ``resnet50:attention=[se, triplet], stem=deep`` is what ``{base: resnet50, attention: [se, triplet],
 stem: deep}`` is in YAML: each value is YAML, a slot's option has a dot (``mixer.scale=8``), and the
-name before the colon is one of `list_models`.
+name before the colon is one of `list_models`. The YAML itself, in its braces, is taken too.
 """
 
 import re
@@ -27,6 +27,8 @@ def parse_filled(name: str) -> dict[str, Any]:
     Raises:
         InputError: if a part is not ``slot=value``, a slot is there twice, or a value is not YAML.
     """
+    if name.lstrip().startswith("{"):
+        return parse_yaml(name, f"'{name}'")
     base, _, rest = name.partition(":")
     base = base.strip()
     if not base:

@@ -6,6 +6,7 @@ was it is the same, and its runs are; one that changes it makes another model of
 """
 
 import functools
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self, cast
@@ -154,10 +155,10 @@ def timm_arguments(config: TimmConfig, input_size: ImageSize | None) -> dict[str
 
 @contextmanager
 def image_errors(network: nn.Module, size: ImageSize) -> Iterator[None]:
-    """Inside it, what a network of timm's raises is one line: it may not take such images.
+    """Inside it, what code of timm's raises is one line: it may not take such images.
 
     Raises:
-        InputError: in place of any error of a network that `build_timm` built.
+        InputError: in place of any error of a network that `build_timm` built, or of timm's code.
     """
     config = getattr(getattr(network, "blocklab_spec", None), "config", None)
     try:
@@ -166,11 +167,25 @@ def image_errors(network: nn.Module, size: ImageSize) -> Iterator[None]:
         raise
     except Exception as error:
         if not isinstance(config, TimmConfig):
-            raise
+            if (block := _raised_by(error)) is None:
+                raise
+            raise InputError(
+                f"timm's {block} cannot take the maps that {size_text(size)} images make there "
+                f"({error_line(error)}); use images of another size, or another block"
+            ) from None
         raise InputError(
             f"{TIMM}{config.name} cannot take {size_text(size)} images ({error_line(error)}); it "
             f"is made for {config.native_size}: use such images, or another model"
         ) from None
+
+
+def _raised_by(error: Exception) -> str | None:
+    """Return the class of timm's in whose forward pass an error was raised, if it was in one."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and type(owner).__module__.startswith("timm."):
+            return type(owner).__name__
+    return None
 
 
 def check_logits(network: nn.Module, size: ImageSize, classes: int) -> None:
