@@ -1,8 +1,9 @@
 """A network part by part: what shape leaves it, what it costs, how many parameters it has."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -108,7 +109,20 @@ def _by_stages(model: Backbone, input_size: ImageSize) -> Description:
         x = part.output
         if name != "stem" or counts:  # a stem may be part of the first stage
             parts.append(Part(name, tuple(x.shape[1:]), sum(counts) // len(x), params))
-    return Description(plain_size(input_size), tuple(parts))
+    idle = Counter[str]()  # what an image does not meet, such as what training alone uses
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in seen:
+            idle[_part_of(model, name) or parts[0].name] += parameter.numel()
+    told = (replace(part, params=part.params + idle[part.name]) for part in parts)
+    return Description(plain_size(input_size), tuple(told))
+
+
+def _part_of(model: Backbone, parameter: str) -> str:
+    """Return the part in whose modules a parameter lies; none, of what precedes the stages."""
+    for stage in range(len(model.stage_modules)):
+        if any(parameter.startswith(f"{module}.") for module in model.stage_parts(stage)):
+            return f"stage {stage + 1}"
+    return "" if parameter.startswith("stem.") else "head"
 
 
 _REST = "between them"
