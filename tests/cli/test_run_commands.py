@@ -359,6 +359,12 @@ def test_export_safetensors(blocklab: Blocklab, run_folder: Path, tmp_path: Path
         (("train", "resnet20", "--data", "folder:/no/such", "--set", "epochs=1"), "/no/such"),
         (("train", "resnet20", "--data", "digits", "--threads", 0), "threads"),
         (("train", "resnet20", "--data", "digits", "--threads", 99), "threads"),
+        (("train", "resnet20", "--data", "digits", "--set", "cutout=99"), "set at most"),
+        (("train", "resnet20", "--data", "digits", "--pretrained", "gone.pth"), "gone.pth"),
+        (
+            ("train", "resnet20", "--data", "digits", "--devices", 2, "--set", "batch_size=2"),
+            "devi",
+        ),
         (("evaluate", "/no/such/run"), "there is no run's folder"),
         (("predict", "/no/such/run", "a.png"), "there is no run's folder"),
         (("export", "/no/such/run", "--format", "tflite"), "tflite"),
@@ -374,7 +380,7 @@ def test_wrong_input_is_one_line(
     assert said.status == 2, said.err
     assert said.err.startswith("error: ") and said.err.count("\n") == 1
     assert says in said.err
-    assert not list(tmp_path.glob("runs/*/result.json"))
+    assert not list(tmp_path.iterdir()), "what is refused leaves nothing"
 
 
 def test_an_unwritable_folder(blocklab: Blocklab, tmp_path: Path) -> None:
