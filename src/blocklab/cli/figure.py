@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -85,4 +86,6 @@ def _check_images_are_named(subjects: list[str]) -> None:
     paths = [Path(one) for one in subjects]
     stray = [one for one in paths if one.suffix.lower() in EXTENSIONS and one.is_file()]
     if stray:
-        raise InputError(f"{stray[0]} is an image; give --image before each: --image {stray[0]}")
+        raise InputError(
+            f"{stray[0]} is an image; give --image before each: --image {quote(str(stray[0]))}"
+        )

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
@@ -157,12 +158,12 @@ def read_study_file(value: object, name: str) -> StudyFile:
     """
     if is_over_datasets(value):
         raise InputError(
-            f"'{name}' is a study over several data sets: run `blocklab study {name}`, or "
+            f"'{name}' is a study over several data sets: run `blocklab study {quote(name)}`, or "
             "blocklab.StudyCollection.load(...) in Python"
         )
     if is_collection(value):
         raise InputError(
-            f"'{name}' is a collection of studies, not one: run `blocklab study {name}`, or "
+            f"'{name}' is a collection of studies, not one: run `blocklab study {quote(name)}`, or "
             "blocklab.StudyCollection.load(...) in Python"
         )
     if not isinstance(value, Mapping):
