@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from blocklab.cli.app import app
-from blocklab.cli.options import Json
+from blocklab.cli.options import Json, check_folder
 from blocklab.cli.output import print_json, print_results, print_table, printable
 from blocklab.cli.study import results_as_json
 from blocklab.errors import InputError
@@ -60,7 +60,8 @@ def compare(
     ] = False,
     title: Annotated[str | None, typer.Option(help="The page's title.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the page and tables go.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the page and tables go.", callback=check_folder),
     ] = None,
     json: Json = False,
 ) -> None:

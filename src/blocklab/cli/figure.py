@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from blocklab.cli.app import app
-from blocklab.cli.options import Json, Plugins, load_plugins, parse_size
+from blocklab.cli.options import Json, Plugins, check_folder, load_plugins, parse_size
 from blocklab.cli.output import print_faults, print_json
 from blocklab.errors import InputError, printable
 
@@ -41,7 +41,10 @@ def figure(
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(help="The folder to write to (default: pictures/ beside what it is of)."),
+        typer.Option(
+            help="The folder to write to (default: pictures/ beside what it is of).",
+            callback=check_folder,
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the report's studies ran.")] = Path("runs"),
     plugin: Plugins = [],  # noqa: B006 - read only

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from blocklab.data.image_data import ImageData, open_data
-from blocklab.errors import BlocklabError, RunError, error_line
+from blocklab.errors import BlocklabError, InputError, RunError, error_line
 from blocklab.measure.alone import taking_turns
 from blocklab.measure.footprint import check_memory
 from blocklab.measure.memory import peak_memory, reset_peak_memory
@@ -57,7 +57,8 @@ def execute_run(
     `keep_empty` ones, for somebody to note why.
 
     Raises:
-        InputError: if the definition does not fit the data or the machine.
+        InputError: if the definition does not fit the data or the machine, or the images changed
+            since the run began.
         RunError: if it fails midway; the last whole epoch is kept.
         BusyError: if another process is training this run.
     """
@@ -139,7 +140,7 @@ def train_to_the_end(
         if on_note is not None:
             on_note(note)
     if kept and kept["data_fingerprint"] != data.fingerprint:
-        raise RunError(
+        raise InputError(
             f"the images of {definition.data.source} changed since {folder.path} began; delete "
             "that folder to train it anew, or put the images back"
         )
