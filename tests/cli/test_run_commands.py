@@ -293,7 +293,7 @@ def test_a_run_predicts_in_python(run_folder: Path, tmp_path: Path) -> None:
         (torch.zeros(3, 0, 4), r"shape \(3, 0, 4\)"),
         ([[1, 2]], "a list is no image"),
         (3, "a int is no image"),
-        ("absent.png", "cannot read the image absent.png"),
+        ("absent.png", "there is no image absent.png; check the path"),
     ],
 )
 def test_what_is_no_image_is_refused(image: Any, said: str, run_folder: Path) -> None:
