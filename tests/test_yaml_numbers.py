@@ -20,6 +20,20 @@ def test_numbers_that_yaml_reads_as_others_are_refused(number: str) -> None:
     assert parse_yaml(f"title: '{number}'", "the study") == {"title": number}
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rows:\n\tplain: 1", "line 2: a tab stands where YAML takes none; put spaces"),
+        ("a:\t- 1\n\t- 2", "a tab stands where YAML takes none; put spaces"),
+        ("a: b: c", "line 1: mapping values are not allowed here; mend the indents, colons"),
+        ("a: [1, 2", "line 1: .*; mend the indents, colons, brackets or quotes there"),
+    ],
+)
+def test_what_is_no_yaml_is_said_with_what_to_do(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"^the recipe, {said}" if "line" in said else said):
+        parse_yaml(text, "the recipe")
+
+
 def test_plain_numbers_are_read() -> None:
     text = "a: [0, 10, -3, 0.5, 05.5, 1.0e-3, 0x10, 1_000]"
     assert parse_yaml(text, "it") == {"a": [0, 10, -3, 0.5, 5.5, 0.001, 16, 1000]}

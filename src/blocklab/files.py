@@ -3,6 +3,7 @@
 What must not be trusted blindly later carries its SHA-256, so that a flipped bit is noticed.
 """
 
+import difflib
 import errno
 import hashlib
 import json
@@ -30,6 +31,14 @@ def cache_folder() -> Path:
     """Return the folder of what can be made again: BLOCKLAB_CACHE, else the user's cache folder."""
     named = os.environ.get("BLOCKLAB_CACHE")
     return Path(os.path.expanduser(named)) if named else user_cache_path("blocklab")
+
+
+def name_beside(path: Path) -> str:
+    """Return ``"; did you mean 'x'?"`` for what lies where a misspelt path should, or nothing."""
+    with suppress(OSError):
+        if close := difflib.get_close_matches(path.name, os.listdir(path.parent), n=1):
+            return f"; did you mean '{path.parent / close[0]}'?"
+    return ""
 
 
 def write_atomically(

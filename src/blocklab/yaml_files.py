@@ -7,6 +7,8 @@ from typing import Any, ClassVar, get_args
 
 import yaml
 from pydantic import BaseModel, model_validator
+from yaml.parser import ParserError
+from yaml.scanner import ScannerError
 
 from blocklab.errors import InputError, error_line
 
@@ -130,9 +132,19 @@ def parse_yaml(text: str, what: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{what}{place}: {error.problem}") from None
+        raise InputError(f"{what}{place}: {_mended(error)}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{what} is not YAML: {error_line(error, kind=False)}") from None
+
+
+def _mended(error: yaml.MarkedYAMLError) -> str:
+    """Return what is wrong with some YAML, and what to do, which PyYAML does not say."""
+    problem = str(error.problem)
+    if r"'\t'" in problem:
+        return "a tab stands where YAML takes none; put spaces in its place"
+    if isinstance(error, ScannerError | ParserError):
+        return f"{problem}; mend the indents, colons, brackets or quotes there"
+    return problem
 
 
 def read_yaml(path: Path) -> Any:

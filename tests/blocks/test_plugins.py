@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from blocklab.blocks import plugins
-from blocklab.blocks.plugins import load_plugin
+from blocklab.blocks.plugins import load_plugin, plugin_errors
 from blocklab.blocks.registry import create_block, parse_block, registered_blocks
 from blocklab.errors import InputError
 from blocklab.models.spec import ModelSpec, model_spec
@@ -133,6 +133,18 @@ def test_another_process_gives_it_the_same_name(plugin: Path) -> None:
     process.start()
     assert ours.recv() == parse_block("attention", "halve")
     process.join()
+
+
+def test_what_a_shell_is_given_is_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "my blocks" / "mine.py"
+    path.parent.mkdir()
+    path.write_text("1 / 0\n")
+    with pytest.raises(InputError, match=f"`python '{path}'` shows more"):
+        load_plugin(path)
+    path.write_text(PLUGIN)
+    load_plugin(path)
+    with pytest.raises(InputError, match=f"`blocklab check '{path}'` tells"), plugin_errors():
+        raise ValueError("a fault")
 
 
 HEAD = "import torch\nfrom torch import nn\nfrom blocklab import register_block\n"

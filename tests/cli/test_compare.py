@@ -68,6 +68,26 @@ def test_costs_have_a_table_of_their_own(blocklab: Blocklab, results: Path, tmp_
     assert said.status == 2 and "has no 'macs' for --costs; did you mean 'macs_g'" in said.err
 
 
+def test_columns_of_counts_are_costs_without_being_named(
+    blocklab: Blocklab, results: Path, tmp_path: Path
+) -> None:
+    """Unless they hold something else, or costs are named."""
+
+    def rows(text: str, *arguments: str) -> list[dict[str, Any]]:
+        results.write_text(text)
+        said = blocklab("compare", results, "--metric", "top1", *arguments, "--json")
+        assert said.status == 0, said.err
+        return json.loads(said.out)["rows"]
+
+    assert [row["macs"] for row in rows(LINES)] == [4_100_000_000, 4_200_000_000]
+    assert rows(LINES.replace("macs_g", "metrics.macs_g"))[1]["macs"] == 4_200_000_000
+    for other in (LINES.replace("macs_g", "macs"), LINES.replace("4.1\n", "few\n")):
+        assert rows(other)[1].get("macs") is None  # 4.2 are no plain counts, and words no numbers
+    timed = LINES.replace("macs_g\n", "macs_g,ms\n").replace("4.1\n", "4.1,3\n")
+    (_, se) = rows(timed.replace("4.2\n", "4.2,5\n"), "--costs", "ms")
+    assert (se.get("macs"), se["ms"]) == (None, 5.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -77,7 +97,12 @@ def test_costs_have_a_table_of_their_own(blocklab: Blocklab, results: Path, tmp_
         (("results.csv", "--metric", "top1", "--best-epoch"), "no epoch to choose"),
         (("results.csv", "--metric", "top1", "--out", "results.csv"), "is a file; name a folder"),
         (("results.csv", "--metric", "top1", "--claim", "se"), "'se' is no claim"),
-        (("nothing.csv", "--metric", "top1"), "there is no nothing.csv"),
+        (("nothing.csv", "--metric", "top1"), "there is no nothing.csv; name a table"),
+        (("result.csv", "--metric", "top1"), "there is no result.csv; did you mean 'results.csv'?"),
+        (
+            ("results.csv", "--metric", "top1", "--lower-is-better", "--higher-is-better"),
+            "--lower-is-better and --higher-is-better say opposite things",
+        ),
         ((".",), "holds no runs"),
     ],
 )
@@ -123,6 +148,11 @@ def test_folders_of_studies_are_shown_side_by_side(
         ((one, other, "--metric", "top1"), "take no options but"),
         ((one, results), "results.csv is no study's folder"),
         ((one, one), "one study is named twice"),
+        ((one, "runs/of7"), "there is no runs/of7; did you mean 'runs/of_7'?"),
+        ((one, "runs/nothing"), "there is no runs/nothing; check the path"),
+        ((one, other, "--lower-is-better"), "take no options but"),
     ):
         said = blocklab("compare", *arguments)
         assert said.status == 2 and wrong in said.err and said.err.count("\n") == 1
+    said = blocklab("report", "runs/of7")
+    assert said.status == 2 and "no" in said.err and "did you mean 'runs/of_7'? Else" in said.err

@@ -1,5 +1,6 @@
 """``blocklab new``: what it writes runs as it is, and it overwrites and hides nothing."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,25 @@ def test_what_is_written_runs_from_the_block_to_the_study(blocklab: Blocklab) ->
     assert [line.split()[0] for line in dry.out.splitlines()[3:6]] == [
         "resnet20", "my_gate", "my_net",
     ]  # fmt: skip
+
+
+def test_what_to_type_next_is_quoted_for_a_shell(blocklab: Blocklab) -> None:
+    said = blocklab("new", "block", "my_gate", "--to", "new dir")
+    assert said.status == 0, said.err
+    folder = Path("new dir")
+    block = str(folder / "my_gate.py")
+    assert [shlex.split(line) for line in said.out.partition("next:\n")[2].splitlines()] == [
+        ["blocklab", "check", block],
+        ["pytest", str(folder / "test_my_gate.py")],
+        ["blocklab", "new", "study", "my_gate_study", "--plugin", block],
+    ]
+    said = blocklab("new", "study", "mine", "--to", folder, "--plugin", block)
+    command = ["blocklab", "study", str(folder / "mine.yaml"), "--plugin", block]
+    assert [shlex.split(line) for line in said.out.partition("next:\n")[2].splitlines()] == [
+        [*command, "--dry-run"],
+        command,
+    ]
+    assert f" --plugin '{block}' --dry-run\n" in (folder / "mine.yaml").read_text()
 
 
 def test_the_test_that_is_written_fails_of_another_equation(

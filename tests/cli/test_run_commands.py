@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -16,6 +17,7 @@ from blocklab.errors import InputError, RunError
 from blocklab.models.hub import from_pretrained
 from blocklab.models.model_file import load_model
 from blocklab.training.finished import FinishedRun
+from blocklab.training.run_files import LOCK
 
 Blocklab = Any
 SMALL = ("--set", "epochs=2", "--set", "batch_size=16", "--set", "data.train_images=48")
@@ -291,7 +293,7 @@ def test_a_run_predicts_in_python(run_folder: Path, tmp_path: Path) -> None:
         (torch.zeros(3, 0, 4), r"shape \(3, 0, 4\)"),
         ([[1, 2]], "a list is no image"),
         (3, "a int is no image"),
-        ("absent.png", "cannot read the image absent.png"),
+        ("absent.png", "there is no image absent.png; check the path"),
     ],
 )
 def test_what_is_no_image_is_refused(image: Any, said: str, run_folder: Path) -> None:
@@ -318,7 +320,7 @@ def test_a_run_is_a_model_file(run_folder: Path, tmp_path: Path) -> None:
         with pytest.raises(RunError, match=r"damaged|holds another run"):
             load_run(copied)
     (copied / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="let its run end first"):
+    with pytest.raises(InputError, match="they were not kept; name another run"):
         load_model(copied)
 
 
@@ -359,6 +361,12 @@ def test_export_safetensors(blocklab: Blocklab, run_folder: Path, tmp_path: Path
         (("train", "resnet20", "--data", "folder:/no/such", "--set", "epochs=1"), "/no/such"),
         (("train", "resnet20", "--data", "digits", "--threads", 0), "threads"),
         (("train", "resnet20", "--data", "digits", "--threads", 99), "threads"),
+        (("train", "resnet20", "--data", "digits", "--set", "cutout=99"), "set at most"),
+        (("train", "resnet20", "--data", "digits", "--pretrained", "gone.pth"), "gone.pth"),
+        (
+            ("train", "resnet20", "--data", "digits", "--devices", 2, "--set", "batch_size=2"),
+            "devi",
+        ),
         (("evaluate", "/no/such/run"), "there is no run's folder"),
         (("predict", "/no/such/run", "a.png"), "there is no run's folder"),
         (("export", "/no/such/run", "--format", "tflite"), "tflite"),
@@ -374,14 +382,81 @@ def test_wrong_input_is_one_line(
     assert said.status == 2, said.err
     assert said.err.startswith("error: ") and said.err.count("\n") == 1
     assert says in said.err
-    assert not list(tmp_path.glob("runs/*/result.json"))
+    assert not list(tmp_path.iterdir()), "what is refused leaves nothing"
 
 
-def test_an_unwritable_folder(blocklab: Blocklab, tmp_path: Path) -> None:
-    (tmp_path / "runs").write_text("a file, not a folder")
-    said = blocklab("train", "resnet20", "--data", "digits", "--out", tmp_path / "runs", *SMALL)
-    assert said.status == 1
-    assert said.err.count("\n") == 1 and "--out" in said.err
+def test_a_folder_that_is_there_stays_where_a_run_is_refused(
+    blocklab: Blocklab, tmp_path: Path
+) -> None:
+    wrong = ("train", "resnet20", "--data", "digits", "--set", "cutout=99")
+    (tmp_path / "kept").mkdir()
+    assert blocklab(*wrong, "--out", tmp_path / "kept").status == 2
+    assert not list((tmp_path / "kept").iterdir())
+    assert blocklab(*wrong, "--out", tmp_path / "made" / "deep").status == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "resnet20", "--data", "digits", "--out"),
+        ("study", "quickstart", "--dry-run", "--out"),
+        ("records", "quickstart", "records", "--out"),
+        ("plan", "quickstart", "--gain", "1", "--sd", "1", "--out"),
+        ("compare", "none.csv", "--out"),
+        ("quickstart", "--out"),
+        ("runs", "--out"),
+        ("new", "block", "my_gate", "--to"),
+        ("figure", "kernels", "resnet20", "--to"),
+        ("records", "quickstart"),
+    ],
+)
+def test_a_file_is_no_folder_to_write_to(
+    blocklab: Blocklab, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    file = tmp_path / "runs"
+    file.write_text("a file, not a folder")
+    for given in (file, file / "in it"):
+        said = blocklab(*arguments, given)
+        assert said.status == 2, said.err
+        assert said.err.count("\n") == 1 and f"{file} is a file; name a folder" in said.err
+
+
+# What needs a network with its weights.
+USES = [
+    ("evaluate",),
+    ("predict", "a.png"),
+    ("diagnose",),
+    ("export", "--format", "safetensors"),
+    ("figure", "grad_cam"),
+]
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_run_without_weights_or_result_is_refused_with_what_to_do(
+    blocklab: Blocklab, make_run: Any, tmp_path: Path, use: tuple[str, ...]
+) -> None:
+    def said_of(folder: Path) -> str:
+        before, after = (use, ()) if use[0] == "figure" else (use[:1], use[1:])
+        said = blocklab(*before, folder, *after)
+        assert (said.status, said.err.count("\n")) == (2, 1), said.err
+        return said.err
+
+    diverged = make_run(tmp_path, top1=None)
+    assert "diverged: it has no weights to use; name a run that finished" in said_of(diverged)
+    (diverged / "result.json").unlink()
+    assert "has not ended; run its study or training again, which goes on" in said_of(diverged)
+    with FileLock(diverged / LOCK):
+        assert "is being trained; wait for it to end" in said_of(diverged)
+
+
+def test_a_model_is_not_made_of_a_run_without_weights(make_run: Any, tmp_path: Path) -> None:
+    diverged = make_run(tmp_path, top1=None)
+    with pytest.raises(InputError, match="its run diverged, or they were not kept; name another"):
+        load_model(diverged)
+    (diverged / "result.json").unlink()
+    with pytest.raises(InputError, match="let its run end first: run its study or training again"):
+        load_model(diverged)
 
 
 def test_images_that_are_none(blocklab: Blocklab, run_folder: Path, tmp_path: Path) -> None:

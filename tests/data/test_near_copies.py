@@ -199,6 +199,7 @@ def test_the_command_names_copies_and_draws_them(
         (["digits", "--set", "epochs=3"], "write --set data.FIELD=VALUE"),
         (["digitz"], "did you mean 'digits'"),
         (["folder:nowhere"], "nowhere"),
+        (["digits", "--png", "/"], "--png / is a folder; name a file, such as /pairs.png"),
     ],
 )
 def test_what_cannot_be_checked_is_one_line(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blocklab.errors import InputError, RunError
+from blocklab.errors import InputError
 from blocklab.execution.crew import Silent
 from blocklab.execution.plan import make_plan
 from blocklab.execution.sharing import share_machine
@@ -146,7 +146,7 @@ def test_verify_says_that_the_images_are_others(tmp_path: Path) -> None:
     folder = execute_run(next(asked.plan()).definition, tmp_path / "runs", threads=1)
     assert verify_run(folder, tmp_path).same
     (images / "train" / "cat" / "3.png").unlink()
-    with pytest.raises(RunError, match=r"images in folder:.* are not those"):
+    with pytest.raises(InputError, match=r"images in folder:.* are not those"):
         verify_run(folder, tmp_path)
 
 

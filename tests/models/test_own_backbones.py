@@ -194,7 +194,9 @@ def test_a_changed_file_is_another_model(load: Load) -> None:
     with pytest.raises(InputError, match="its file has changed"):
         ModelSpec.from_dict(said)
     registry._REGISTRY.pop(("backbone", "my_net"))
-    with pytest.raises(InputError, match="give the file that it comes from: --plugin FILE"):
+    with pytest.raises(
+        InputError, match=r"the file that it comes from: --plugin FILE, or blocklab\.load_plugin"
+    ):
         ModelSpec.from_dict(said)
 
 

@@ -98,3 +98,5 @@ def test_what_others_wrote_is_no_markup() -> None:
 def test_a_folder_without_a_page_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`blocklab report"):
         Page(tmp_path)._repr_html_()
+    with pytest.raises(InputError, match="`blocklab report 'my study'` writes it"):
+        Page("my study")._repr_html_()

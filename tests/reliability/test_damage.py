@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from blocklab.errors import RunError
+from blocklab.errors import InputError, RunError
 from blocklab.execution.train_studies import train_studies
 from blocklab.results.study_folder import read_study_folder
 from blocklab.study.study import Study
@@ -212,5 +212,5 @@ def test_changed_images_are_not_mixed_into_a_run(
         return replace(opened(spec, seed=seed), fingerprint="other")
 
     monkeypatch.setattr(run, "open_data", changed)
-    with pytest.raises(RunError, match="images of digits changed since"):
+    with pytest.raises(InputError, match="images of digits changed since"):
         execute_run(definition, going.parent)

@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 
 from blocklab import files
-from blocklab.errors import RunError
+from blocklab.errors import InputError, RunError
 from blocklab.execution.train_studies import train_studies
+from blocklab.execution.worker import Task, train_task
 from blocklab.study.study import Study
-from blocklab.training import run_folder
+from blocklab.training import run, run_folder
 from blocklab.training.run import execute_run
 from blocklab.training.run_definition import RunDefinition
+from blocklab.training.run_files import LOG
 from blocklab.training.run_folder import RunFolder, VanishedError, note_failure
-from blocklab.training.run_reader import is_finished
+from blocklab.training.run_reader import RunReader, is_finished
 
 Bits = Callable[[Path], dict[str, Any]]
 
@@ -65,6 +67,40 @@ def test_a_disk_that_fills_at_any_write_loses_nothing(
         shutil.rmtree(folder)
     assert failures >= 20 // step  # run.json, two files an epoch, and the results
     assert bits(folder) == whole_bits
+
+
+@pytest.mark.parametrize("stop", [InputError("wrong"), RunError("no net"), KeyboardInterrupt()])
+def test_a_folder_in_which_nothing_was_written_goes_again(
+    tmp_path: Path, stop: BaseException
+) -> None:
+    folder = RunFolder(tmp_path / "made" / "0123456789abcdef")
+    with pytest.raises(type(stop)), folder.locked():
+        raise stop
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(type(stop)), folder.locked(keep_empty=True):
+        raise stop
+    with pytest.raises(type(stop)), folder.locked():
+        raise stop
+    assert folder.path.is_dir(), "it was there before"
+    shutil.rmtree(tmp_path / "made")
+    with pytest.raises(type(stop)), folder.locked():
+        folder.write_log([])
+        raise stop
+    assert (folder.path / LOG).exists()
+
+
+def test_a_run_of_a_study_that_is_refused_keeps_a_folder_for_why(
+    definition: RunDefinition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise InputError("no such images")
+
+    monkeypatch.setattr(run, "open_data", refuse)
+    task = Task(definition.to_task(), tmp_path, "mine", 1, definition.hash)
+    said = train_task(task, lambda _: None)
+    assert (said.kind, said.text) == ("failed", "no such images")
+    note_failure(tmp_path / definition.hash, said.text)
+    assert RunReader(tmp_path / definition.hash).failure == "no such images"
 
 
 @pytest.fixture

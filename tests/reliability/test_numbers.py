@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from blocklab.errors import RunError
+from blocklab.errors import InputError, RunError
 from blocklab.execution.train_studies import train_studies
 from blocklab.study.study import Study
 from blocklab.training import run
@@ -37,7 +37,7 @@ def test_an_exploding_run_keeps_its_last_good_checkpoint(
     assert all(tensor.isfinite().all() for tensor in saved["model"].values())
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert len(log) == 2 and log[0]["train_loss"] is not None
-    with pytest.raises(RunError, match="diverged: it has no weights"):
+    with pytest.raises(InputError, match="diverged: it has no weights"):
         RunReader(folder).weights()
 
 

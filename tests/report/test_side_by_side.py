@@ -68,6 +68,22 @@ def test_where_verdicts_agree_is_said_in_words(
     assert ", none has the same verdict in each; it differs for se (" in agreement(apart)
 
 
+def test_a_row_without_a_verdict_in_some_study_has_not_the_same_in_all(
+    make_results: MakeResults,
+) -> None:
+    none = {"plain": PLAIN, "se": ["missing"] * 4, "eca": [75.2, 75.3, 75.1, 75.4]}
+    one = {"plain": PLAIN, "se": [76.2], "eca": [75.2, 75.3, 75.1, 75.4]}
+    assert agreement({"none": make_results(none), "one": make_results(one)}) == (
+        "The one row that is compared with a baseline in every study has the same verdict in all. "
+        "se has too few seeds in some of them."
+    )
+    del none["eca"], one["eca"]
+    assert agreement({"none": make_results(none), "one": make_results(one)}) == (
+        "No row is compared with a baseline in every one of these studies. se has too few seeds in "
+        "some of them."
+    )
+
+
 def test_runs_of_one_hash_that_gave_other_results_are_not_one_thing(
     studies: dict[str, StudyResults],
 ) -> None:

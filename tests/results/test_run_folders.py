@@ -298,8 +298,10 @@ def test_files_that_a_result_lists_elsewhere_are_not_looked_for(
 
 def test_weights_are_those_that_the_result_lists(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run(tmp_path)
-    with pytest.raises(RunError, match="has no weights to use"):
+    with pytest.raises(InputError, match="has no weights to use; name a run that finished"):
         RunReader(folder).weights()
+    with pytest.raises(InputError, match="has no predictions; name a run that finished"):
+        RunReader(folder).arrays()
     (folder / "model.safetensors").write_bytes(b"no tensors")
     seal(folder)
     with pytest.raises(RunError, match=r"model\.safetensors is damaged; delete it"):

@@ -309,6 +309,11 @@ MISTAKES: list[tuple[str, Callable[[], object], str]] = [
     ("negative seed", lambda: fields(seeds=[-1]), "a seed is from 0"),
     ("seed twice", lambda: fields(seeds=[1, 1]), "a list of different numbers"),
     ("seeds as yes", lambda: fields(seeds=True), "seeds"),
+    (
+        "misspelt until_decided",
+        lambda: fields(seeds="untildecided"),
+        "or until_decided, not 'untildecided'; did you mean 'until_decided'",
+    ),
     ("seeds as text", lambda: fields(seeds="3"), "seeds"),
     ("a million seeds", lambda: fields(seeds=1_000_000), "seeds"),
     ("a seed too large", lambda: fields(seeds=[2**40]), "a seed is from 0"),

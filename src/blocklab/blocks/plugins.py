@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from blocklab.blocks.registry import BlockInfo, registering
 from blocklab.errors import BlocklabError, InputError, error_line
@@ -75,7 +76,7 @@ def plugin_errors() -> Iterator[None]:
     except Exception as error:
         if not _LOADED:
             raise
-        files = " ".join(f"`blocklab check {file.name}`" for file in _LOADED)
+        files = " ".join(f"`blocklab check {quote(str(file))}`" for file in _LOADED)
         raise InputError(
             f"the network does not run: {error_line(error)}; {files} tells whether a block of "
             "yours is why"
@@ -124,5 +125,5 @@ def _one_line(file: Path, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         lines, message = [error.lineno or 0], f"{error.msg}; mend it"
     elif not isinstance(error, BlocklabError):
-        message = f"{message}; `python {file.name}` shows more"
+        message = f"{message}; `python {quote(str(file))}` shows more"
     return f"{file}, line {lines[-1]}: {message}" if lines and lines[-1] else f"{file}: {message}"

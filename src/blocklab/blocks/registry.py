@@ -239,12 +239,14 @@ def block_info(kinds: str | tuple[str, ...], name: object) -> BlockInfo:
             return info
     if digest:
         raise InputError(
-            f"no {kinds[0]} '{plain}'; give the file that it comes from: --plugin FILE"
+            f"no {kinds[0]} '{plain}'; give the file that it comes from: --plugin FILE, or "
+            "blocklab.load_plugin(FILE) in Python"
         )
     known = sorted(known for kind, known in _REGISTRY if kind in kinds)
     raise InputError(
         f"no {kinds[0]} '{name}'{did_you_mean(str(name), known) or '.'} "
-        f"{kinds[0].capitalize()}s: {', '.join(known)}, or your own with --plugin FILE"
+        f"{kinds[0].capitalize()}s: {', '.join(known)}, or your own with --plugin FILE, or "
+        "blocklab.load_plugin(FILE) in Python"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from blocklab.cli.app import app
-from blocklab.cli.options import Json
+from blocklab.cli.options import Json, check_folder
 from blocklab.cli.output import print_json, print_results, print_table, printable
 from blocklab.cli.study import results_as_json
 from blocklab.errors import InputError
@@ -43,9 +43,11 @@ def compare(
         typer.Option(metavar="FILE|NAMES", help="A table of rows' costs, or columns beside."),
     ] = None,
     lower_is_better: Annotated[
-        bool | None,
-        typer.Option("--lower-is-better/--higher-is-better", help="Which way is better."),
-    ] = None,
+        bool, typer.Option("--lower-is-better", help="Less of the figure is better.")
+    ] = False,
+    higher_is_better: Annotated[
+        bool, typer.Option("--higher-is-better", help="More of the figure is better.")
+    ] = False,
     unit: Annotated[str | None, typer.Option(help="The figure's unit, such as %.")] = None,
     gain: Annotated[
         float | None, typer.Option(help="The least difference that is worth seeds.")
@@ -58,7 +60,8 @@ def compare(
     ] = False,
     title: Annotated[str | None, typer.Option(help="The page's title.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the page and tables go.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the page and tables go.", callback=check_folder),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -78,11 +81,16 @@ def compare(
 
     command = shlex.join(["blocklab", *sys.argv[1:]])
     if studies := [path for path in paths if (path / STUDY).exists()]:
-        given = (row, seed, metric, epoch, name, baseline, costs, lower_is_better, unit, gain)
-        if any(one is not None for one in given) or claim or best_epoch:
+        given = (row, seed, metric, epoch, name, baseline, costs, unit, gain)
+        flags = (claim, best_epoch, lower_is_better, higher_is_better)
+        if any(one is not None for one in given) or any(flags):
             raise InputError("studies side by side take no options but --title, --out and --json")
         _side_by_side(paths, studies, title, out, command, json)
         return
+    if lower_is_better and higher_is_better:
+        raise InputError(
+            "--lower-is-better and --higher-is-better say opposite things of the figure; keep one"
+        )
     table = Path(costs) if costs and Path(costs).is_file() else None
     beside = tuple(part.strip() for part in costs.split(",")) if costs and not table else ()
     if gain is not None and not 0 < gain < float("inf"):
@@ -90,7 +98,7 @@ def compare(
     found = read_runs(paths, Wanted(row, seed, metric, epoch, name, beside))
     asked = Asked(
         baseline=baseline,
-        higher_is_better=None if lower_is_better is None else not lower_is_better,
+        higher_is_better=higher_is_better if higher_is_better or lower_is_better else None,
         unit=unit,
         gain=gain,
         best_epoch=best_epoch,
@@ -125,6 +133,7 @@ def _side_by_side(
     command: str,
     json: bool,
 ) -> None:
+    from blocklab.files import name_beside
     from blocklab.foreign.folder import claim_folder
     from blocklab.report.side_by_side import (
         agreement,
@@ -139,6 +148,8 @@ def _side_by_side(
 
     if len(studies) < len(paths):
         other = next(path for path in paths if path not in studies)
+        if not other.exists():
+            raise InputError(f"there is no {other}{name_beside(other) or '; check the path'}")
         raise InputError(f"{other} is no study's folder, and {studies[0]} is; compare one kind")
     if len(studies) < 2:
         raise InputError(f"name a study to compare {studies[0]} with")

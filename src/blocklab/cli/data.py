@@ -41,6 +41,8 @@ def check(
     similar = SIMILAR if similar is None else similar
     if not 0.5 <= similar <= 1:
         raise InputError(f"--similar is from 0.5 to 1, not {similar:g}; {SIMILAR} by default")
+    if png is not None and png.is_dir():
+        raise InputError(f"--png {png} is a folder; name a file, such as {png / 'pairs.png'}")
     given = parse_settings(settings)
     if other := [name for name in given if not name.startswith("data.")]:
         raise InputError(f"--set {other[0]} is not of the data; write --set data.FIELD=VALUE")

@@ -2,12 +2,13 @@
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from blocklab.cli.app import app
-from blocklab.cli.options import Json, Plugins, load_plugins, parse_size
+from blocklab.cli.options import Json, Plugins, check_folder, load_plugins, parse_size
 from blocklab.cli.output import print_faults, print_json
 from blocklab.errors import InputError, printable
 
@@ -40,7 +41,10 @@ def figure(
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(help="The folder to write to (default: pictures/ beside what it is of)."),
+        typer.Option(
+            help="The folder to write to (default: pictures/ beside what it is of).",
+            callback=check_folder,
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the report's studies ran.")] = Path("runs"),
     plugin: Plugins = [],  # noqa: B006 - read only
@@ -85,4 +89,6 @@ def _check_images_are_named(subjects: list[str]) -> None:
     paths = [Path(one) for one in subjects]
     stray = [one for one in paths if one.suffix.lower() in EXTENSIONS and one.is_file()]
     if stray:
-        raise InputError(f"{stray[0]} is an image; give --image before each: --image {stray[0]}")
+        raise InputError(
+            f"{stray[0]} is an image; give --image before each: --image {quote(str(stray[0]))}"
+        )

@@ -6,14 +6,16 @@ from typing import Annotated
 import typer
 
 from blocklab.cli.app import app
-from blocklab.cli.options import Plugins, load_blocks
+from blocklab.cli.options import Plugins, check_folder, load_blocks
 
 
 @app.command()
 def new(
     what: Annotated[str, typer.Argument(metavar="block|backbone|study", help="What to start.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, and its file's.")],
-    to: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
+    to: Annotated[
+        Path, typer.Option(help="The folder to write to.", callback=check_folder)
+    ] = Path(),
     plugin: Plugins = [],  # noqa: B006 - read only
 ) -> None:
     """Write a file that runs as it is, with its test, to start from; nothing is overwritten."""

@@ -14,8 +14,24 @@ if TYPE_CHECKING:
     from blocklab.blocks.registry import BlockInfo
     from blocklab.study.collection import StudyCollection
 
+
+def check_folder(parameter: typer.CallbackParam, given: Path | None) -> Path | None:
+    """Refuse a folder to write to that is a file, or would lie in one, before any work.
+
+    Raises:
+        InputError: naming the file.
+    """
+    for place in () if given is None else (given, *given.parents):
+        if place.exists():
+            if not place.is_dir():
+                name = parameter.opts[0] if parameter.opts[0].startswith("-") else "the folder"
+                raise InputError(f"{name} {given}: {place} is a file; name a folder")
+            break
+    return given
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Out = Annotated[Path, typer.Option(help="The folder of run folders.")]
+Out = Annotated[Path, typer.Option(help="The folder of run folders.", callback=check_folder)]
 Settings = Annotated[
     list[str],
     typer.Option(

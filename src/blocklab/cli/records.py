@@ -15,6 +15,7 @@ from blocklab.cli.options import (
     StudyRecipe,
     StudyRows,
     StudySeeds,
+    check_folder,
     load_plugins,
     load_studies,
 )
@@ -26,7 +27,10 @@ def records(
     file: Annotated[
         str, typer.Argument(metavar="FILE_OR_NAME", help="A study that has run, or several.")
     ],
-    to: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the records are kept.")],
+    to: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Where the records are kept.", callback=check_folder),
+    ],
     data: StudyData = None,
     recipe: StudyRecipe = None,
     seeds: StudySeeds = None,

@@ -143,6 +143,8 @@ def decode(picture: Picture, image_size: int | None, draft: bool = False) -> np.
             return np.asarray(rgb if image_size is None else _fit(rgb, image_size))
     except InputError:
         raise
+    except FileNotFoundError as error:
+        raise InputError(f"there is no image {picture.origin}; check the path") from error
     except PermissionError as error:
         raise InputError(f"no permission to read {picture.origin}; change its mode") from error
     except Image.DecompressionBombError as error:

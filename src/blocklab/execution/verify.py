@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from blocklab.errors import RunError
+from blocklab.errors import InputError
 from blocklab.measure.device import processor
 from blocklab.training.provenance import UNRECORDED, earlier_parts, versions
 from blocklab.training.run import OnEpoch, execute_run
@@ -58,8 +58,9 @@ def verify_run(
     Threads, precision and layout are those that the run recorded.
 
     Raises:
-        InputError: if the folder is no run's, has no result, or its data or blocks are not here.
-        RunError: if its files are damaged, its images have changed, or training fails.
+        InputError: if the folder is no run's, has no result, its data or blocks are not here, or
+            its images have changed.
+        RunError: if its files are damaged, or training fails.
     """
     before = RunReader(folder)
     run = before.require_run()
@@ -67,7 +68,7 @@ def verify_run(
         run["definition"], run["data_address"], (run.get("pretrained") or {}).get("weights")
     )
     if definition.to_dict()["data"] != run["definition"]["data"]:
-        raise RunError(
+        raise InputError(
             f"the images in {run['data_address']} are not those that {folder} was trained on; put "
             "them back as they were, or run its study again on what is there"
         )

@@ -76,6 +76,7 @@ def train_task(task: Task, tell: Tell, plugins: Sequence[str] = ()) -> Message:
             on_epoch=lambda record: tell(Message("epoch", record)),
             on_note=lambda text: tell(Message("note", text=text)),
             checkpoints=task.checkpoints,
+            keep_empty=True,  # the study notes there why it failed
         )
     except BusyError:
         return Message("busy")

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blocklab.errors import InputError, did_you_mean
-from blocklab.foreign.table_file import number, read_table
+from blocklab.foreign.foreign_run import Wanted
+from blocklab.foreign.table_file import PREFIXES, TextTable, number, read_table
 from blocklab.foreign.table_runs import ROW_COLUMNS
 from blocklab.study.schema import in_list
 
@@ -92,6 +93,32 @@ def sorted_costs(found: Mapping[str, Mapping[str, float]], place: str) -> dict[s
                 others[name] = value
         costs[row] = RowCosts(known.get("macs"), known.get("params"), others)
     return costs
+
+
+def counted_columns(table: TextTable, wanted: Wanted) -> tuple[str, ...]:
+    """Return the columns that are MACs and parameters by their names and their numbers.
+
+    Nobody named them, so one that holds text, or numbers that its name does not fit, is left alone.
+    """
+    others = {wanted.row, wanted.seed, wanted.metric, wanted.epoch}
+    found = []
+    for column in table.columns:
+        name = next(
+            (column.removeprefix(one) for one in PREFIXES if column.startswith(one)), column
+        )
+        what, unit = _unit(name)
+        if not what or name in others or table.columns.count(column) > 1:
+            continue
+        try:
+            values = [
+                number(record.cells.get(column), record.place, name) for record in table.records
+            ]
+        except InputError:
+            continue
+        most = max((one for one in values if one is not None and _finite(one)), default=0.0)
+        if most >= (_FEWEST_COUNTED if unit == 1 else 0) and most > 0:
+            found.append(name)
+    return tuple(found)
 
 
 def is_count(name: str) -> bool:

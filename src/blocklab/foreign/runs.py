@@ -1,9 +1,12 @@
 """Reading runs from wherever they are: tables, and folders of other programs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from blocklab.errors import InputError
+from blocklab.files import name_beside
+from blocklab.foreign.costs import counted_columns
 from blocklab.foreign.folder_runs import runs_of_folders
 from blocklab.foreign.foreign_run import ForeignRun, ForeignRuns, Wanted
 from blocklab.foreign.run_folders import find_runs
@@ -43,9 +46,13 @@ def _read(path: Path, wanted: Wanted) -> ForeignRuns:
     if path.is_dir():
         return runs_of_folders(find_runs(path), path, wanted)
     if not path.exists():
-        raise InputError(f"there is no {path}; name a table, or a folder of runs or of a study")
+        remedy = name_beside(path) or "; name a table, or a folder of runs or of a study"
+        raise InputError(f"there is no {path}{remedy}")
     if path.suffix.lower() not in ENDINGS:
         raise InputError(
             f"{path} is no table that is read here ({', '.join(ENDINGS)}); save it as one"
         )
-    return runs_of_table(read_table(path), wanted)
+    table = read_table(path)
+    if not wanted.costs:
+        wanted = replace(wanted, costs=counted_columns(table, wanted))
+    return runs_of_table(table, wanted)

@@ -238,7 +238,10 @@ def read_description(file: Path) -> dict[str, Any]:
     """
     if not file.is_file():
         if (file.parent / RUN).is_file():
-            raise InputError(f"{file.parent} has no {file.name} yet; let its run end first")
+            ended = "its run diverged, or they were not kept; name another run, or train it again"
+            mend = "let its run end first: run its study or training again, which goes on"
+            said = ended if (file.parent / RESULT).is_file() else mend
+            raise InputError(f"{file.parent} has no {file.name}; {said}")
         raise InputError(f"no file {file}; check the path")
     try:
         about = _metadata(file)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from shlex import quote
 
 from blocklab.errors import InputError
 
@@ -22,7 +23,8 @@ class Page:
     def _repr_html_(self) -> str:
         path = Path(self.folder) / PAGE
         if not path.is_file():
-            raise InputError(f"there is no {path}; `blocklab report {self.folder}` writes it")
+            command = f"blocklab report {quote(str(self.folder))}"
+            raise InputError(f"there is no {path}; `{command}` writes it")
         held = escape(path.read_text("utf-8"))
         style = f"width:100%;height:{self.height}px;border:0"
         return f'<iframe srcdoc="{held}" style="{style}"></iframe>'

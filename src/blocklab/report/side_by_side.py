@@ -18,6 +18,7 @@ from blocklab.report.what_ran import flat
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
+from blocklab.statistics.family import TOO_FEW
 from blocklab.study.schema import in_list
 
 Studies = Mapping[str, StudyResults]
@@ -90,14 +91,21 @@ def lines_side_by_side(studies: Studies) -> list[dict[str, Any]]:
 
 
 def agreement(studies: Studies) -> str:
-    """Say in words of how many rows all studies say the same."""
+    """Say in words of how many rows all studies say the same.
+
+    A row with too few seeds in one of them, or none, has no verdict there.
+    """
     words: dict[str, list[str]] = {}
     for results in studies.values():
         for name, one in results.comparisons.items():
             words.setdefault(name, []).append(one.word)
-    everywhere = {name: said for name, said in words.items() if len(said) == len(studies)}
+    there = {name: said for name, said in words.items() if len(said) == len(studies)}
+    everywhere = {name: said for name, said in there.items() if TOO_FEW not in said}
+    few = [in_list(name) for name in there if name not in everywhere]
+    have = "has" if len(few) == 1 else "have"
+    left_out = f" {listed(few)} {have} too few seeds in some of them." if few else ""
     if not everywhere:
-        return "No row is compared with a baseline in every one of these studies."
+        return f"No row is compared with a baseline in every one of these studies.{left_out}"
     alike = [name for name, said in everywhere.items() if len(set(said)) == 1]
     apart = [name for name in everywhere if name not in alike]
     count = len(everywhere)
@@ -116,7 +124,7 @@ def agreement(studies: Studies) -> str:
         told = [f"{in_list(name)} ({', '.join(everywhere[name])})" for name in apart[:8]]
         more = f", and {len(apart) - 8} more" if len(apart) > 8 else ""
         sentence += f"; it differs for {listed(told)}{more}"
-    return f"{sentence}."
+    return f"{sentence}.{left_out}"
 
 
 def what_differs(studies: Studies) -> list[tuple[str, ...]]:

@@ -21,8 +21,8 @@ def read_answers(run: str | PathLike[str]) -> Answers:
         run: its folder, or ``ROW:SEED`` after its study's folder.
 
     Raises:
-        InputError: if there is no such run, or it has not ended.
-        RunError: if it diverged, or a file of it is damaged.
+        InputError: if there is no such run, it has not ended, or it diverged.
+        RunError: if a file of it is damaged.
     """
     reader = RunReader(find_run(Path(run)))
     arrays, names = reader.arrays(), tuple(reader.require_run()["class_names"])

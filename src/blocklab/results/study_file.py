@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from blocklab.errors import InputError
+from blocklab.files import name_beside
 from blocklab.results.checked_model import read_checked_model
 from blocklab.study.schema import is_row_name
 from blocklab.training.run_files import Cost, Count, Number
@@ -119,6 +120,10 @@ def read_study_file(folder: Path) -> StudyJson:
     path = folder / STUDY
     if not path.exists():
         near = sorted(file.parent.name for file in folder.glob(f"*/{STUDY}"))
-        remedy = f"studies in it: {', '.join(near)}" if near else "run `blocklab study` first"
-        raise InputError(f"{folder} is not a study's folder; {remedy}")
+        close = name_beside(folder)
+        run = f"{close} Else" if close else ";"
+        remedy = (
+            f"; studies in it: {', '.join(near)}" if near else f"{run} run `blocklab study` first"
+        )
+        raise InputError(f"{folder} is not a study's folder{remedy}")
     return read_checked_model(path, StudyJson, "run the study again: finished runs are kept")

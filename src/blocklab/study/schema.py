@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
@@ -22,6 +23,7 @@ from blocklab.yaml_files import PlainModel, parse_yaml, read_yaml
 
 _FOLDER = "studies"
 MOST_SEEDS = 1000
+UNTIL_DECIDED = "until_decided"  # in place of seeds
 LONGEST_NAME = 200
 
 Seed = Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)]
@@ -157,12 +159,12 @@ def read_study_file(value: object, name: str) -> StudyFile:
     """
     if is_over_datasets(value):
         raise InputError(
-            f"'{name}' is a study over several data sets: run `blocklab study {name}`, or "
+            f"'{name}' is a study over several data sets: run `blocklab study {quote(name)}`, or "
             "blocklab.StudyCollection.load(...) in Python"
         )
     if is_collection(value):
         raise InputError(
-            f"'{name}' is a collection of studies, not one: run `blocklab study {name}`, or "
+            f"'{name}' is a collection of studies, not one: run `blocklab study {quote(name)}`, or "
             "blocklab.StudyCollection.load(...) in Python"
         )
     if not isinstance(value, Mapping):
@@ -226,7 +228,8 @@ def read_seeds(given: object, name: str) -> tuple[int, ...]:
     if not valid or not 1 <= len(seeds) <= MOST_SEEDS or len(set(seeds)) != len(seeds):
         raise InputError(
             f"study '{name}': seeds are how many, or a list of different numbers, such as "
-            f"seeds: 3 or seeds: [0, 1, 2], not {given!r}"
+            f"seeds: 3 or seeds: [0, 1, 2], or {UNTIL_DECIDED}, not {given!r}"
+            f"{did_you_mean(str(given), [UNTIL_DECIDED])}"
         )
     for seed in seeds:
         if not 0 <= seed <= LARGEST_SEED:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from shlex import quote
 from string import Template
 
 from blocklab.backbones.registry import BACKBONES, FAMILIES
@@ -59,13 +60,17 @@ def write_start(
 
 
 def next_commands(kind: str, files: Sequence[Path], plugins: Sequence[Path] = ()) -> list[str]:
-    """Return what one types next."""
+    """Return what one types next, as a shell takes it."""
     first = files[0]
     if kind == "study":
-        given = "".join(f" --plugin {path}" for path in plugins)
-        return [f"blocklab study {first}{given} --dry-run", f"blocklab study {first}{given}"]
-    study = f"blocklab new study {first.stem}_study --plugin {first}"
-    return [f"blocklab check {first}", f"pytest {files[1]}", study]
+        command = f"blocklab study {quote(str(first))}{_given(plugins)}"
+        return [f"{command} --dry-run", command]
+    study = f"blocklab new study {first.stem}_study{_given([first])}"
+    return [f"blocklab check {quote(str(first))}", f"pytest {quote(str(files[1]))}", study]
+
+
+def _given(plugins: Sequence[Path]) -> str:
+    return "".join(f" --plugin {quote(str(path))}" for path in plugins)
 
 
 def _check_name(kind: str, name: str) -> None:
@@ -109,7 +114,7 @@ def _study_words(plugins: Sequence[tuple[Path, Sequence[BlockInfo]]]) -> dict[st
             rows[info.name] = row.replace("NAME", info.name)
     rows = rows or {"resnet20": "resnet20", "se": "{base: resnet20, attention: se}"}
     return {
-        "plugin": "".join(f" --plugin {path}" for path, _ in plugins),
+        "plugin": _given([path for path, _ in plugins]),
         "baseline": next(iter(rows)),
         "rows": "\n".join(f"  {name}: {row}" for name, row in rows.items()),
     }

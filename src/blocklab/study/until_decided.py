@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.statistics.sequential import Looks
+from blocklab.study.schema import UNTIL_DECIDED
 
-UNTIL_DECIDED = "until_decided"
 _FIELDS = ("from", "to", "looks", "gain", "baseline_times")
 _FEWEST = 2  # seeds that show a spread
 _MOST = 200

@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+from timm.optim import OptimInfo, create_optimizer_v2, get_optimizer_info, list_optimizers
 from torch import nn
 
 from blocklab.errors import InputError, did_you_mean, error_line
@@ -15,12 +15,12 @@ LOOKAHEAD = "lookahead"  # before a name, as lookahead_adamw: the one such word 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    """Make the optimizer of a model; its weight decay leaves out norms and biases if asked to.
+def check_optimizer(recipe: Recipe) -> OptimInfo:
+    """Return what timm knows of a recipe's optimizer.
 
     Raises:
-        InputError: for an optimizer that timm does not know, that is not installed, or that the
-            loop cannot drive.
+        InputError: for one that timm does not know, that the loop cannot drive, or that has no use
+            for the recipe's momentum.
     """
     before, _, name = recipe.optimizer.lower().rpartition("_")
     try:
@@ -31,18 +31,27 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
         raise InputError(_unknown(recipe.optimizer)) from None
     if info.second_order:
         raise InputError(f"optimizer '{recipe.optimizer}' needs second derivatives; take adamw")
-    taken: dict[str, Any] = {}
-    if not isinstance(info.opt_class, str):  # a string is the name of another package's class
-        taken = dict(inspect.signature(info.opt_class.__init__).parameters)
-    extra: dict[str, Any] = {}
-    usual_betas = getattr(taken.get("betas"), "default", None)
-    if info.num_betas == 2 and isinstance(usual_betas, tuple):
-        extra["betas"] = (recipe.momentum, usual_betas[1])
-    elif not info.has_momentum and recipe.momentum != Recipe().momentum:
+    unheeded = not info.has_momentum and _usual_betas(info) is None
+    if unheeded and recipe.momentum != Recipe().momentum:
         raise InputError(
             f"momentum does not reach optimizer '{recipe.optimizer}', which has none or rates of "
             "its own; leave momentum out"
         )
+    return info
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    """Make the optimizer of a model; its weight decay leaves out norms and biases if asked to.
+
+    Raises:
+        InputError: for an optimizer that timm does not know, that is not installed, or that the
+            loop cannot drive.
+    """
+    info = check_optimizer(recipe)
+    taken, usual_betas = _taken(info), _usual_betas(info)
+    extra: dict[str, Any] = {}
+    if usual_betas is not None:
+        extra["betas"] = (recipe.momentum, usual_betas[1])
     if "fused" in taken and device.type in ("cpu", "cuda", "mps"):
         # One kernel for all parameters: on a CPU 2 to 4 times as fast as a loop over them.
         extra["fused"] = True
@@ -63,6 +72,19 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
         raise InputError(
             f"optimizer '{recipe.optimizer}' does not work here: {error_line(error, kind=False)}"
         ) from None
+
+
+def _taken(info: OptimInfo) -> dict[str, inspect.Parameter]:
+    """Return the arguments of an optimizer; none of one whose package may not be here."""
+    if isinstance(info.opt_class, str):  # the name of another package's class
+        return {}
+    return dict(inspect.signature(info.opt_class.__init__).parameters)
+
+
+def _usual_betas(info: OptimInfo) -> tuple[float, float] | None:
+    """Return an optimizer's two rates of averaging, the first of which stands for momentum."""
+    usual = getattr(_taken(info).get("betas"), "default", None)
+    return usual if info.num_betas == 2 and isinstance(usual, tuple) else None
 
 
 def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from blocklab.data.image_data import ImageData, open_data
-from blocklab.errors import BlocklabError, RunError, error_line
+from blocklab.errors import BlocklabError, InputError, RunError, error_line
 from blocklab.measure.alone import taking_turns
 from blocklab.measure.footprint import check_memory
 from blocklab.measure.memory import peak_memory, reset_peak_memory
@@ -43,24 +43,28 @@ def execute_run(
     on_note: OnNote | None = None,
     on_step: OnStep | None = None,
     checkpoints: Checkpoints | None = None,
+    keep_empty: bool = False,
 ) -> Path:
     """Train one run to its end, from its last checkpoint if there is one; return its folder.
 
     A finished run is left as it is; a run that begins goes on from one that is finished and is the
-    same but for fewer epochs, where its schedule allows (see `shorter_run`). `threads` are this
-    process's for the run (default: all cores); a resumed run keeps those that it began with, so
-    that its bits do not change. `on_note` gets, in one line each, what was found damaged and how it
-    was mended; `on_step` (steps done, steps of the epoch) after each step. `checkpoints` says how
-    often they are written and whether the last is kept (default: as the environment says).
+    same but for fewer epochs, where its schedule allows and that one kept its checkpoint (see
+    `shorter_run`). `threads` are this process's for the run (default: all cores); a resumed run
+    keeps those that it began with, so that its bits do not change. `on_note` gets, in one line
+    each, what was found damaged and how it was mended; `on_step` (steps done, steps of the epoch)
+    after each step. `checkpoints` says how often they are written and whether the last is kept
+    (default: as the environment says). A run that is refused leaves no folder, unless it is to
+    `keep_empty` ones, for somebody to note why.
 
     Raises:
-        InputError: if the definition does not fit the data or the machine.
+        InputError: if the definition does not fit the data or the machine, or the images changed
+            since the run began.
         RunError: if it fails midway; the last whole epoch is kept.
         BusyError: if another process is training this run.
     """
     folder = RunFolder(out / definition.hash)
     fault = folder.reader.fault  # before the lock, with which another run's files go
-    with folder.locked():
+    with folder.locked(keep_empty):
         if fault and on_note is not None:
             kept = (folder.path / CHECKPOINT).exists()
             how = "made again from the last checkpoint that is its own" if kept else "trained anew"
@@ -136,7 +140,7 @@ def train_to_the_end(
         if on_note is not None:
             on_note(note)
     if kept and kept["data_fingerprint"] != data.fingerprint:
-        raise RunError(
+        raise InputError(
             f"the images of {definition.data.source} changed since {folder.path} began; delete "
             "that folder to train it anew, or put the images back"
         )

@@ -8,6 +8,7 @@ from blocklab.models.spec import ModelSpec
 from blocklab.models.timm_models import check_logits
 from blocklab.training.device import available_cores
 from blocklab.training.freezing import check_rates
+from blocklab.training.optimizer import check_optimizer
 from blocklab.training.recipe import Recipe
 from blocklab.training.run_definition import RunDefinition
 
@@ -52,14 +53,15 @@ def count(model: ModelSpec, classes: int, image_size: int) -> tuple[Cost, Footpr
 
 
 def check_start(definition: RunDefinition, classes: int, image_size: int) -> None:
-    """Check what a run starts from, and which of its weights it trains, before it does.
+    """Check what a run starts from, which of its weights it trains, and by what, before it does.
 
     Raises:
-        InputError: if the weights do not fit the network, or it has not the parts that the recipe
-            names.
+        InputError: if the weights do not fit the network, it has not the parts that the recipe
+            names, or the optimizer is none.
         RunError: if the weights cannot be downloaded.
     """
     recipe = definition.recipe
+    check_optimizer(recipe)
     rated = recipe.freeze or recipe.head_lr is not None or recipe.layer_decay is not None
     if not rated and definition.pretrained is None:
         return

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,12 @@ class RunFolder:
         self._inode: int | None = None
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, keep_empty: bool = False) -> Iterator[None]:
         """Make the folder and hold its lock, which the system frees should this process die.
 
         Another run's files, as a folder that was renamed holds them, are removed first; its
-        checkpoints are by `load_checkpoint`.
+        checkpoints are by `load_checkpoint`. What fails before anything was written leaves no
+        folder that was not there, unless it is to `keep_empty` ones.
 
         Raises:
             BusyError: if another process holds it.
@@ -87,6 +88,7 @@ class RunFolder:
         """
         lock = FileLock(self.path / LOCK, timeout=0)
         try:
+            made = [place for place in (self.path, *self.path.parents) if not place.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._inode = self.path.stat().st_ino
             lock.acquire()
@@ -103,9 +105,22 @@ class RunFolder:
             if self.reader.holds_another:
                 self._remove(RESULT, *LISTED, LOGITS, DIAGNOSIS, FAILURE)
             yield
+        except BaseException:
+            if made and not keep_empty:
+                self._unmake(made)
+            raise
         finally:
             with suppress(OSError):  # the folder may have vanished
                 lock.release()
+
+    def _unmake(self, made: Sequence[Path]) -> None:
+        """Remove folders that were made, where no more than the lock, still held, lies in them."""
+        with suppress(OSError):  # somebody else has put something there
+            ours = self.path.stat().st_ino == self._inode
+            if ours and {path.name for path in self.path.iterdir()} <= {LOCK}:
+                self._remove(LOCK)
+                for folder in made:
+                    folder.rmdir()
 
     def check_there(self) -> None:
         """Check that the folder is the one that was locked.

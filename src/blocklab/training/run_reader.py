@@ -47,6 +47,8 @@ from blocklab.training.run_files import (
     parse_object,
 )
 
+_ANOTHER = "name a run that finished, or train with a smaller lr"
+
 T = TypeVar("T")
 Files = Mapping[str, Mapping[str, Any]]  # name -> bytes and sha256, as result.json lists them
 
@@ -154,11 +156,15 @@ class RunReader:
         """Read all arrays of predictions.npz: per test image the label, five classes, the loss.
 
         Raises:
-            RunError: if the run has none.
+            InputError: if the run has none, as one that diverged.
+            RunError: if they are damaged.
         """
-        files = self.require_result()["files"]
+        result = self.require_result()
+        files = result["files"]
         if PREDICTIONS not in files:
-            raise RunError(f"the run {self.folder} has no predictions")
+            raise InputError(
+                f"the run {self.folder} {result['status']}: it has no predictions; {_ANOTHER}"
+            )
         return self._read(PREDICTIONS, partial(unpack, images=self._test_images), files)
 
     def logits(self) -> np.ndarray:
@@ -184,14 +190,17 @@ class RunReader:
         """Read the trained weights.
 
         Raises:
-            InputError: if the folder is not that of a run that has ended.
-            RunError: if the run diverged, or a file is damaged.
+            InputError: if the folder is not that of a run that has ended, or it has none: the run
+                diverged, or the folder is a record.
+            RunError: if a file is damaged.
         """
         result = self.require_result()
         if WEIGHTS not in result["files"]:
-            raise RunError(f"the run {self.folder} {result['status']}: it has no weights to use")
+            raise InputError(
+                f"the run {self.folder} {result['status']}: it has no weights to use; {_ANOTHER}"
+            )
         if WEIGHTS in self.left_out:
-            raise RunError(
+            raise InputError(
                 f"{self.folder} is a record, kept without its weights; train the run again, from "
                 "its study, to have them"
             )
@@ -220,8 +229,11 @@ class RunReader:
         if self.fault is not None:
             raise RunError(f"{self.folder}: {self.fault}; run its study or training again")
         if self.result is None:
+            busy = is_busy(self.folder)
+            mend = "run its study or training again, which goes on, or name a run that has ended"
             raise InputError(
-                f"{self.folder} has no result yet; run the same command again to end it"
+                f"{self.folder} has no result yet: its run "
+                f"{'is being trained; wait for it to end' if busy else f'has not ended; {mend}'}"
             )
         return self.result
 
