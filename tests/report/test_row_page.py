@@ -63,6 +63,20 @@ def test_commands_name_the_plugin_where_a_row_is_of_one(
         assert "--plugin" not in row_html(replace(results, command=command), row, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("folder", "named"),
+    [("y_one", "y_one/a:0"), (".", "a:0"), ("../y_one", "../y_one/a:0"), ("/y_one", "/y_one/a:0")],
+)
+def test_commands_name_a_study_from_where_its_page_is_made(
+    results: StudyResults, folder: str, named: str
+) -> None:
+    run = replace(results.rows[1].runs[0], folder=Path("a_run"))
+    run.result["files"]["model.safetensors"] = {}
+    page = row_html(results, replace(results.rows[1], runs=(run,)), Path(folder))
+    assert f"<code>blocklab evaluate {named}</code>" in page
+    assert "<td>a_run</td>" in page
+
+
 def test_dead_neurons_are_those_of_a_diagnosis(results: StudyResults, tmp_path: Path) -> None:
     layer = {"layer": "stages.0.act", "kind": "activation", "zero_percent": 12.345}
     layer |= {"channels": 16, "channels_dead": 3}
@@ -81,7 +95,7 @@ def test_pictures_that_were_drawn_stand_on_the_page(results: StudyResults, tmp_p
     of_run.mkdir()
     of_study.mkdir()
     (of_run / "receptive_fields.png").write_bytes(png)
-    (of_study / "a-0-kernels.png").write_bytes(png)
+    (of_study / "a-0-kernels-conv1.png").write_bytes(png)
     (of_study / "a-0-grad_cam.png").write_bytes(b"<svg onload=alert(1)>")
     page = row_html(results, row, tmp_path)
     assert 'alt="Effective receptive fields, seed 1"' in page

@@ -30,7 +30,7 @@ from blocklab.report.kept_pictures import kept_pictures
 from blocklab.report.metric import metric_of
 from blocklab.report.rendering import render
 from blocklab.report.seed_curves import curves_of_seeds
-from blocklab.report.what_ran import flat, run_cells, run_headings
+from blocklab.report.what_ran import flat, last_names, run_cells, run_headings
 from blocklab.results.confusion import Confusion, confusion_of
 from blocklab.results.kept_answers import read_answers
 from blocklab.results.row_result import RowResult
@@ -115,9 +115,7 @@ def row_html(results: StudyResults, row: RowResult, folder: Path) -> str:
         model=flat(row.model),
         run_headings=run_headings(results)[1:],
         runs=[run_cells(results, row, run)[1:] for run in row.runs],
-        commands=_commands(
-            row, f"{folder.parent.name}/{folder.name}", plugins_of(results.command, row.model)
-        ),
+        commands=_commands(row, last_names(folder), plugins_of(results.command, row.model)),
     )
 
 
@@ -255,7 +253,8 @@ def _commands(row: RowResult, study: str, plugins: Sequence[str]) -> list[tuple[
     run = next((run for run in row.finished if WEIGHTS in run.result.get("files", {})), None)
     if run is None:
         return []
-    name = f"{study}/{row.name}:{run.seed}"
+    # In the study's own folder a row and a seed are enough.
+    name = f"{row.name}:{run.seed}" if study == "." else f"{study}/{row.name}:{run.seed}"
     quoted = shlex.quote(name)
     given = "".join(f" {PLUGIN} {shlex.quote(file)}" for file in plugins)
     loaded = "".join(f"blocklab.load_plugin({file!r}); " for file in plugins)
