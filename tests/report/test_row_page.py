@@ -10,7 +10,9 @@ import pytest
 
 from blocklab.models.spec import model_spec
 from blocklab.report.row_page import row_html, row_pages, write_row_pages
+from blocklab.results.ended_run import read_ended_run
 from blocklab.results.study_results import StudyResults
+from blocklab.training.run_reader import RunReader
 
 MakeResults = Callable[..., StudyResults]
 
@@ -75,6 +77,28 @@ def test_commands_name_a_study_from_where_its_page_is_made(
     page = row_html(results, replace(results.rows[1], runs=(run,)), Path(folder))
     assert f"<code>blocklab evaluate {named}</code>" in page
     assert "<td>a_run</td>" in page
+
+
+def test_records_offer_nothing_that_takes_weights(results: StudyResults, tmp_path: Path) -> None:
+    runs = []
+    for run in results.rows[1].runs:
+        (run.folder / "record.json").write_text('{"left_out": ["model.safetensors"]}')
+        record = read_ended_run(RunReader(run.folder))
+        assert record is not None
+        record.result["files"]["model.safetensors"] = {}
+        runs.append(record)
+    row = replace(results.rows[1], runs=tuple(runs))
+    page = row_html(results, row, tmp_path)
+    for takes_weights in ("predict", "evaluate", "diagnose", "figure", "export"):
+        assert f"blocklab {takes_weights}" not in page
+    assert "load_run" not in page
+    assert "kept without weights" in page
+    assert "<code>blocklab study attention --seeds 3 --out runs_anew</code>" in page
+    unknown = row_html(replace(results, command=None), row, tmp_path)
+    assert "kept without weights" in unknown and "Train it again" not in unknown
+    one_is_whole = replace(row, runs=(runs[0], replace(runs[1], left_out=())))
+    page = row_html(results, one_is_whole, tmp_path)
+    assert "a:1</code>" in page and "kept without weights" not in page
 
 
 def test_dead_neurons_are_those_of_a_diagnosis(results: StudyResults, tmp_path: Path) -> None:
