@@ -395,6 +395,22 @@ def test_counts_are_shown_with_the_digits_that_decide() -> None:
     assert [(one.word, one.numbers) for one in made.judgements] == list(claims.values())
 
 
+def test_who_may_be_best_is_compared_with_the_nearest() -> None:
+    means = {"base": 60.0, "near": 64.9, "up": 65.0, "low": 59.0}
+    one_seed = [row(name, [mean]) for name, mean in means.items()]
+    (judged,) = study(*one_seed, claims=("up best of all",)).judgements
+    assert judged.word == "undecided" and judged.numbers == (
+        "+0.10 points, 1 seed each, to near, the nearest of 3; one seed of up shows no spread"
+    )
+    (judged,) = study(*one_seed, claims=("near best of all",)).judgements
+    assert judged.numbers.startswith("\u22120.10 points, 1 seed each, to up, the nearest of 3;")
+    (judged,) = study(*one_seed[:2], claims=("near best of base",)).judgements
+    assert judged.numbers == "+4.90 points, 1 seed each, to base; one seed of near shows no spread"
+    no_spread = [row(name, [mean, mean]) for name, mean in means.items()]
+    (judged,) = study(*no_spread, claims=("up best of all",)).judgements
+    assert judged.word == "undecided" and "to near, the least clear of 3" in judged.numbers
+
+
 def test_too_little_to_judge_is_undecided_and_says_why() -> None:
     rows = (row("base", [60.0]), row("up", [65.0]), row("none", []), row("flat", [61.0, 61.0]))
     claims = ("up > base", "none > base", "gone > base", "nonsense")
@@ -427,7 +443,7 @@ def test_the_best_is_better_than_each_of_the_others() -> None:
     assert judged[0].p == pytest.approx(max(over_base, over_near))
     assert judged[0].numbers.endswith("the least clear of 2")
     assert judged[2].p == pytest.approx(2 * over_base)  # one of two others is shown to be better
-    assert judged[2].numbers.endswith(", to up")
+    assert judged[2].numbers.endswith(", to up, the clearest of 2 against it")
 
 
 def test_the_best_by_bits_by_counts_and_by_too_little() -> None:
