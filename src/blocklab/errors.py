@@ -7,7 +7,9 @@ traceback.
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -82,6 +84,25 @@ def error_line(error: BaseException, kind: bool = True) -> str:
     if message and not kind:
         return message
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def place_in_files(error: BaseException, files: Collection[str]) -> str:
+    """Say where in one of a user's files an error comes from: ``x.py, line 3``, or nothing."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    for one in reversed(chain):  # what was raised first
+        for frame, line in reversed(list(traceback.walk_tb(one.__traceback__))):
+            if frame.f_code.co_filename in files:
+                return f"{Path(frame.f_code.co_filename).name}, line {line}"
+    return ""
+
+
+def with_place(line: str, place: str) -> str:
+    """Add to what is said of an error where it comes from, unless that stands in it."""
+    return f"{line} ({place})" if place and place not in line else line
 
 
 def shortened(given: object) -> str:

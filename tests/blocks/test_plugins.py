@@ -11,6 +11,7 @@ import torch
 from blocklab.blocks import plugins
 from blocklab.blocks.plugins import load_plugin, plugin_errors
 from blocklab.blocks.registry import create_block, parse_block, registered_blocks
+from blocklab.cli.app import run
 from blocklab.errors import InputError
 from blocklab.models.spec import ModelSpec, model_spec
 
@@ -207,6 +208,19 @@ def test_what_is_no_python_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=name) as caught:
         load_plugin(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_fault_in_a_users_code_is_theirs_in_any_command(
+    plugin: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = load_plugin(plugin)
+    made = block.cls(3)
+    monkeypatch.setattr("blocklab.study.named_rows.shipped_studies", lambda: made.forward(None))
+    assert run(["studies"]) == 1
+    said = capsys.readouterr().err
+    line = PLUGIN.splitlines().index("        return x * self.factor") + 1
+    assert "TypeError" in said and f"({plugin.name}, line {line})" in said
+    assert "fault of blocklab's" not in said and said.count("\n") == 1
 
 
 def test_a_change_that_fails_leaves_what_was_there(plugin: Path) -> None:

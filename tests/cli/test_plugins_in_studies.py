@@ -86,6 +86,8 @@ def test_without_the_plugin_the_block_is_unknown(blocklab: Any, files: tuple[Pat
     ("was", "becomes", "said"),
     [
         ("x * self.weight", "x[:, :2]", "the network does not run: RuntimeError"),
+        ("x * self.weight", "x * self.none", "(mine.py, line 14); `blocklab check mine.py`"),
+        ("self.weight =", "self.w = self.none or", "attribute 'none' (mine.py, line 11)"),
         ("self.weight\n", "self.weight[:: 1 // (not self.training)]\n", "ZeroDivisionError"),
         (
             "self.weight =",
@@ -146,4 +148,5 @@ def test_a_block_that_fails_in_training_fails_its_row_alone(
     answer = blocklab("study", study, "--plugin", block, "--out", tmp_path / "runs")
     assert answer.status == 1
     assert "mine seed 0" in answer.err and "ZeroDivisionError" in answer.err
+    assert "(mine.py, line 14)" in answer.err
     assert list(_runs(tmp_path / "runs")) == ["plain"]

@@ -11,6 +11,7 @@ from blocklab.blocks.squeeze_excitation import SqueezeExcitation
 from blocklab.errors import InputError
 from blocklab.measure.saliency import attentions, grad_cam, let_through
 from blocklab.models.factory import create_model
+from blocklab.models.own_backbones import register_backbone
 
 TINY = {"backbone": "resnet20", "widths": [4, 4, 8], "depths": [1, 1, 1]}
 
@@ -96,7 +97,30 @@ class _Turned(nn.Module):
         return self.conv(x).movedim(1, 3)
 
 
+@pytest.mark.usefixtures("registry_as_it_was")
+def test_a_users_stage_of_plain_layers_counts_as_a_block() -> None:
+    @register_backbone("plain_layers")
+    class _PlainLayers(nn.Module):
+        native_size = 16
+
+        def __init__(self, in_chans: int) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(in_chans, 4, 3, padding=1)
+            first = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+            second = nn.Sequential(nn.Conv2d(4, 8, 3, 2, 1), nn.ReLU())
+            self.stages = nn.ModuleList([first, second])
+
+    for given, layer in (({}, "stages.1"), ({"attention": "se"}, "attentions.1")):
+        model = create_model({"backbone": "plain_layers", **given}, 5)
+        found = grad_cam(model, torch.randn(1, 3, 16, 12), [0])
+        assert found.layer == layer and found.size == (8, 6)
+
+
 def test_what_cannot_be_weighed_is_said_in_a_line() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(InputError, match="no residual block is found"):
+        grad_cam(plain, torch.randn(1, 3, 8, 8), [0])
+    assert grad_cam(plain, torch.randn(1, 3, 8, 8), [0], "0").size == (6, 6)
     model = create_model(TINY, 5)
     with pytest.raises(InputError, match=r"no module 'layer3.9'; did you mean"):
         grad_cam(model, torch.randn(1, 3, 32, 32), [0], "layer3.9")

@@ -110,7 +110,7 @@ def test_pictures_of_ones_own(study: Path, capsys: Any, tmp_path: Path) -> None:
     assert blocklab([*command, "--to", str(tmp_path / "to")]) == 1
     said = capsys.readouterr()
     assert said.err.count("\n") == 1 and "broken.png" in said.err
-    text = (tmp_path / "to" / "plain-0-grad_cam.svg").read_text()
+    text = (tmp_path / "to" / "tiny-plain-0-grad_cam-photos.svg").read_text()
     assert "0.png" in text and "1.png" in text and "broken" not in text
     (photos / "0.png").unlink()
     (photos / "1.png").unlink()
@@ -183,10 +183,41 @@ def test_what_cannot_be_drawn_is_said_in_a_line(
 
 
 def test_where_pictures_lie(study: Path) -> None:
-    assert place_of(str(study)) == (study / "pictures", "")
-    folder, prefix = place_of(f"{study}/a/b gate:0")
+    assert place_of(str(study)) == (study / "pictures", "", "tiny-")
+    folder, prefix, elsewhere = place_of(f"{study}/a/b gate:0")
     assert folder == study / "pictures" and prefix.startswith("a_b gate-")
-    assert place_of("resnet20") == (Path("pictures"), "resnet20-")
+    assert elsewhere == f"tiny-{prefix}"
+    assert place_of("resnet20") == (Path("pictures"), "resnet20-", "resnet20-")
+
+
+def test_no_picture_takes_the_place_of_another(
+    study: Path, capsys: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("{epochs: 2, lr: 0.1}")
+    plain, gate, to = study / "plain:0", study / "a/b gate:0", ("--to", "to")
+    run = next(path.parent for path in study.parent.glob("*/result.json"))
+    written = [
+        path.resolve()
+        for of in (
+            *((study,), (plain,), (plain, gate)),
+            *((study, *to), (run, *to), (plain, *to), (plain, gate, *to)),
+        )
+        for path in drawn(capsys, "accuracy", *of)
+    ]
+    written += [
+        path.resolve()
+        for of in (
+            *(("kernels", "resnet20"), ("kernels", "resnet20", "--input-size", "32")),
+            *(("kernels", plain), ("kernels", plain, "--layer", "layer3.0.conv1")),
+            *(("receptive_field", one, plain) for one in ("resnet20:depths=[1,1,1]", gate)),
+            ("learning_rate", "mine.yaml"),
+        )
+        for path in drawn(capsys, *of)
+    ]
+    assert len(set(written)) == len(written)
+    assert tmp_path / "pictures" / "mine.yaml-learning_rate.svg" in written
+    assert tmp_path / "pictures" / "resnet20-kernels-32x32.svg" in written
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import pytest
 
 from blocklab.models.spec import model_spec
 from blocklab.report.row_page import row_html, row_pages, write_row_pages
+from blocklab.results.ended_run import read_ended_run
 from blocklab.results.study_results import StudyResults
+from blocklab.training.run_reader import RunReader
 
 MakeResults = Callable[..., StudyResults]
 
@@ -63,6 +65,42 @@ def test_commands_name_the_plugin_where_a_row_is_of_one(
         assert "--plugin" not in row_html(replace(results, command=command), row, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("folder", "named"),
+    [("y_one", "y_one/a:0"), (".", "a:0"), ("../y_one", "../y_one/a:0"), ("/y_one", "/y_one/a:0")],
+)
+def test_commands_name_a_study_from_where_its_page_is_made(
+    results: StudyResults, folder: str, named: str
+) -> None:
+    run = replace(results.rows[1].runs[0], folder=Path("a_run"))
+    run.result["files"]["model.safetensors"] = {}
+    page = row_html(results, replace(results.rows[1], runs=(run,)), Path(folder))
+    assert f"<code>blocklab evaluate {named}</code>" in page
+    assert "<td>a_run</td>" in page
+
+
+def test_records_offer_nothing_that_takes_weights(results: StudyResults, tmp_path: Path) -> None:
+    runs = []
+    for run in results.rows[1].runs:
+        (run.folder / "record.json").write_text('{"left_out": ["model.safetensors"]}')
+        record = read_ended_run(RunReader(run.folder))
+        assert record is not None
+        record.result["files"]["model.safetensors"] = {}
+        runs.append(record)
+    row = replace(results.rows[1], runs=tuple(runs))
+    page = row_html(results, row, tmp_path)
+    for takes_weights in ("predict", "evaluate", "diagnose", "figure", "export"):
+        assert f"blocklab {takes_weights}" not in page
+    assert "load_run" not in page
+    assert "kept without weights" in page
+    assert "<code>blocklab study attention --seeds 3 --out runs_anew</code>" in page
+    unknown = row_html(replace(results, command=None), row, tmp_path)
+    assert "kept without weights" in unknown and "Train it again" not in unknown
+    one_is_whole = replace(row, runs=(runs[0], replace(runs[1], left_out=())))
+    page = row_html(results, one_is_whole, tmp_path)
+    assert "a:1</code>" in page and "kept without weights" not in page
+
+
 def test_dead_neurons_are_those_of_a_diagnosis(results: StudyResults, tmp_path: Path) -> None:
     layer = {"layer": "stages.0.act", "kind": "activation", "zero_percent": 12.345}
     layer |= {"channels": 16, "channels_dead": 3}
@@ -81,7 +119,7 @@ def test_pictures_that_were_drawn_stand_on_the_page(results: StudyResults, tmp_p
     of_run.mkdir()
     of_study.mkdir()
     (of_run / "receptive_fields.png").write_bytes(png)
-    (of_study / "a-0-kernels.png").write_bytes(png)
+    (of_study / "a-0-kernels-conv1.png").write_bytes(png)
     (of_study / "a-0-grad_cam.png").write_bytes(b"<svg onload=alert(1)>")
     page = row_html(results, row, tmp_path)
     assert 'alt="Effective receptive fields, seed 1"' in page

@@ -367,6 +367,50 @@ def test_costs_are_compared_as_counted() -> None:
     assert words(small, other, claims=("small < large in macs",)) == ["undecided"]
 
 
+def test_counts_are_shown_with_the_digits_that_decide() -> None:
+    rows = [
+        row(name, [], macs=macs)
+        for name, macs in {
+            "a": 10_120_000,
+            "b": 10_130_000,
+            "c": 11_230_000,
+            "d": 4_089_100_000,
+            "e": 4_089_400_000,
+            "f": 4_588_900_000,
+        }.items()
+    ]
+    claims = {
+        "a < b in macs": ("supported", "0.01012 against 0.01013 G, counted"),
+        "a == c within 0.001 in macs": ("contradicted", "0.01012 against 0.01123 G, counted"),
+        "d < e in macs": ("supported", "4.0891 against 4.0894 G, counted"),
+        "d > e in macs": ("contradicted", "4.0891 against 4.0894 G, counted"),
+        "f > d by 0.5 in macs": ("contradicted", "4.5889 against 4.0891 G, counted"),
+        "f > d by 0.4 in macs": ("supported", "4.589 against 4.089 G, counted"),
+        "d == d2 in macs": ("supported", "4.089 against 4.089 G, counted"),
+        "d best of e, f in macs": ("supported", "4.0891 against 4.0894 G, of e, counted"),
+        "gain(e) > gain(d) in macs": ("supported", "-0.4995 against -0.4998 G, counted"),
+    }
+    same = row("d2", [], macs=4_089_100_000)
+    made = replace(study(*rows, same, claims=tuple(claims)), baseline="f")
+    assert [(one.word, one.numbers) for one in made.judgements] == list(claims.values())
+
+
+def test_who_may_be_best_is_compared_with_the_nearest() -> None:
+    means = {"base": 60.0, "near": 64.9, "up": 65.0, "low": 59.0}
+    one_seed = [row(name, [mean]) for name, mean in means.items()]
+    (judged,) = study(*one_seed, claims=("up best of all",)).judgements
+    assert judged.word == "undecided" and judged.numbers == (
+        "+0.10 points, 1 seed each, to near, the nearest of 3; one seed of up shows no spread"
+    )
+    (judged,) = study(*one_seed, claims=("near best of all",)).judgements
+    assert judged.numbers.startswith("\u22120.10 points, 1 seed each, to up, the nearest of 3;")
+    (judged,) = study(*one_seed[:2], claims=("near best of base",)).judgements
+    assert judged.numbers == "+4.90 points, 1 seed each, to base; one seed of near shows no spread"
+    no_spread = [row(name, [mean, mean]) for name, mean in means.items()]
+    (judged,) = study(*no_spread, claims=("up best of all",)).judgements
+    assert judged.word == "undecided" and "to near, the least clear of 3" in judged.numbers
+
+
 def test_too_little_to_judge_is_undecided_and_says_why() -> None:
     rows = (row("base", [60.0]), row("up", [65.0]), row("none", []), row("flat", [61.0, 61.0]))
     claims = ("up > base", "none > base", "gone > base", "nonsense")
@@ -399,7 +443,7 @@ def test_the_best_is_better_than_each_of_the_others() -> None:
     assert judged[0].p == pytest.approx(max(over_base, over_near))
     assert judged[0].numbers.endswith("the least clear of 2")
     assert judged[2].p == pytest.approx(2 * over_base)  # one of two others is shown to be better
-    assert judged[2].numbers.endswith(", to up")
+    assert judged[2].numbers.endswith(", to up, the clearest of 2 against it")
 
 
 def test_the_best_by_bits_by_counts_and_by_too_little() -> None:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
 from blocklab.backbones.config import BackboneConfig, create_staged_chain, parse_staged
+from blocklab.blocks.plugins import fault_line
 from blocklab.blocks.registry import LONGEST_LIST, BlockInfo, BlockSpec, block_info, create_block
-from blocklab.errors import BlocklabError, InputError, error_line
+from blocklab.errors import BlocklabError, InputError
 
 KIND = "backbone"
 _PARTS = ("stem", "stages", "norm")
@@ -230,7 +231,7 @@ def _faults(what: str, x: Tensor) -> Iterator[None]:
         raise
     except Exception as error:
         raise InputError(
-            f"{what} cannot take the map that comes, {tuple(x.shape)}: {error_line(error)}"
+            f"{what} cannot take the map that comes, {tuple(x.shape)}: {fault_line(error)}"
         ) from error
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from shlex import quote
 
 from blocklab.blocks.registry import BlockInfo, registering
-from blocklab.errors import BlocklabError, InputError, error_line
+from blocklab.errors import BlocklabError, InputError, error_line, place_in_files, with_place
 
 DIGITS = 12  # of a file's SHA-256
 
@@ -62,6 +62,20 @@ def loaded_plugins() -> tuple[str, ...]:
     return tuple(map(str, _LOADED))
 
 
+def place_in_plugins(error: BaseException, *files: str) -> str:
+    """Say where in a user's file, or in one of `files`, an error comes from: ``x.py, line 3``."""
+    return place_in_files(error, (*files, *loaded_plugins()))
+
+
+def fault_line(error: BaseException) -> str:
+    """Return an exception on one line, with the place in a user's file, if it comes from one.
+
+    Our own errors say what they have to: memory, say, runs out wherever it happens to.
+    """
+    line = error_line(error)
+    return line if isinstance(error, BlocklabError) else with_place(line, place_in_plugins(error))
+
+
 @contextmanager
 def plugin_errors() -> Iterator[None]:
     """Say of what goes wrong in a network that a user's block may be the cause, if there is one.
@@ -78,7 +92,7 @@ def plugin_errors() -> Iterator[None]:
             raise
         files = " ".join(f"`blocklab check {quote(str(file))}`" for file in _LOADED)
         raise InputError(
-            f"the network does not run: {error_line(error)}; {files} tells whether a block of "
+            f"the network does not run: {fault_line(error)}; {files} tells whether a block of "
             "yours is why"
         ) from error
 

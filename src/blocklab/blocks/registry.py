@@ -29,7 +29,15 @@ from torch import nn
 
 from blocklab.blocks.option_types import ADDED_LATER
 from blocklab.blocks.protocol import inner_width
-from blocklab.errors import BlocklabError, InputError, did_you_mean, error_line, one_line
+from blocklab.errors import (
+    BlocklabError,
+    InputError,
+    did_you_mean,
+    error_line,
+    one_line,
+    place_in_files,
+    with_place,
+)
 from blocklab.yaml_files import PlainModel, parse_yaml
 
 BlockSpec = dict[str, Any]
@@ -328,9 +336,17 @@ def _faults_of(info: BlockInfo, told: Mapping[str, Any]) -> Iterator[None]:
     except Exception as error:
         if info.digest is None or isinstance(error, BlocklabError):
             raise
+        line = with_place(error_line(error), place_in_files(error, _files_of(info)))
         raise InputError(
-            f"{info.kind} '{info.name}' cannot be built with {told}: {error_line(error)}"
+            f"{info.kind} '{info.name}' cannot be built with {told}: {line}"
         ) from error
+
+
+def _files_of(info: BlockInfo) -> tuple[str, ...]:
+    try:
+        return (inspect.getfile(info.cls),)
+    except (TypeError, OSError):  # of a class that no file defines
+        return ()
 
 
 def create_chain(specs: list[BlockSpec], channels: int) -> nn.Module:

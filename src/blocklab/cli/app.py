@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from blocklab.errors import BlocklabError, InputError, Stopped, error_line, shortened
+from blocklab.errors import BlocklabError, InputError, Stopped, error_line, shortened, with_place
 
 # The module of each command, which adds it to `app`; in the order in which help lists them.
 COMMANDS = {
@@ -118,11 +118,23 @@ def run(arguments: list[str]) -> int:
             return _say(f"cannot write the output: {error.strerror}; free some space", 1)
         if os.environ.get("BLOCKLAB_TRACEBACK"):
             raise
+        if place := _place_in_plugins(error):
+            line = with_place(error_line(error), place)
+            return _say(f"{line}; mend that, or see all with BLOCKLAB_TRACEBACK=1", 1)
         return _say(
             f"{error_line(error)} (a fault of blocklab's: please report it with what "
             "BLOCKLAB_TRACEBACK=1 shows)",
             1,
         )
+
+
+def _place_in_plugins(error: Exception) -> str:
+    """Say where in a user's own file an error comes from; nothing where none was loaded."""
+    if "blocklab.blocks.plugins" not in sys.modules:  # whose import takes PyTorch's
+        return ""
+    from blocklab.blocks.plugins import place_in_plugins
+
+    return place_in_plugins(error)
 
 
 def _refuse_empty(arguments: list[str]) -> None:

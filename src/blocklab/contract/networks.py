@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocklab.blocks.plugins import loaded_plugins
+from blocklab.blocks.plugins import loaded_plugins, place_in_plugins
 from blocklab.blocks.protocol import smallest_batch
 from blocklab.blocks.registry import registered_blocks
 from blocklab.blocks.timm_code import TIMM
@@ -25,7 +25,6 @@ from blocklab.contract.trial import (
     Subject,
     difference,
     listed,
-    place_in_file,
     where,
 )
 from blocklab.errors import InputError
@@ -72,7 +71,7 @@ def check_network(spec: ModelSpec, classes: int, size: int) -> None:
         with torch.random.fork_rng(devices=[]):
             trained(spec, classes, size)
     except (CheckFailed, NotApplicable) as fault:
-        place = place_in_file(fault)
+        place = place_in_plugins(fault)
         at = f" ({place})" if place else ""
         remedy = "mend it, with `blocklab check FILE`" if loaded_plugins() else "take another block"
         raise InputError(f"the network cannot be {fault}{at}; {remedy}") from fault

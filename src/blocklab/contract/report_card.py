@@ -12,10 +12,11 @@ from typing import Any, Literal
 import torch
 
 from blocklab.backbones.own import KIND
+from blocklab.blocks.plugins import place_in_plugins
 from blocklab.blocks.registry import BlockSpec, block_info, parse_block
 from blocklab.contract.backbones import BACKBONE_CHECKS, BackboneSubject
 from blocklab.contract.checks import CHECKS, STUDY
-from blocklab.contract.trial import CheckFailed, NotApplicable, Subject, place_in_file
+from blocklab.contract.trial import CheckFailed, NotApplicable, Subject
 from blocklab.errors import InputError, did_you_mean, error_line
 
 Outcome = Literal["passed", "failed", "not applicable"]
@@ -125,7 +126,7 @@ def _run(
         return CheckResult(name, "not applicable", str(reason))
     except Exception as error:  # whatever a block does wrong is for the card to say
         said = str(error) if isinstance(error, CheckFailed) else error_line(error)
-        place = place_in_file(error, inspect.getfile(subject.info.cls))
+        place = place_in_plugins(error, inspect.getfile(subject.info.cls))
         if not place:
             return CheckResult(name, "failed", said)
         first = faults.setdefault((place, _kind_of(error)), name)

@@ -4,18 +4,15 @@ Parameters and running statistics are random rather than those that it starts wi
 start would hide what is wrong behind them.
 """
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from blocklab.blocks.plugins import loaded_plugins
 from blocklab.blocks.protocol import init_itself
 from blocklab.blocks.registry import BlockInfo, BlockSpec, create_block, mixer_width
 from blocklab.errors import InputError, error_line
@@ -145,21 +142,6 @@ def told(place: Place) -> str:
     if _OTHERWISE.items() <= place.items():
         said += [f"{name} {value}" for name, value in _OTHERWISE.items()]
     return f" ({', '.join(said)})" if said else ""
-
-
-def place_in_file(error: BaseException, *files: str) -> str:
-    """Say where in a user's file, or in one of `files`, an error comes from: ``x.py, line 3``."""
-    files = (*files, *loaded_plugins())
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
-    for one in reversed(chain):  # what was raised first
-        for frame, line in reversed(list(traceback.walk_tb(one.__traceback__))):
-            if frame.f_code.co_filename in files:
-                return f"{Path(frame.f_code.co_filename).name}, line {line}"
-    return ""
 
 
 def listed(widths: tuple[int, ...]) -> str:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from blocklab.errors import error_line
+from blocklab.blocks.plugins import fault_line
 from blocklab.execution.new_process import load_plugins
 from blocklab.training.checkpoints import Checkpoints, end_when_told
 from blocklab.training.run import execute_run
@@ -83,5 +83,5 @@ def train_task(task: Task, tell: Tell, plugins: Sequence[str] = ()) -> Message:
     except (BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:  # also of a block that cannot be built
-        return Message("failed", text=error_line(error))
+        return Message("failed", text=fault_line(error))
     return Message("finished")

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from blocklab.backbones.base import Backbone
 from blocklab.blocks.registry import is_attention
 from blocklab.errors import InputError, did_you_mean
 from blocklab.measure.activations import residual_blocks
@@ -58,17 +59,22 @@ def grad_cam(
         images: (B, C, H, W), normalised as in training, on the model's device.
         classes: of each image, which logit.
         layer: the name of a module that gives maps; by default the last residual block whose map
-            has 4 pixels a side or more, or the last of all where none has.
+            has 4 pixels a side or more, or the last of all where none has. A stage of plain layers,
+            as a user's backbone may have, counts as one block.
 
     Raises:
         InputError: if there is no such layer, or it gives no map (B, C, H, W).
     """
-    modules, names = dict(model.named_modules()), [layer] if layer else residual_blocks(model)
+    modules, names = dict(model.named_modules()), [layer] if layer else _blocks_and_stages(model)
     if layer is not None and layer not in modules:
         raise InputError(f"the network has no module '{layer}'{did_you_mean(layer, modules) or ''}")
     with evaluating(model), torch.enable_grad(), _outputs(modules, names) as given:
         logits = model(images)
         found = {name: one for name, one in given.items() if _is_map(one)}
+        if not names:
+            raise InputError(
+                "no Grad-CAM: no residual block is found in the network; name a layer (--layer)"
+            )
         if not found:
             what = f"module '{layer}' gives" if layer else "its blocks give"
             raise InputError(f"no Grad-CAM: {what} no map (B, C, H, W), as that of tokens is none")
@@ -82,6 +88,21 @@ def grad_cam(
     weights = channels_first(gradient, model).float().mean((2, 3), keepdim=True)  # (B, C, 1, 1)
     values = (weights * channels_first(found[chosen], model).detach().float()).sum(1).relu()
     return Maps(chosen, values.cpu().numpy())
+
+
+def _blocks_and_stages(model: nn.Module) -> list[str]:
+    """Return the names of a network's residual blocks, and of the stages that hold none."""
+    blocks = residual_blocks(model)
+    if not isinstance(model, Backbone):
+        return blocks
+    bare = [
+        module
+        for stage, module in enumerate(model.stage_modules)
+        if not any(
+            block.startswith(f"{part}.") for part in model.stage_parts(stage) for block in blocks
+        )
+    ]
+    return [*blocks, *bare]
 
 
 def let_through(model: nn.Module, images: Tensor, most: int = 4) -> LetThrough:

@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from blocklab.files import read_regular
@@ -34,13 +35,20 @@ def kept_pictures(row: RowResult, study: Path) -> list[KeptPicture]:
     found = []
     for name, title in TITLES.items():
         for run in row.finished:
-            beside = study / PICTURES / f"{safe_name(row.name)}-{run.seed}-{name}.png"
-            content = _png(beside) or _png(run.folder / PICTURES / f"{name}.png")
-            if content is not None:
+            beside = _pictures(study, f"{safe_name(row.name)}-{run.seed}-{name}")
+            pictures = map(_png, (*beside, *_pictures(run.folder, name)))
+            if (content := next(filter(None, pictures), None)) is not None:
                 address = f"data:image/png;base64,{base64.b64encode(content).decode()}"
                 found.append(KeptPicture(title, run.seed, address))
                 break
     return found
+
+
+def _pictures(folder: Path, name: str) -> list[Path]:
+    """Return the pictures of that name, before those of a layer or of images that were named."""
+    found = (folder / PICTURES).glob(f"{escape(name)}*.png")
+    of_it = [path for path in found if path.stem == name or path.stem.startswith(f"{name}-")]
+    return sorted(of_it, key=lambda path: (len(path.stem), path.stem))
 
 
 def _png(path: Path) -> bytes | None:

@@ -1,13 +1,14 @@
 """The figures that `blocklab figure` draws, by name, and where their files are written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from blocklab.data.given_images import Given
 from blocklab.errors import InputError, check_choice
 from blocklab.measure.activations import Diagnosis
-from blocklab.models.probe import ImageSize
+from blocklab.models.probe import ImageSize, size_text
 from blocklab.report.curves import CURVES, learning_rate, over_epochs
 from blocklab.report.drawing import ON_PAPER, Figure, svg, titled
 from blocklab.report.figures import write_figure
@@ -37,13 +38,20 @@ OF_THE_REPORT = {
 }
 
 
+class Place(NamedTuple):
+    """Where pictures lie, and how the names of their files begin: there, and in other folders."""
+
+    folder: Path
+    prefix: str
+    elsewhere: str
+
+
 @dataclass(frozen=True)
 class Drawn:
-    """Figures, and the folder and first part of the names of their files."""
+    """Figures, and where their files lie."""
 
     figures: tuple[Figure, ...]
-    folder: Path
-    prefix: str = ""
+    place: Place
     notes: tuple[str, ...] = ()  # which runs are not in them, and why
 
     def _repr_html_(self) -> str:
@@ -57,13 +65,14 @@ class Drawn:
             InputError: if `folder` is a file.
             RunError: if the folder cannot be written.
         """
-        into = self.folder if folder is None else folder
+        into = self.place.folder if folder is None else folder
+        prefix = self.place.prefix if folder is None else self.place.elsewhere
         if into.exists() and not into.is_dir():
             raise InputError(f"{into} is a file; name a folder for the pictures")
         return [
             path
             for figure in self.figures
-            for path in write_figure(titled(figure), into, f"{self.prefix}{figure.name}")
+            for path in write_figure(titled(figure), into, f"{prefix}{figure.name}")
         ]
 
 
@@ -104,16 +113,19 @@ def draw(
         raise InputError(
             f"{name} of what? Name a run (its folder, or STUDY_DIR/ROW:SEED){_OR[name]}"
         )
-    folder, prefix = _place(subjects)
+    place = _place(subjects)
     if name == "learning_rate":
-        return Drawn(_rates(subjects), folder, prefix)
+        return Drawn(_rates(subjects), place)
     if name == "accuracy":
         figures, notes = _accuracies(subjects)
-        return Drawn(figures, folder, prefix, notes)
+        return Drawn(figures, place, notes)
     opened = [Subject.open(named, input_size=input_size) for named in subjects]
+    # What else is asked for stands in a file's name, too: other sizes, layers and images of the
+    # same network are other pictures.
+    asked = [] if input_size is None or all(one.run for one in opened) else [size_text(input_size)]
     if name == "receptive_field":
         fields = [field for one in opened for field in one.fields()]
-        return Drawn((receptive_field_figure(fields),), folder, prefix)
+        return Drawn((_named_after(receptive_field_figure(fields), asked),), place)
     if len(opened) > 1:
         raise InputError(f"{name} is of one network; name one, not {len(opened)}")
     (one,) = opened
@@ -123,7 +135,9 @@ def draw(
         "grad_cam": lambda: one.grad_cam(images, layer, on_fault),
         "attention": lambda: one.attention(images, on_fault),
     }[name]()
-    return Drawn((figure,), folder, prefix)
+    asked += [] if layer is None else [layer]
+    asked += [Path(image).stem for image in images if isinstance(image, str | Path)]
+    return Drawn((_named_after(figure, asked),), place)
 
 
 def draw_all(
@@ -131,7 +145,7 @@ def draw_all(
 ) -> tuple[Drawn, list[str]]:
     """Draw whatever of a run's network can be drawn, and say in a line each what cannot."""
     figures, missing = all_pictures(Subject.of(run), diagnosis)
-    return Drawn(tuple(figures), *place_of(str(named))), missing
+    return Drawn(tuple(figures), place_of(str(named))), missing
 
 
 _OR = dict.fromkeys(NAMES, " or a model") | {
@@ -142,29 +156,44 @@ _OR = dict.fromkeys(NAMES, " or a model") | {
 }
 
 
-def place_of(named: str) -> tuple[Path, str]:
+def place_of(named: str) -> Place:
     """Return the folder of a subject's pictures, and how the names of their files begin.
 
     A row of a study has ``STUDY/pictures/ROW-SEED-``, a folder ``FOLDER/pictures/``, and what is
-    neither, such as a model, ``pictures/NAME-``.
+    neither, such as a model, ``pictures/NAME-``. In another folder the study's name stands before.
     """
     path = Path(named)
-    if path.exists():
-        return path / PICTURES, ""
+    if path.is_dir():
+        return Place(path / PICTURES, "", f"{safe_name(path.resolve().name)}-")
     before, colon, seed = named.rpartition(":")
-    for folder in Path(named).parents:
+    for folder in path.parents:
         if colon and (folder / STUDY).exists():
             row = before if folder == Path() else before.removeprefix(str(folder)).lstrip("/\\")
-            return folder / PICTURES, f"{safe_name(row)}-{seed}-"
-    return Path(PICTURES), f"{safe_name(path.name)}-"
+            prefix = f"{safe_name(row)}-{seed}-"
+            study = safe_name(folder.resolve().name)
+            return Place(folder / PICTURES, prefix, f"{study}-{prefix}")
+    return Place(Path(PICTURES), *[f"{safe_name(named)}-"] * 2)
 
 
-def _place(subjects: Sequence[str]) -> tuple[Path, str]:
-    places = dict.fromkeys(map(place_of, subjects))
+def _place(subjects: Sequence[str]) -> Place:
+    """Return the place of a figure of several, whose files are named after all of them."""
+    places = list(dict.fromkeys(map(place_of, subjects)))
     if len(places) == 1:
-        return next(iter(places))
-    folders = {folder for folder, _ in places}
-    return (folders.pop() if len(folders) == 1 else Path(PICTURES)), ""
+        return places[0]
+    elsewhere = _joined([place.elsewhere for place in places])
+    if len({place.folder for place in places}) > 1:
+        return Place(Path(PICTURES), elsewhere, elsewhere)
+    return Place(places[0].folder, _joined([place.prefix for place in places]), elsewhere)
+
+
+def _joined(prefixes: Sequence[str]) -> str:
+    return safe_name("+".join(prefix.rstrip("-") for prefix in prefixes)) + "-"
+
+
+def _named_after(figure: Figure, asked: Sequence[str]) -> Figure:
+    if not asked:
+        return figure
+    return replace(figure, name=f"{figure.name}-{safe_name('+'.join(asked))}")
 
 
 def _rates(subjects: Sequence[str]) -> tuple[Figure, ...]:

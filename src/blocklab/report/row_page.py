@@ -30,7 +30,7 @@ from blocklab.report.kept_pictures import kept_pictures
 from blocklab.report.metric import metric_of
 from blocklab.report.rendering import render
 from blocklab.report.seed_curves import curves_of_seeds
-from blocklab.report.what_ran import flat, run_cells, run_headings
+from blocklab.report.what_ran import flat, last_names, run_cells, run_headings
 from blocklab.results.confusion import Confusion, confusion_of
 from blocklab.results.kept_answers import read_answers
 from blocklab.results.row_result import RowResult
@@ -40,6 +40,7 @@ from blocklab.training.run_files import WEIGHTS
 
 ROWS = "rows"  # the folder of these pages, beside the study's own
 PLUGIN = "--plugin"
+ANEW = "runs_anew"  # a folder for runs that are trained again
 OWN_BLOCK = re.compile(r"@[0-9a-f]{12}\"")  # a name with the digest of the file that it is from
 FEW_CLASSES = 15  # of more, the worst known are shown and the others folded
 
@@ -89,6 +90,7 @@ def write_row_pages(results: StudyResults, folder: Path) -> dict[str, str]:
 
 def row_html(results: StudyResults, row: RowResult, folder: Path) -> str:
     """Return a row's page; `folder` is its study's, whose last two names stand in commands."""
+    plugins = plugins_of(results.command, row.model)
     answers = _answers(row)
     confusion = confusion_of(list(answers.values()))
     shown = [c for c in CURVES if "top5" not in c.figure]
@@ -115,9 +117,10 @@ def row_html(results: StudyResults, row: RowResult, folder: Path) -> str:
         model=flat(row.model),
         run_headings=run_headings(results)[1:],
         runs=[run_cells(results, row, run)[1:] for run in row.runs],
-        commands=_commands(
-            row, f"{folder.parent.name}/{folder.name}", plugins_of(results.command, row.model)
-        ),
+        commands=_commands(row, last_names(folder), plugins),
+        weightless=_was_kept_without_weights(row),
+        # In a folder of its own: among the records its runs would count as finished.
+        train_again=f"{results.command} --out {ANEW}" if results.command else None,
     )
 
 
@@ -250,12 +253,19 @@ def plugins_of(command: str | None, model: object) -> list[str]:
     return after + [word.split("=", 1)[1] for word in words if word.startswith(f"{PLUGIN}=")]
 
 
+def _was_kept_without_weights(row: RowResult) -> bool:
+    """Whether it is of records, none of whose runs has its weights."""
+    left_out = any(WEIGHTS in run.left_out for run in row.finished)
+    return left_out and not any(run.has_weights for run in row.finished)
+
+
 def _commands(row: RowResult, study: str, plugins: Sequence[str]) -> list[tuple[str, str]]:
     """Return what can be done with the first run whose weights are kept, each as a command."""
-    run = next((run for run in row.finished if WEIGHTS in run.result.get("files", {})), None)
+    run = next((run for run in row.finished if run.has_weights), None)
     if run is None:
         return []
-    name = f"{study}/{row.name}:{run.seed}"
+    # In the study's own folder a row and a seed are enough.
+    name = f"{row.name}:{run.seed}" if study == "." else f"{study}/{row.name}:{run.seed}"
     quoted = shlex.quote(name)
     given = "".join(f" {PLUGIN} {shlex.quote(file)}" for file in plugins)
     loaded = "".join(f"blocklab.load_plugin({file!r}); " for file in plugins)

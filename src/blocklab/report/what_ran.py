@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from blocklab.report.cell_text import ABSENT, accuracy_percent, plain
@@ -71,7 +72,7 @@ def run_cells(results: StudyResults, row: RowResult, run: EndedRun) -> list[str]
     ours = [
         ABSENT if seconds is None else f"{seconds:,.0f}",
         str(run.run.get("started", ABSENT)),
-        f"{run.folder.parent.name}/{run.folder.name}",
+        last_names(run.folder),
     ]
     return [
         row.name,
@@ -82,6 +83,11 @@ def run_cells(results: StudyResults, row: RowResult, run: EndedRun) -> list[str]
         *([accuracy_percent(run.figure("test_top5_percent"))] if top5 else []),
         *([run.hash] if results.origin else ours),
     ]
+
+
+def last_names(folder: Path) -> str:
+    """Return a folder's last two names, as far as its path has them: of ``y`` no more than that."""
+    return Path(*folder.parts[-2:]).as_posix()
 
 
 def flat(fields: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from blocklab.measure.amounts import counted
+from blocklab.measure.amounts import counted_apart
 from blocklab.results.judgement import CONTRADICTED, SUPPORTED, UNDECIDED, Judgement
 from blocklab.results.row_result import RowResult
 from blocklab.study.claims import COUNTED, AnyClaim, BestClaim, Claim, GainClaim
@@ -22,22 +22,25 @@ def _compared(claim: Claim | GainClaim, rows: Mapping[str, RowResult]) -> Judgem
     name, unit, letter = COUNTED[claim.metric]
     counts = {row: getattr(rows[row], name) for row in claim.rows}
     gap = math.fsum(weight * counts[row] for row, weight in claim.weights.items()) / unit
-    ahead = claim.sign * gap
-    if claim.operator == "==":
-        holds = abs(gap) <= claim.margin
-    elif claim.operator in (">", "<") and claim.margin <= 0:
-        holds = ahead > claim.margin
-    else:
-        holds = ahead >= claim.margin
     if isinstance(claim, Claim):
         ours, theirs = counts[claim.left] / unit, counts[claim.right] / unit
     else:
         ours = (counts[claim.left] - counts[claim.baseline]) / unit
         theirs = ours - gap
-    numbers = f"{ours:.3f} against {theirs:.3f} {letter}, counted"
+    shown = counted_apart(ours, theirs, lambda gap: _holds(claim, gap))
+    numbers = f"{' against '.join(shown)} {letter}, counted"
     if _sizes_differ(claim, rows):
         return Judgement(claim.text, UNDECIDED, f"{numbers} at different input sizes")
-    return Judgement(claim.text, SUPPORTED if holds else CONTRADICTED, numbers)
+    return Judgement(claim.text, SUPPORTED if _holds(claim, gap) else CONTRADICTED, numbers)
+
+
+def _holds(claim: Claim | GainClaim, gap: float) -> bool:
+    if claim.operator == "==":
+        return abs(gap) <= claim.margin
+    ahead = claim.sign * gap
+    if claim.operator in (">", "<") and claim.margin <= 0:
+        return ahead > claim.margin
+    return ahead >= claim.margin
 
 
 def _best(claim: BestClaim, rows: Mapping[str, RowResult]) -> Judgement:
@@ -45,9 +48,8 @@ def _best(claim: BestClaim, rows: Mapping[str, RowResult]) -> Judgement:
     ours = getattr(rows[claim.row], name)
     theirs = {other: getattr(rows[other], name) for other in claim.others}
     nearest = max(theirs, key=lambda other: claim.sign * theirs[other])
-    numbers = (
-        f"{counted(ours / unit)} against {counted(theirs[nearest] / unit)} {letter}, of {nearest}"
-    )
+    shown = counted_apart(ours / unit, theirs[nearest] / unit)
+    numbers = f"{' against '.join(shown)} {letter}, of {nearest}"
     if _sizes_differ(claim, rows):
         return Judgement(claim.text, UNDECIDED, f"{numbers}, at different input sizes")
     ahead = claim.sign * (ours - theirs[nearest]) > 0

@@ -24,7 +24,8 @@ class EndedRun:
     """A run that has ended.
 
     `per_image` is None of a run that kept no predictions, `diagnosis` (diagnosis.json) of one that
-    was not diagnosed. `notes` say what a reader must know of its files.
+    was not diagnosed. `notes` say what a reader must know of its files, `left_out` which of them
+    its record was kept without.
     """
 
     hash: str
@@ -36,6 +37,7 @@ class EndedRun:
     per_image: PerImage | None = None
     diagnosis: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Name it; the whole would fill a screen."""
@@ -45,6 +47,11 @@ class EndedRun:
     def diverged(self) -> bool:
         """Whether its loss stopped being a number: to be shown, never averaged."""
         return self.result["status"] == DIVERGED
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether its weights are kept: it did not diverge, and is no record without them."""
+        return WEIGHTS in self.result.get("files", {}) and WEIGHTS not in self.left_out
 
     @property
     def at_chance(self) -> bool:
@@ -112,4 +119,5 @@ def read_ended_run(reader: RunReader) -> EndedRun | None:
         reader.per_image,
         diagnosis,
         tuple(notes),
+        reader.left_out,
     )

@@ -68,22 +68,29 @@ class TestedRows:
 
     def _judge_best(self, claim: BestClaim, over: _Over) -> Judgement:
         found: list[tuple[float, float, str]] = []  # p, how far ahead, and the numbers for it
+        refusal = ""  # the first, which leaves the claim undecided whatever the others say
         for other in claim.others:
             weights = self.merged({claim.row: 1.0, other: -1.0})
+            contrast = self.pool(claim.metric, over).contrast(weights) if weights else None
+            if refusal and contrast is None:
+                continue
             if not weights:
                 same = self._same_bits({claim.row, other})
                 return Judgement(claim.text, CONTRADICTED, f"as {other}: {same}")
-            contrast = self.pool(claim.metric, over).contrast(weights)
             if contrast is None:
                 return Judgement(claim.text, UNDECIDED, self._lacking(weights, claim.metric))
             numbers = f"{_numbers(contrast, claim.metric, self.metric)}, to {other}"
-            if contrast.refusal:
-                return Judgement(claim.text, UNDECIDED, f"{numbers}; {contrast.refusal}")
+            refusal = refusal or contrast.refusal
             found.append((contrast.p_against(0.0), claim.sign * contrast.mean, numbers))
+        if refusal:
+            _, _, numbers = min(found, key=lambda one: one[1])  # on the best of its rivals it hangs
+            of = f", the nearest of {len(found)}" if len(found) > 1 else ""
+            return Judgement(claim.text, UNDECIDED, f"{numbers}{of}; {refusal}")
         if better := [one for one in found if one[1] <= 0]:
             p, _, numbers = min(better)
-            return Judgement(claim.text, CONTRADICTED, numbers, min(1.0, p * len(found)))
-        p, _, numbers = max(found)
+            of = f", the clearest of {len(better)} against it" if len(better) > 1 else ""
+            return Judgement(claim.text, CONTRADICTED, f"{numbers}{of}", min(1.0, p * len(found)))
+        p, _, numbers = max(found, key=lambda one: (one[0], -one[1]))  # of equal p the nearest
         return Judgement(claim.text, SUPPORTED, f"{numbers}, the least clear of {len(found)}", p)
 
     def pool(self, metric: str, over: _Over = frozenset()) -> Pool:

@@ -29,9 +29,9 @@ from torch.multiprocessing import (  # pyright: ignore[reportPrivateImportUsage]
     ProcessRaisedException,
 )
 
-from blocklab.blocks.plugins import load_plugin
+from blocklab.blocks.plugins import fault_line, load_plugin
 from blocklab.data.image_data import open_data
-from blocklab.errors import BlocklabError, InputError, RunError, error_line
+from blocklab.errors import BlocklabError, InputError, RunError
 from blocklab.measure.device import gpu_count
 from blocklab.measure.launcher import launcher_number, started_elsewhere
 from blocklab.training.autotune import row_setup
@@ -267,7 +267,7 @@ def _train_rank(fabric: Fabric, task: _Task, connection: Any) -> None:
         _leave()
     except Exception as error:
         kind = "InputError" if isinstance(error, InputError) else "RunError"
-        connection.send((kind, error_line(error)))
+        connection.send((kind, fault_line(error)))
         sys.exit(1)
 
 

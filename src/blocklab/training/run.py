@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from blocklab.blocks.plugins import fault_line
 from blocklab.data.image_data import ImageData, open_data
-from blocklab.errors import BlocklabError, InputError, RunError, error_line
+from blocklab.errors import BlocklabError, InputError, RunError
 from blocklab.measure.alone import taking_turns
 from blocklab.measure.footprint import check_memory
 from blocklab.measure.memory import peak_memory, reset_peak_memory
@@ -225,7 +226,7 @@ def _missed_a_file(error: BaseException | None) -> bool:
 
 
 def _failure(error: Exception) -> str:
-    line = error_line(error)
+    line = fault_line(error)
     # On the CPU PyTorch raises a plain RuntimeError for it.
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in line:
         return "out of memory; use a smaller batch_size or fewer --workers"
