@@ -86,7 +86,7 @@ def test_without_the_plugin_the_block_is_unknown(blocklab: Any, files: tuple[Pat
     ("was", "becomes", "said"),
     [
         ("x * self.weight", "x[:, :2]", "the network does not run: RuntimeError"),
-        ("x * self.weight", "x * self.none", "(mine.py, line 14); `blocklab check mine.py`"),
+        ("x * self.weight", "x * self.none", "(mine.py, line 14); `blocklab check "),
         ("self.weight =", "self.w = self.none or", "attribute 'none' (mine.py, line 11)"),
         ("self.weight\n", "self.weight[:: 1 // (not self.training)]\n", "ZeroDivisionError"),
         (
