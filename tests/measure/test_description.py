@@ -11,7 +11,11 @@ TINY = {"depths": (1, 1, 1), "widths": (4, 4, 8), "num_classes": 5}
 
 
 @pytest.mark.parametrize(
-    ("module", "part"), [("layer2.0", "stage 2"), ("layer1", "stage 1"), ("", "head")]
+    ("module", "part"),
+    [
+        *[("bn1", "stem"), ("layer2.0", "stage 2"), ("layer1", "stage 1")],
+        *[("fc", "head"), ("", "head")],
+    ],
 )
 def test_what_training_alone_uses_counts_where_it_lies(module: str, part: str) -> None:
     model = create_model("resnet20", **TINY)

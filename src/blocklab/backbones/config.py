@@ -104,6 +104,14 @@ def parse_staged(kinds: str | tuple[str, ...], value: object, stages: int) -> Bl
     return spec
 
 
+def parse_staged_chain(value: object, stages: int) -> list[BlockSpec]:
+    """Parse attentions, none, one or a list, each of which may be limited to stages."""
+    if value is None or value == "none":
+        return []
+    items = value if isinstance(value, list | tuple) else [value]
+    return [parse_staged("attention", item, stages) for item in items]
+
+
 def in_stage(spec: BlockSpec, stage: int) -> bool:
     """Whether a parsed block sits in `stage` (from 1)."""
     return "stages" not in spec or stage in spec["stages"]

@@ -18,7 +18,7 @@ from blocklab.backbones.config import (
     BackboneConfig,
     create_staged_chain,
     drop_path_rates,
-    parse_staged,
+    parse_staged_chain,
 )
 from blocklab.backbones.metaformer_blocks import BLOCKS, MIXER_KINDS, BlockPlan, Norm, make_norm
 from blocklab.blocks.activation import create_activation
@@ -92,11 +92,9 @@ class MetaFormerConfig(BackboneConfig):
     def _parse_attention(cls, data: Any) -> Any:
         if not isinstance(data, dict) or "attention" not in data:
             return data
-        value, depths = data["attention"], data.get("depths")
+        depths = data.get("depths")
         stages = len(depths) if isinstance(depths, list | tuple) else 4
-        items = value if isinstance(value, list | tuple) else [value]
-        items = [] if value in (None, "none") else items
-        return {**data, "attention": [parse_staged("attention", one, stages) for one in items]}
+        return {**data, "attention": parse_staged_chain(data["attention"], stages)}
 
     @model_validator(mode="after")
     def _same_lengths(self) -> "MetaFormerConfig":

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, create_model, model_validator
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
-from blocklab.backbones.config import BackboneConfig, create_staged_chain, parse_staged
+from blocklab.backbones.config import BackboneConfig, create_staged_chain, parse_staged_chain
 from blocklab.blocks.plugins import fault_line
 from blocklab.blocks.registry import LONGEST_LIST, BlockInfo, BlockSpec, block_info, create_block
 from blocklab.errors import BlocklabError, InputError
@@ -39,10 +39,7 @@ class Anatomy:
 
 
 def _parse_attention(value: object) -> list[BlockSpec]:
-    if value is None or value == "none":
-        return []
-    items = value if isinstance(value, list | tuple) else [value]
-    return [parse_staged("attention", item, LONGEST_LIST) for item in items]
+    return parse_staged_chain(value, LONGEST_LIST)  # how many it has is seen once it is built
 
 
 class OwnConfig(BackboneConfig):

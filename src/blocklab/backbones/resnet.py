@@ -22,6 +22,7 @@ from blocklab.backbones.config import (
     drop_path_rates,
     in_stage,
     parse_staged,
+    parse_staged_chain,
     without_stages,
 )
 from blocklab.blocks.activation import create_activation
@@ -68,10 +69,7 @@ def _parse_mixer(value: object, info: ValidationInfo) -> BlockSpec:
 
 
 def _parse_attention(value: object, info: ValidationInfo) -> list[BlockSpec]:
-    if value is None or value == "none":
-        return []
-    items = value if isinstance(value, list | tuple) else [value]
-    return [parse_staged("attention", item, _stages(info)) for item in items]
+    return parse_staged_chain(value, _stages(info))
 
 
 class ResNetConfig(BackboneConfig):

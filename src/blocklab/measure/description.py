@@ -122,7 +122,10 @@ def _part_of(model: Backbone, parameter: str) -> str:
     for stage in range(len(model.stage_modules)):
         if any(parameter.startswith(f"{module}.") for module in model.stage_parts(stage)):
             return f"stage {stage + 1}"
-    return "" if parameter.startswith("stem.") else "head"
+    before, _, _ = parameter.partition(".")
+    modules = [name for name, _ in model.named_children()]
+    first = min(modules.index(part.split(".")[0]) for part in model.stage_parts(0))
+    return "" if before in modules[:first] else "head"
 
 
 _REST = "between them"
