@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blocklab.kernels.layout import is_channels_last, pieces, widened
-from blocklab.kernels.recording import is_plain_better, is_traced
+from blocklab.kernels.recording import is_memory_counted, is_plain_better, is_traced
 
 
 def deviation_gate(x: Tensor, factor: float, offset: float, eps: float) -> Tensor:
@@ -23,13 +23,14 @@ def deviation_gate(x: Tensor, factor: float, offset: float, eps: float) -> Tenso
     sum (x - mean)^2 / (n - 1) over n positions, and 0 of one. What is squared is x - mean divided
     by the deviation: squares of x are beyond float16 where x is near 300.
     """
-    if is_traced(x):  # whose size may be free
+    counted = is_memory_counted(x)
+    if is_traced(x) and not counted:  # whose size may be free
         return _recorded(x, factor, offset, eps)
     # The same by a variance over n, as norms have it.
     positions = x.shape[2] * x.shape[3]
     part = (positions - 1) / positions
     eps, factor = eps * (part or 1), factor * part
-    if not is_plain_better(x) and is_channels_last(x):
+    if counted or (not is_plain_better(x) and is_channels_last(x)):
         return _DeviationGate.apply(x, factor, offset, eps)  # type: ignore[return-value]
     with torch.autocast(x.device.type, enabled=False):  # its sums are float32 in any case
         normal = torch.group_norm(x, x.shape[1], eps=eps)

@@ -23,9 +23,9 @@ def local_product(x: Tensor, kernels: Tensor, size: int, stride: int) -> Tensor:
     y[c, i, j] = sum_{u, v} kernels[g, u, v, i, j] * x[c, s i + u - k // 2, s j + v - k // 2], where
     g is c's group of C / G channels.
     """
-    if isinstance(x, Tensor) and (x.is_meta or is_counted()):  # a symbolic trace has no tensor
-        return _as_matrix_products(x, kernels, size, stride)
     if is_plain_better(x):
+        if isinstance(x, Tensor) and (x.is_meta or is_counted()):  # a symbolic trace has no tensor
+            return _as_matrix_products(x, kernels, size, stride)
         return _plain(x, kernels, size, stride)
     x, kernels = x.type_as(kernels), kernels.contiguous()
     return _LocalProduct.apply(x, kernels, size, stride)  # type: ignore[return-value]

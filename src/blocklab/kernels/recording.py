@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 _lean_on_gpus = False  # of the process, which trains one run at a time, its backward threads too
+_memory_counted = ContextVar("_memory_counted", default=False)
 
 
 @contextmanager
@@ -21,6 +23,28 @@ def lean_on_gpus(lean: bool) -> Iterator[None]:
         yield
     finally:
         _lean_on_gpus = before
+
+
+@contextmanager
+def memory_counted() -> Iterator[None]:
+    """Within it, maps on the meta device take the forms that a processor trains by.
+
+    Elsewhere they take the plain ones, whose costs are the papers'; but what is counted here is
+    what training keeps in memory, and that is why the others are there.
+    """
+    before = _memory_counted.set(True)
+    try:
+        yield
+    finally:
+        _memory_counted.reset(before)
+
+
+def is_memory_counted(x: Tensor) -> bool:
+    """Whether `x` is a map whose memory is counted, and nothing of it computed.
+
+    On the meta device its order in memory is not known; a processor trains in channels_last.
+    """
+    return _memory_counted.get() and type(x) is Tensor and x.is_meta
 
 
 def is_compiled() -> bool:
@@ -69,4 +93,6 @@ def is_plain_better(x: Tensor) -> bool:
     lean forms have more of them, and maps are read and written more often. What those save is
     memory: where that is short, `lean_on_gpus` takes them.
     """
+    if is_memory_counted(x):
+        return False
     return is_traced(x) or (x.device.type != "cpu" and not _lean_on_gpus)

@@ -9,12 +9,13 @@ from torch import nn
 
 from blocklab.blocks.plugins import plugin_errors
 from blocklab.errors import InputError
+from blocklab.kernels.recording import memory_counted
 from blocklab.measure.device import gpu_count
 from blocklab.models.meta_device import QuickShapes
 from blocklab.models.probe import ImageSize, blank_images
 from blocklab.models.timm_models import image_errors
 
-PROCESS_BYTES = 600 << 20  # Python, PyTorch and its buffers, before any network
+PROCESS_BYTES = 850 << 20  # what Python takes that has imported all that trains, before any network
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def footprint(model: nn.Module, image_size: ImageSize) -> Footprint:
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with QuickShapes(), hooks, image_errors(model, image_size):
+    with memory_counted(), QuickShapes(), hooks, image_errors(model, image_size):
         logits = model(blank_images(model, image_size, 2))
     del logits
     weights = sum(4 * parameter.numel() for parameter in model.parameters())
