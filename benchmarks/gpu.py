@@ -30,6 +30,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -294,17 +295,19 @@ def count_all(given: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         null_device.build(Path(folder))
         for batch in given.batches:
-            for mode in ("eager", "graph"):
-                recipe = {"cuda_graph": "on" if mode == "graph" else "off"}
-                models = [MODELS[name] for name in given.models]
-                lines = launches.counted(models, recipe, batch, SIZE, Path(folder))
-                for name, line in zip(given.models, lines, strict=True):
-                    counts = line["counts"]
-                    kernels, graphs = counts.get("kernel", 0), counts.get("GraphLaunch", 0)
-                    waits = launches.total(counts, "sync")
-                    found.append({"model": name, "batch": batch, "loop": mode, "counts": counts})
-                    cells = f"{kernels:>9,}{graphs:>8}{waits:>7}"
-                    print(f"{name:22}{batch:>6}  {mode:8}{cells}", flush=True)
+            told = list(product(("eager", "graph"), given.models))
+            graph = {"eager": "off", "graph": "on"}
+            steps = [
+                launches.step(MODELS[name], {"cuda_graph": graph[mode]}, batch, SIZE)
+                for mode, name in told
+            ]
+            for (mode, name), line in zip(told, launches.counted(steps, Path(folder)), strict=True):
+                counts = line["counts"]
+                kernels, graphs = counts.get("kernel", 0), counts.get("GraphLaunch", 0)
+                waits = launches.total(counts, "sync")
+                found.append({"model": name, "batch": batch, "loop": mode, "counts": counts})
+                cells = f"{kernels:>9,}{graphs:>8}{waits:>7}"
+                print(f"{name:22}{batch:>6}  {mode:8}{cells}", flush=True)
     return found
 
 

@@ -23,13 +23,15 @@ RECIPE = {"mixup": 0.2, "cutout": 8, "ema_decay": 0.9, "clip_grad_norm": 1.0, "p
 MODELS = ("resnet18", "resnet50_triplet", "res2net50_celu_cd_st", "van_b0")
 
 
-def counted(
-    models: Sequence[str], recipe: dict[str, Any], batch: int, size: int, built: Path
-) -> list[dict[str, Any]]:
-    """Return each model's counts of a step; `built` holds the null device."""
-    given = {"models": list(models), "recipe": RECIPE | recipe, "batch": batch, "size": size}
+def step(model: str, recipe: dict[str, Any], batch: int, size: int) -> dict[str, Any]:
+    """Return a step to count, as `counted` takes it; `recipe` changes `RECIPE`."""
+    return {"model": model, "recipe": RECIPE | recipe, "batch": batch, "size": size}
+
+
+def counted(steps: Sequence[dict[str, Any]], built: Path) -> list[dict[str, Any]]:
+    """Return each step's counts, all from one process; `built` holds the null device."""
     script = null_device.HERE / "count_steps.py"
-    lines = null_device.run(script, [json.dumps(given)], built, timeout=60 + 30 * len(models))
+    lines = null_device.run(script, [json.dumps(steps)], built, timeout=60 + 30 * len(steps))
     return [json.loads(line) for line in lines.splitlines()]
 
 
@@ -51,7 +53,8 @@ def main() -> None:
     print(f"{'':28}{'kernels':>9}{'graphs':>8}{'copies':>8}{'waits':>7}{'Python (ms)':>13}")
     with tempfile.TemporaryDirectory() as folder:
         null_device.build(Path(folder))
-        for found in counted(given.models, recipe, given.batch, given.size, Path(folder)):
+        steps = [step(model, recipe, given.batch, given.size) for model in given.models]
+        for found in counted(steps, Path(folder)):
             counts = found["counts"]
             copies = total(counts, "memcpy:H2D", "memcpy:D2H", "memcpy:any")
             print(

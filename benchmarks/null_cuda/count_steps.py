@@ -1,8 +1,8 @@
 """Counts what a training step asks of a GPU; run on the null device by `launches.py`.
 
-    count_steps.py '{"models": [...], "recipe": {...}, "batch": 128, "size": 32}'
+    count_steps.py '[{"model": ..., "recipe": {...}, "batch": 128, "size": 32}, ...]'
 
-Prints a line of JSON for each model: the counts of one step in the midst of an epoch.
+Prints a line of JSON for each: the counts of one step in the midst of an epoch.
 """
 
 import json
@@ -23,8 +23,9 @@ from blocklab.training import loop
 from blocklab.training.device import choose_setup
 from blocklab.training.recipe import load_recipe
 
-STEPS = 7  # the first three and the capture come before what is counted
+STEPS = 8  # the first three and the capture come before what is counted, and one after
 CLASSES = 100
+FITS = loader._fits
 
 
 def images(count: int, size: int) -> Split:
@@ -33,11 +34,11 @@ def images(count: int, size: int) -> Split:
     return Split.whole(pixels, rng.integers(0, CLASSES, count))
 
 
-def step_counts(counter: Counter, model: str, given: dict[str, Any]) -> dict[str, Any]:
-    batch, size = given["batch"], given["size"]
+def step_counts(counter: Counter, given: dict[str, Any]) -> dict[str, Any]:
+    model, batch, size = given["model"], given["batch"], given["size"]
     fields = {"epochs": 1, "warmup_epochs": 0, "batch_size": batch, **given["recipe"]}
-    if fields.pop("streamed", False):  # as where a GPU does not hold the images
-        loader._fits = lambda size, device: False
+    streamed = fields.pop("streamed", False)  # as where a GPU does not hold the images
+    loader._fits = (lambda size, device: False) if streamed else FITS
     recipe = load_recipe("strong", fields)
     train, empty = images(batch * STEPS, size), images(0, size)
     names = tuple(map(str, range(CLASSES)))
@@ -48,10 +49,10 @@ def step_counts(counter: Counter, model: str, given: dict[str, Any]) -> dict[str
 
     def on_step(done: int, of: int) -> None:
         nonlocal began
-        if done == STEPS - 1:
+        if done == STEPS - 2:
             counter.reset()
             began = time.thread_time()
-        elif done == STEPS:
+        elif done == STEPS - 1:
             found["python_ms"] = 1000 * (time.thread_time() - began)
             found["counts"] = counter.counts()
             counter.reset()
@@ -64,12 +65,11 @@ def step_counts(counter: Counter, model: str, given: dict[str, Any]) -> dict[str
 
 
 def main() -> None:
-    given = json.loads(sys.argv[1])
     counter = Counter()
     # No value means anything here, and whether the weights are numbers would be read.
     loop._is_finite = lambda model: True
-    for model in given["models"]:
-        print(json.dumps(step_counts(counter, model, given)), flush=True)
+    for given in json.loads(sys.argv[1]):
+        print(json.dumps(step_counts(counter, given)), flush=True)
     os._exit(0)  # PyTorch's threads cannot be ended in order on a device that is none
 
 

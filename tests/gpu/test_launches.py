@@ -21,19 +21,54 @@ import null_device  # noqa: E402
 REASON = null_device.missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"nothing to count with: {REASON}")
 
-Count = Callable[..., list[dict[str, Any]]]
+Counts = Callable[..., list[dict[str, Any]]]
+Steps = dict[str, dict[str, Any]]
 MOST = {"resnet18": 330, "resnet50_triplet": 2000, "res2net50_celu_cd_st": 3600}
 
 
+def small(model: str = "resnet20", **recipe: object) -> dict[str, Any]:
+    return launches.step(model, recipe, 16, 32)
+
+
+MEDIAN = "resnet20:attention={type: triplet, statistics: [avg, median]}"
+AUGMENTED = {"random_resized_crop": {}, "trivial_augment": True, "random_erasing": 0.5}
+OPTIMIZERS = {"adamw": 1, "adamp": 0, "lamb": 0, "lookahead_adamw": 0}  # name -> its graphs
+# Steps that are counted together, by one process: PyTorch takes seconds to import.
+STEPS = {
+    "fp16": small("resnet20_se", precision="fp16"),
+    "fp16 as a graph": small("resnet20_se", precision="fp16", cuda_graph="on"),
+    "in parts": small("resnet20_se", accumulate=4),
+    "usual": small("resnet20_se"),
+    "deterministic": small("resnet20_se", deterministic=True),
+    "median": small(MEDIAN, deterministic=True),
+    "plain": small(crop_padding=0),
+    "augmented": small(crop_padding=0, **AUGMENTED),
+    "streamed": small(cuda_graph="off", streamed=True),
+    **{name: small(optimizer=name, cuda_graph="on") for name in OPTIMIZERS},
+    **{model: launches.step(model, {}, 128, 32) for model in MOST},
+    **{
+        f"{model} as a graph": launches.step(model, {"cuda_graph": "on"}, 128, 32) for model in MOST
+    },
+}
+
+
 @pytest.fixture(scope="module")
-def count(tmp_path_factory: pytest.TempPathFactory) -> Count:
+def count(tmp_path_factory: pytest.TempPathFactory) -> Counts:
     built = tmp_path_factory.mktemp("null_cuda")
     null_device.build(built)
 
-    def counts(models: list[str], batch: int = 128, **recipe: object) -> list[dict[str, Any]]:
-        return launches.counted(models, recipe, batch, 32, built)
+    def counts(*names: str) -> list[dict[str, Any]]:
+        return launches.counted([launches.step(name, {}, 8, 32) for name in names], built)
 
     return counts
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> Steps:
+    """The counts of each of `STEPS`."""
+    built = tmp_path_factory.mktemp("null_cuda")
+    null_device.build(built)
+    return dict(zip(STEPS, launches.counted(list(STEPS.values()), built), strict=True))
 
 
 def asked(found: dict[str, Any]) -> int:
@@ -64,8 +99,8 @@ FAMILIES += ["convnextv2_atto", "poolformer_s12", "mambaout_femto"]
         pytest.param(list_models(), id="every named row", marks=pytest.mark.slow),
     ],
 )
-def test_no_step_waits_or_mixes_devices(count: Count, names: list[str]) -> None:
-    found = count(names, batch=8)
+def test_no_step_waits_or_mixes_devices(count: Counts, names: list[str]) -> None:
+    found = count(*names)
     assert [one["model"] for one in found] == names
     assert {one["model"]: asked(one) for one in found if asked(one)} == {}
 
@@ -86,68 +121,54 @@ def test_an_attention_launches_no_more_than_its_plain_formulation(tmp_path: Path
         assert launches.total(one["ours"], "sync", "memcpy:H2D", "memcpy:D2H", "memcpy:any") == 0
 
 
-def test_a_step_has_few_launches(count: Count) -> None:
-    for one in count(list(MOST)):
-        assert asked(one) == 0
-        assert one["counts"]["kernel"] <= MOST[one["model"]], one["model"]
+@pytest.mark.parametrize("model", MOST)
+def test_a_step_has_few_launches(steps: Steps, model: str) -> None:
+    assert asked(steps[model]) == 0
+    assert steps[model]["counts"]["kernel"] <= MOST[model]
 
 
-def test_a_step_is_one_launch_of_a_graph(count: Count) -> None:
-    steps = count(list(MOST), cuda_graph="on")
-    assert {one["counts"].get("GraphLaunch") for one in steps} == {1}
-    for one in steps:  # what is left are the batch's: cropped, mixed, and copied to its place
-        assert asked(one) == 0
-        assert one["counts"]["kernel"] <= 40
+@pytest.mark.parametrize("model", MOST)
+def test_a_step_is_one_launch_of_a_graph(steps: Steps, model: str) -> None:
+    one = steps[f"{model} as a graph"]
+    assert one["counts"].get("GraphLaunch") == 1
+    assert asked(one) == 0  # what is left are the batch's: cropped, mixed, and copied to its place
+    assert one["counts"]["kernel"] <= 40
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"precision": "fp16"}, {"precision": "fp16", "cuda_graph": "on"}, {"accumulate": 4}],
-    ids=str,
-)
-def test_nor_does_one_in_fp16_or_in_parts(count: Count, changes: dict[str, object]) -> None:
-    (one,) = count(["resnet20_se"], batch=16, **changes)
-    assert asked(one) == 0
-    assert one["counts"].get("GraphLaunch", 0) == ("cuda_graph" in changes)
+@pytest.mark.parametrize("name", ["fp16", "fp16 as a graph", "in parts"])
+def test_nor_does_one_in_fp16_or_in_parts(steps: Steps, name: str) -> None:
+    assert asked(steps[name]) == 0
+    assert steps[name]["counts"].get("GraphLaunch", 0) == ("graph" in name)
 
 
-def test_a_deterministic_step_launches_no_more(count: Count) -> None:
+def test_a_deterministic_step_launches_no_more(steps: Steps) -> None:
     """Unless PyTorch fills each new tensor first, which nobody reads."""
-    usual, fixed = (count(["resnet20_se"], batch=16, deterministic=on) for on in (False, True))
-    assert fixed[0]["counts"]["kernel"] == usual[0]["counts"]["kernel"]
-    assert asked(fixed[0]) == 0
+    usual, fixed = steps["usual"], steps["deterministic"]
+    assert fixed["counts"]["kernel"] == usual["counts"]["kernel"]
+    assert asked(fixed) == 0
 
 
-def test_a_median_has_a_deterministic_form(count: Count) -> None:
-    model = "resnet20:attention={type: triplet, statistics: [avg, median]}"
-    (one,) = count([model], batch=16, deterministic=True)
-    assert one["counts"]["kernel"] > 0
-    assert asked(one) == 0
+def test_a_median_has_a_deterministic_form(steps: Steps) -> None:
+    assert steps["median"]["counts"]["kernel"] > 0
+    assert asked(steps["median"]) == 0
 
 
-AUGMENTED = {"random_resized_crop": {}, "trivial_augment": True, "random_erasing": 0.5}
-
-
-def test_nor_do_augmentations_a_sample(count: Count) -> None:
-    (plain,) = count(["resnet20"], batch=16, crop_padding=0)
-    (one,) = count(["resnet20"], batch=16, crop_padding=0, **AUGMENTED)
+def test_nor_do_augmentations_a_sample(steps: Steps) -> None:
+    plain, one = steps["plain"], steps["augmented"]
     assert asked(one) == 0
     assert one["counts"]["kernel"] > plain["counts"]["kernel"] + 50  # they do take place
 
 
-def test_images_that_a_gpu_does_not_hold_are_brought_without_a_wait(count: Count) -> None:
-    (one,) = count(["resnet20"], batch=16, cuda_graph="off", streamed=True)
-    assert one["counts"].get("memcpy:H2D", 0) <= 2  # the next batch's pixels, and no more
-    assert launches.total(one["counts"], "sync", "memcpy:D2H", "memcpy:any") == 0
+def test_images_that_a_gpu_does_not_hold_are_brought_without_a_wait(steps: Steps) -> None:
+    counts = steps["streamed"]["counts"]
+    assert launches.total(counts, "memcpy:H2D") == 1  # the next batch's pixels
+    assert launches.total(counts, "bytes:H2D") == 16 * 3 * 32 * 32
+    assert launches.total(counts, "sync", "memcpy:D2H", "memcpy:any") == 0
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "graphs"), [("adamw", 1), ("adamp", 0), ("lamb", 0), ("lookahead_adamw", 0)]
-)
-def test_a_graph_never_keeps_an_old_learning_rate(
-    count: Count, optimizer: str, graphs: int
-) -> None:
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_graph_never_keeps_an_old_learning_rate(steps: Steps, optimizer: str) -> None:
     """Of an optimizer that takes its rate as a number, a graph would repeat the first one."""
-    (one,) = count(["resnet20"], batch=16, optimizer=optimizer, cuda_graph="on")
+    one, graphs = steps[optimizer], OPTIMIZERS[optimizer]
     assert one["counts"].get("GraphLaunch", 0) == graphs
     assert (one["counts"]["kernel"] > 100) == (not graphs)
