@@ -123,12 +123,20 @@ def test_rows_that_come_after_a_look_are_looked_at_from_the_first_and_change_not
     assert words(results)["simam"] not in ("too few seeds",)
     notes = "\n".join(results.design_notes)
     assert "simam, ela: first run after a look, so with looks of their own, at 5 % of them" in notes
+    assert "of them alone: of the whole study at most 10 %" in notes
     assert "ela worse" in notes and "its runs as they are now" not in notes
+    at_once = {row.name: row.at_once for row in results.rows if row.name != results.baseline}
+    firsts = sum(row not in ("simam", "ela") for row in at_once)
+    assert at_once == {row: 2 if row in ("simam", "ela") else firsts for row in at_once}
+    together = "all rows that were looked at together"
+    assert before.held_for == "all rows at once" and results.held_for == together
     if dies_at is not None:
         assert "look 2 of 3: " in told.said[0] and "; look 1 of 3: 2 rows at 3" in told.said[0]
     assert len(set(results.how_judged)) == len(results.how_judged)
     page = write_report(results, file.parent / "runs/looks").read_text()
     assert "simam, ela (look 1): Dunnett" in page or "ela (look 1): " in page
+    assert f"an interval that holds for {together}." in page
+    assert "rows at once" not in page.replace("for all rows at once</dt>", "")
     # Nothing is left to do.
     made = MadeUp.made
     assert shown(run(file), list(words(results))) == shown(results, list(words(results)))

@@ -152,6 +152,24 @@ def test_futile_asks_of_uneven_rows_what_the_last_look_will_ask() -> None:
     assert len(found) > 50 and sum(found) > sum(plain)
 
 
+def test_futile_of_a_row_that_came_later_knows_that_the_baseline_has_its_seeds() -> None:
+    """By the variance of the difference now and at the last look; the baseline stays at 16."""
+    looks, values = Looks((3, 8), gain=0.01), dict[str, dict[int, float]]()
+    values["a"] = dict(enumerate(0.3 * stats.norm.ppf((np.arange(16) + 0.5) / 16)))
+    values["b"] = {0: -0.12, 1: 0.23, 2: 0.09}
+    (one,) = take_looks(values, "a", looks, [Seen({row: range(len(values[row])) for row in "ab"})])
+    found, family = one.family.comparisons["b"], one.family
+    assert found.word == FUTILE and found.difference and family.sd
+    now, last = 1 / 3 + 1 / 16, 1 / 8 + 1 / 16  # variances, of one seed
+    asked = critical_value(levels(looks, 1)[-1], (8,), 16, family.df * 8 / 3) * math.sqrt(last)
+    gap, rest = found.difference.mean / family.sd, math.sqrt(now - last)
+    shown = float(stats.norm.sf((asked - gap) / rest) + stats.norm.cdf((-asked - gap) / rest))
+    assert (
+        found.reason
+        == f"8 seeds would show a difference with a probability of {shown:.0%}".replace("%", " %")
+    )
+
+
 def test_a_look_on_record_stands() -> None:
     rng = np.random.default_rng(4)
     values = {name: dict(enumerate(rng.normal(size=10).tolist())) for name in "abc"}

@@ -82,7 +82,8 @@ def _differences(results: StudyResults) -> Figure | None:
     compared = [row for row in results.rows if row.difference is not None]
     if not compared:
         return None
-    shows = "Difference of means, with intervals that in 95 % of studies hold for all rows at once."
+    held = results.held_for
+    shows = f"Difference of means, with intervals that in 95 % of studies hold for {held}."
     if len(compared) > MOST_DIFFERENCES:
         shows += f" Of {len(compared)} rows, the {MOST_DIFFERENCES} that differ most."
         size = {row.name: abs(row.difference.mean) if row.difference else 0.0 for row in compared}

@@ -18,7 +18,7 @@ from blocklab.report.cell_text import (
 from blocklab.report.columns import ACCURACY, COST, Column, Table
 from blocklab.report.reported_columns import reported_columns
 from blocklab.results.row_result import RowResult
-from blocklab.results.study_results import StudyResults
+from blocklab.results.study_results import AT_ONCE, StudyResults
 from blocklab.statistics.family import AS_GOOD, BETTER, SAME, WORSE
 
 VERDICT_LOOKS = {BETTER: "better", WORSE: "worse", SAME: "same", AS_GOOD: "same"}
@@ -192,8 +192,7 @@ def _uncertainty_columns(results: StudyResults) -> tuple[Column, ...]:
         Column("other test images", lambda row: interval(row.over_images), top1),
     ]
     if any(row.difference_over_images for row in results.rows):
-        rows = max(row.at_once for row in results.rows)
-        held = f"intervals for all {rows} rows at once" if rows > 1 else "interval"
+        held = _held(results)
         gap = f"top-1 minus {results.baseline} (points), 95 % {held}"
         found += [
             Column("other seeds", lambda row: signed_interval(row.difference), gap),
@@ -203,6 +202,15 @@ def _uncertainty_columns(results: StudyResults) -> tuple[Column, ...]:
             Column("both", lambda row: _both(row), gap),
         ]
     return tuple(found)
+
+
+def _held(results: StudyResults) -> str:
+    rows = {row.at_once for row in results.rows if row.name != results.baseline}
+    if rows == {1}:
+        return "interval"
+    if results.held_for == AT_ONCE:
+        return f"intervals for all {rows.pop()} rows at once"
+    return f"intervals for {results.held_for}"
 
 
 def verdict(results: StudyResults, row: RowResult) -> str:

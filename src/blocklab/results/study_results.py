@@ -48,6 +48,9 @@ from blocklab.study.schema import in_list
 _ALIKE = ("precision", "threads", "devices", "data_fingerprint", "versions", "machine")
 
 
+AT_ONCE = "all rows at once"  # what intervals hold for
+
+
 def _held_to(one: Judgement, level: float) -> Judgement:
     unclear = one.p_holm is not None and one.p_holm >= level
     return replace(one, level=level, word=UNDECIDED if unclear else one.word)
@@ -87,12 +90,15 @@ class StudyResults:
         rows = [replace(row, metric=self.metric, baseline=None) for row in self.rows]
         baseline = next((row for row in rows if row.name == self.baseline), None)
         family = self._compared(baseline) if baseline else Family("none")
-        at_once = max(1, family.rows, family.open_rows)
+        of_waves = {
+            row: _tested(one.family or family) for one in self.waves for row in one.wave.rows
+        }
         told = []
         for row in rows:
             compared = family.comparisons.get(row.name)
             gap = compared.difference if compared else None
             other = None if row is baseline else baseline
+            at_once = of_waves.get(row.name, _tested(family))
             told.append(replace(row, baseline=other, difference=gap, at_once=at_once))
         object.__setattr__(self, "family", family)
         object.__setattr__(self, "rows", tuple(told))
@@ -153,6 +159,12 @@ class StudyResults:
             return ()
         assert self.design is not None
         return take_waves(self.design, self._figures, list(self._figures), **self._looked_by)
+
+    @property
+    def held_for(self) -> str:
+        """For which rows at once intervals hold, in words: of several waves, each for its own."""
+        several = sum(bool(one.wave.rows) for one in self.waves) > 1
+        return "all rows that were looked at together" if several else AT_ONCE
 
     def next_looks(self) -> tuple[WaveTaken, ...]:
         """Take the looks after those on record, by all runs that have finished."""
@@ -377,6 +389,11 @@ class StudyResults:
             for row in self.rows
         ]
         return told_of(self.metric, lines, [row.costs for row in self.rows])
+
+
+def _tested(family: Family) -> int:
+    """Return how many rows its intervals are meant to hold for."""
+    return max(1, family.rows, family.open_rows)
 
 
 def judged_together(studies: Sequence[StudyResults]) -> list[tuple[Judgement, ...]]:

@@ -316,11 +316,15 @@ def _hopeless(
         error = max(gap.high - gap.mean, gap.mean - gap.low) / family.critical
     else:  # not by the interval, which is wider of a row that is asked Welch's test too
         error = family.sd * math.sqrt(1 / gap.n + 1 / gap.n_baseline)
-    share = looks.seeds[look] / looks.seeds[-1]
     rows = max(1, family.rows)
-    size = looks.seeds[-1]
+    size, of_baseline = looks.seeds[-1], max(looks.of_baseline(-1), gap.n_baseline)
+    # Of what the last look knows of the difference: rows that came later meet a baseline that has
+    # its seeds already.
+    share = (1 / size + 1 / of_baseline) / (1 / gap.n + 1 / gap.n_baseline)
+    if share >= 1:
+        return found
     last = family.stretch * critical_value(
-        last_level, (size,) * rows, looks.of_baseline(-1), family.df * size / looks.seeds[look]
+        last_level, (size,) * rows, of_baseline, family.df * size / looks.seeds[look]
     )
     t, shows = gap.mean / error, "a difference"
     chance = chance_to_show(abs(t), share, last)
