@@ -1,7 +1,8 @@
 # Each target does all of its own set-up: a .venv is made once, and again when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+# Of what it installs, most is never imported: Python compiles the rest when it is.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable
 
 .PHONY: quickstart test lint docs clean
 

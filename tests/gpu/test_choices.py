@@ -35,16 +35,16 @@ def choose(tmp_path_factory: pytest.TempPathFactory) -> Choose:
 
 
 def test_gates_are_lean_where_memory_is_short(choose: Choose) -> None:
-    """A step of 128 images takes 620 MB with plain gates and 500 with lean ones."""
+    """A step of 512 images takes 740 MB with plain gates and 610 with lean ones."""
     kernels: dict[int, int] = {}
-    recipe = {"batch_size": 128, "cuda_graph": "off"}
-    for free, lean in ((10_000, False), (700, False), (600, True)):
-        found = choose("resnet50_triplet", recipe=recipe, free=free * MB)
+    recipe = {"batch_size": 512, "cuda_graph": "off"}
+    for free, lean in ((10_000, False), (900, False), (700, True)):
+        found = choose("resnet20_triplet", recipe=recipe, free=free * MB)
         assert found["choice"]["lean"] is lean, found["choice"]["note"]
         assert found["kept"] < 200 * MB  # what was measured is given back
         kernels[free] = found["counts"]["kernel"]
         assert ("gates: " in found["choice"]["note"]) == (free < 1_000)
-    assert kernels[600] > 1.2 * kernels[700]  # the lean form is what runs
+    assert kernels[700] > 1.2 * kernels[900]  # the lean form is what runs
 
 
 @pytest.mark.parametrize(("algorithm", "own"), [("direct", False), ("contiguous", True)])

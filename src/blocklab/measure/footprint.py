@@ -1,6 +1,6 @@
 """What training takes of memory, estimated before any is taken; and what the machine has."""
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +37,11 @@ class Footprint:
 
 
 @plugin_errors()
-def footprint(model: nn.Module, image_size: ImageSize) -> Footprint:
-    """Count what a network on the meta device, in training mode, would keep; takes no memory."""
+def footprint(model: nn.Module, image_size: ImageSize, lean: bool = True) -> Footprint:
+    """Count what a network on the meta device, in training mode, would keep; takes no memory.
+
+    By the lean forms of kernels, as a processor trains, or by the plain ones, as a GPU does.
+    """
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
@@ -49,7 +52,8 @@ def footprint(model: nn.Module, image_size: ImageSize) -> Footprint:
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with memory_counted(), QuickShapes(), hooks, image_errors(model, image_size):
+    forms = memory_counted() if lean else nullcontext()
+    with forms, QuickShapes(), hooks, image_errors(model, image_size):
         logits = model(blank_images(model, image_size, 2))
     del logits
     weights = sum(4 * parameter.numel() for parameter in model.parameters())

@@ -165,18 +165,22 @@ def _placed(
 ) -> tuple[float, list[tuple[dict[str, Any], float, str]]]:
     """Place labels one after the other; return what it cost, and each height and side."""
     taken, lines, total, chosen = [*dots], list[Box](), 0.0, []
-    steps = range(-16 * len(dots), 16 * len(dots) + 1)
     for point in labelled:
-        found = []
-        for align, step in product(("left", "right"), steps):
-            height = point["top1"] + gap * step / 4
-            label, line = _boxes(point, align, height, gap)
-            if label[0] < 0 or label[2] < lowest or _meets(label, [*taken, *lines]):
-                continue
-            led_across = _meets(line, taken[len(dots) :])
-            cost = 6 * _meets(label, bars) + 200 * led_across + abs(step) + (align == "right")
-            found.append((cost, height, align, label, line))
-        cost, height, align, label, line = min(found)
+        best: tuple[float, float, str, Box, Box] | None = None
+        for away in range(16 * len(dots) + 1):  # quarters of a line
+            if best is not None and away > best[0]:
+                break  # what is further costs more
+            for align, step in product(("left", "right"), {away, -away}):
+                height = point["top1"] + gap * step / 4
+                label, line = _boxes(point, align, height, gap)
+                if label[0] < 0 or label[2] < lowest or _meets(label, [*taken, *lines]):
+                    continue
+                led_across = _meets(line, taken[len(dots) :])
+                cost = 6 * _meets(label, bars) + 200 * led_across + away + (align == "right")
+                found = (cost, height, align, label, line)
+                best = found if best is None else min(best, found)
+        assert best is not None  # a place above all others is always free
+        cost, height, align, label, line = best
         total += cost
         taken.append(label)
         lines.append(line)

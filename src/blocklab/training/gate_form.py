@@ -28,7 +28,7 @@ def choose_gate_form(work: Workload, make_step: MakeStep) -> tuple[bool, str]:
     if probe_device().type != "cuda":
         return False, ""
     free = free_memory()
-    taken = footprint(work.build_meta().train(), work.image_size)
+    taken = footprint(work.build_meta().train(), work.image_size, lean=False)
     if taken.training_bytes(work.at_once, copies=6) < PLENTY * free:
         return False, ""
     plain = step_memory(make_step, lean=False)
