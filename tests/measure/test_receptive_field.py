@@ -1,5 +1,7 @@
 """Taps that can meet a pixel, by trying each; receptive fields whose extent is known."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,13 @@ def test_padding_that_is_not_half_a_kernel() -> None:
     same = nn.Conv2d(3, 3, 7, padding="same", groups=3, bias=False)
     (row,) = live_taps(nn.Sequential(same), 3)
     assert (row.live, row.kernel) == ((5, 5), (7, 7))
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(8, 1), (10, 3), ((12, 7), 1), (9, 1)])
+def test_padding_that_is_one_more_on_a_side(kernel: Any, dilation: int) -> None:
+    conv = nn.Conv2d(3, 3, kernel, padding="same", dilation=dilation, groups=3, bias=False)
+    (row,) = live_taps(nn.Sequential(conv), 5)
+    assert row.live_taps == taps_by_trying(conv, 5, 5)
 
 
 def test_large_kernels_on_small_maps_are_mostly_padding() -> None:

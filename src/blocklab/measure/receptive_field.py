@@ -93,14 +93,15 @@ def _is_large(conv: nn.Conv2d) -> bool:
 
 
 def _taps_of(name: str, conv: nn.Conv2d, height: int, width: int) -> LiveTaps:
-    padding = conv.padding
-    if isinstance(padding, str):  # "same" is half of the kernel's extent, "valid" none
-        half = (d * (k - 1) // 2 for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
-        padding = tuple(half) if padding == "same" else (0, 0)
     live = [
-        _live_along(size, kernel, stride, dilation, margin)
-        for size, kernel, stride, dilation, margin in zip(
-            (height, width), conv.kernel_size, conv.stride, conv.dilation, padding, strict=True
+        _live_along(size, kernel, stride, dilation, margins)
+        for size, kernel, stride, dilation, margins in zip(
+            (height, width),
+            conv.kernel_size,
+            conv.stride,
+            conv.dilation,
+            _margins(conv),
+            strict=True,
         )
     ]
     kernel, dilation = conv.kernel_size, conv.dilation
@@ -114,10 +115,22 @@ def _taps_of(name: str, conv: nn.Conv2d, height: int, width: int) -> LiveTaps:
     )
 
 
-def _live_along(size: int, kernel: int, stride: int, dilation: int, padding: int) -> int:
+def _margins(conv: nn.Conv2d) -> list[tuple[int, int]]:
+    """Return the pixels of padding before and after each axis."""
+    if not isinstance(conv.padding, str):
+        return [(margin, margin) for margin in conv.padding]
+    if conv.padding == "valid":
+        return [(0, 0), (0, 0)]
+    extents = [d * (k - 1) for k, d in zip(conv.kernel_size, conv.dilation, strict=True)]
+    return [(extent // 2, extent - extent // 2) for extent in extents]  # of PyTorch's "same"
+
+
+def _live_along(
+    size: int, kernel: int, stride: int, dilation: int, margins: tuple[int, int]
+) -> int:
     """Count the taps of one axis that meet a pixel from at least one output."""
-    outputs = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-    starts = np.arange(outputs) * stride - padding  # where the first tap lies
+    outputs = (size + sum(margins) - dilation * (kernel - 1) - 1) // stride + 1
+    starts = np.arange(outputs) * stride - margins[0]  # where the first tap lies
     places = starts[:, None] + np.arange(kernel) * dilation  # (outputs, taps)
     return int(((places >= 0) & (places < size)).any(0).sum())
 
