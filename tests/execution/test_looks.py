@@ -123,12 +123,16 @@ def test_rows_that_come_after_a_look_are_looked_at_from_the_first_and_change_not
     assert words(results)["simam"] not in ("too few seeds",)
     notes = "\n".join(results.design_notes)
     assert "simam, ela: first run after a look, so with looks of their own, at 5 % of them" in notes
-    assert "of them alone: of the whole study at most 10 %" in notes
+    assert (
+        "; here 2 groups of rows are looked at, each by itself: any of all rows in at most 10 %"
+        in notes
+    )
     assert "ela worse" in notes and "its runs as they are now" not in notes
     at_once = {row.name: row.at_once for row in results.rows if row.name != results.baseline}
     firsts = sum(row not in ("simam", "ela") for row in at_once)
     assert at_once == {row: 2 if row in ("simam", "ela") else firsts for row in at_once}
     together = "all rows that were looked at together"
+    assert "groups of rows" not in "\n".join(before.design_notes)
     assert before.held_for == "all rows at once" and results.held_for == together
     if dies_at is not None:
         assert "look 2 of 3: " in told.said[0] and "; look 1 of 3: 2 rows at 3" in told.said[0]
@@ -141,6 +145,19 @@ def test_rows_that_come_after_a_look_are_looked_at_from_the_first_and_change_not
     made = MadeUp.made
     assert shown(run(file), list(words(results))) == shown(results, list(words(results)))
     assert MadeUp.made == made
+
+
+def test_groups_that_were_taken_out_again_still_count_in_the_studys_chance(file: Path) -> None:
+    """Else whoever tries rows one after another, and leaves each out, always reads 10 %."""
+    simam, ela = LATE.splitlines(keepends=True)
+    run(file)
+    rewrite(file, "claims:", f"{simam}claims:")
+    assert "any of all rows in at most 10 %" in run(file).design_notes[0]
+    rewrite(file, simam, ela)
+    results = run(file)
+    assert "here 3 groups of rows" in results.design_notes[0]
+    assert "any of all rows in at most 15 %" in results.design_notes[0]
+    assert results.held_for == "all rows that were looked at together"
 
 
 def test_a_row_whose_runs_had_failed_at_the_looks_is_looked_at_once_they_finish(

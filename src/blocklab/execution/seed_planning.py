@@ -27,7 +27,7 @@ from blocklab.statistics.planning import power, seeds_needed
 from blocklab.statistics.sequential import Looks
 from blocklab.statistics.sequential_planning import SequentialCost, sequential_cost
 from blocklab.statistics.spread import Layout, as_array, pooled_variance
-from blocklab.statistics.summary import ALPHA, SPREAD_OF_ROUNDING
+from blocklab.statistics.summary import ALPHA, all_equal
 from blocklab.study.collection import StudyCollection
 from blocklab.study.study import Study
 
@@ -223,7 +223,7 @@ def _no_spread(row: RowResult, values: list[float], apart: Sequence[str]) -> str
         return f"{'one seed has' if values else 'no seed has'} finished"
     if row.at_chance:
         return "it never learned"
-    if max(values) - min(values) <= SPREAD_OF_ROUNDING:
+    if all_equal(values):
         return "its seeds all gave the same figure"
     return "its seeds scatter far beyond the others'" if row.name in apart else ""
 

@@ -79,19 +79,17 @@ def _until_decided(design: DesignJson, waves: Sequence[WaveTaken]) -> list[str]:
         f"nothing differs says better or worse of any row at any look in at most "
         f"{100 * design.alpha:g} %"
     ]
-    parts = 0
+    if len(waves) > 1:  # also one of which the file has no row any more: it was looked at
+        notes[0] += (
+            f"; here {len(waves)} groups of rows are looked at, each by itself: any of all rows in "
+            f"at most {100 * len(waves) * design.alpha:g} %"
+        )
     for number, one in enumerate(waves):
-        parts += bool(one.wave.rows)
         if number and one.wave.rows:
             notes.append(
                 f"{', '.join(map(in_list, one.wave.rows))}: first run after a look, so with looks "
                 f"of {'their' if len(one.wave.rows) > 1 else 'its'} own, at "
                 f"{100 * design.alpha:g} % of {'them' if len(one.wave.rows) > 1 else 'it'} alone"
-                + (
-                    f": of the whole study at most {100 * parts * design.alpha:g} %"
-                    if parts > 1
-                    else ""
-                )
             )
         notes += _of_wave(one, sizes)
     return notes

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from blocklab.statistics.summary import ALPHA, PERCENT, POINTS, SPREAD_OF_ROUNDING
+from blocklab.statistics.summary import ALPHA, PERCENT, POINTS, is_rounding
 from blocklab.training.predictions import PerImage
 
 
@@ -93,7 +93,7 @@ def _around(
     mean: float, half: float, bounds: tuple[float, float]
 ) -> tuple[float, float] | tuple[None, None]:
     """Return the ends of an interval in percent, cut at `bounds`; none where nothing varies."""
-    if 100 * half <= SPREAD_OF_ROUNDING:
+    if is_rounding(half, 1.0):  # of shares
         return None, None
     return max(100 * (mean - half), bounds[0]), min(100 * (mean + half), bounds[1])
 

@@ -163,7 +163,7 @@ class StudyResults:
     @property
     def held_for(self) -> str:
         """For which rows at once intervals hold, in words: of several waves, each for its own."""
-        several = sum(bool(one.wave.rows) for one in self.waves) > 1
+        several = len(self.waves) > 1  # also one of which the file has no row any more
         return "all rows that were looked at together" if several else AT_ONCE
 
     def next_looks(self) -> tuple[WaveTaken, ...]:

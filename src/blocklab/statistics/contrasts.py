@@ -15,7 +15,7 @@ from scipy import stats
 
 from blocklab.statistics.judging import FEWEST_SEEDS, FEWEST_WHERE_UNEVEN, spreads_are_even
 from blocklab.statistics.spread import Layout, as_array, pooled_variance, unevenness_p
-from blocklab.statistics.summary import ALPHA, SPREAD_OF_ROUNDING, finite
+from blocklab.statistics.summary import ALPHA, finite, is_rounding
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def pool_rows(values: Mapping[str, Mapping[int, float]], *, paired: bool = False
     layout = Layout(tuple(map(len, several)), paired)
     array = as_array(several)
     sd = math.sqrt(pooled_variance(layout, array))
-    if sd <= SPREAD_OF_ROUNDING:
+    if is_rounding(sd, array):
         return Pool(usable, paired, True, 0.0, layout.df)
     even = spreads_are_even(unevenness_p(layout, array), min(layout.counts), paired)
     return Pool(usable, paired, even, sd, layout.df)
@@ -144,4 +144,5 @@ def _own_error(parts: list[tuple[float, tuple[float, ...]]], pool: Pool) -> tupl
         error = math.sqrt(math.fsum(squares))
         of_each = [s**2 / (len(f) - 1) for s, (_, f) in zip(squares, parts, strict=True)]
         df = error**4 / math.fsum(of_each) if error else 1.0
-    return (0.0 if error <= SPREAD_OF_ROUNDING else error), df
+    largest = [max(map(abs, figures)) for _, figures in parts]
+    return (0.0 if is_rounding(error, largest) else error), df

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from blocklab.statistics.summary import ALPHA, SPREAD_OF_ROUNDING
+from blocklab.statistics.summary import ALPHA
 
 FEWEST_SEEDS = 2  # a row's own spread needs two
 FEWEST_TO_SAMPLE = 3  # data sets, for an interval over others of their kind
+_ROUNDING = 1e-9  # of differences of percentages: studies of data sets are of accuracies
 FEWEST_TO_RANK = 3  # rows: two have a difference, which says more
 
 
@@ -108,7 +109,7 @@ def sampled_gap(gaps: Sequence[Gap]) -> Gap | None:
         return None
     means = np.array([gap.mean for gap in gaps])
     spread = float(means.std(ddof=1))
-    if spread <= SPREAD_OF_ROUNDING:
+    if spread <= _ROUNDING:
         return Gap(float(means.mean()), 0.0)
     return Gap(float(means.mean()), spread / math.sqrt(len(gaps)), len(gaps) - 1)
 
@@ -117,7 +118,7 @@ def _with_error(mean: float, parts: Sequence[tuple[float, float]]) -> Gap:
     """Add up variances, each with its degrees of freedom, by Satterthwaite's rule."""
     variance = math.fsum(part for part, _ in parts)
     error = math.sqrt(variance)
-    if error <= SPREAD_OF_ROUNDING:
+    if error <= _ROUNDING:
         return Gap(mean, 0.0)
     df = variance**2 / math.fsum(part**2 / df for part, df in parts)
     return Gap(mean, error, df)

@@ -22,7 +22,7 @@ from blocklab.statistics.spread import (
     pooled_variance,
     unevenness_p,
 )
-from blocklab.statistics.summary import SPREAD_OF_ROUNDING
+from blocklab.statistics.summary import is_rounding
 
 FEWEST_SEEDS = 2  # a spread needs two
 FEWEST_WHERE_UNEVEN = 3  # two seeds of a row say next to nothing of its own spread
@@ -154,7 +154,7 @@ def judge_rows(
     gaps = tuple(mean - means[0] for mean in means[1:])
     given = _Rows(layout, values, tuple(names), gaps, alpha, more)
     counted = len(given.family)
-    if given.sd <= SPREAD_OF_ROUNDING:
+    if is_rounding(given.sd, values):
         tests = {
             name: Test(gap, (n, given.first), None, None, None)
             for name, gap, n in zip(names, gaps, given.counts, strict=True)
@@ -212,7 +212,7 @@ def _split(rows: _Rows) -> Judged | None:
     even = Layout(tuple(layout.counts[i] for i in rest), layout.blocks)
     of_even = values[rest, : max(even.counts)]
     p_even, sd = unevenness_p(even, of_even), math.sqrt(pooled_variance(even, of_even))
-    if sd <= SPREAD_OF_ROUNDING or not spreads_are_even(p_even, rows.seeds, layout.blocks):
+    if is_rounding(sd, of_even) or not spreads_are_even(p_even, rows.seeds, layout.blocks):
         return None
     tests, critical = _by_one_spread(rows, sd, even.df, lost)
     refused = dict(rows.refused)
@@ -250,7 +250,7 @@ def _welch(rows: _Rows, p_even: float) -> Judged:
 def _own_test(rows: _Rows, i: int) -> Test | None:
     """Test a row by its own spread, among all; None where neither of the two shows one."""
     error, df = _own_spread(rows, i)
-    if error <= SPREAD_OF_ROUNDING:
+    if is_rounding(error, rows.values[[0, i + 1]]):
         return None
     counted = len(rows.family)
     alone = float(2 * stats.t.sf(abs(rows.gaps[i]) / error, df))

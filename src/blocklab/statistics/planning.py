@@ -8,7 +8,7 @@ from scipy import stats
 from blocklab.statistics.dunnett import critical_value
 from blocklab.statistics.family import Family
 from blocklab.statistics.judging import FEWEST_SEEDS
-from blocklab.statistics.summary import ALPHA, SPREAD_OF_ROUNDING
+from blocklab.statistics.summary import ALPHA, is_rounding
 
 POWER = 0.8
 GAIN = 0.5  # points of accuracy that `seeds needed` is about
@@ -62,7 +62,7 @@ def seeds_needed(
     paired: bool = False,
 ) -> int | None:
     """Return how many seeds a row show `gain` with a power of `wanted`; None beyond 10,000."""
-    if sd <= SPREAD_OF_ROUNDING:
+    if is_rounding(sd, gain):
         return FEWEST_SEEDS
 
     def shows(seeds: int) -> bool:

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 ALPHA = 0.05  # how often a study without any difference may say "better" or "worse" of some row
 
-# Accuracies are percentages of counted images, so a spread below this is rounding, not variation.
-SPREAD_OF_ROUNDING = 1e-9
+_ROUNDING = 1e-11  # of the largest figure: what sums and means of it may be off by
 PERCENT, POINTS = (0.0, 100.0), (-100.0, 100.0)  # what an accuracy, or a difference of two, can be
 UNBOUNDED = (-math.inf, math.inf)
 
@@ -91,6 +91,11 @@ def finite(values: Sequence[float]) -> tuple[float, ...]:
     return checked
 
 
+def is_rounding(spread: float, figures: ArrayLike) -> bool:
+    """Whether a spread of figures is what rounding leaves, and no variation; of any unit."""
+    return spread <= _ROUNDING * float(np.abs(figures).max(initial=0.0))
+
+
 def all_equal(values: Sequence[float]) -> bool:
     """Whether values differ by no more than rounding does."""
-    return max(values) - min(values) <= SPREAD_OF_ROUNDING
+    return is_rounding(max(values) - min(values), values)
