@@ -38,6 +38,7 @@ def test_a_table_becomes_a_page_with_verdicts_claims_and_costs(
     said = blocklab("compare", results, *asked, "--claim", "se > plain by 0.5", "--title", "Mine")
     assert said.status == 0, said.err
     assert "better" in said.out and "supported" in said.out and "4.200" in said.out
+    assert "of top1 more is better (--lower-is-better turns it round)" in said.out
     folder = Path("runs") / "compare_results"
     assert f"page: {folder / 'report.html'}" in said.out
     page = (folder / "report.html").read_text()
@@ -51,6 +52,19 @@ def test_a_table_becomes_a_page_with_verdicts_claims_and_costs(
     said = blocklab("compare", results, *asked, "--out", tmp_path / "mine")
     assert said.status == 2 and "has a table.csv that is not of a comparison" in said.err
     assert (tmp_path / "mine" / "table.csv").read_text() == "precious"
+
+
+def test_a_figure_too_small_to_show_is_judged_and_said(blocklab: Blocklab, tmp_path: Path) -> None:
+    rows = {"plain": (1.0, 1.1, 1.05), "se": (5.0, 5.1, 5.05)}
+    lines = [f"{row},{i},{one}e-10" for row, of in rows.items() for i, one in enumerate(of)]
+    path = tmp_path / "rates.csv"
+    path.write_text("\n".join(["model,seed,ber", *lines]))
+    said = blocklab(
+        "compare", path, "--metric", "ber", "--lower-is-better", "--out", tmp_path / "o"
+    )
+    assert said.status == 0 and "worse" in said.out
+    assert "of ber less is better (--higher-is-better turns it round)" in said.out
+    assert "ber is too small for the 6 decimals that are shown" in said.out
 
 
 def test_costs_have_a_table_of_their_own(blocklab: Blocklab, results: Path, tmp_path: Path) -> None:

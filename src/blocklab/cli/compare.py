@@ -116,8 +116,8 @@ def compare(
         print_json({"page": str(page), **results_as_json(results, results.judgements)})
         return
     print_results(results)
-    if not results.metric.higher_is_better:
-        print(f"of {results.metric.name} less is better (--higher-is-better turns it round)")
+    better, other = ("more", "lower") if results.metric.higher_is_better else ("less", "higher")
+    print(f"of {results.metric.name} {better} is better (--{other}-is-better turns it round)")
     for line in results.notes:
         print(f"note: {printable(line)}")
     for line in results.advice:

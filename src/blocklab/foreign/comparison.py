@@ -122,6 +122,7 @@ def compare_runs(
         baseline=baseline,
         rows=tuple(rows),
         notes=(
+            *_too_small(metric, by_row),
             *_notes(found, asked, factor, metric, rows, baseline),
             *(() if costs else mixed),
         ),
@@ -298,6 +299,16 @@ def _ended(
     if by == EPOCH and epochs[-1] is not None and len(epochs) > 1:
         result["epochs"] = round(epochs[-1]) + (epochs[0] == 0)  # some count them from 0
     return EndedRun(run.source, run.seed, Path(run.source), {}, log, result)
+
+
+def _too_small(metric: Metric, by_row: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
+    largest = max((abs(value) for values in by_row.values() for value in values), default=0.0)
+    if not 0 < largest < 10.0 ** (1 - metric.decimals):
+        return ()
+    return (
+        f"{metric.name} is too small for the {metric.decimals} decimals that are shown; give it in "
+        "thousandths, millionths or less of its unit",
+    )
 
 
 def _notes(
