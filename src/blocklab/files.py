@@ -36,7 +36,10 @@ def cache_folder() -> Path:
 def name_beside(path: Path) -> str:
     """Return ``"; did you mean 'x'?"`` for what lies where a misspelt path should, or nothing."""
     with suppress(OSError):
-        if close := difflib.get_close_matches(path.name, os.listdir(path.parent), n=1):
+        names = set(os.listdir(path.parent)) - {
+            path.name
+        }  # it may be there and not be what is meant
+        if close := difflib.get_close_matches(path.name, sorted(names), n=1):
             return f"; did you mean '{path.parent / close[0]}'?"
     return ""
 

@@ -67,6 +67,24 @@ def test_a_figure_too_small_to_show_is_judged_and_said(blocklab: Blocklab, tmp_p
     assert "ber is too small for the 6 decimals that are shown" in said.out
 
 
+def test_a_figure_whose_square_no_number_holds_is_refused(
+    blocklab: Blocklab, tmp_path: Path
+) -> None:
+    path = tmp_path / "huge.csv"
+    path.write_text("model,seed,score\na,0,1e308\na,1,1.5e308\nb,0,-1e308\nb,1,1e308\n")
+    said = blocklab("compare", path, "--metric", "score", "--out", tmp_path / "o")
+    assert said.status == 2 and "score of a is 1e+308, whose squares no number holds" in said.err
+
+
+def test_a_run_that_diverged_to_minus_infinity_is_no_fraction(
+    blocklab: Blocklab, tmp_path: Path
+) -> None:
+    path = tmp_path / "ends.csv"
+    path.write_text("model,seed,top1\na,0,inf\na,1,70\nb,0,-inf\nb,1,71\n")
+    said = blocklab("compare", path, "--metric", "top1", "--out", tmp_path / "o")
+    assert said.status == 0 and "1 of 2, 1 diverged" in said.out, said.err
+
+
 def test_costs_have_a_table_of_their_own(blocklab: Blocklab, results: Path, tmp_path: Path) -> None:
     costs = tmp_path / "costs.csv"
     costs.write_text("model,params_m,latency\nse,25.6,3.5\nother,1,1\n")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from blocklab.errors import InputError
 from blocklab.execution.study_folder import check_folders, study_folder, write_study_folder
 from blocklab.files import parse_checked_json, write_checked_json
 from blocklab.results.named_run import find_run, load_run
@@ -309,3 +310,16 @@ def test_a_margin_is_kept_beside_the_page(study_file: Path, tmp_path: Path) -> N
     study_file.write_text(f"{study_file.read_text()}\nmargin: 0.5\n")
     study = asked(Study.load(study_file), tmp_path / "runs")
     assert read_study_file(study_folder(study, tmp_path / "runs")).margin == 0.5
+
+
+def test_a_folder_that_is_no_studys_names_the_studies_in_it_and_never_itself(
+    tmp_path: Path,
+) -> None:
+    plain = tmp_path / "results"
+    for name, file in (("one", "study.json"), ("several", "collection.json"), ("zzz", "a.txt")):
+        (plain / name).mkdir(parents=True)
+        (plain / name / file).write_text("{}")
+    with pytest.raises(InputError, match=r"studies in it: one, several$"):
+        read_study_file(plain)
+    with pytest.raises(InputError, match=r"not a study's folder; run `blocklab study` first$"):
+        read_study_file(plain / "zzz")

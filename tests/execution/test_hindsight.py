@@ -198,6 +198,8 @@ def test_a_design_of_another_study_is_one_line(file: Path) -> None:
         ({"baseline": "se"}, "its baseline is se, and the study's plain"),
         ({"rows": {n: r for n, r in there.rows.items() if n != "eca"}}, "it has no row 'eca'"),
         ({"claims": {}}, "it has no claim 'se > plain'"),
+        ({"paired": True}, "it is paired, and the study not paired"),
+        ({"margin": 1.5}, "its margin is 1.5, and the study's None"),
     ):
         write_design(other, there.model_copy(update=changed))
         with pytest.raises(RunError, match=re.escape(why)):

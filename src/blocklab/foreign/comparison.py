@@ -34,6 +34,7 @@ _LOWER_ALONE = re.compile(
 )
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MOST_DECIMALS = 6
+_LARGEST = 1e100
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ def compare_runs(
     scores = {(run.row, run.seed): _score(run, asked.best_epoch, higher) for run in found.runs}
     by_row: dict[str, list[float]] = {name: [] for name in names}
     for (name, _), (_, value) in scores.items():
+        if abs(value) > _LARGEST and math.isfinite(value):
+            raise InputError(
+                f"{found.metric} of {name} is {value:g}, whose squares no number holds; give it in "
+                "a larger unit"
+            )
         if math.isfinite(value):
             by_row[name].append(factor * value)
     metric = _metric(found.metric, unit, higher, asked, by_row, by_row[baseline], found.by)
@@ -206,7 +212,7 @@ def _factor_and_unit(found: ForeignRuns, unit: str | None) -> tuple[float, str]:
             return 1.0, ""
         raise InputError(f"{run.source}: {found.metric} is {value:g}, which is no percentage")
     last = [(run, run.figures[-1][1]) for run in found.runs if run.figures]
-    fractions = [one for one in last if one[1] <= 1]
+    fractions = [one for one in last if math.isfinite(one[1]) and one[1] <= 1]
     if high[1] <= 1:
         if unit:
             raise InputError(

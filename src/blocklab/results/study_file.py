@@ -119,7 +119,9 @@ def read_study_file(folder: Path) -> StudyJson:
     """
     path = folder / STUDY
     if not path.exists():
-        near = sorted(file.parent.name for file in folder.glob(f"*/{STUDY}"))
+        near = sorted(
+            f.parent.name for name in (STUDY, COLLECTION) for f in folder.glob(f"*/{name}")
+        )
         close = name_beside(folder)
         run = f"{close} Else" if close else ";"
         remedy = (

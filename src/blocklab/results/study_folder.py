@@ -67,6 +67,11 @@ def _not_of(design: DesignJson, study: StudyJson) -> str:
     """Say what shows that a design.json is not of the study.json beside it; nothing where it is."""
     if design.baseline != study.baseline:
         return f"its baseline is {design.baseline}, and the study's {study.baseline}"
+    if design.paired != study.paired:
+        return f"it is {_pairing(design.paired)}, and the study {_pairing(study.paired)}"
+    knows = design.margin is not None or design.baselines  # those of old were written without
+    if knows and design.margin != study.margin:
+        return f"its margin is {design.margin}, and the study's {study.margin}"
     for row in study.rows:
         if (stated := design.rows.get(row.name)) is None:
             return f"it has no row '{row.name}'"
@@ -75,6 +80,10 @@ def _not_of(design: DesignJson, study: StudyJson) -> str:
     if missing := [claim for claim in study.claims if claim not in design.claims]:
         return f"it has no claim '{missing[0]}'"
     return ""
+
+
+def _pairing(paired: bool) -> str:
+    return "paired" if paired else "not paired"
 
 
 def _read_row(row: RowJson, out: Path, failures: Mapping[str, str]) -> RowResult:
