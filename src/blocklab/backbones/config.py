@@ -94,7 +94,7 @@ def parse_staged(kinds: str | tuple[str, ...], value: object, stages: int) -> Bl
         if isinstance(chosen, int):
             chosen = [chosen]
         valid = isinstance(chosen, list | tuple) and all(
-            isinstance(stage, int) and 1 <= stage <= stages for stage in chosen
+            type(stage) is int and 1 <= stage <= stages for stage in chosen
         )
         if not valid or not chosen:
             raise InputError(f"stages are numbers from 1 to {stages}, not {chosen!r}")

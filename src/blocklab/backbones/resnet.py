@@ -60,12 +60,18 @@ def _parse_stem(value: object) -> object:
     return value
 
 
+PLAIN: BlockSpec = {"type": "conv3x3"}
+
+
 def _stages(info: ValidationInfo) -> int:
     return len(info.data.get("depths", ())) or _MAX_STAGES  # without depths that is said instead
 
 
 def _parse_mixer(value: object, info: ValidationInfo) -> BlockSpec:
-    return parse_staged("mixer", value, _stages(info))
+    mixer = parse_staged("mixer", value, _stages(info))
+    return (
+        dict(PLAIN) if without_stages(mixer) == PLAIN else mixer
+    )  # which the other stages have too
 
 
 def _parse_attention(value: object, info: ValidationInfo) -> list[BlockSpec]:
@@ -79,7 +85,7 @@ class ResNetConfig(BackboneConfig):
     depths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=_MAX_STAGES)]
     widths: tuple[PositiveInt, ...] = (64, 128, 256, 512)
     stem: Annotated[Stem, BeforeValidator(_parse_stem)] = Stem()
-    mixer: Annotated[BlockSpec, BeforeValidator(_parse_mixer)] = {"type": "conv3x3"}
+    mixer: Annotated[BlockSpec, BeforeValidator(_parse_mixer)] = PLAIN
     attention: Annotated[list[BlockSpec], BeforeValidator(_parse_attention)] = []
     activation: Activation = "relu"
     downsample: Literal["conv", "avgpool", "pad"] = "conv"
@@ -276,9 +282,7 @@ class ResNet(Backbone):
         for stage, (depth, planes) in enumerate(
             zip(config.depths, config.widths, strict=False), start=1
         ):
-            mixer: BlockSpec = {"type": "conv3x3"}
-            if in_stage(config.mixer, stage):
-                mixer = without_stages(config.mixer)
+            mixer = without_stages(config.mixer) if in_stage(config.mixer, stage) else PLAIN
             blocks = []
             for index in range(depth):
                 stride = 2 if stage > 1 and index == 0 else 1
