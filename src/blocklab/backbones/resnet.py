@@ -34,6 +34,7 @@ from blocklab.kernels.small_map import SmallMapConv2d
 from blocklab.kernels.strided import StridedConv2d
 
 _MAX_STAGES = 4
+USUAL_MIXER: BlockSpec = {"type": "conv3x3"}
 
 
 class Stem(Sizes):
@@ -60,18 +61,14 @@ def _parse_stem(value: object) -> object:
     return value
 
 
-PLAIN: BlockSpec = {"type": "conv3x3"}
-
-
 def _stages(info: ValidationInfo) -> int:
     return len(info.data.get("depths", ())) or _MAX_STAGES  # without depths that is said instead
 
 
 def _parse_mixer(value: object, info: ValidationInfo) -> BlockSpec:
     mixer = parse_staged("mixer", value, _stages(info))
-    return (
-        dict(PLAIN) if without_stages(mixer) == PLAIN else mixer
-    )  # which the other stages have too
+    # In some stages alone the usual mixer is the usual network: the other stages have it too.
+    return dict(USUAL_MIXER) if without_stages(mixer) == USUAL_MIXER else mixer
 
 
 def _parse_attention(value: object, info: ValidationInfo) -> list[BlockSpec]:
@@ -85,7 +82,7 @@ class ResNetConfig(BackboneConfig):
     depths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=_MAX_STAGES)]
     widths: tuple[PositiveInt, ...] = (64, 128, 256, 512)
     stem: Annotated[Stem, BeforeValidator(_parse_stem)] = Stem()
-    mixer: Annotated[BlockSpec, BeforeValidator(_parse_mixer)] = PLAIN
+    mixer: Annotated[BlockSpec, BeforeValidator(_parse_mixer)] = USUAL_MIXER
     attention: Annotated[list[BlockSpec], BeforeValidator(_parse_attention)] = []
     activation: Activation = "relu"
     downsample: Literal["conv", "avgpool", "pad"] = "conv"
@@ -282,7 +279,8 @@ class ResNet(Backbone):
         for stage, (depth, planes) in enumerate(
             zip(config.depths, config.widths, strict=False), start=1
         ):
-            mixer = without_stages(config.mixer) if in_stage(config.mixer, stage) else PLAIN
+            chosen = in_stage(config.mixer, stage)
+            mixer = without_stages(config.mixer) if chosen else USUAL_MIXER
             blocks = []
             for index in range(depth):
                 stride = 2 if stage > 1 and index == 0 else 1

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from blocklab.errors import RunError
-from blocklab.results.design_file import DESIGN, DesignJson, read_design
+from blocklab.results.design_file import DESIGN, DesignJson, pairing, read_design
 from blocklab.results.ended_run import EndedRun, read_ended_run
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_file import RowJson, StudyJson, read_study_file, runs_of
@@ -68,7 +68,7 @@ def _not_of(design: DesignJson, study: StudyJson) -> str:
     if design.baseline != study.baseline:
         return f"its baseline is {design.baseline}, and the study's {study.baseline}"
     if design.paired != study.paired:
-        return f"it is {_pairing(design.paired)}, and the study {_pairing(study.paired)}"
+        return f"it is {pairing(design.paired)}, and the study {pairing(study.paired)}"
     knows = design.margin is not None or design.baselines  # those of old were written without
     if knows and design.margin != study.margin:
         return f"its margin is {design.margin}, and the study's {study.margin}"
@@ -80,10 +80,6 @@ def _not_of(design: DesignJson, study: StudyJson) -> str:
     if missing := [claim for claim in study.claims if claim not in design.claims]:
         return f"it has no claim '{missing[0]}'"
     return ""
-
-
-def _pairing(paired: bool) -> str:
-    return "paired" if paired else "not paired"
 
 
 def _read_row(row: RowJson, out: Path, failures: Mapping[str, str]) -> RowResult:

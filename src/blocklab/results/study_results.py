@@ -47,7 +47,6 @@ from blocklab.study.schema import in_list
 # is compiled, and by which algorithms, is not among them: rows may differ, seeds take their row's.
 _ALIKE = ("precision", "threads", "devices", "data_fingerprint", "versions", "machine")
 
-
 AT_ONCE = "all rows at once"  # what intervals hold for
 
 

@@ -17,8 +17,8 @@ from blocklab.statistics.summary import ALPHA
 
 FEWEST_SEEDS = 2  # a row's own spread needs two
 FEWEST_TO_SAMPLE = 3  # data sets, for an interval over others of their kind
-_ROUNDING = 1e-9  # of differences of percentages: studies of data sets are of accuracies
 FEWEST_TO_RANK = 3  # rows: two have a difference, which says more
+_ROUNDING = 1e-9  # of differences of percentages: studies of data sets are of accuracies
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from blocklab.statistics.contrasts import Pool
 from blocklab.statistics.dunnett import spread_points
 from blocklab.statistics.judging import FEWEST_FOR_WELCH, FEWEST_SEEDS, FEWEST_WHERE_UNEVEN
 from blocklab.statistics.spread import RESAMPLED, Array, Layout, as_array, null_ranges
-from blocklab.statistics.summary import ALPHA, is_rounding
+from blocklab.statistics.summary import ALPHA
 
 _POINTS, _REACH = 241, 10.0  # of the largest mean, and its SDs
 
@@ -117,6 +117,4 @@ def _uneven_half(layout: Layout, values: Array, scale: Array, alpha: float) -> A
         bottom = of_each[:, None] + of_each
         df = np.divide(total**2, bottom, out=np.ones_like(total), where=bottom > 0)
         error = np.sqrt(total)
-    if is_rounding(float(error.max()), values):
-        error = np.zeros_like(error)
     return np.maximum(half, stats.t.isf(alpha / (rows * (rows - 1)), df) * error)
