@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from blocklab.report.what_ran import setups
 from blocklab.results.ended_run import EndedRun, read_ended_run
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
-from blocklab.training import provenance, run
+from blocklab.training import checkpoints, provenance, run
 from blocklab.training.checkpoints import CheckpointKeeper, Checkpoints, on_host
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import execute_run
@@ -209,6 +210,31 @@ def test_what_is_written_is_the_state_as_the_epoch_left_it() -> None:
         keeper.end(write=True)  # no second time
     (state,) = written
     assert state["model"]["w"].tolist() == [1, 1, 1] and state["log"] == [{"epoch": 1}]
+
+
+@pytest.mark.parametrize("stop", ["another thread", "Ctrl-C"])
+def test_a_stop_while_an_epoch_is_copied_keeps_the_one_before(
+    monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    """SIGTERM is answered by a thread, Ctrl-C where the copy is."""
+    written: list[int] = []
+    keeper = CheckpointKeeper(lambda state: written.append(state["epochs_done"]), NEVER)
+
+    def told(state: dict[str, Any]) -> dict[str, Any]:
+        if state["epochs_done"] == 2:
+            if stop == "Ctrl-C":
+                raise KeyboardInterrupt
+            keeper.write_latest()
+        return state
+
+    monkeypatch.setattr(checkpoints, "on_host", told)
+    with suppress(KeyboardInterrupt), keeper:
+        keeper.epoch_ended({"epochs_done": 1})
+        keeper.epoch_ended({"epochs_done": 2})
+        assert written == [1]
+        keeper.end(write=True)
+        assert written.pop() == 2  # the copy that the stop fell into is not lost either
+    assert written == [1]
 
 
 def test_a_copy_keeps_the_layout() -> None:

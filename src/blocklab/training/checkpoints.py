@@ -107,7 +107,8 @@ class CheckpointKeeper:
         self._began = time.monotonic()  # the last write, or the run
         self._latest: _Snapshot | None = None  # what is not being written, nor was
         self._writing: Future[None] | None = None
-        self._one = threading.Lock()
+        self._one = threading.Lock()  # held while one is written
+        self._swap = threading.Lock()  # held while `_latest` changes hands
         self._thread = ThreadPoolExecutor(1, "checkpoint")
 
     def __enter__(self) -> Self:
@@ -136,8 +137,9 @@ class CheckpointKeeper:
         """
         if self._writing is not None and self._writing.done():
             self._wait()
-        self._latest = None  # before there is another copy
-        self._latest = _Snapshot(state)
+        taken = _Snapshot(state)
+        with self._swap:  # not before the copy is whole: a stop on the way writes the one before
+            self._latest = taken
         if time.monotonic() - self._began >= self._seconds:
             self._wait()  # a disk slower than that holds up the run
             self._began = time.monotonic()
@@ -159,8 +161,9 @@ class CheckpointKeeper:
             latest = self._latest
             if latest is not None:
                 self._save(latest.read())
-                if self._latest is latest:
-                    self._latest = None
+                with self._swap:  # an epoch may have ended meanwhile
+                    if self._latest is latest:
+                        self._latest = None
 
     def _wait(self) -> None:
         writing, self._writing = self._writing, None
