@@ -198,6 +198,10 @@ def test_a_phone_sees_figures_whole_and_verdicts_beside_names(
     for said in ("better", "+2.17 ["):
         seen = line.locator("td", has_text=said).bounding_box()
         assert seen is not None and seen["x"] + seen["width"] < 390, said
+    under = "#results > p.soft"
+    assert page.locator(under).inner_text().startswith("In brackets: an interval that holds for")
+    wide = opened(study / "report.html").page.locator(under).inner_text()
+    assert wide.startswith("Dot: the difference of means; bar: an") and "brackets" not in wide
     page = opened(study / "rows" / "coordinate.html", viewport=phone).page
     link, button = page.locator(".lead a").bounding_box(), page.locator(".theme").bounding_box()
     assert link is not None and button is not None and link["x"] + link["width"] <= button["x"]

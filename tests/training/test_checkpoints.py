@@ -325,7 +325,7 @@ def test_a_run_says_which_epochs_other_code_trained(
     lines = setups(_results_of(ended))
     assert sorted(line[4] for line in lines) == sorted(["aaaaaaaa", "bbbbbbbb", ours["code"]])
     assert [line[-1] for line in lines] == ["1"] * 3
-    assert "the runs differ in versions" in _results_of(ended).remarks
+    assert "the runs differ in versions (code)" in _results_of(ended).remarks
     alone = execute_run(definition(), tmp_path / "alone", threads=1)
     assert "earlier" not in RunReader(alone).require_run()
 

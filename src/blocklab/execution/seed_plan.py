@@ -16,6 +16,7 @@ class SeedPlan:
     `seeds_low` and `seeds_high` are those of the ends of the SD's 95 % interval; None, as the ends
     are, where the SD was given. `stretch` is by how much a difference must be beyond what Dunnett's
     test asks, as the finished runs are judged: 1 where their spreads are even, or the SD was given.
+    From five seeds on Welch's test may ask for less (`blocklab.statistics.planning.power`).
     `powers` maps numbers of seeds a row to the power of each.
     `sequential` is the same study with looks. Hours are of training one run after another.
     """
@@ -84,7 +85,8 @@ def verdict(plan: SeedPlan, df: int | None) -> Iterator[str]:
         if plan.stretch > 1:
             test = (
                 "and judged as the finished runs are, where a difference must be "
-                f"{plan.stretch:.2f} times as large as by Dunnett's test"
+                f"{plan.stretch:.2f} times as large as by Dunnett's test, or from five seeds on as "
+                "large as by Welch's"
             )
         yield (
             f"{plan.seeds:,} seeds a row ({plan.seeds * (plan.rows + 1):,} runs{time}) show a true "

@@ -335,8 +335,8 @@ class StudyResults:
         for part in _ALIKE:
             told = [one for _, run in self.runs for one in (run.run, *run.run.get("earlier", ()))]
             known = [one.get(part) for one in told if part in one or "to_epoch" not in one]
-            if len({json.dumps(one, sort_keys=True) for one in known}) > 1:
-                remarks.append(f"the runs differ in {part.replace('_', ' ')}")
+            if _differ(known):
+                remarks.append(f"the runs differ in {part.replace('_', ' ')}{_which(known)}")
         for first, last, images in sorted({r.zeros_over for _, r in self.runs if r.zeros_over}):
             remarks.append(f"zeros: over test batches {first} to {last} ({images:,} images)")
         remarks += [f"{row.name}: {note}" for row in self.rows for note in row.notes]
@@ -388,6 +388,18 @@ class StudyResults:
             for row in self.rows
         ]
         return told_of(self.metric, lines, [row.costs for row in self.rows])
+
+
+def _differ(values: Sequence[Any]) -> bool:
+    return len({json.dumps(one, sort_keys=True) for one in values}) > 1
+
+
+def _which(values: Sequence[Any]) -> str:
+    """Name what differs in values that are of several parts, in brackets."""
+    if not all(isinstance(one, dict) for one in values):
+        return ""
+    parts = dict.fromkeys(part for one in values for part in one)
+    return f" ({', '.join(one for one in parts if _differ([v.get(one) for v in values]))})"
 
 
 def _tested(family: Family) -> int:

@@ -7,7 +7,7 @@ from scipy import stats
 
 from blocklab.statistics.dunnett import critical_value
 from blocklab.statistics.family import Family
-from blocklab.statistics.judging import FEWEST_SEEDS
+from blocklab.statistics.judging import FEWEST_FOR_WELCH, FEWEST_SEEDS
 from blocklab.statistics.summary import ALPHA, is_rounding
 
 POWER = 0.8
@@ -22,7 +22,7 @@ class Planning:
     sd: float  # of one run
     df: int
     rows: int
-    stretch: float  # of the critical value; see `Family`
+    stretch: float  # of the critical value; see `power`
     seeds_alone: int | None  # for one row and its baseline
     seeds_among_all: int | None
 
@@ -36,7 +36,11 @@ def power(
     stretch: float = 1.0,
     paired: bool = False,
 ) -> float:
-    """Return how probably Dunnett's test shows a row's gain, with `seeds` for each of the rows.
+    """Return how probably a study shows a row's gain, with `seeds` for each of the rows.
+
+    By Dunnett's test; where the spreads that are known are uneven, by `stretch` times its critical
+    value or, from five seeds on, by Welch's of two rows, whichever asks for less: the stretch of a
+    few seeds is mostly what so few say of a row's own spread, which more seeds say.
 
     Args:
         sd: of one run.
@@ -49,6 +53,11 @@ def power(
     """
     df = (rows if paired else rows + 1) * (seeds - 1)
     critical = stretch * critical_value(alpha, (seeds,) * rows, seeds, df)
+    if stretch > 1 and seeds >= FEWEST_FOR_WELCH:
+        of_two = (1 if paired else 2) * (seeds - 1)
+        own = float(stats.t.isf(alpha / 2 / rows, of_two))
+        if own < critical:
+            critical, df = own, of_two
     return _power(sd, gain, seeds, df, critical)
 
 
