@@ -1,6 +1,5 @@
 """Run folders become one table: what each row costs, reaches, and gains on the baseline."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,6 +26,7 @@ from blocklab.results.lines import (
 from blocklab.results.notebook_table import rows_html
 from blocklab.results.row_result import RowResult, identical_seeds
 from blocklab.results.tested_claims import TestedRows
+from blocklab.results.unlike_runs import unlike_runs
 from blocklab.results.waves import (
     WaveTaken,
     family_of,
@@ -42,10 +42,6 @@ from blocklab.statistics.shrinkage import Expected
 from blocklab.statistics.summary import ALPHA
 from blocklab.study.metric import TOP1, Metric
 from blocklab.study.schema import in_list
-
-# Parts of run.json in which runs of a study are alike, or it is said that they are not. How a row
-# is compiled, and by which algorithms, is not among them: rows may differ, seeds take their row's.
-_ALIKE = ("precision", "threads", "devices", "data_fingerprint", "versions", "machine")
 
 AT_ONCE = "all rows at once"  # what intervals hold for
 
@@ -332,11 +328,7 @@ class StudyResults:
                 "the test set was read after every epoch: a best epoch by it is optimistic"
             )
         remarks += self.identical_lines
-        for part in _ALIKE:
-            told = [one for _, run in self.runs for one in (run.run, *run.run.get("earlier", ()))]
-            known = [one.get(part) for one in told if part in one or "to_epoch" not in one]
-            if _differ(known):
-                remarks.append(f"the runs differ in {part.replace('_', ' ')}{_which(known)}")
+        remarks += unlike_runs([run for _, run in self.runs])
         for first, last, images in sorted({r.zeros_over for _, r in self.runs if r.zeros_over}):
             remarks.append(f"zeros: over test batches {first} to {last} ({images:,} images)")
         remarks += [f"{row.name}: {note}" for row in self.rows for note in row.notes]
@@ -388,18 +380,6 @@ class StudyResults:
             for row in self.rows
         ]
         return told_of(self.metric, lines, [row.costs for row in self.rows])
-
-
-def _differ(values: Sequence[Any]) -> bool:
-    return len({json.dumps(one, sort_keys=True) for one in values}) > 1
-
-
-def _which(values: Sequence[Any]) -> str:
-    """Name what differs in values that are of several parts, in brackets."""
-    if not all(isinstance(one, dict) for one in values):
-        return ""
-    parts = dict.fromkeys(part for one in values for part in one)
-    return f" ({', '.join(one for one in parts if _differ([v.get(one) for v in values]))})"
 
 
 def _tested(family: Family) -> int:
