@@ -100,6 +100,26 @@ def test_costs_have_a_table_of_their_own(blocklab: Blocklab, results: Path, tmp_
     assert said.status == 2 and "has no 'macs' for --costs; did you mean 'macs_g'" in said.err
 
 
+@pytest.mark.parametrize("cell", ["inf", "-3"])
+def test_a_cost_that_is_none_is_refused_and_nan_is_an_empty_cell(
+    blocklab: Blocklab, results: Path, tmp_path: Path, cell: str
+) -> None:
+    costs = tmp_path / "costs.csv"
+    costs.write_text(f"model,ms\nplain,2\nse,{cell}\n")
+    asked = ("compare", results, "--metric", "top1", "--costs")
+    said = blocklab(*asked, costs)
+    assert said.status == 2
+    assert f"costs.csv, line 3: ms is {cell}, which is no cost; mend or empty it" in said.err
+    results.write_text(LINES.replace("77.3,4.2", f"77.3,{cell}"))
+    said = blocklab(*asked, "macs_g")
+    assert said.status == 2 and f"line 6: macs_g is {cell}, which is no cost" in said.err
+    said = blocklab("compare", results, "--metric", "top1", "--json")  # as nobody named it
+    assert said.status == 0 and json.loads(said.out)["rows"][0].get("macs") is None
+    costs.write_text("model,ms\nplain,2\nse,nan\n")
+    said = blocklab(*asked, costs, "--json")
+    assert [row["ms"] for row in json.loads(said.out)["rows"]] == [2.0, None]
+
+
 def test_columns_of_counts_are_costs_without_being_named(
     blocklab: Blocklab, results: Path, tmp_path: Path
 ) -> None:

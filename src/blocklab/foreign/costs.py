@@ -1,14 +1,13 @@
 """What rows cost: a table of its own, or columns beside the figures."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from blocklab.errors import InputError, did_you_mean
-from blocklab.foreign.foreign_run import Wanted
-from blocklab.foreign.table_file import PREFIXES, TextTable, number, read_table
+from blocklab.foreign.foreign_run import Wanted, cost
+from blocklab.foreign.table_file import PREFIXES, TextTable, read_table
 from blocklab.foreign.table_runs import ROW_COLUMNS
 from blocklab.study.schema import in_list
 
@@ -35,7 +34,7 @@ def read_costs(path: Path, rows: Sequence[str], row: str | None) -> dict[str, Ro
     """Read a table of one line a row; `row` is the column with their names.
 
     Raises:
-        InputError: if none of the rows is in it, or one is there twice.
+        InputError: if none of the rows is in it, one is there twice, or a cell says no cost.
     """
     table = read_table(path)
     names = [row] if row else [*ROW_COLUMNS]
@@ -47,14 +46,12 @@ def read_costs(path: Path, rows: Sequence[str], row: str | None) -> dict[str, Ro
             continue
         if name in found:
             raise InputError(f"{record.place}: row '{name}' is there twice; remove one line")
-        values = {
-            cost: number(record.cells.get(cost), record.place, cost)
-            for cost in table.columns
-            if cost != column
+        told = {
+            each: cost(record.cells.get(each), record.place, each)
+            for each in table.columns
+            if each != column
         }
-        found[name] = {
-            cost: value for cost, value in values.items() if value is not None and _finite(value)
-        }
+        found[name] = {each: value for each, value in told.items() if value is not None}
     if not found:
         first = str(table.records[0].cells.get(column))
         raise InputError(
@@ -111,11 +108,11 @@ def counted_columns(table: TextTable, wanted: Wanted) -> tuple[str, ...]:
             continue
         try:
             values = [
-                number(record.cells.get(column), record.place, name) for record in table.records
+                cost(record.cells.get(column), record.place, name) for record in table.records
             ]
         except InputError:
             continue
-        most = max((one for one in values if one is not None and _finite(one)), default=0.0)
+        most = max((one for one in values if one is not None), default=0.0)
         if most >= (_FEWEST_COUNTED if unit == 1 else 0) and most > 0:
             found.append(name)
     return tuple(found)
@@ -132,7 +129,3 @@ def _unit(name: str) -> tuple[str, float]:
         if plain in units:
             return what, units[plain]
     return "", 1.0
-
-
-def _finite(value: float) -> bool:
-    return math.isfinite(value)

@@ -122,13 +122,32 @@ def empty_after(
     return tuple(sorted({one for one in told if one is not None and one > last}))
 
 
+def cost(cell: Any, place: str, column: str) -> float | None:
+    """Return what a cell says of a cost; None of an empty one, which NaN is here.
+
+    Raises:
+        InputError: if it is no number, infinite, or below zero.
+    """
+    value = number(cell, place, column)
+    if value is None or math.isnan(value):
+        return None
+    if not 0 <= value < math.inf:
+        raise InputError(f"{place}: {column} is {value:g}, which is no cost; mend or empty it")
+    return value
+
+
 def costs_of(cells: Mapping[str, Any], wanted: Wanted, place: str) -> dict[str, float]:
+    """Return what a run says of the costs that were asked for; those that it lacks are left out.
+
+    Raises:
+        InputError: if there is no such column or field, or it says something else than a cost.
+    """
     costs = {}
     for given in wanted.costs:
         name = find_name(given, list(cells))
         if name is None:
             raise InputError(f"{place} has no '{given}' for --costs{choices(given, list(cells))}")
-        value = number(cells[name], place, given)
-        if value is not None and math.isfinite(value):
+        value = cost(cells[name], place, given)
+        if value is not None:
             costs[given] = value
     return costs
