@@ -139,11 +139,45 @@ def test_processes_of_torchrun_join_and_judge_one_network(tmp_path: Path) -> Non
 
 
 @needs_two_cores
-@pytest.mark.slow
-def test_what_fails_in_a_process_is_said_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no optimizer 'sdg'") as caught:
-        launch(_definition(optimizer="sdg"), tmp_path, devices=2, threads=1)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optimizer": "sdg"}, "no optimizer 'sdg'"),
+        ({"cutout": 99}, "cutout 99 is more than"),
+        ({"freeze": ["nosuch"]}, "nosuch"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_process_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr("blocklab.training.distributed._start", None)
+    with pytest.raises(InputError, match=said) as caught:
+        launch(_definition(**change), tmp_path, devices=2, threads=1)
     assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())  # nothing was measured
+
+
+REFUSES = """
+from blocklab.errors import InputError
+from blocklab.training import run
+
+def refuse(*_, **__):
+    raise InputError("only a process knows")
+
+run.prepare = refuse
+"""
+
+
+@needs_two_cores
+@pytest.mark.slow
+def test_what_fails_in_a_process_is_said_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "refuses.py").write_text(UNUSED + REFUSES)
+    plugins = [str(tmp_path / "refuses.py")]
+    with pytest.raises(InputError, match="only a process knows"):
+        launch(_definition(), tmp_path, devices=2, threads=1, plugins=plugins)
+    assert capfd.readouterr().err == ""
 
 
 UNUSED = """

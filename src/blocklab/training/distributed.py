@@ -9,6 +9,7 @@ statistics are of the share unless the recipe says `sync_batchnorm`, and the dra
 stochastic depth, MixUp and CutMix, which are each process's own.
 """
 
+import logging
 import multiprocessing
 import signal
 import sys
@@ -40,7 +41,12 @@ from blocklab.training.device import Setup, available_cores, resumed_setup
 from blocklab.training.loop import OnStep, Record
 from blocklab.training.recipe import Recipe
 from blocklab.training.run import OnNote, execute_run, train_to_the_end
-from blocklab.training.run_checks import check_threads
+from blocklab.training.run_checks import (
+    check_batches_fill,
+    check_start,
+    check_threads,
+    count,
+)
 from blocklab.training.run_definition import RunDefinition, row_hash
 from blocklab.training.run_folder import RunFolder
 from blocklab.training.workload import Workload
@@ -164,6 +170,10 @@ def _choose(
     begun = folder.reader.run
     data = open_data(definition.data)  # decoded once, before there are several processes
     check_shares(definition.recipe, len(data.train), world)
+    # As each process does, but before one is started and anything is measured.
+    check_batches_fill(definition.recipe, data)
+    count(definition.model, len(data.class_names), data.image_size)
+    check_start(definition, len(data.class_names), data.image_size)
     if begun is not None:
         return resumed_setup(begun, devices, nodes)
     work = Workload.of(definition.model, definition.recipe, data, threads)
@@ -214,6 +224,8 @@ def _start(
     listener.start()
     failure = None
     others = set(multiprocessing.active_children())
+    # That it ends the others where one fails is no news: what failed is.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     try:
         setup.fabric.launch(partial(_train_rank, task=task, connection=theirs))
     except (ProcessExitedException, ProcessRaisedException) as error:
