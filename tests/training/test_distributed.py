@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -155,6 +156,19 @@ def test_what_is_wrong_is_said_before_any_process_starts(
         launch(_definition(**change), tmp_path, devices=2, threads=1)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())  # nothing was measured
+
+
+@needs_two_cores
+def test_what_is_damaged_of_a_finished_run_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = launch(_definition(), tmp_path, threads=1)
+    (folder / "predictions.npz").write_bytes(b"damaged")
+    for part in ("_choose", "_start"):
+        monkeypatch.setattr(f"blocklab.training.distributed.{part}", MagicMock())
+    said: list[str] = []
+    launch(_definition(), tmp_path, devices=2, threads=1, on_note=said.append)
+    assert said == ["predictions.npz is damaged; it is trained anew"]
 
 
 REFUSES = """

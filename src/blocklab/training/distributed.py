@@ -40,7 +40,7 @@ from blocklab.training.checkpoints import end_when_told
 from blocklab.training.device import Setup, available_cores, resumed_setup
 from blocklab.training.loop import OnStep, Record
 from blocklab.training.recipe import Recipe
-from blocklab.training.run import OnNote, execute_run, train_to_the_end
+from blocklab.training.run import OnNote, execute_run, tell_fault, train_to_the_end
 from blocklab.training.run_checks import (
     check_batches_fill,
     check_start,
@@ -84,8 +84,11 @@ def launch(
         return execute_run(definition, out, label, threads, on_epoch, on_note, on_step)
     threads = threads or max(1, available_cores() // devices)
     folder = RunFolder(out / definition.hash)
+    fault = folder.reader.fault  # before the lock, with which another run's files go
     first = not started_elsewhere() or _outer_rank() == 0
     with folder.locked() if first else nullcontext():
+        if first:
+            tell_fault(folder, fault, on_note)
         if folder.reader.finished:
             return folder.path
         setup = _choose(definition, folder, threads, devices, nodes)

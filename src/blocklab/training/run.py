@@ -66,10 +66,7 @@ def execute_run(
     folder = RunFolder(out / definition.hash)
     fault = folder.reader.fault  # before the lock, with which another run's files go
     with folder.locked(keep_empty):
-        if fault and on_note is not None:
-            kept = (folder.path / CHECKPOINT).exists()
-            how = "made again from the last checkpoint that is its own" if kept else "trained anew"
-            on_note(f"{fault}; it is {how}")
+        tell_fault(folder, fault, on_note)
         if not folder.reader.finished:
             try:
                 train_to_the_end(
@@ -91,6 +88,14 @@ def execute_run(
             except Exception as error:  # whatever a block does wrong ends in one line
                 raise RunError(_failure(error)) from error
     return folder.path
+
+
+def tell_fault(folder: RunFolder, fault: str | None, on_note: OnNote | None) -> None:
+    """Say what was found damaged of a run, and how it is mended."""
+    if fault and on_note is not None:
+        kept = (folder.path / CHECKPOINT).exists()
+        how = "made again from the last checkpoint that is its own" if kept else "trained anew"
+        on_note(f"{fault}; it is {how}")
 
 
 def train_to_the_end(
