@@ -152,6 +152,38 @@ def test_futile_asks_of_uneven_rows_what_the_last_look_will_ask() -> None:
     assert len(found) > 50 and sum(found) > sum(plain)
 
 
+def test_futile_asks_of_many_seeds_no_more_than_their_own_spreads_will() -> None:
+    """What three uneven seeds are held to is not what Welch's test of twelve asks."""
+    looks, told = Looks((3, 12), gain=0.01), 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        sds = [0.2, 0.1, 0.1, 0.1, 0.9, 0.1, 0.9, 0.1]
+        values = {
+            f"{i}": dict(enumerate((sd * rng.normal(size=6)).tolist())) for i, sd in enumerate(sds)
+        }
+        seen = [Seen({row: range(6 if row == "0" else 3) for row in values})]
+        (one,) = take_looks(values, "0", looks, seen)
+        family, level = one.family, levels(looks, 7)[-1]
+        last = stats.t.isf(level / 2 / 7, _df_of_welch(12, 24))
+        dunnett = critical_value(level, (12,) * 7, 24, family.df * 12 / 3)
+        if family.method != "uneven" or family.stretch * dunnett < 1.2 * last:
+            continue
+        for each in family.comparisons.values():
+            if each.difference and each.word in (FUTILE, NOT_SHOWN):
+                assert family.sd
+                t = abs(each.difference.mean) / family.sd / math.sqrt(1 / 3 + 1 / 6)
+                chance = chance_to_show(t, 3 / 12, last)
+                assert each.word == (FUTILE if chance < 0.1 else NOT_SHOWN)
+                told += each.word == NOT_SHOWN
+    assert told > 5
+
+
+def _df_of_welch(n: int, of_baseline: int) -> float:
+    """Welch and Satterthwaite's, of two even spreads."""
+    parts = {n: 1 / n, of_baseline: 1 / of_baseline}
+    return sum(parts.values()) ** 2 / sum(part**2 / (n - 1) for n, part in parts.items())
+
+
 def test_futile_of_a_row_that_came_later_knows_that_the_baseline_has_its_seeds() -> None:
     """By the variance of the difference now and at the last look; the baseline stays at 16."""
     looks, values = Looks((3, 8), gain=0.01), dict[str, dict[int, float]]()

@@ -22,7 +22,7 @@ class Planning:
     sd: float  # of one run
     df: int
     rows: int
-    stretch: float  # of the critical value; see `power`
+    stretch: float  # of the critical value; see `critical_to_come`
     seeds_alone: int | None  # for one row and its baseline
     seeds_among_all: int | None
 
@@ -38,27 +38,52 @@ def power(
 ) -> float:
     """Return how probably a study shows a row's gain, with `seeds` for each of the rows.
 
-    By Dunnett's test; where the spreads that are known are uneven, by `stretch` times its critical
-    value or, from five seeds on, by Welch's of two rows, whichever asks for less: the stretch of a
-    few seeds is mostly what so few say of a row's own spread, which more seeds say.
-
     Args:
         sd: of one run.
         gain: the true difference of the row and the baseline, in the units of `sd`.
         seeds: of every row, the baseline's too.
         rows: how many are compared with the baseline, whose spread is pooled with theirs.
         alpha: of the whole family.
-        stretch: by how much a study's critical value is beyond Dunnett's; see `Family`.
+        stretch: by how much a study's critical value is beyond Dunnett's; see `critical_to_come`.
         paired: whether the study takes seeds as blocks, which cost it a mean a seed.
     """
     df = (rows if paired else rows + 1) * (seeds - 1)
-    critical = stretch * critical_value(alpha, (seeds,) * rows, seeds, df)
-    if stretch > 1 and seeds >= FEWEST_FOR_WELCH:
-        of_two = (1 if paired else 2) * (seeds - 1)
-        own = float(stats.t.isf(alpha / 2 / rows, of_two))
-        if own < critical:
-            critical, df = own, of_two
+    critical, df = critical_to_come(alpha, rows, (seeds, seeds), df, stretch, paired)
     return _power(sd, gain, seeds, df, critical)
+
+
+def critical_to_come(
+    alpha: float,
+    rows: int,
+    seeds: tuple[int, int],
+    df: float,
+    stretch: float = 1.0,
+    paired: bool = False,
+) -> tuple[float, float]:
+    """Return what |t| is to pass once there are more seeds, and its degrees of freedom.
+
+    It is Dunnett's critical value; where the spreads that are known are uneven, `stretch` times
+    that or, from five seeds on, that of Welch's test with Bonferroni's correction, whichever is
+    less: the stretch of a few seeds is mostly what so few leave open of a row's own spread.
+
+    Args:
+        alpha: of all rows.
+        rows: how many are tested.
+        seeds: of each row, and of the baseline, by then.
+        df: of the pooled spread by then.
+        stretch: of the critical value so far; see `Family`.
+        paired: whether seeds are blocks.
+    """
+    of_row, of_baseline = seeds
+    critical = stretch * critical_value(alpha, (of_row,) * rows, of_baseline, df)
+    if stretch > 1 and min(seeds) >= FEWEST_FOR_WELCH:
+        parts = [1 / of_row, 1 / of_baseline]  # of two even spreads, as which is not known
+        of_two = sum(parts) ** 2 / sum(part**2 / (1 / part - 1) for part in parts)
+        own_df = of_row - 1 if paired else of_two
+        own = float(stats.t.isf(alpha / 2 / rows, own_df))
+        if own < critical:
+            return own, own_df
+    return critical, df
 
 
 def seeds_needed(

@@ -41,6 +41,7 @@ from blocklab.statistics.family import (
     Family,
     compare_rows,
 )
+from blocklab.statistics.planning import critical_to_come
 from blocklab.statistics.summary import ALPHA, UNBOUNDED
 
 Array = NDArray[np.float64]
@@ -323,9 +324,9 @@ def _hopeless(
     share = (1 / size + 1 / of_baseline) / (1 / gap.n + 1 / gap.n_baseline)
     if share >= 1:
         return found
-    last = family.stretch * critical_value(
-        last_level, (size,) * rows, of_baseline, family.df * size / looks.seeds[look]
-    )
+    df = family.df * size / looks.seeds[look]
+    asked = (size, of_baseline)
+    last, _ = critical_to_come(last_level, rows, asked, df, family.stretch, family.paired)
     t, shows = gap.mean / error, "a difference"
     chance = chance_to_show(abs(t), share, last)
     if family.margin is not None:
