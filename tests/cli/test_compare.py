@@ -113,8 +113,9 @@ def test_a_cost_that_is_none_is_refused_and_nan_is_an_empty_cell(
     results.write_text(LINES.replace("77.3,4.2", f"77.3,{cell}"))
     said = blocklab(*asked, "macs_g")
     assert said.status == 2 and f"line 6: macs_g is {cell}, which is no cost" in said.err
-    said = blocklab("compare", results, "--metric", "top1", "--json")  # as nobody named it
-    assert said.status == 0 and json.loads(said.out)["rows"][0].get("macs") is None
+    said = blocklab("compare", results, "--metric", "top1", "--json")  # which nobody named
+    assert said.status == 2 and f"line 6: macs_g is {cell}, which is no cost" in said.err
+    results.write_text(LINES)
     costs.write_text("model,ms\nplain,2\nse,nan\n")
     said = blocklab(*asked, costs, "--json")
     assert [row["ms"] for row in json.loads(said.out)["rows"]] == [2.0, None]

@@ -6,8 +6,10 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from statistics import stdev
 
 import pytest
+from statsmodels.stats.power import TTestIndPower
 
 from blocklab.errors import InputError
 from blocklab.foreign.comparison import Asked, compare_runs
@@ -216,6 +218,25 @@ def test_advice_says_how_many_seeds_would_show_the_gain() -> None:
         "eca: a difference of 30 points would have been shown four times in five; more seeds look "
         "for a smaller one",
     )
+
+
+def test_advice_on_uneven_rows_goes_by_the_spreads_of_those_it_names() -> None:
+    plain, calm = [70.2, 69.9, 70.4, 69.6, 70.1], [70.0, 70.3, 69.7, 70.5, 70.2]
+    wild = [95.0, 81.0, 89.0, 99.0, 77.0]
+    results = compare_runs(
+        runs_of(
+            {"plain": plain, "calm": calm, "wild": wild, "other": [60.0, 63.0, 57.0, 62.0, 58.0]}
+        ),
+        Asked(gain=0.3),
+    )
+    assert words(results) == {"calm": "no difference shown", "wild": "better", "other": "worse"}
+    assert results.family.method == "own" and results.planning
+    sd = math.sqrt((stdev(plain) ** 2 + stdev(calm) ** 2) / 2)
+    gain = results.metric.gain / sd
+    solved = TTestIndPower().solve_power(gain, power=0.8, alpha=0.05 / 3)
+    (line,) = results.advice
+    assert line.startswith(f"{math.ceil(solved) - 5} more seeds of calm, and of the baseline, ")
+    assert results.planning.seeds_among_all and results.planning.seeds_among_all > 5 * solved
 
 
 def test_the_last_epoch_counts_unless_the_best_is_asked_for() -> None:

@@ -199,7 +199,7 @@ def test_a_phone_sees_figures_whole_and_verdicts_beside_names(
         seen = line.locator("td", has_text=said).bounding_box()
         assert seen is not None and seen["x"] + seen["width"] < 390, said
     under = "#results > p.soft"
-    assert page.locator(under).inner_text().startswith("In brackets: an interval that holds for")
+    assert page.locator(under).inner_text().startswith("In brackets behind a difference: an")
     wide = opened(study / "report.html").page.locator(under).inner_text()
     assert wide.startswith("Dot: the difference of means; bar: an") and "brackets" not in wide
     page = opened(study / "rows" / "coordinate.html", viewport=phone).page

@@ -86,7 +86,7 @@ def verdict(plan: SeedPlan, df: int | None) -> Iterator[str]:
             test = (
                 "and judged as the finished runs are, where a difference must be "
                 f"{plan.stretch:.2f} times as large as by Dunnett's test, or from five seeds on as "
-                "large as by Welch's"
+                "large as by Welch's where that is less, of rows of average spread"
             )
         yield (
             f"{plan.seeds:,} seeds a row ({plan.seeds * (plan.rows + 1):,} runs{time}) show a true "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blocklab.errors import InputError, did_you_mean
 from blocklab.foreign.foreign_run import Wanted, cost
-from blocklab.foreign.table_file import PREFIXES, TextTable, read_table
+from blocklab.foreign.table_file import PREFIXES, TextTable, number, read_table
 from blocklab.foreign.table_runs import ROW_COLUMNS
 from blocklab.study.schema import in_list
 
@@ -96,6 +96,9 @@ def counted_columns(table: TextTable, wanted: Wanted) -> tuple[str, ...]:
     """Return the columns that are MACs and parameters by their names and their numbers.
 
     Nobody named them, so one that holds text, or numbers that its name does not fit, is left alone.
+
+    Raises:
+        InputError: if one says something infinite or below zero.
     """
     others = {wanted.row, wanted.seed, wanted.metric, wanted.epoch}
     found = []
@@ -107,11 +110,11 @@ def counted_columns(table: TextTable, wanted: Wanted) -> tuple[str, ...]:
         if not what or name in others or table.columns.count(column) > 1:
             continue
         try:
-            values = [
-                cost(record.cells.get(column), record.place, name) for record in table.records
-            ]
+            for record in table.records:
+                number(record.cells.get(column), record.place, name)
         except InputError:
             continue
+        values = [cost(record.cells.get(column), record.place, name) for record in table.records]
         most = max((one for one in values if one is not None), default=0.0)
         if most >= (_FEWEST_COUNTED if unit == 1 else 0) and most > 0:
             found.append(name)

@@ -132,7 +132,10 @@ def cost(cell: Any, place: str, column: str) -> float | None:
     if value is None or math.isnan(value):
         return None
     if not 0 <= value < math.inf:
-        raise InputError(f"{place}: {column} is {value:g}, which is no cost; mend or empty it")
+        raise InputError(
+            f"{place}: {column} is {value:g}, which is no cost; mend or empty it, or leave "
+            "the column out"
+        )
     return value
 
 

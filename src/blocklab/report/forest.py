@@ -23,10 +23,14 @@ EDGE = 6.0  # percent of the width on either side of the axis
 
 @dataclass(frozen=True)
 class Forest:
-    """The drawings by row, that of the axis for their heading, and what was cut off, if any."""
+    """The drawings by row, and that of the axis for their heading.
+
+    `bars` says whether any difference has an interval, `cut` whether one goes on beyond the axis.
+    """
 
     cells: Mapping[str, Markup]
     axis: Markup
+    bars: bool
     cut: bool
 
 
@@ -45,7 +49,8 @@ def forest(results: StudyResults) -> Forest | None:
     limit = max(limit, least)
     marked = ticks(-limit, limit, 6)
     cells = {row.name: _cell(row, results, limit, marked) for row in results.rows}
-    return Forest(cells, _axis(limit, marked), reach[-1] > limit)
+    bars = any(gap.low is not None for gap in gaps.values())
+    return Forest(cells, _axis(limit, marked), bars, reach[-1] > limit)
 
 
 def _cell(row: RowResult, results: StudyResults, limit: float, marked: list[float]) -> Markup:

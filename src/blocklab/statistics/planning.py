@@ -23,6 +23,7 @@ class Planning:
     df: int
     rows: int
     stretch: float  # of the critical value; see `critical_to_come`
+    paired: bool  # whether seeds are blocks
     seeds_alone: int | None  # for one row and its baseline
     seeds_among_all: int | None
 
@@ -122,7 +123,7 @@ def plan_seeds(family: Family, gain: float = GAIN) -> Planning | None:
         seeds_needed(family.sd, gain, rows=rows, stretch=family.stretch, paired=family.paired)
         for rows in (1, family.rows)
     )
-    return Planning(family.sd, family.df, family.rows, family.stretch, one, all_rows)
+    return Planning(family.sd, family.df, family.rows, family.stretch, family.paired, one, all_rows)
 
 
 def _power(sd: float, gain: float, seeds: int, df: float, critical: float) -> float:

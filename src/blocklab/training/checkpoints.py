@@ -105,7 +105,7 @@ class CheckpointKeeper:
     def __init__(self, save: Save, checkpoints: Checkpoints) -> None:
         self._save, self._seconds = save, checkpoints.seconds
         self._began = time.monotonic()  # the last write, or the run
-        self._latest: _Snapshot | None = None  # what is not being written, nor was
+        self._latest: _Snapshot | None = None  # the last copy, until it is written
         self._writing: Future[None] | None = None
         self._one = threading.Lock()  # held while one is written
         self._swap = threading.Lock()  # held while `_latest` changes hands
