@@ -192,8 +192,13 @@ def test_one_seed_says_why_there_is_no_interval(
     make_results: MakeResults, three_seeds: StudyResults
 ) -> None:
     said = "One seed, so no interval."
-    assert said in plain_page(make_results({"first": [46.0], "second": [47.0]}))
-    assert said not in plain_page(three_seeds)
+    one, three = (
+        plain_page(make_results({"first": [46.0], "second": [47.0]})),
+        plain_page(three_seeds),
+    )
+    assert said in one and said not in three
+    for caption in ("bar: an interval", "In brackets behind a difference: an interval"):
+        assert caption in three and caption not in one
 
 
 def test_nothing_finished_is_a_page_that_says_so(make_results: MakeResults, tmp_path: Path) -> None:
