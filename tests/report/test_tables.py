@@ -140,6 +140,21 @@ def test_tuned_rates_and_dead_neurons_have_columns_when_there_are_some(
     assert cells(shown, "base")["zeros after the last block (%)"] == "\u2013"
 
 
+@pytest.mark.parametrize("second", [None, {"first_batch": 2}])
+def test_a_run_diagnosed_by_hand_speaks_for_no_row(
+    make_results: MakeResults, second: dict[str, int] | None
+) -> None:
+    results = make_results({"base": [46.0, 46.5], "other": [47.0, 47.5]})
+    base, other = results.rows
+    diagnosis = {"last_block": {"zero_percent": 81.5}} | dict.fromkeys(
+        ("first_batch", "last_batch", "images"), 1
+    )
+    each = diagnosis, None if second is None else diagnosis | second
+    runs = tuple(replace(run, diagnosis=own) for run, own in zip(other.runs, each, strict=True))
+    shown = tables(replace(results, rows=(base, replace(other, runs=runs))))[0]
+    assert "zeros after the last block (%)" not in cells(shown, "other")
+
+
 def test_verdicts_say_p_seeds_and_why(make_results: MakeResults) -> None:
     results = make_results(
         {"base": [46.0, 47.0, 48.0], "up": [48.2, 49.8, 50.1], "one": [50.0, "missing", "missing"]}

@@ -146,9 +146,15 @@ class RowResult:
 
     @cached_property
     def zeros_percent(self) -> Summary | None:
-        """Zeros after the last block, in % of its outputs, over the runs that were diagnosed."""
+        """Zeros after the last block, in % of its outputs, over the row's runs.
+
+        None unless all of them were diagnosed, over the same images: one that was diagnosed by hand
+        says nothing of the row.
+        """
         shares = [run.zeros_percent for run in self.finished if run.zeros_percent is not None]
-        return summarise(shares, bounds=PERCENT) if shares else None
+        over = {run.zeros_over for run in self.finished}
+        alike = shares and len(shares) == len(self.finished) and len(over) == 1
+        return summarise(shares, bounds=PERCENT) if alike else None
 
     @cached_property
     def cost_gaps_percent(self) -> dict[str, float]:
