@@ -183,6 +183,19 @@ def test_differences_show_the_zero_line_and_all_but_the_baseline(
     )  # 4.302653 (t of 2 df) times sqrt((0.5 + 1.125) / 2 / 2 * 2 / 2)
 
 
+@pytest.mark.parametrize("down", [[41.5], [41.5, 48.0], [46.0], [46.0, 46.0]])
+def test_few_enough_differences_are_marked_that_zero_is_written(
+    make_results: MakeResults, down: list[float]
+) -> None:
+    results = make_results({"base": [46.0] * len(down), "down": down, "up": [48.0] * len(down)})
+    figure = next(one for one in figures(results) if one.name == "differences")
+    written = re.findall(r"<text([^>]*)>([−0-9.]+)</text>", svg(figure, ON_PAPER))
+    marks = [text for attributes, text in written if 'text-anchor="middle"' in attributes]
+    seen = [text for attributes, text in written if 'opacity="0"' not in attributes]
+    assert any(float(text) == 0 for text in seen if "−" not in text)
+    assert set(marks) <= set(seen) and len(marks) <= 9
+
+
 def test_colours_are_used_once_before_dashes_change(make_results: MakeResults) -> None:
     results = make_results({f"row{i}": [40.0 + i] for i in range(9)})
     specification = by_name(results)["validation_accuracy_over_epochs"]

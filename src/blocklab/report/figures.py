@@ -1,5 +1,6 @@
 """All figures of a study, and their files: over epochs, against cost, of seeds, of gains."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,17 @@ from blocklab.files import remove_file, write_atomically
 from blocklab.report.cell_text import difference
 from blocklab.report.cost_figures import COSTS, against
 from blocklab.report.curves import CURVES, learning_rate, over_epochs
-from blocklab.report.drawing import ON_PAPER, WIDTH, Figure, data, png, said, specification, svg
+from blocklab.report.drawing import (
+    ON_PAPER,
+    WIDTH,
+    Figure,
+    data,
+    png,
+    said,
+    specification,
+    svg,
+    ticks,
+)
 from blocklab.report.metric import metric_of
 from blocklab.report.seed_figure import seeds_as_dots
 from blocklab.results.row_result import RowResult
@@ -95,6 +106,7 @@ def _differences(results: StudyResults) -> Figure | None:
         "mean:Q",
         title=metric.minus(str(results.baseline)),
         scale=alt.Scale(zero=True, nice=True),
+        axis=_marked(points),
     )
     bare = alt.Axis(grid=False, ticks=False, domain=False, labelPadding=10)
     y = alt.Y("row:N", title=None, sort=None, axis=bare)
@@ -128,6 +140,17 @@ def _differences(results: StudyResults) -> Figure | None:
         shows += " Too few seeds for intervals."
     shape = specification(layers, alt.Step(30 if len(points) < 30 else 20))
     return Figure(DIFFERENCES, "Differences to the baseline", shows, shape)
+
+
+def _marked(points: Sequence[dict[str, Any]]) -> alt.Axis:
+    """Return an axis of few enough round values that all are written, zero among them.
+
+    Of Vega's own each second is left out where they would touch: on some axes that is zero.
+    """
+    ends = [point[end] for point in points for end in ("mean", "low", "high")]
+    known = [0.0, *(end for end in ends if end is not None)]
+    low, high = min(known), max(known)
+    return alt.Axis(values=ticks(low, high, 7)) if low < high else alt.Axis()
 
 
 def _difference_point(number: int, row: RowResult, results: StudyResults) -> dict[str, Any]:
