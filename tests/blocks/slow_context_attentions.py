@@ -297,6 +297,8 @@ def context_anchors(x: Grid, weights: Weights, pool: int) -> Grid:
 
     def layer(y: Grid, name: str) -> Grid:
         y = conv(y, weights, f"{name}.conv")
+        if f"{name}.bn.weight" not in weights.parameters:
+            return y
         return act(batch_norm(y, weights, f"{name}.bn", momentum=0.03, eps=1e-3), "silu")
 
     context = strip(strip(layer(means, "conv1"), weights, "h_conv.conv"), weights, "v_conv.conv")

@@ -134,10 +134,26 @@ def test_large_selective_kernel_needs_two_channels() -> None:
         create_block("attention", "lsk", channels=1)
 
 
+@pytest.mark.parametrize("norms", [False, True])
 @pytest.mark.parametrize(("kernel", "pool"), [(11, 7), (3, 5)])
-def test_context_anchors(kernel: int, pool: int) -> None:
-    block = ContextAnchorAttention(3, kernel=kernel, pool=pool)
+def test_context_anchors(kernel: int, pool: int, norms: bool) -> None:
+    block = ContextAnchorAttention(3, kernel=kernel, pool=pool, norms=norms)
     assert_equals_loop(block, lambda x, w: context_anchors(x, w, pool), (2, 3, 6, 4))
+
+
+@torch.no_grad()
+def test_a_context_gate_closes_as_the_trained_one_does() -> None:
+    """PKINet builds it without norms; behind SiLU no gate is below 0.43."""
+    x = torch.randn(2, 32, 9, 7)
+    least = []
+    for block in (ContextAnchorAttention(32), ContextAnchorAttention(32, norms=True)):
+        for part in block.modules():
+            if isinstance(part, torch.nn.Conv2d):
+                torch.nn.init.normal_(part.weight, 0, 3)
+        least.append(float((block.eval()(x) / x).min()))
+    assert least[0] < 1e-6 and 0.43 < least[1] < 0.44
+    names = set(ContextAnchorAttention(32).state_dict())  # as their ConvModules name them
+    assert names == {f"{part}.conv.{one}" for part in PARTS for one in ("weight", "bias")}
 
 
 @pytest.mark.parametrize(
@@ -156,6 +172,7 @@ def test_what_no_block_can_be_is_refused(block: Any, said: str) -> None:
         parse_block("attention", block)
 
 
+PARTS = ("conv1", "h_conv", "v_conv", "conv2")
 NAMES = ("fca", "gct", "non_local", "scsa", "mlca", "lsk", "caa")
 
 

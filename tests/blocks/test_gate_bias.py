@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from blocklab.blocks.registry import parse_block
+from blocklab.blocks.registry import create_block, parse_block
 from blocklab.errors import InputError
 from blocklab.models.spec import model_spec
 
@@ -25,6 +25,18 @@ def test_gates_open_where_asked_and_start_as_in_the_paper_where_not(block: str, 
         kept[bias] = float((attention(x).sum() / x.sum()).detach())
     assert kept[4] == pytest.approx(OPEN**gates, rel=1e-3)
     assert 0.5 ** (gates + 1) < kept[None] < 0.5 ** (gates - 0.5)
+
+
+@torch.no_grad()
+def test_a_block_by_itself_starts_as_it_says() -> None:
+    x = torch.zeros(1, 64, 8, 8)
+    x[:, :, 3, 5] = 1e-3
+    for name, gates in (("coordinate", 2), ("se", 1)):
+        block = create_block("attention", {"type": name, "gate_bias": 4}, channels=64).eval()
+        assert float(block(x).sum() / x.sum()) == pytest.approx(OPEN**gates, rel=1e-2)
+    x = torch.randn(1, 64, 8, 8)
+    for spec in ({"type": "non_local"}, {"type": "global_context", "zero_init": True}):
+        assert torch.equal(create_block("attention", spec, channels=64)(x), x)
 
 
 def test_an_option_added_later_leaves_the_specifications_of_old_as_they_were() -> None:

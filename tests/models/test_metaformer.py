@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.convnext import CNBlockConfig
 
 from blocklab import cost, create_model, deploy, load_weights
+from blocklab.backbones.registry import BACKBONES
 from blocklab.errors import InputError
 from blocklab.measure.description import describe
 from blocklab.models.spec import model_spec
@@ -259,11 +260,32 @@ def test_a_mixer_for_each_stage_and_block() -> None:
         ({"widths": (2, 2, 2, 2), "mixer": "inception_depthwise"}, "three kernels"),
         ({"attention": {"type": "se", "stages": [5]}}, "from 1 to 4"),
         ({"layer_scale": 0}, "layer_scale"),
+        ({"mixer": {"type": "grouped", "groups": 4, "group_width": 8}}, "leave group_width out"),
+        (
+            {"mixer": ["se", "se", ["se", {"type": "hierarchical_split", "base_width": 8}], "se"]},
+            "leave base_width out",
+        ),
+        ({"mixer": {"type": "hierarchical_split", "scale": 7}}, "7 does not divide 96 channels"),
+        ({"block": "gated", "mlp_ratios": (4, 4, 4, 0.5)}, "1 or more"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         create_model("convnext_tiny", **changes)
+
+
+@pytest.mark.parametrize("name", [one for one in BACKBONES if BACKBONES[one][0] == "metaformer"])
+def test_test_images_are_cropped_as_the_authors_did(name: str) -> None:
+    if not timm.is_model(name):
+        assert name.startswith(("unireplknet", "slaknet"))
+        return
+    with torch.device("meta"):
+        cfg = create_model(name).pretrained_cfg
+    theirs = timm.models.get_pretrained_cfg(name)
+    if (theirs.input_size, name.startswith("convnext_")) == (cfg["input_size"], False):
+        assert cfg["crop_pct"] == theirs.crop_pct
+    else:  # timm's first weights of a ConvNeXt are its own
+        assert cfg["crop_pct"] == timm.models.get_pretrained_cfg(f"{name}.fb_in1k").crop_pct
 
 
 def test_a_size_that_is_too_small_is_named_as_it_was_asked_for() -> None:

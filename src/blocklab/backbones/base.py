@@ -304,6 +304,11 @@ class Backbone(nn.Module):
             if part is not self:
                 init_itself(part)
 
+    @classmethod
+    def crop_of(cls, config: Any) -> float:
+        """Return which share of a side the authors of a network cropped their test images to."""
+        return cls.crop_pct
+
     def init_module(self, module: nn.Module) -> None:
         """Initialise one module by the backbone's scheme (default: PyTorch's own)."""
 
@@ -328,7 +333,7 @@ def input_cfg(cls: type[Backbone], config: BackboneConfig) -> dict[str, Any]:
         "input_size": (3, size, size),
         "pool_size": (side, side),
         "num_classes": 1000,
-        "crop_pct": 1.0 if size == 32 else cls.crop_pct,
+        "crop_pct": 1.0 if size == 32 else cls.crop_of(config),
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,
         "std": IMAGENET_DEFAULT_STD,

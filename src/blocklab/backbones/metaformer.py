@@ -4,7 +4,10 @@ Yu et al., MetaFormer Is Actually What You Need, CVPR 2022, arXiv:2111.11418. Fo
 ConvNeXt (arXiv:2201.03545) and V2 (2301.00808), InceptionNeXt (2303.16900), SLaK (2207.03620),
 UniRepLKNet (2311.15599), PoolFormer and MambaOut (2405.07992). What differs is data: the token
 mixer, how a block is put together (`blocklab.backbones.metaformer_blocks`), and the layers between
-the stages. Weights start as all of them say: normal with 0.02, truncated, and zero biases.
+the stages. Weights start as all but PoolFormer's authors say: normal with 0.02, truncated, and zero
+biases; PoolFormer's leave the stem and what is between the stages to PyTorch. The head is a mean
+over positions, then LayerNorm, also of PoolFormer, as timm has it, whose authors take the GroupNorm
+of the map and then its mean.
 """
 
 from typing import Annotated, Any, Literal
@@ -24,21 +27,31 @@ from blocklab.backbones.metaformer_blocks import BLOCKS, MIXER_KINDS, BlockPlan,
 from blocklab.blocks.activation import create_activation
 from blocklab.blocks.folding import fold, fold_before
 from blocklab.blocks.option_types import Activation
-from blocklab.blocks.registry import BlockSpec, parse_block
+from blocklab.blocks.registry import BlockSpec, parse_block, width_options
 from blocklab.errors import InputError
 from blocklab.kernels.strided import StridedConv2d
+
+
+def _parse_mixer(value: object) -> BlockSpec:
+    mixer = parse_block(MIXER_KINDS, value)
+    usual = parse_block(MIXER_KINDS, mixer["type"])
+    for option in width_options(MIXER_KINDS, mixer["type"]):
+        if mixer[option] != usual[option]:
+            raise InputError(
+                f"{option} is the width inside a ResNet's block; in a MetaFormer '{mixer['type']}' "
+                f"is as wide as its stage: leave {option} out, and set widths"
+            )
+    return mixer
 
 
 def _parse_mixers(value: object) -> BlockSpec | list[Any]:
     """A mixer; or one for each stage, where a list holds those that a stage's blocks repeat."""
     if not isinstance(value, list | tuple):
-        return parse_block(MIXER_KINDS, value)
+        return _parse_mixer(value)
     if not value or any(isinstance(one, list | tuple) and not one for one in value):
         raise InputError("a mixer for each stage is a list with as many, none of them empty")
     return [
-        [parse_block(MIXER_KINDS, part) for part in one]
-        if isinstance(one, list | tuple)
-        else parse_block(MIXER_KINDS, one)
+        [_parse_mixer(part) for part in one] if isinstance(one, list | tuple) else _parse_mixer(one)
         for one in value
     ]
 
@@ -102,6 +115,10 @@ class MetaFormerConfig(BackboneConfig):
             raise ValueError("widths, depths and mlp_ratios need one number a stage each")
         if isinstance(self.mixer, list) and len(self.mixer) != len(self.depths):
             raise ValueError(f"mixer is one block, or a list of {len(self.depths)}: one a stage")
+        if self.block == "gated" and min(self.mlp_ratios) < 1:
+            raise ValueError(
+                "a gated block mixes as many channels as its stage has; mlp_ratios are 1 or more"
+            )
         return self
 
     def mixer_of(self, stage: int, index: int) -> BlockSpec:
@@ -220,6 +237,16 @@ class MetaFormer(Backbone):
         reductions = [self.stem_stride * 2**index for index in range(len(stages))]
         self.finish(list(config.widths), reductions, width * (config.head_ratio or 1))
         self.init_weights()
+
+    @classmethod
+    def crop_of(cls, config: MetaFormerConfig) -> float:
+        """Return MambaOut's, PoolFormer's and InceptionNeXt-B's, each as timm lists it."""
+        kind, width = config.mixer_of(0, 0)["type"], config.widths[0]
+        if config.block == "gated":
+            return 1.0
+        if kind == "pooling":
+            return 0.95 if width > 64 else 0.9
+        return 0.95 if kind == "inception_depthwise" and width > 96 else cls.crop_pct
 
     def forward_stem(self, x: Tensor) -> Tensor:
         return self.stem(x)

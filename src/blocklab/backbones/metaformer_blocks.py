@@ -204,7 +204,7 @@ class GatedBlock(nn.Module):
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
-        hidden = max(plan.hidden, plan.channels)
+        hidden = plan.hidden
         self.split = [hidden, hidden - plan.channels, plan.channels]
         self.norm = make_norm(plan.norm, plan.channels)
         self.fc1 = SmallMapConv2d(plan.channels, 2 * hidden, 1)

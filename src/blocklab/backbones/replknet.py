@@ -3,6 +3,7 @@
 Parameter names and initialisation (PyTorch's own) are the authors'.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PositiveFloat, PositiveInt, model_validator
@@ -23,6 +24,11 @@ OWN = "relu"  # the activation of the paper, everywhere but in ConvFFNs
 
 
 def _parse_mixer(value: object) -> BlockSpec:
+    if isinstance(value, Mapping) and "kernel" in value:
+        raise InputError(
+            "replknet's mixer has the kernel of its stage; leave mixer.kernel out and set kernels, "
+            "one a stage"
+        )
     spec = parse_block("token_mixer", value)
     if spec["type"] != "reparam_large_kernel":
         raise InputError(
@@ -34,7 +40,10 @@ def _parse_mixer(value: object) -> BlockSpec:
 
 
 class RepLKNetConfig(BackboneConfig):
-    """A RepLKNet as data."""
+    """A RepLKNet as data.
+
+    The mixer's ``small_kernel`` is cut to the kernel of a stage that has a smaller one.
+    """
 
     kernels: tuple[OddInt, ...]
     widths: tuple[PositiveInt, ...]

@@ -30,6 +30,7 @@ from blocklab.blocks.folding import fold
 from blocklab.blocks.option_types import Activation
 from blocklab.blocks.protocol import brings_norm_and_activation
 from blocklab.blocks.registry import BlockSpec, create_block, mixer_width
+from blocklab.errors import InputError
 from blocklab.kernels.small_map import SmallMapConv2d
 from blocklab.kernels.strided import StridedConv2d
 
@@ -41,8 +42,9 @@ class Stem(Sizes):
     """How the image enters.
 
     ``imagenet`` is a 7x7 convolution and a max pool, each of stride 2; ``deep`` three 3x3
-    convolutions for the 7x7 (Bag of Tricks, arXiv:1812.01187, ResNet-C); ``cifar`` one 3x3
-    convolution of stride 1.
+    convolutions for the 7x7 (Bag of Tricks, arXiv:1812.01187, ResNet-C, whose first two have
+    ``widths`` of 32, 32, as resnet50d has; without, they have 64, 64, as the report's); ``cifar``
+    one 3x3 convolution of stride 1.
     """
 
     type: Literal["imagenet", "deep", "cifar"] = "imagenet"
@@ -124,6 +126,11 @@ def _shortcut(kind: str, in_channels: int, out_channels: int, stride: int) -> nn
     if stride == 1 and in_channels == out_channels:
         return None
     if kind == "pad":
+        if out_channels < in_channels:
+            raise InputError(
+                f"a shortcut that is padded gains channels, and here {in_channels} become "
+                f"{out_channels}; choose downsample=conv or avgpool"
+            )
         return _PadShortcut(in_channels, out_channels, stride)
     if kind == "conv":
         return nn.Sequential(

@@ -4,6 +4,9 @@ A backbone starts every layer by one scheme, so that rows of a study start alike
 Kaiming over the fan-out, gives a convolution to a single channel weights of SD sqrt(2), however
 many channels it reads, and the kernels of a depth-wise convolution weights that are too small by
 the root of the channels. Where a norm follows, neither matters; a softmax or a gate shows it.
+
+A backbone calls ``init_weights`` of each block once it has started every layer its way. A block
+that is built by itself has PyTorch's start until its ``init_weights`` is called.
 """
 
 import math

@@ -1,7 +1,6 @@
 """Context Anchor Attention. Cai, Lai, Wang, Wang, Sun and Liao, CVPR 2024, arXiv:2403.06258."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from blocklab.blocks.authors_start import AuthorsStart, start_by_default
 from blocklab.blocks.folding import fold
@@ -12,18 +11,20 @@ from blocklab.kernels.gates import gated_product
 from blocklab.kernels.small_map import SmallMapConv2d
 
 
-class _ConvNormAct(nn.Module):
-    def __init__(self, channels: int) -> None:
+class _Pointwise(nn.Module):
+    def __init__(self, channels: int, norms: bool) -> None:
         super().__init__()
-        self.conv = SmallMapConv2d(channels, channels, 1, bias=False)
-        self.bn = nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
+        self.conv = SmallMapConv2d(channels, channels, 1, bias=not norms)
+        self.bn = nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03) if norms else nn.Identity()
+        self.act = nn.SiLU() if norms else nn.Identity()
 
     def fold_norms(self) -> None:
         """Fold the BatchNorm into the convolution before it; for evaluation alone."""
-        fold(self, "conv", "bn")
+        if isinstance(self.bn, nn.BatchNorm2d):
+            fold(self, "conv", "bn")
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.silu(self.bn(self.conv(x)))
+        return self.act(self.bn(self.conv(x)))
 
 
 class _Strip(nn.Module):
@@ -39,21 +40,24 @@ class _Strip(nn.Module):
 class ContextAnchorAttention(nn.Module):
     """Gate each value by strips through its neighbourhood: (B, C, H, W) -> same.
 
-    y = x * sigmoid(conv1x1(column(row(conv1x1(mean_{7x7}(x)))))), where both 1x1 convolutions have
-    BatchNorm and SiLU, and row and column are depth-wise 1 x k and k x 1 (section 3.3). Parameters
-    are named as the authors' (``conv1``, ``h_conv``, ``v_conv``, ``conv2``, each with ``conv`` and,
-    where normed, ``bn``, of their eps and momentum). Differs from the paper: k is ``kernel``
-    everywhere (the authors' code's 11), where the paper's grows with the block's number in its
-    stage, 11 + 2 l.
+    y = x * sigmoid(conv1x1(column(row(conv1x1(mean_{7x7}(x)))))), where row and column are
+    depth-wise 1 x k and k x 1 and each convolution has a bias (section 3.3; so PKINet builds it).
+    The authors' class has BatchNorm and SiLU behind both 1x1 convolutions where it is not told
+    otherwise, and implementations elsewhere have them: ``norms=True``. Its gate cannot close:
+    sigmoid(SiLU(z)) is never below 0.43. Parameters are named as the authors' (``conv1``,
+    ``h_conv``, ``v_conv``, ``conv2``, each with ``conv`` and, where normed, ``bn``, of their eps
+    and momentum). Differs from the paper: k is ``kernel`` everywhere, where the authors' grows with
+    the block's number in its stage, 11 + 2 l; and it gates the map that it reads, where PKINet
+    gates what its kernels made of that map, and adds the two.
 
     In a ResNet, whose scheme takes the fan-out of a depth-wise strip for that of all channels, the
-    strips start so small that the last norm's eps outweighs them and the gate is about a half
-    everywhere. ``authors_start=True`` starts the four convolutions as PyTorch does, without biases,
-    as the authors' code.
+    strips start so small that the gate is about a half everywhere. ``authors_start=True`` starts
+    the four convolutions as PyTorch does, without biases, as the authors' code.
 
     Args:
         kernel: length of the two strips, odd.
         pool: side of the window that is averaged first, odd.
+        norms: BatchNorm and SiLU behind both 1x1 convolutions, which then have no bias.
         authors_start: start as the authors' code does, not by the backbone's scheme.
     """
 
@@ -63,15 +67,16 @@ class ContextAnchorAttention(nn.Module):
         *,
         kernel: OddInt = 11,
         pool: OddInt = 7,
+        norms: bool = False,
         authors_start: AuthorsStart = False,
     ) -> None:
         super().__init__()
         self.authors_start = authors_start
         self.avg_pool = nn.AvgPool2d(pool, 1, pool // 2)
-        self.conv1 = _ConvNormAct(channels)
+        self.conv1 = _Pointwise(channels, norms)
         self.h_conv = _Strip(channels, (1, kernel))
         self.v_conv = _Strip(channels, (kernel, 1))
-        self.conv2 = _ConvNormAct(channels)
+        self.conv2 = _Pointwise(channels, norms)
 
     def init_weights(self) -> None:
         """Start as the authors' code does, where asked."""

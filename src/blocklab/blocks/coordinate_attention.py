@@ -26,7 +26,7 @@ class CoordinateAttention(nn.Module):
 
     Args:
         reduction: both gates are made from max(8, C // reduction) channels.
-        gate_bias: of both gates, to begin with; none leaves PyTorch's start.
+        gate_bias: of both gates, to begin with; none leaves the backbone's start.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class CoordinateAttention(nn.Module):
         self.act = nn.Hardswish()
         self.conv_h = nn.Conv2d(hidden, channels, 1)
         self.conv_w = nn.Conv2d(hidden, channels, 1)
+        self.init_weights()
 
     def init_weights(self) -> None:
         """Open the gates where asked."""

@@ -67,7 +67,8 @@ class OmniDimensionalDynamicConv(nn.Module):
     ``attention.channel_fc``, ``filter_fc``, ``spatial_fc``, ``kernel_fc``). BatchNorm and
     activation behind it are the block's. Kernels start by Kaiming normal over the fan-out of each,
     the attention's biases at zero, as the authors'. Differs from the paper: the temperature, which
-    the authors bring from 30 to 1 over the first epochs, stays as it is given. ``weight`` is the
+    the authors bring from 30 to 1 over the first epochs, stays as it is given; and as a ResNet's
+    mixer it is one convolution of a block, where theirs makes all of them so. ``weight`` is the
     authors' with C_in, k and k as one axis, as PyTorch lays only maps out channels_last.
 
     Args:

@@ -63,12 +63,16 @@ class GlobalContext(nn.Module):
         # Two names, so that weights of one kind of fusion do not load into the other.
         self.channel_add_conv = transform if fusion == "add" else None
         self.channel_mul_conv = transform if fusion == "scale" else None
+        self._start_transform()
 
     def init_weights(self) -> None:
         """Start as asked, where that is not the backbone's way."""
-        transform = self.channel_add_conv or self.channel_mul_conv
         if self.authors_start:
             start_by_fan_in(self.conv_mask)
+        self._start_transform()
+
+    def _start_transform(self) -> None:
+        transform = self.channel_add_conv or self.channel_mul_conv
         if (self.zero_init or self.authors_start) and transform is not None:
             start_at_zero(transform[3])
 

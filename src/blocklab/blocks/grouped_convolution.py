@@ -1,7 +1,7 @@
 """Grouped convolutions. Xie, Girshick, Dollar, Tu and He, CVPR 2017, arXiv:1611.05431."""
 
 from math import gcd
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, PositiveInt
 
@@ -40,6 +40,8 @@ class GroupedConv3x3(StridedConv2d):
         groups: of channels; channels makes each its own.
         group_width: channels of a group in a block of 64 planes; none keeps the block's width.
     """
+
+    width_options: ClassVar[tuple[str, ...]] = ("group_width",)
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """Hierarchical split. Gao, Cheng, Zhao, Zhang, Yang and Torr, TPAMI 2021, arXiv:1904.01169."""
 
+from typing import ClassVar
+
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from blocklab.blocks.registry import (
     parse_chain,
     register_block,
 )
+from blocklab.errors import InputError
 from blocklab.kernels.small_map import SmallMapConv2d
 
 
@@ -39,9 +42,13 @@ class HierarchicalSplit(nn.Module):
         base_width: channels of a group in a block of 64 planes, in proportion for others.
         attention: attentions after each group's convolution.
         inner_activation: after each group's convolution; none takes the block's.
+
+    Raises:
+        InputError: if the channels do not divide by ``scale``; in a ResNet they do.
     """
 
     has_norm_and_activation = True
+    width_options: ClassVar[tuple[str, ...]] = ("base_width",)
 
     def __init__(
         self,
@@ -57,6 +64,11 @@ class HierarchicalSplit(nn.Module):
         inner_activation: Activation | None = None,
     ) -> None:
         super().__init__()
+        if out_channels % scale:
+            raise InputError(
+                f"hierarchical_split's scale of {scale} does not divide {out_channels} channels; "
+                "choose one that does"
+            )
         self.width = out_channels // scale
         self.first_in_stage = first_in_stage
         inner = inner_activation or activation

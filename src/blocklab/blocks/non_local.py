@@ -4,7 +4,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocklab.blocks.authors_start import AuthorsStart, start_small
+from blocklab.blocks.authors_start import AuthorsStart, start_at_zero, start_small
 from blocklab.blocks.folding import fold
 from blocklab.blocks.registry import register_block
 from blocklab.errors import InputError
@@ -58,14 +58,14 @@ class NonLocal(nn.Module):
         self.g = SmallMapConv2d(channels, hidden, 1)
         self.z = SmallMapConv2d(hidden, channels, 1)
         self.norm = nn.BatchNorm2d(channels)
+        start_at_zero(self.norm)
 
     def init_weights(self) -> None:
         """Zero the norm's scale and shift, and start small where asked."""
         if self.authors_start:
             for convolution in (self.t, self.p, self.g, self.z):
                 start_small(convolution)
-        nn.init.zeros_(self.norm.weight)
-        nn.init.zeros_(self.norm.bias)
+        start_at_zero(self.norm)
 
     def fold_norms(self) -> None:
         """Fold the BatchNorm into the convolution before it; for evaluation alone."""

@@ -39,6 +39,12 @@ class Block:
     counted, and a network with it is not exported as a graph.
     """
 
+    width_options: ClassVar[tuple[str, ...]] = ()
+    """A mixer's: its options that `inner_width` alone reads.
+
+    A network that does not ask for a width refuses them, as they would do nothing there.
+    """
+
     @staticmethod
     def inner_width(planes: int, **options: Any) -> int:
         """Return how wide a mixer with these options wants the inside of a block of `planes`."""
@@ -81,6 +87,11 @@ def inner_width(mixer: type[nn.Module], planes: int, options: Mapping[str, Any])
     """
     width = _said(mixer, "inner_width")(planes, **options)
     return _channels(width, f"inner_width() of {mixer.__name__} gives")
+
+
+def only_for_width(mixer: type[nn.Module]) -> tuple[str, ...]:
+    """Names of a mixer's options that do nothing where no width is asked for."""
+    return tuple(_said(mixer, "width_options"))
 
 
 def width_of(block: nn.Module, channels: int) -> int:

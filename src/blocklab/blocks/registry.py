@@ -28,7 +28,7 @@ from pydantic_core import PydanticSerializationError
 from torch import nn
 
 from blocklab.blocks.option_types import ADDED_LATER
-from blocklab.blocks.protocol import inner_width
+from blocklab.blocks.protocol import inner_width, only_for_width
 from blocklab.errors import (
     BlocklabError,
     InputError,
@@ -355,6 +355,11 @@ def create_chain(specs: list[BlockSpec], channels: int) -> nn.Module:
     if not blocks:
         return nn.Identity()
     return blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
+
+
+def width_options(kinds: str | tuple[str, ...], name: str) -> tuple[str, ...]:
+    """Names of a mixer's options that `inner_width` alone reads: without effect elsewhere."""
+    return only_for_width(block_info(kinds, name).cls)
 
 
 def mixer_width(spec: BlockSpec, planes: int) -> int:

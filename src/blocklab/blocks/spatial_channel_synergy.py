@@ -28,7 +28,9 @@ class SpatialChannelSynergy(nn.Module):
     ``k``, ``v``).
 
     Differs from the paper: nothing; the mean over positions is taken of v, before the product with
-    the weights, which is equal. ``heads`` is cut to the largest count that divides the channels,
+    the weights, which is equal. In a ResNet an attention here follows the last BatchNorm; the
+    authors' stands before the last convolution, in a bottleneck on a quarter of the channels.
+    ``heads`` is cut to the largest count that divides the channels,
     a window to the map.
 
     Args:

@@ -35,6 +35,7 @@ class SqueezeExcitation(nn.Module):
         hidden = max(1, channels // reduction)
         self.fc1 = SmallMapConv2d(channels, hidden, 1)
         self.fc2 = SmallMapConv2d(hidden, channels, 1)
+        self.init_weights()
 
     def init_weights(self) -> None:
         """Open the gates where asked."""
