@@ -122,7 +122,7 @@ def test_gather_excite(extent: int | None, learned: bool, excite: bool) -> None:
         extent=extent or "global",
         extra_params=learned,
         excite=excite,
-        reduction=2,
+        **({"reduction": 2} if excite else {}),
     )
 
     def loop(x: Any, weights: Any) -> Any:

@@ -16,6 +16,7 @@ REPARAM = "reparam_large_kernel"
     [
         ({"base": "replknet_31n", "mixer": {"type": REPARAM, "kernel": 7}}, "set kernels"),
         ({"base": "replknet_31n", "mixer.kernel": 31}, "set kernels"),
+        ({"base": "resnet20", "attention": {"type": "gather_excite", "reduction": 4}}, "excite"),
         ({"base": "resnet20", "widths": [32, 32, 16]}, "32 become 16"),
     ],
 )

@@ -49,6 +49,9 @@ class _Excite(nn.Module):
         return self.fc2(F.relu(self.fc1(x)))
 
 
+_REDUCTION = 16
+
+
 @register_block("gather_excite")
 class GatherExcite(nn.Module):
     """Gate each value by what is gathered around it: (B, C, H, W) -> same.
@@ -77,13 +80,18 @@ class GatherExcite(nn.Module):
         extent: Literal["global", 2, 4, 8] = "global",
         extra_params: bool = False,
         excite: bool = False,
-        reduction: PositiveInt = 16,
+        reduction: PositiveInt = _REDUCTION,
     ) -> None:
         super().__init__()
         if extra_params and extent == "global":
             raise InputError(
                 "gather_excite learns its gathering at a local extent alone, as a global one needs "
                 "the map's size; give extent: 2, 4 or 8 beside extra_params"
+            )
+        if reduction != _REDUCTION and not excite:
+            raise InputError(
+                "gather_excite's reduction is that of the network which excite adds; "
+                "give excite: true beside it"
             )
         self.extent = 0 if extent == "global" else extent
         self.gather = _Gather(channels, self.extent.bit_length() - 1) if extra_params else None
