@@ -56,6 +56,19 @@ def test_stem_and_backbone_of_a_timm_model_are_the_same_parameters() -> None:
         assert parameters_of(ours, [part]) == parameters_of(theirs, [part])
 
 
+def test_what_has_no_weights_in_a_frozen_backbone_is_frozen_and_the_heads_is_not() -> None:
+    """A ViT drops positions and patches beside its parts, and features before its head."""
+    size = {"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 3, "num_classes": 7}
+    model = timm.create_model("vit_tiny_patch16_224", drop_rate=0.1, patch_drop_rate=0.1, **size)
+    state = prepare(model, _recipe(freeze=["backbone"]), make_setup("32-true", "contiguous"))
+    state.set_training()
+    training = {name for name, part in model.named_children() if part.training}
+    assert {"head", "head_drop"} <= training
+    assert not training & {"patch_embed", "pos_drop", "patch_drop", "norm_pre", "blocks", "norm"}
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(model.forward_features(x), model.forward_features(x))
+
+
 def test_a_frozen_part_keeps_its_weights_and_its_statistics(data: ImageData) -> None:
     before = {name: value.clone() for name, value in _resnet().state_dict().items()}
     after = _trained(_resnet(), _recipe(freeze=["stem", "layer1"]), data).state_dict()

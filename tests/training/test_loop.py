@@ -270,6 +270,23 @@ def test_averaged_weights_are_what_is_evaluated(
     assert found["validation_loss"] != other["validation_loss"]
 
 
+@pytest.mark.parametrize("optimizer", ["lookahead_sgd", "lookahead_adamw"])
+def test_lookaheads_slow_weights_are_evaluated(
+    network: Make, data: ImageData, optimizer: str
+) -> None:
+    """Wherever in its cycle of six steps an epoch ends; before the first cycle it has none yet."""
+    recipe = _recipe({"optimizer": optimizer, "lr": 0.01, "schedule": "constant", "freeze": []})
+    assert (steps := len(data.train) // recipe.batch_size) % 6
+    state = prepare(network(), recipe, setup := _setup(recipe))
+    for _ in train(state, data, recipe, setup, 3):
+        for parameter in state.model.parameters():
+            found = state.optimizer.state_dict()["state"]
+            slow = [one["lookahead_slow_buff"] for one in found.values()]
+            assert any(torch.equal(parameter, one) for one in slow)
+            assert parameter.grad is None
+    assert state.log[-1]["epoch"] * steps > 6
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -277,8 +294,9 @@ def test_averaged_weights_are_what_is_evaluated(
         {"ema_decay": 0.9, "mixup": 0.2, "cutmix": 1.0},
         {"optimizer": "adamw", "lr": 0.01, "clip_grad_norm": 1.0, "memory_format": "channels_last"},
         {"precision": "bf16", "schedule": "onecycle"},
+        {"optimizer": "lookahead_adamw", "lr": 0.01, "epochs": 4},
     ],
-    ids=["augmented", "averaged", "adamw", "bf16"],
+    ids=["augmented", "averaged", "adamw", "bf16", "lookahead"],
 )
 def test_resuming_after_any_epoch_gives_the_same_bits(
     network: Make, data: ImageData, changes: dict[str, Any]

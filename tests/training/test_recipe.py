@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR,
 from blocklab.data.image_data import open_data
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
+from blocklab.study.rows import recipe_fields
 from blocklab.training.batches import make_batches
 from blocklab.training.recipe import Recipe, load_recipe, recipe_names
 
@@ -292,3 +293,21 @@ def test_the_page_of_recipes_has_every_field_and_its_default() -> None:
         shown = {"[]": "none", "0.0": "0"}.get(plain, plain)
         assert said.get(name) == shown, name
     assert said.keys() == usual.keys()
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "said"),
+    [
+        ("report", {"schedule": "cosine", "step_epochs": 10}, "step_epochs .* schedule=step"),
+        ("quick", {"min_lr_ratio": 0.1, "schedule": "constant"}, "schedule=cosine or onecycle"),
+        ("quick", {"schedule": "cosine", "onecycle_peak": 0.5}, "schedule=onecycle"),
+    ],
+)
+def test_a_field_that_the_schedule_does_not_read_is_refused(
+    base: str, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        load_recipe(base, changes)
+    with pytest.raises(InputError, match=said):
+        recipe_fields({"base": base, **changes})
+    load_recipe("report", {"schedule": "cosine"})  # which has step_epochs of its own

@@ -11,7 +11,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from blocklab.errors import InputError
-from blocklab.models.parts import head_names, parameters_of
+from blocklab.models.parts import BACKBONE, head_names, parameters_of
 from blocklab.training.recipe import Recipe
 
 
@@ -26,12 +26,17 @@ def freeze(model: nn.Module, recipe: Recipe) -> tuple[nn.Module, ...]:
     frozen = _frozen_names(model, recipe)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
-    return tuple(
-        module
+    inside = {
+        name: {f"{name}.{p}" if name else p for p, _ in module.named_parameters()}
         for name, module in model.named_modules()
-        if (inside := [f"{name}.{p}" if name else p for p, _ in module.named_parameters()])
-        and frozen.issuperset(inside)
-    )
+    }
+    whole = [name for name, names in inside.items() if names and frozen.issuperset(names)]
+    if BACKBONE in recipe.freeze:
+        # Beside its parts stand dropout and norms without weights; behind its last, the head's.
+        beside = [name for name, _ in model.named_children()]
+        last = max((beside.index(name) for name in whole if name in beside), default=0)
+        whole += [name for name in beside[:last] if not inside[name]]
+    return tuple(map(model.get_submodule, whole))
 
 
 def check_rates(model: nn.Module, recipe: Recipe) -> None:

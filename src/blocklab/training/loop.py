@@ -160,6 +160,7 @@ def train(
                     warm, timed_from = True, time.perf_counter()
                 if on_step is not None:
                     on_step(number + 1, len(batches))
+        step.end_epoch()
         loss_sum, correct = setup.sum(step.loss_sum), setup.sum(step.correct)
         setup.agree(state.evaluated)
         train_loss = float(loss_sum) / images_seen  # the epoch's one wait for the device

@@ -270,6 +270,35 @@ class Recipe(PlainModel):
         return low + (self.lr - low) * (1 + math.cos(math.pi * done)) / 2
 
 
+USUAL: Mapping[str, Any] = Recipe().model_dump(mode="json")
+
+_READ_BY = {  # fields that only some schedules read
+    "step_epochs": ("step",),
+    "step_factor": ("step",),
+    "min_lr_ratio": ("cosine", "onecycle"),
+    "onecycle_peak": ("onecycle",),
+}
+
+
+def check_schedule(asked: Mapping[str, Any], before: Mapping[str, Any], schedule: str) -> None:
+    """Check that a schedule reads the fields that are asked for beside it.
+
+    Args:
+        asked: fields that someone wrote.
+        before: fields that hold where none is written, such as those of the recipe they change.
+        schedule: of the recipe that they make.
+
+    Raises:
+        InputError: for one that would do nothing.
+    """
+    for name, value in asked.items():
+        if before.get(name) != value and schedule not in (read := _READ_BY.get(name, (schedule,))):
+            raise InputError(
+                f"{name} does nothing in schedule={schedule}; leave it out, or set "
+                f"schedule={' or '.join(read)}"
+            )
+
+
 def recipe_names() -> list[str]:
     """Names of the recipes that are shipped with the package."""
     folder = resources.files("blocklab") / "recipes"
@@ -304,4 +333,6 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
             f"no recipe '{name}'{did_you_mean(name, names) or ';'} "
             f"recipes: {', '.join(names)}, or the path of a YAML file"
         )
-    return Recipe.parse({**fields, **(changes or {})}, f"recipe '{name}'")
+    recipe = Recipe.parse({**fields, **(changes or {})}, f"recipe '{name}'")
+    check_schedule(changes or {}, {**USUAL, **fields}, recipe.schedule)
+    return recipe

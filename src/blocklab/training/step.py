@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from timm.optim import Lookahead
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -135,6 +136,21 @@ class TrainingStep:
         self.optimizer.zero_grad()
         if self._averaged:
             self._follow()
+
+    @torch.no_grad()
+    def end_epoch(self) -> None:
+        """Bring Lookahead's fast weights to its slow ones, as timm's training does at this place.
+
+        What is evaluated would else depend on where in its cycle of steps the epoch ends.
+        """
+        if not isinstance(self._raw, Lookahead):
+            return
+        moved = [one for one in self.parameters if self._raw._base_optimizer.state.get(one)]
+        for one in moved:  # it passes over those without a gradient, and none is left by now
+            one.grad = torch.zeros((), dtype=one.dtype, device=one.device).expand_as(one)
+        self._raw.sync_lookahead()
+        for one in moved:
+            one.grad = None
 
     def _follow(self) -> None:
         """Let the average follow; its counters of batches follow once an epoch."""
