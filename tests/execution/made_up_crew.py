@@ -9,7 +9,7 @@ import numpy as np
 from blocklab.execution import train_studies as training
 from blocklab.execution.crew import Silent
 from blocklab.execution.plan import Job
-from blocklab.results.design_file import DesignJson, read_design
+from blocklab.results.design_file import DesignJson, read_design, write_design
 from blocklab.results.study_results import StudyResults
 from blocklab.study.study import Study
 
@@ -81,6 +81,15 @@ def design(file: Path, name: str = "looks") -> DesignJson:
     found = read_design(file.parent / "runs" / name)
     assert found is not None
     return found
+
+
+def of_another_file(file: Path, row: str) -> None:
+    """Make a row's runs on record those of another file of its block."""
+    folder = file.parent / "runs" / "looks"
+    found = design(file)
+    runs = {seed: run[::-1] for seed, run in found.rows[row].runs.items()}
+    other = found.rows[row].model_copy(update={"runs": runs})
+    write_design(folder, found.model_copy(update={"rows": {**found.rows, row: other}}))
 
 
 def undated(file: Path) -> list[dict[str, Any]]:

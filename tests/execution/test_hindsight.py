@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from made_up_crew import LATE, TINY, rewrite, run, words
+from made_up_crew import LATE, TINY, design, of_another_file, rewrite, run, words
 
 from blocklab.errors import InputError, RunError
 from blocklab.execution.study_folder import study_folder
@@ -41,6 +41,23 @@ def test_what_comes_after_the_runs_is_marked_and_what_is_dropped_still_counts(fi
     assert fewer.family.critical > four * 0.99  # four rows, by fewer degrees of freedom
     folder = file.parent / "runs/looks"
     assert "counted among the rows: gct" in write_report(fewer, folder).read_text()
+
+
+def test_a_row_whose_runs_are_others_now_was_not_stated_before_them(file: Path) -> None:
+    """As where the file of a user's block is edited once it has run."""
+    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
+    rewrite(file, "claims: [se > plain]", "claims: [se > plain, gct > plain]")
+    run(file)
+    of_another_file(file, "se")
+    results = run(file)
+    assert design(file).rows["se"].after_runs == 12 and design(file).rows["gct"].after_runs == 0
+    assert "added after 12 runs had finished: row se" in results.design_notes
+    assert "stated after 12 runs had finished: claim se > plain" in results.design_notes
+    rewrite(file, "epochs: 1", "epochs: 1, random_erasing: 0.5")
+    with pytest.raises(
+        InputError, match=r"has recipe\.random_erasing not set, and this one's 0\.5"
+    ):
+        run(file)
 
 
 def test_a_claim_that_is_new_in_a_new_folder_is_as_late_as_its_runs_are_known(file: Path) -> None:

@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_crew import FILE, LATE, TINY, MadeUp, Told, design, rewrite, run, undated, words
+from made_up_crew import (
+    FILE,
+    LATE,
+    TINY,
+    MadeUp,
+    Told,
+    design,
+    of_another_file,
+    rewrite,
+    run,
+    undated,
+    words,
+)
 
 from blocklab.errors import InputError
 from blocklab.execution.dry_run import look_lines
@@ -201,6 +213,8 @@ def test_a_look_on_record_keeps_its_level_and_what_it_ended(file: Path) -> None:
         ("looks: [3, 5, 8]", "looks: [3, 5, 8], gain: 0.2", "gain: 0.2"),
         ("{until_decided: {looks: [3, 5, 8]}}", "8", "now says a number of seeds"),
         ("varies:", "baseline: se\nvaries:", "with baseline: plain"),
+        ("epochs: 1", "epochs: 1, trivial_augment: true", "recipe.trivial_augment not set"),
+        ("test_images: 50", "test_images: 50, vary_split: true", "data.vary_split not set"),
     ],
 )
 def test_looks_that_change_after_a_look_are_refused(
@@ -214,6 +228,16 @@ def test_looks_that_change_after_a_look_are_refused(
         run(file)
     assert says in str(refused.value) and "\n" not in str(refused.value)
     assert "put back" in str(refused.value) or "is another study's" in str(refused.value)
+
+
+def test_runs_that_a_look_saw_may_not_become_others(file: Path) -> None:
+    """As where the file of a user's block is edited: its digest is part of what defines a run."""
+    MadeUp.dies_at = 17
+    with pytest.raises(KeyboardInterrupt):
+        run(file)
+    of_another_file(file, "eca")
+    with pytest.raises(InputError, match="with other runs of its row 'eca': the file of a block"):
+        run(file)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,25 @@ def check_design(study: Study, folder: Path) -> None:
             )
 
 
+def check_looked_at(study: Study, folder: Path) -> None:
+    """Check that the runs of rows that looks have judged are still theirs.
+
+    Raises:
+        InputError: if they are others, as where the file of a block was edited.
+        RunError: if its design.json is damaged.
+    """
+    there = read_design(folder)
+    if there is None or not there.looks or study.looks is None or study.tune is not None:
+        return  # a rate that is tuned is not known yet, and with it the runs
+    for row in study.rows:
+        had = there.rows.get(row.name)
+        if had and had.ran_otherwise({seed: row.definition(int(seed)).hash for seed in had.runs}):
+            raise InputError(
+                f"study '{study.name}' has been looked at with other runs of its row '{row.name}': "
+                "the file of a block has changed since; put it back, or give the study another name"
+            )
+
+
 def resumed(study: Study, folder: Path) -> Study:
     """Return a study with the seeds that its looks so far ask for."""
     if study.looks is None or (design := read_design(folder)) is None:

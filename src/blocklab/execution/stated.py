@@ -44,10 +44,22 @@ def state_design(study: Study, folder: Path, before: StudyJson | None) -> None:
     late = done if old else 0
     rows = {name: _dropped(row, now) for name, row in old.items() if name not in runs}
     rows = {name: row for name, row in rows.items() if _finished(row.runs.values(), out)}
+    # Of a row whose runs are others now (a block's file has changed) nothing was stated before.
+    anew = {
+        name
+        for name, of_row in runs.items()
+        if study.tune is None and name in old and old[name].ran_otherwise(of_row)
+    }
     for name, of_row in runs.items():
-        had = old.get(name) or DesignRowJson(at=now, after_runs=late, runs={})
+        had = None if name in anew else old.get(name)
+        had = had or DesignRowJson(at=now, after_runs=late, runs={})
         rows[name] = had.model_copy(update={"runs": had.runs | of_row, "dropped": None})
     said = there.claims if there else _claims_before(before)
+    said = {
+        claim: stated
+        for claim, stated in said.items()
+        if claim not in study.claims or not _rows_of(claim, study) & anew
+    }
     # What the file claims of rows that come later was stated with it.
     of_file = {**(there.left_out if there else {}), **said}
     new: Mapping[str, StatedJson] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from blocklab.errors import BlocklabError, InputError
-from blocklab.execution.looks import check_design
+from blocklab.execution.looks import check_design, check_looked_at
 from blocklab.files import write_checked_json
 from blocklab.measure.cost import Cost
 from blocklab.results.design_file import read_design
@@ -52,6 +52,7 @@ def check_folders(studies: Sequence[Study], out: Path) -> None:
                 f"another --out, or remove {folder / STUDY} to replace its page (runs are kept)"
             )
         check_design(study, folder)
+        check_looked_at(study, folder)
 
 
 def check_as_it_ran(study: Study, out: Path) -> None:
@@ -135,19 +136,20 @@ def _difference(there: StudyJson, study: Study, out: Path) -> str | None:
         now = rows[row.name].definition(int(seed))
         if run_hash == now.hash:
             continue
-        new = now.to_dict()
+        new, whole = now.to_dict(), True
         if (run := RunReader(out / run_hash).run) is not None:
             old = run["definition"]
         else:  # nothing but what all rows have in common is known
+            whole = False
             old = {"model": row.model, "data": there.data, "recipe": there.recipe}
             new |= {"data": study.data.definition(), "recipe": study.recipe.model_dump(mode="json")}
         before, after = _flat(old), _flat(new)
         for path in differing_paths(before, after):
-            # A field that only ours has is of a later version; a rate that is tuned is no choice.
+            # A field that does nothing is left out of a definition; a tuned rate is no choice.
             tuned = path == "recipe.lr" and (row.tuned or study.tune)
-            if path in before and not tuned:
-                value = after.get(path, "not set")
-                return f"its row '{row.name}' has {path} {before[path]}, and this one's {value}"
+            if not tuned and (whole or path in before):
+                was, value = before.get(path, "not set"), after.get(path, "not set")
+                return f"its row '{row.name}' has {path} {was}, and this one's {value}"
     return None
 
 

@@ -4,7 +4,7 @@ It lies beside study.json, is written at the study's first run and only ever add
 older versions have none.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -38,6 +38,10 @@ class DesignRowJson(StatedJson):
 
     runs: dict[Seed, RunHash]
     dropped: str | None = None
+
+    def ran_otherwise(self, runs: Mapping[str, str]) -> bool:
+        """Whether a seed that it has is another run now, as after a change of a block's file."""
+        return any(self.runs.get(seed, run) != run for seed, run in runs.items())
 
 
 class LooksJson(_Strict):
