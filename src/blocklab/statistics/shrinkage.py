@@ -10,8 +10,9 @@ Journal of Statistics 27, 1999), weighed by the restricted likelihood of the mea
 over, so that rows of which nothing is known are not drawn together whole.
 
 Where the guard of `blocklab.statistics.spread` finds spreads uneven, each row's is its own, drawn
-from around those of all rows, and as uncertain as few seeds leave it: Gibbs sampling (Gelfand and
-Smith, JASA 85, 1990) of spreads, of how much rows differ, and of what rows truly are, in turn.
+from around those of all rows, and as uncertain as few seeds leave it; then how much rows differ,
+and what they truly are. Spreads are drawn from the seeds alone ("cut" from what follows, as
+Plummer, Statistics and Computing 25, 2015, has it).
 """
 
 import math
@@ -28,7 +29,7 @@ from blocklab.statistics.spread import Array
 
 _STEPS = 200  # of B, from 0 to 1
 _DRAWS, _LARGEST = 8_000, 4_000_000  # draws, and numbers in memory
-_COARSE, _CHAINS, _WARMING, _KEPT = 60, 60, 20, 60  # of Gibbs: steps of B, chains, their steps
+_COARSE, _TOGETHER, _TURNS = 60, 60, 60  # of own spreads: steps of B, draws at once, and turns
 _MOST_DF = 1e4  # as good as one spread
 _SEED = 1975
 _LEAST_SHARE = 1e-3  # of the pooled variance: seeds of one value may be a matter of rounding
@@ -103,35 +104,35 @@ def _of_one_spread(
 def _of_own_spreads(
     pool: Pool, rows: list[str], means: Array, others: NDArray[np.bool_], rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Return the same as `_of_one_spread`, with a spread for each row."""
+    """Return the same as `_of_one_spread`, with a spread for each row.
+
+    A row's spread is drawn from what its seeds and those of all rows say of it, and not from how
+    far its mean is off: a row that truly differs would pass for one that scatters.
+    """
     counts = np.array([len(pool.values[row]) for row in rows], dtype=float)
     squares, df = _squares(pool, rows)
     several = df > 0
     prior, prior_df = _prior_variance(squares[several] / df[several], df[several])
-    chains = int(max(4, min(_CHAINS, _CHAINS * 50 // len(rows))))
+    together = int(max(4, min(_TOGETHER, _TOGETHER * 50 // len(rows))))
     middling = np.full(int(others.sum()) or 1, prior) / counts.mean()
     between, likely = _between(middling, _COARSE)
-    true = np.broadcast_to(means, (chains, len(rows)))
-    kept_draws, kept_means = [], []
-    for turn in range(_WARMING + _KEPT):
-        around = squares + counts * (means - true) ** 2
-        chi = rng.chisquare(prior_df + df + 1, true.shape)
-        variances = (prior_df * prior + around) / chi / counts
-        expected, noise = np.broadcast_to(means, true.shape).copy(), np.sqrt(variances)
+    all_draws, all_means = [], []
+    for _ in range(_TURNS):
+        chi = rng.chisquare(prior_df + df, (together, len(rows)))
+        variances = (prior_df * prior + squares) / chi / counts
+        expected, noise = np.broadcast_to(means, chi.shape).copy(), np.sqrt(variances)
         if others.any():
             v = variances[:, others]
             weights, centre, precision = _likely(means[others], v, between[None], likely)
-            step = (weights.cumsum(1) < rng.random((chains, 1))).sum(1).clip(max=_COARSE - 1)
-            of_chain = np.arange(chains), step
-            middle = centre[of_chain] + rng.normal(size=chains) / np.sqrt(precision[of_chain])
+            step = (weights.cumsum(1) < rng.random((together, 1))).sum(1).clip(max=_COARSE - 1)
+            of_draw = np.arange(together), step
+            middle = centre[of_draw] + rng.normal(size=together) / np.sqrt(precision[of_draw])
             pull = v / (v + between[step][:, None])
             expected[:, others] = pull * middle[:, None] + (1 - pull) * means[others]
             noise[:, others] = np.sqrt(v * (1 - pull))
-        true = expected + noise * rng.normal(size=true.shape)
-        if turn >= _WARMING:
-            kept_draws.append(true)
-            kept_means.append(expected.mean(0))
-    return np.mean(kept_means, axis=0), np.concatenate(kept_draws)
+        all_draws.append(expected + noise * rng.normal(size=chi.shape))
+        all_means.append(expected.mean(0))
+    return np.mean(all_means, axis=0), np.concatenate(all_draws)
 
 
 def _between(variances: Array, steps: int) -> tuple[Array, Array]:
