@@ -78,6 +78,7 @@ def test_lower_is_better_turns_verdicts_and_the_best_around() -> None:
     [
         *(
             ("answer_accuracy", False),
+            ("accel_ms", True),
             ("fidelity", False),
             ("terrain_acc", False),
             ("lifetime", False),
@@ -118,11 +119,36 @@ def test_decimals_follow_the_spread_of_seeds_and_no_bound_cuts() -> None:
     assert low is not None and low < 0
 
 
+ERRORS = {"plain": [0.45, 0.52, 0.48], "se": [0.40, 0.41, 0.46]}
+
+
+@pytest.mark.parametrize(
+    ("percent", "unit", "shown"), [(True, None, "%"), (False, "%", "%"), (False, None, "")]
+)
+def test_an_error_below_one_is_not_taken_for_a_fraction(
+    percent: bool, unit: str | None, shown: str
+) -> None:
+    """MNIST's are: 0.45 % would read 45 %."""
+    found = replace(runs_of(ERRORS, "top-1 error"), percent=percent)
+    results = compare_runs(found, Asked(unit=unit))
+    assert results.rows[0].score and results.rows[0].score.mean == pytest.approx(29 / 60)
+    assert results.metric.unit == shown
+    assert any("below 1 and shown as it was given" in one for one in results.notes) != bool(shown)
+
+
+def test_a_gain_is_of_what_is_better() -> None:
+    values = {"plain": [8.0, 8.1, 8.05], "se": [7.5, 7.55, 7.6], "eca": [7.9, 7.95, 7.85]}
+    asked = Asked(claims=("gain(se) > gain(eca)", "gain(se) > 2 * gain(eca)"))
+    for judgement in compare_runs(runs_of(values, "val_err"), asked).judgements:
+        assert judgement.word == "supported" and judgement.numbers.startswith("+")
+
+
 def test_fractions_become_percent_and_a_mixture_is_refused() -> None:
     shares = {row: [value / 100 for value in values] for row, values in TOP1.items()}
     results = compare_runs(runs_of(shares, "metrics/accuracy_top1"))
     assert results.rows[1].score and results.rows[1].score.mean == pytest.approx(77.3)
-    assert "metrics/accuracy_top1 was given in fractions and is shown in percent" in results.notes
+    (said,) = (note for note in results.notes if "was given in fractions" in note)
+    assert said.endswith("--gain and the margins of claims are in points")
     mixed = runs_of(TOP1 | {"eca": shares["eca"]})
     with pytest.raises(InputError, match=r"percentages and fractions are mixed \(0.764 in eca"):
         compare_runs(mixed)

@@ -155,6 +155,13 @@ def test_a_run_diagnosed_by_hand_speaks_for_no_row(
     assert "zeros after the last block (%)" not in cells(shown, "other")
 
 
+@pytest.mark.parametrize(
+    ("p", "shown"), [(0.04999, "0.0499"), (0.0496, "0.0496"), (0.05, "0.050"), (0.0494, "0.049")]
+)
+def test_a_p_just_below_the_level_is_not_shown_as_the_level(p: float, shown: str) -> None:
+    assert chance(p) == shown
+
+
 def test_verdicts_say_p_seeds_and_why(make_results: MakeResults) -> None:
     results = make_results(
         {"base": [46.0, 47.0, 48.0], "up": [48.2, 49.8, 50.1], "one": [50.0, "missing", "missing"]}

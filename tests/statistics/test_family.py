@@ -49,6 +49,24 @@ def test_each_verdict_has_its_row() -> None:
     assert family.comparisons["apart"].reason == "no run has finished"
 
 
+def test_a_baseline_without_a_run_is_what_is_said() -> None:
+    rows = {"base": {}, "up": {0: 1.0, 1: 2.0, 2: 1.5}}
+    reason = compare_rows(rows, "base").comparisons["up"].reason
+    assert reason == "no run of the baseline has finished"
+
+
+def test_how_uneven_rows_are_judged_is_said_of_pairs_too() -> None:
+    wild = {
+        "base": [70.0, 70.1, 69.9, 70.05, 69.95],
+        "calm": [70.1, 70.2, 70.0, 70.15, 70.05],
+        "wild": [60.0, 79.0, 75.0, 61.0, 72.0],
+    }
+    values = {row: dict(enumerate(seeds)) for row, seeds in wild.items()}
+    for paired, said in ((True, "Student's test of its own differences"), (False, "Welch's test")):
+        family = compare_rows(values, "base", paired=paired)
+        assert family.method == "own" and said in " ".join(family.sentences)
+
+
 def test_rows_of_one_function_are_one_row_to_the_test() -> None:
     """They would lend their spread, and count, several times."""
     alone = judge(EVEN)

@@ -151,7 +151,9 @@ ALL = ROWS[1:]
         ),
         (
             'gain( w/o RepLK ) < gain("a > b") + 2 * gain("avg,max") by 1 in loss',
-            GainClaim("", "w/o RepLK", "<", ((1, "a > b"), (2, "avg,max")), "base", "loss", 1.0),
+            GainClaim(
+                "", "w/o RepLK", "<", ((1, "a > b"), (2, "avg,max")), "base", "loss", 1.0, True
+            ),
         ),
         (
             "gain(w/o RepLK) >= gain('avg,max') - 0.5",

@@ -21,7 +21,9 @@ from blocklab.study.schema import in_list
 from blocklab.training.run_files import DIVERGED, FINISHED
 
 # A figure of one of these names is a share of the images, in percent or as a fraction of one.
-_SHARE = re.compile(r"acc|top[-_@]?[15]\b|precision|recall|f1|iou|auc|dice|\bm?ap\d*\b", re.I)
+_SHARE = re.compile(
+    r"acc(?!el|um|ess)|top[-_@]?[15]\b|precision|recall|f1|iou|auc|dice|\bm?ap\d*\b", re.I
+)
 # Of these less is better, unless it is said otherwise.
 _LOWER = re.compile(
     r"loss(?!less)|perplexity|latency|cross_?entropy|misclassified|seconds|duration|(?<![a-z])"
@@ -76,7 +78,7 @@ def compare_runs(
             "no epoch to choose; leave it out, or give their figures after each epoch"
         )
     found = _with_ends(found)
-    factor, unit = _factor_and_unit(found, asked.unit)
+    factor, unit = _factor_and_unit(found, asked.unit, higher)
     scores = {(run.row, run.seed): _score(run, asked.best_epoch, higher) for run in found.runs}
     by_row: dict[str, list[float]] = {name: [] for name in names}
     for (name, _), (_, value) in scores.items():
@@ -194,13 +196,17 @@ def _score(run: ForeignRun, best: bool, higher: bool) -> tuple[float | None, flo
     return run.figures[-1]
 
 
-def _factor_and_unit(found: ForeignRuns, unit: str | None) -> tuple[float, str]:
+def _factor_and_unit(found: ForeignRuns, unit: str | None, higher: bool) -> tuple[float, str]:
     """Return what figures are multiplied by, and their unit.
+
+    Where less is better, figures below 1 may be fractions or percentages: they stay as they are.
 
     Raises:
         InputError: if some are percentages and others fractions, or none can be what is said.
     """
-    if unit not in (None, "%") or (unit is None and not _SHARE.search(found.metric)):
+    if unit not in (None, "%") or (
+        unit is None and not found.percent and not _SHARE.search(found.metric)
+    ):
         return 1.0, unit or ""
     told = [(run, value) for run in found.runs for _, value in run.figures if math.isfinite(value)]
     if not told:
@@ -213,14 +219,16 @@ def _factor_and_unit(found: ForeignRuns, unit: str | None) -> tuple[float, str]:
         raise InputError(f"{run.source}: {found.metric} is {value:g}, which is no percentage")
     last = [(run, run.figures[-1][1]) for run in found.runs if run.figures]
     fractions = [one for one in last if math.isfinite(one[1]) and one[1] <= 1]
-    if high[1] <= 1:
+    if high[1] <= 1 and not found.percent:
+        if not higher:
+            return 1.0, unit or ""
         if unit:
             raise InputError(
                 f"--unit %, and no {found.metric} is above 1: if they are fractions, leave --unit "
                 "out, and they are shown as percentages"
             )
         return 100.0, "%"
-    if fractions and unit is None:
+    if fractions and unit is None and not found.percent:
         raise InputError(
             f"{found.metric}: percentages and fractions are mixed ({fractions[0][1]:g} in "
             f"{fractions[0][0].source}, {high[1]:g} in {high[0].source}); write all in one, or add "
@@ -332,13 +340,22 @@ def _notes(
             f"each run stands at the {found.by} of its {metric.best} {metric.name}: where that was "
             f"measured on test images, they chose the {found.by}, and the figure is optimistic"
         )
-    if not (metric.unit or asked.unit) and _SHARE.search(found.metric):
+    shown = [run.figures[-1][1] for run in found.runs if run.figures]
+    if not (metric.unit or asked.unit) and _SHARE.search(found.metric) and max(shown) <= 1:
+        notes.append(
+            f"{metric.name} is below 1 and shown as it was given: fractions, or percentages, which "
+            "--unit % says"
+        )
+    elif not (metric.unit or asked.unit) and _SHARE.search(found.metric):
         notes.append(
             f"{metric.name} is not taken for a percentage, as its name sounds, since some of it "
             "lies outside 0 to 100; --unit % has such a figure refused"
         )
     if factor != 1:
-        notes.append(f"{metric.name} was given in fractions and is shown in percent")
+        notes.append(
+            f"{metric.name} was given in fractions and is shown in percent: --gain and the margins "
+            "of claims are in points"
+        )
     seeds = {row.name: set(row.planned_seeds) for row in rows}
     for name, mine in seeds.items():
         if mine != seeds[baseline]:

@@ -59,7 +59,8 @@ class ForeignRun:
 class ForeignRuns:
     """All runs that were read, in order, what they are measured by, and what a reader must know.
 
-    `by` is what a run's figures are told after each of: an epoch, a step, or what its column says.
+    `by` is what a run's figures are told after each of: an epoch, a step, or what its column says;
+    `percent` whether figures are written with a percent sign.
     """
 
     runs: tuple[ForeignRun, ...]
@@ -67,6 +68,7 @@ class ForeignRuns:
     origin: str
     notes: tuple[str, ...] = ()
     by: str = EPOCH
+    percent: bool = False
 
 
 def named(pattern: str, name: str, place: str) -> tuple[str, int]:

@@ -192,7 +192,7 @@ def _why_too_few(results: StudyResults, without: int, compared: int) -> str:
     reasons = {one.reason for one in results.comparisons.values() if one.word == TOO_FEW}
     if len(reasons) == 1:
         return reasons.pop()
-    return "they share too few finished seeds with it"
+    return "they share too few finished seeds with it" if results.paired else "seeds are too few"
 
 
 def _highest(results: StudyResults, best: Sequence[RowResult]) -> str:

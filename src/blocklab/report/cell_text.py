@@ -1,11 +1,12 @@
 """How a cell says a figure: decimals, signs, intervals, and a dash for what was not measured."""
 
+import math
 from collections.abc import Callable
 
 from blocklab.results.image_intervals import ImageInterval
 from blocklab.results.row_result import RowResult
 from blocklab.statistics.family import Difference
-from blocklab.statistics.summary import Summary
+from blocklab.statistics.summary import ALPHA, Summary
 from blocklab.study.metric import TOP1, Metric
 
 ABSENT = "\u2013"  # an en dash: not measured, which is not zero
@@ -103,9 +104,11 @@ def _ends(
 
 
 def chance(p: float | None) -> str:
-    """Show a p value."""
+    """Show a p value; one just below the level is not shown as the level."""
     if p is None:
         return ABSENT
+    if ALPHA - 5e-4 <= p < ALPHA:
+        return f"{math.floor(p * 1e4) / 1e4:.4f}"
     return "< 0.001" if p < 0.001 else f"{min(p, 1.0):.3f}"
 
 

@@ -119,7 +119,7 @@ def over_epochs(results: StudyResults, curve: Curve) -> Figure | None:
         return None
     if results.metric != TOP1 and curve.field == TOP1.figure:  # theirs takes its place
         metric = results.metric
-        title, percent = f"{metric.title} by {results.axis}", metric.unit == "%"
+        title, percent = f"{metric.name} by {results.axis}", metric.unit == "%"
         curve = Curve(curve.figure, metric.figure, title, metric.heading, percent, results.axis)
     shown = {row.name for row in shown_rows(results, MOST_LINES)}
     named = {row.name for row in shown_rows(results, MOST_NAMES)}

@@ -50,6 +50,7 @@ def seeds_as_dots(results: StudyResults, name: str) -> Figure | None:
         .mark_point(filled=True, size=45, opacity=0.75)
         .encode(x=x, y=y, yOffset=aside, **colour),
     ]
-    caption = "Dot: the network after the last epoch, from one seed. Tick: their mean."
+    what = "one seed" if results.origin else "the network after the last epoch, from one seed"
+    caption = f"Dot: {what}. Tick: their mean."
     shape = specification(layers, alt.Step(step))
     return Figure(name, "Each seed", caption + left_out(results, MOST_ROWS), shape)

@@ -31,11 +31,12 @@ def more_seeds(
     """
     of = {word: [r for r in rows if _word(r, comparisons) == word] for word in (TOO_FEW, NOT_SHOWN)}
     lines = []
-    if failing := [row for row in of[TOO_FEW] if row.failed]:
+    failing = [row for row in of[TOO_FEW] if row.failed or (row.diverged and not row.finished)]
+    if failing:
         lines.append(f"{_names(failing)}: see why runs failed, before more seeds")
     if has_looks:
         return tuple(lines)
-    if few := [row for row in of[TOO_FEW] if not row.failed]:
+    if few := [row for row in of[TOO_FEW] if row not in failing]:
         baseline = few[0].baseline
         some = [*([baseline] if baseline and len(baseline.finished) < FEWEST_SEEDS else []), *few]
         least = min(len(row.finished) for row in some)
@@ -54,7 +55,8 @@ def _of_doubtful(rows: Sequence[RowResult], plan: Planning, metric: Metric) -> s
     shows = f"a difference of {metric.gain_text}"
     if needed is None:
         return f"{_names(rows)}: more than 10,000 seeds would be needed to show {shows}"
-    have = min(row.difference.n if row.difference else 0 for row in rows)
+    gaps = [row.difference for row in rows]
+    have = min(min(gap.n, gap.n_baseline) if gap else 0 for gap in gaps)
     if needed <= have:
         return (
             f"{_names(rows)}: {shows} would have been shown four times in five; more seeds look "

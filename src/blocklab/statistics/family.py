@@ -22,7 +22,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from blocklab.statistics.judging import (
-    FEWEST_FOR_WELCH,
     FEWEST_SEEDS,
     RESAMPLED_SHARE,
     Judged,
@@ -160,8 +159,10 @@ class Family:
             return (differ, "Two seeds say too little of each row's own spread: three or more.")
         held = 100 * (1 - RESAMPLED_SHARE * self.alpha)
         if self.method == "own":
-            how = "Welch's test by its own spread and the baseline's, corrected by Bonferroni for"
-            return (differ, f"Each row is judged by {how} {rows}.")
+            how = "Welch's test by its own spread and the baseline's"
+            if self.paired:
+                how = "Student's test of its own differences from the baseline, seed by seed"
+            return (differ, f"Each row is judged by {how}, corrected by Bonferroni for {rows}.")
         return (
             differ,
             f"Instead, {RESAMPLED:,} studies in which nothing differs are made up: each of their "
@@ -185,7 +186,10 @@ class Family:
         if not self.apart:
             return ()
         one = len(self.apart) == 1
-        own = "judged by Welch's test and" if self.seeds >= FEWEST_FOR_WELCH else "not judged, but"
+        judged = [name for name in self.apart if self.comparisons[name].p is not None]
+        own = "judged by Welch's test and" if judged else "not judged, but"
+        if 0 < len(judged) < len(self.apart):
+            own = f"{', '.join(judged)} judged by Welch's test, the others not; all"
         return (
             f"{', '.join(self.apart)}: set apart, for {'its' if one else 'their'} seeds scatter "
             f"far beyond those of the others; {own} still counted among the rows tested.",
@@ -260,7 +264,7 @@ def compare_rows(
                 SAME, "same bits on every seed", _over_shared(usable, row, baseline)
             )
         elif gap is None:
-            found[row] = Comparison(TOO_FEW, _nothing_shared(paired))
+            found[row] = Comparison(TOO_FEW, _nothing_shared(paired, baseline in usable))
         elif baseline in at_chance:
             found[row] = Comparison(BASELINE_AT_CHANCE, "the baseline never learned", gap)
         elif row not in judged.tests:
@@ -345,7 +349,9 @@ def _rows(
     return [[usable[name][seed] for seed in shared] for name in names]
 
 
-def _nothing_shared(paired: bool) -> str:
+def _nothing_shared(paired: bool, has_baseline: bool) -> str:
+    if not has_baseline:
+        return "no run of the baseline has finished"
     return "shares no finished seed with the baseline" if paired else "no run has finished"
 
 

@@ -113,6 +113,7 @@ class GainClaim:
     baseline: str
     metric: str = "top1"
     margin: float = 0.0
+    lower_is_better: bool = False  # a gain is then how much less a row has than the baseline
 
     @property
     def sign(self) -> int:
@@ -124,7 +125,8 @@ class GainClaim:
         """What is compared with the margin, as a sum over rows of their figures times these."""
         found = {self.left: 1.0} | {row: -factor for factor, row in self.terms}
         found[self.baseline] = math.fsum(factor for factor, _ in self.terms) - 1
-        return {row: weight for row, weight in found.items() if weight}
+        turn = -1.0 if self.lower_is_better else 1.0
+        return {row: turn * weight for row, weight in found.items() if weight}
 
     @property
     def rows(self) -> set[str]:
@@ -234,7 +236,8 @@ def _gains(
         raise InputError(f"claim '{text}': '{baseline}' is the baseline, whose gain is 0")
     offset = _offset(found, text) if found["offset"] else None
     metric, margin = _metric_and_margin(found, text, of, offset)
-    return GainClaim(text, left, found["operator"], tuple(terms), baseline, metric, margin)
+    lower = not of.higher_is_better if metric == of.name else metric == "loss"
+    return GainClaim(text, left, found["operator"], tuple(terms), baseline, metric, margin, lower)
 
 
 def _row(given: str, claim: str, row_names: Collection[str]) -> str:
