@@ -31,8 +31,8 @@ POOLING = [
         if info.kind == "attention" and info.name not in MULTIPLYING
     ),
 ]
-# EMA's sigmoid takes what a convolution makes of such values, rounded to a quarter.
-BOUNDS = {"ema": 0.1}
+# Their sigmoids take what convolutions without norms make of such values, rounded to a quarter.
+BOUNDS = {"ema": 0.1, "caa": 0.1}
 
 
 def images() -> Tensor:

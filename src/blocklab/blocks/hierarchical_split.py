@@ -35,16 +35,14 @@ class HierarchicalSplit(nn.Module):
 
     Differs from the paper: an ``attention`` (shared by the groups) may follow each K_i, and
     ``inner_activation`` may replace the block's activation. In a basic block, where no 1x1
-    convolution comes first, one is put in (``project``) if the input is of another width.
+    convolution comes first, one is put in (``project``) if the input is of another width. Channels
+    that do not divide by ``scale`` are refused; in a ResNet they do.
 
     Args:
         scale: groups of channels.
         base_width: channels of a group in a block of 64 planes, in proportion for others.
         attention: attentions after each group's convolution.
         inner_activation: after each group's convolution; none takes the block's.
-
-    Raises:
-        InputError: if the channels do not divide by ``scale``; in a ResNet they do.
     """
 
     has_norm_and_activation = True
