@@ -236,7 +236,7 @@ def test_runs_that_a_look_saw_may_not_become_others(file: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(file)
     of_another_file(file, "eca")
-    with pytest.raises(InputError, match="with other runs of its row 'eca': the file of a block"):
+    with pytest.raises(InputError, match="with other runs of its row 'eca': its recipe, data"):
         run(file)
 
 

@@ -136,6 +136,16 @@ def test_an_error_below_one_is_not_taken_for_a_fraction(
     assert any("below 1 and shown as it was given" in one for one in results.notes) != bool(shown)
 
 
+def test_a_percent_sign_speaks_for_no_figure_without_one(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("row,seed,acc\na,0,77.1%\na,1,77.3%\nb,0,0.78\nb,1,78.1%\n")
+    with pytest.raises(InputError, match="percentages and fractions are mixed"):
+        compare_runs(read_runs([table], Wanted(metric="acc")))
+    table.write_text("row,seed,acc\na,0,0.71%\na,1,0.73%\nb,0,0.78%\nb,1,0.8%\n")
+    results = compare_runs(read_runs([table], Wanted(metric="acc")))
+    assert results.rows[0].score and results.rows[0].score.mean == pytest.approx(0.72)
+
+
 def test_a_gain_is_of_what_is_better() -> None:
     values = {"plain": [8.0, 8.1, 8.05], "se": [7.5, 7.55, 7.6], "eca": [7.9, 7.95, 7.85]}
     asked = Asked(claims=("gain(se) > gain(eca)", "gain(se) > 2 * gain(eca)"))

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR,
 from blocklab.data.image_data import open_data
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
-from blocklab.study.rows import recipe_fields
+from blocklab.study.study import Study
 from blocklab.training.batches import make_batches
 from blocklab.training.recipe import Recipe, load_recipe, recipe_names
 
@@ -306,8 +306,14 @@ def test_the_page_of_recipes_has_every_field_and_its_default() -> None:
 def test_a_field_that_the_schedule_does_not_read_is_refused(
     base: str, changes: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(InputError, match=said):
-        load_recipe(base, changes)
-    with pytest.raises(InputError, match=said):
-        recipe_fields({"base": base, **changes})
-    load_recipe("report", {"schedule": "cosine"})  # which has step_epochs of its own
+    study = {"title": "One", "data": "digits", "varies": ["recipe"], "baseline": "a"}
+    rows: dict[str, Any] = {"a": "resnet20", "b": {"model": "resnet20", "recipe": changes}}
+    with pytest.raises(InputError, match=f"row 'b': .*{said}"):
+        Study.parse({**study, "recipe": base, "rows": rows}, "one")
+    with pytest.raises(InputError, match=f"study 'one': .*{said}"):
+        Study.parse(
+            {**study, "recipe": {"base": base, **changes}, "rows": {"a": "resnet20"}}, "one"
+        )
+    reads = {"model": "resnet20", "recipe": {"schedule": said.rpartition(" ")[2].split("=")[-1]}}
+    rows = {"a": "resnet20", "b": reads}  # one of the rows reads it
+    Study.parse({**study, "recipe": {"base": base, **changes}, "rows": rows}, "one")

@@ -36,7 +36,7 @@ def _parse_mixer(value: object) -> BlockSpec:
     mixer = parse_block(MIXER_KINDS, value)
     usual = parse_block(MIXER_KINDS, mixer["type"])
     for option in width_options(MIXER_KINDS, mixer["type"]):
-        if mixer[option] != usual[option]:
+        if mixer.get(option) != usual.get(option):
             raise InputError(
                 f"{option} is the width inside a ResNet's block; in a MetaFormer '{mixer['type']}' "
                 f"is as wide as its stage: leave {option} out, and set widths"

@@ -91,7 +91,10 @@ def inner_width(mixer: type[nn.Module], planes: int, options: Mapping[str, Any])
 
 def only_for_width(mixer: type[nn.Module]) -> tuple[str, ...]:
     """Names of a mixer's options that do nothing where no width is asked for."""
-    return tuple(_said(mixer, "width_options"))
+    said = _said(mixer, "width_options")
+    if isinstance(said, str):
+        raise InputError(f'width_options of {mixer.__name__} is one text; write ("{said}",)')
+    return tuple(said)
 
 
 def width_of(block: nn.Module, channels: int) -> int:

@@ -57,7 +57,7 @@ def train(
     from blocklab.study.rows import split_settings
     from blocklab.tracking.tracking import Tracking
     from blocklab.training.distributed import launch
-    from blocklab.training.recipe import load_recipe
+    from blocklab.training.recipe import check_schedule, load_recipe
     from blocklab.training.run_definition import RunDefinition
     from blocklab.training.run_reader import RunReader, logged
     from blocklab.training.shorter_run import why_anew
@@ -66,6 +66,7 @@ def train(
     plugins = load_plugins(plugin)
     recipe_changes, data_changes = split_settings(parse_settings(settings))
     loaded = load_recipe(recipe, recipe_changes)
+    check_schedule(recipe_changes, load_recipe(recipe).model_dump(mode="json"), {loaded.schedule})
     definition = RunDefinition(
         model_spec(model),
         DataSpec.parse({"source": data, **data_changes}),

@@ -74,7 +74,8 @@ def check_looked_at(study: Study, folder: Path) -> None:
         if had and had.ran_otherwise({seed: row.definition(int(seed)).hash for seed in had.runs}):
             raise InputError(
                 f"study '{study.name}' has been looked at with other runs of its row '{row.name}': "
-                "the file of a block has changed since; put it back, or give the study another name"
+                "its recipe, data or model, or the file of a block, has changed since; put it "
+                "back, or give the study another name"
             )
 
 

@@ -143,11 +143,12 @@ def _difference(there: StudyJson, study: Study, out: Path) -> str | None:
             whole = False
             old = {"model": row.model, "data": there.data, "recipe": there.recipe}
             new |= {"data": study.data.definition(), "recipe": study.recipe.model_dump(mode="json")}
-        before, after = _flat(old), _flat(new)
+        before, after, raw = _flat(old), _flat(new), flat_definition(new)
         for path in differing_paths(before, after):
             # A field that does nothing is left out of a definition; a tuned rate is no choice.
             tuned = path == "recipe.lr" and (row.tuned or study.tune)
-            if not tuned and (whole or path in before):
+            edited = path not in before and any(_DIGEST.search(text) for text in raw.values())
+            if not tuned and not edited and (whole or path in before):
                 was, value = before.get(path, "not set"), after.get(path, "not set")
                 return f"its row '{row.name}' has {path} {was}, and this one's {value}"
     return None

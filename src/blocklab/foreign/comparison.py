@@ -340,8 +340,9 @@ def _notes(
             f"each run stands at the {found.by} of its {metric.best} {metric.name}: where that was "
             f"measured on test images, they chose the {found.by}, and the figure is optimistic"
         )
-    shown = [run.figures[-1][1] for run in found.runs if run.figures]
-    if not (metric.unit or asked.unit) and _SHARE.search(found.metric) and max(shown) <= 1:
+    shown = [value for run in found.runs for _, value in run.figures if math.isfinite(value)]
+    within = all(0 <= value <= 1 for value in shown)
+    if not (metric.unit or asked.unit) and _SHARE.search(found.metric) and within:
         notes.append(
             f"{metric.name} is below 1 and shown as it was given: fractions, or percentages, which "
             "--unit % says"

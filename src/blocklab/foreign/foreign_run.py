@@ -60,7 +60,7 @@ class ForeignRuns:
     """All runs that were read, in order, what they are measured by, and what a reader must know.
 
     `by` is what a run's figures are told after each of: an epoch, a step, or what its column says;
-    `percent` whether figures are written with a percent sign.
+    `percent` whether all figures are written with a percent sign.
     """
 
     runs: tuple[ForeignRun, ...]

@@ -69,10 +69,14 @@ def runs_of_table(table: TextTable, wanted: Wanted) -> ForeignRuns:
     runs = tuple(
         _of_records(key, records, metric, epoch, state, wanted) for key, records in found.items()
     )
-    figures = (record.cells.get(metric) for record in table.records)
-    percent = any(isinstance(one, str) and one.rstrip().endswith("%") for one in figures)
+    figures = [
+        one for record in table.records if (one := record.cells.get(metric)) not in (None, "")
+    ]
+    percent = all(isinstance(one, str) and one.rstrip().endswith("%") for one in figures)
     by = counted_by(epoch)
-    return ForeignRuns(runs, wanted.metric, table.path.name, tuple(notes), by, percent)
+    return ForeignRuns(
+        runs, wanted.metric, table.path.name, tuple(notes), by, bool(figures) and percent
+    )
 
 
 def _column(table: TextTable, given: str | None, usual: Sequence[str], what: str) -> str | None:

@@ -15,7 +15,7 @@ from blocklab.models.pretrained import Pretrained
 from blocklab.models.spec import ModelSpec, model_spec
 from blocklab.study.reported import CostAt, Reported
 from blocklab.study.schema import ReportedFile, RowFile, StudyFile
-from blocklab.training.recipe import USUAL, Recipe, check_schedule, load_recipe
+from blocklab.training.recipe import Recipe, load_recipe
 from blocklab.training.run_definition import RunDefinition
 
 RECIPE_PREFIX, DATA_PREFIX, START_PREFIX = "recipe", "data", "pretrained"
@@ -84,8 +84,6 @@ def read_row(
         own["test_every_epoch"] = True
     base_data, data_changes = data
     own_data = {"source": file.data} if isinstance(file.data, str) else file.data
-    if not isinstance(file.recipe, str):
-        check_schedule(own, base_recipe, str(own.get("schedule", base_recipe["schedule"])))
     reported = file.reported or study.reported.get(name)
     start = file.pretrained if "pretrained" in file.model_fields_set else study.pretrained
     return Row(
@@ -176,9 +174,7 @@ def recipe_fields(given: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     changes = dict(given)
     base = changes.pop("base", None)
     if base is None:
-        recipe = Recipe.parse(changes)
-        check_schedule(changes, USUAL, recipe.schedule)
-        return "its own", _all_fields(recipe)
+        return "its own", _all_fields(Recipe.parse(changes))
     name = f"{Path(str(base)).stem}{CHANGED if changes else ''}"
     return name, _all_fields(load_recipe(str(base), changes))
 

@@ -58,7 +58,7 @@ from blocklab.study.schema import (
 )
 from blocklab.study.statements import left_out, read_claims, stated_notes
 from blocklab.study.until_decided import is_until_decided, read_until_decided
-from blocklab.training.recipe import Recipe
+from blocklab.training.recipe import USUAL, Recipe, check_schedule
 from blocklab.training.run_definition import RunDefinition
 
 
@@ -230,6 +230,8 @@ class Study:
                 )
             except InputError as error:
                 raise InputError(f"study '{name}', row '{row_name}': {error}") from None
+        if recipe is None and "schedule" not in recipe_changes:  # else others than the file's hold
+            _check_schedules(file, given, built, base_recipe, name)
         kept = [claim.text for claim in claims if claim.rows <= set(chosen)]
         others = [claim.text for claim in claims if claim.text not in kept]
         try:
@@ -323,3 +325,30 @@ def _chosen(
 
 def _recipe_name(name: str, changed: bool) -> str:
     return f"{name.removesuffix(CHANGED)}{CHANGED}" if changed else name
+
+
+def _check_schedules(
+    file: StudyFile,
+    given: Mapping[str, Any],
+    built: Sequence[Row],
+    base: Mapping[str, Any],
+    name: str,
+) -> None:
+    """Check that what a file asks of schedules is read by one: a row's own by its, others by any.
+
+    Raises:
+        InputError: for a field that would do nothing.
+    """
+    for row in built:
+        own = given[row.name].get("recipe") if isinstance(given[row.name], Mapping) else None
+        if isinstance(own, Mapping):
+            try:
+                check_schedule(own, base, {row.recipe.schedule})
+            except InputError as error:
+                raise InputError(f"study '{name}', row '{row.name}': {error}") from None
+    if isinstance(file.recipe, Mapping) and len(built) == len(given):
+        before = recipe_fields(str(file.recipe["base"]))[1] if "base" in file.recipe else USUAL
+        try:
+            check_schedule(file.recipe, before, {row.recipe.schedule for row in built})
+        except InputError as error:
+            raise InputError(f"study '{name}': {error}") from None

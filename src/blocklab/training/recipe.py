@@ -1,7 +1,7 @@
 """How to train, as data. A recipe is a YAML file of these fields; `--set` overrides any of them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -280,22 +280,25 @@ _READ_BY = {  # fields that only some schedules read
 }
 
 
-def check_schedule(asked: Mapping[str, Any], before: Mapping[str, Any], schedule: str) -> None:
-    """Check that a schedule reads the fields that are asked for beside it.
+def check_schedule(
+    asked: Mapping[str, Any], before: Mapping[str, Any], schedules: Collection[str]
+) -> None:
+    """Check that some schedule reads the fields that are asked for.
 
     Args:
         asked: fields that someone wrote.
         before: fields that hold where none is written, such as those of the recipe they change.
-        schedule: of the recipe that they make.
+        schedules: of the recipes that they are part of.
 
     Raises:
         InputError: for one that would do nothing.
     """
     for name, value in asked.items():
-        if before.get(name) != value and schedule not in (read := _READ_BY.get(name, (schedule,))):
+        read = _READ_BY.get(name)
+        if read and before.get(name) != value and not set(read) & set(schedules):
             raise InputError(
-                f"{name} does nothing in schedule={schedule}; leave it out, or set "
-                f"schedule={' or '.join(read)}"
+                f"{name} does nothing in schedule={', '.join(sorted(schedules))}; leave it out, or "
+                f"set schedule={' or '.join(read)}"
             )
 
 
@@ -333,6 +336,4 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
             f"no recipe '{name}'{did_you_mean(name, names) or ';'} "
             f"recipes: {', '.join(names)}, or the path of a YAML file"
         )
-    recipe = Recipe.parse({**fields, **(changes or {})}, f"recipe '{name}'")
-    check_schedule(changes or {}, {**USUAL, **fields}, recipe.schedule)
-    return recipe
+    return Recipe.parse({**fields, **(changes or {})}, f"recipe '{name}'")
