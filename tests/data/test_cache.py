@@ -219,13 +219,13 @@ def _slowly(seconds: float) -> None:
     from blocklab.data import decoding
 
     decoding.IMAGES_AT_ONCE = 2
-    plain = decoding.decode
+    plain = decoding.decode_with_depth
 
-    def slow(*given: object) -> np.ndarray:
+    def slow(*given: object) -> tuple[np.ndarray, bool]:
         time.sleep(seconds)
         return plain(*given)  # pyright: ignore[reportArgumentType]
 
-    decoding.decode = slow
+    decoding.decode_with_depth = slow
 
 
 def _build(spec: DataSpec, count: Path, seconds: float) -> None:

@@ -90,13 +90,29 @@ def opened(folder: Path, **fields: object) -> ImageData:
 def test_a_cameras_12_bits_in_16_are_refused(data: Path, rng: np.random.Generator) -> None:
     images = [png16(rng.integers(0, 4096, (8, 8, 1))) for _ in range(20)]
     write(data / "set", images, "png")
-    with pytest.raises(InputError, match=r"no training image is brighter than 15 of 255, as value"):
+    with pytest.raises(InputError, match=r"no training image of more than 8 bits is brighter"):
         opened(data / "set")
     (data / "set" / "a" / "00.png").write_bytes(png16(rng.integers(0, 65536, (8, 8, 1))))
     opened(data / "set")  # 16 bits are used, and the others are dark
     dark = [rng.integers(0, 10, (8, 8), np.uint8) for _ in range(20)]  # masks, say
     write(data / "masks", [tiff(image) for image in dark], "tif")
     assert opened(data / "masks").train.images.max() == 9
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_cameras_12_bits_are_refused_beside_8_bits(
+    split: str, data: Path, rng: np.random.Generator
+) -> None:
+    for name in ("train", "test"):
+        write_classes(data / "set" / name, {"a": 9, "b": 9}, rng)
+    (data / "set" / split / "a" / "0.png").write_bytes(png16(np.zeros((8, 8, 1))))
+    opened(data / "set")  # black at any depth
+    for number in (1, 2):
+        content = png16(rng.integers(0, 4096, (8, 8, 1)))
+        (data / "set" / split / "a" / f"{number}.png").write_bytes(content)
+    named = "training" if split == "train" else split
+    with pytest.raises(InputError, match=f"no {named} image of more than 8 bits is brighter than"):
+        opened(data / "set")
 
 
 def test_a_cameras_12_bits_are_refused_where_they_are_measured_alone(
@@ -107,7 +123,7 @@ def test_a_cameras_12_bits_are_refused_where_they_are_measured_alone(
         content = png16(rng.integers(0, 4096, (8, 8, 1)))
         (tmp_path / "set" / "a" / f"{number}.png").write_bytes(content)
     spec = DataSpec.parse({"source": f"folder:{tmp_path / 'set'}", "image_size": 8})
-    with pytest.raises(InputError, match=r"no test image is brighter than 15 of 255, as value"):
+    with pytest.raises(InputError, match=r"no test image of more than 8 bits is brighter"):
         open_data(spec, measure=True)
     with pytest.raises(InputError, match="nowhere brighter than 15 of 255"):
         as_tensor("a", tmp_path / "set" / "a" / "0.png", 8)

@@ -30,14 +30,8 @@ from filelock import FileLock, Timeout
 from blocklab.data.checksums import JoinedChecksum
 from blocklab.data.decoding import DecodingBar, Tally, decoded
 from blocklab.data.faults import Faults
-from blocklab.data.pictures import (
-    BRIGHTEST_OF_12_BITS,
-    Contents,
-    Source,
-    has_deep_values,
-    natural_size,
-)
-from blocklab.errors import InputError, RunError
+from blocklab.data.pictures import Contents, Source, natural_size
+from blocklab.errors import RunError
 from blocklab.files import cache_folder, write_json
 
 FORMAT_VERSION = 2
@@ -178,31 +172,13 @@ def _build(source: Source, image_size: int | None, draft: bool, folder: Path) ->
                     with _writing(temporary / f"{split}_{what}.npy", crc32) as file:
                         np.save(cast("Any", file), values)
         faults.refuse("images cannot be used")
-        _check_brightness(tally, contents)
+        tally.check_brightness()
         facts = {"image_size": size, "crc32": crc32, **tally.facts(contents)}
         write_json(temporary / "meta.json", {"facts": facts, "crc32": _crc_of_json(facts)})
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _check_brightness(tally: Tally, contents: Contents) -> None:
-    """Refuse values of 12 bits in files of 16, which would be all but black.
-
-    The training images tell, or those of a folder that is measured alone.
-    """
-    split, pictures = next(one for one in contents.splits().items() if len(one[1].labels))
-    brightest = tally.brightest(split)
-    if brightest > BRIGHTEST_OF_12_BITS:
-        return
-    first = next(pictures.items())
-    if has_deep_values(first):
-        raise InputError(
-            f"no {'training' if split == 'train' else split} image is brighter than {brightest} of "
-            "255, as values of 12 bits or fewer in files of 16 are "
-            f"({first.origin}); save the images with 8 bits a channel"
-        )
 
 
 def _check_space(name: str, contents: Contents, size: int, parent: Path) -> None:

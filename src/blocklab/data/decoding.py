@@ -18,7 +18,13 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from blocklab.data.faults import Faults
-from blocklab.data.pictures import Contents, Picture, Pictures, decode
+from blocklab.data.pictures import (
+    BRIGHTEST_OF_12_BITS,
+    Contents,
+    Picture,
+    Pictures,
+    decode_with_depth,
+)
 from blocklab.errors import InputError
 
 IMAGES_AT_ONCE = 256
@@ -26,18 +32,23 @@ BYTES_AT_ONCE = 32_000_000  # fewer images at once where they are large; twice a
 
 
 class Chunk(NamedTuple):
-    """Images in order, uint8 (n, S, S, 3); of each a hash and a CRC-32; of all a histogram."""
+    """Images in order, uint8 (n, S, S, 3); of each a hash and a CRC-32; of all a histogram.
+
+    Of those that come from files of more than 8 bits a value, the brightest and its name.
+    """
 
     pixels: np.ndarray
     digests: list[int]
     checksums: list[int]
     histogram: np.ndarray  # int64 (3, 256)
+    deep: tuple[int, str] | None
 
 
 class _One(NamedTuple):
     pixels: np.ndarray
     digest: int
     checksum: int
+    deep: tuple[int, str] | None  # as in Chunk
 
 
 def decoded(
@@ -55,7 +66,7 @@ def decoded(
 
     def one(picture: Picture) -> _One | InputError:
         try:
-            pixels = decode(picture, image_size, draft)
+            pixels, is_deep = decode_with_depth(picture, image_size, draft)
         except InputError as error:
             return error
         if pixels.shape != (size, size, 3):
@@ -67,7 +78,8 @@ def decoded(
         # Contiguous: pixels out of a pickle lie channel by channel.
         pixels = np.ascontiguousarray(pixels)
         digest = hashlib.blake2b(pixels.data, digest_size=8).digest()
-        return _One(pixels, int.from_bytes(digest, "little"), zlib.crc32(pixels.data))
+        deep = (int(pixels.max()), picture.origin) if is_deep else None
+        return _One(pixels, int.from_bytes(digest, "little"), zlib.crc32(pixels.data), deep)
 
     items, count, last = pictures.items(), 0, "the first image"
     workers = _cores()
@@ -100,12 +112,13 @@ def decoded(
 
 
 def _chunk(images: list[_One]) -> Chunk:
-    pixels, digests, checksums = zip(*images, strict=True)
+    pixels, digests, checksums, depths = zip(*images, strict=True)
     stacked = np.stack(pixels)
     # One picture of them all: the numbers of a histogram an image cost more than its pixels.
     tall = Image.fromarray(stacked.reshape(-1, *stacked.shape[2:]))
     histogram = np.array(tall.histogram(), np.int64).reshape(3, 256)
-    return Chunk(stacked, list(digests), list(checksums), histogram)
+    deep = max((one for one in depths if one is not None), default=None)
+    return Chunk(stacked, list(digests), list(checksums), histogram, deep)
 
 
 def _cores() -> int:
@@ -118,7 +131,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._histogram = np.zeros((3, 256), np.int64)
-        self._brightest: dict[str, int] = {}
+        self._deep: dict[str, tuple[int, str]] = {}
         self._digests: dict[str, array[int]] = defaultdict(lambda: array("Q"))
         self._checksums: dict[str, array[int]] = defaultdict(lambda: array("I"))
         self._fingerprint = hashlib.sha256()
@@ -127,8 +140,8 @@ class Tally:
         """Take in the next images of a split."""
         if split == "train":
             self._histogram += images.histogram
-        brightest = int(np.flatnonzero(images.histogram.sum(0)).max(initial=0))
-        self._brightest[split] = max(brightest, self._brightest.get(split, 0))
+        if images.deep is not None and images.deep > self._deep.get(split, (0, "")):
+            self._deep[split] = images.deep
         self._digests[split].extend(images.digests)
         self._checksums[split].extend(images.checksums)
 
@@ -140,9 +153,23 @@ class Tally:
         checksums = np.array(self._checksums[split], np.uint32)
         return {"labels": labels, "order": order, "crc32": checksums}
 
-    def brightest(self, split: str) -> int:
-        """The largest value of any image of a split."""
-        return self._brightest.get(split, 0)
+    def check_brightness(self) -> None:
+        """Refuse values of 12 bits in files of 16, which would be all but black.
+
+        Files of 8 bits beside them say nothing of theirs; training images of 16 do, of every split.
+
+        Raises:
+            InputError: naming a split and the brightest of its images that are.
+        """
+        if self._deep.get("train", (0,))[0] > BRIGHTEST_OF_12_BITS:
+            return
+        for split, (brightest, origin) in self._deep.items():
+            if 0 < brightest <= BRIGHTEST_OF_12_BITS:
+                raise InputError(
+                    f"no {'training' if split == 'train' else split} image of more than 8 bits is "
+                    f"brighter than {brightest} of 255, as values of 12 bits or fewer in files of "
+                    f"16 are ({origin}); save the images with 8 bits a channel"
+                )
 
     def facts(self, contents: Contents) -> dict[str, Any]:
         """Return what a store says of its images."""

@@ -10,7 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from blocklab.data.augmentation import centre
-from blocklab.data.pictures import EXTENSIONS, MAX_PIXELS, Picture, check_not_dark, decode
+from blocklab.data.pictures import (
+    BRIGHTEST_OF_12_BITS,
+    EXTENSIONS,
+    MAX_PIXELS,
+    Picture,
+    decode_with_depth,
+)
 from blocklab.errors import InputError
 
 Given = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
@@ -77,8 +83,12 @@ def as_tensor(
     else:
         payload = image if isinstance(image, Image.Image) else Path(image)
     picture = Picture(name, payload, upright)
-    read = decode(picture, kept_size or size, kept_size is not None)
-    check_not_dark(picture, read)
+    read, deep = decode_with_depth(picture, kept_size or size, kept_size is not None)
+    if deep and 0 < read.max() <= BRIGHTEST_OF_12_BITS:
+        raise InputError(
+            f"{name} is nowhere brighter than {read.max()} of 255, as values of 12 bits or fewer "
+            "in a file of 16 are; save it with 8 bits a channel"
+        )
     (inner,) = centre(torch.from_numpy(read.copy())[None], (size, size))
     return inner.permute(2, 0, 1).float() / 255
 

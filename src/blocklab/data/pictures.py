@@ -108,7 +108,16 @@ class Source:
 
 
 def decode(picture: Picture, image_size: int | None, draft: bool = False) -> np.ndarray:
+    """Decode to uint8 (H, W, 3), as `decode_with_depth` does."""
+    return decode_with_depth(picture, image_size, draft)[0]
+
+
+def decode_with_depth(
+    picture: Picture, image_size: int | None, draft: bool = False
+) -> tuple[np.ndarray, bool]:
     """Decode to uint8 (H, W, 3); with `image_size` to (image_size, image_size, 3).
+
+    With it comes whether the file has more than 8 bits a value.
 
     The shorter side is resized (bicubic, antialiased) and the centre is cropped. Grey, palette,
     CMYK and 16-bit images become 8-bit RGB, transparency is dropped, and the rotation that a
@@ -127,9 +136,10 @@ def decode(picture: Picture, image_size: int | None, draft: bool = False) -> np.
     if isinstance(payload, np.ndarray) and (
         image_size is None or payload.shape[:2] == (image_size, image_size)
     ):
-        return payload
+        return payload, False
     try:
         with _opened(payload) as image:
+            deep = _is_deep(image)  # which its pixels, once decoded, do not tell
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(_too_large(picture, f"{image.width}x{image.height}"))
             own = image is not payload  # somebody's open image is not changed in his hands
@@ -140,7 +150,7 @@ def decode(picture: Picture, image_size: int | None, draft: bool = False) -> np.
             rgb = _to_rgb(image)
             if picture.upright:
                 rgb = _turned(rgb, image)
-            return np.asarray(rgb if image_size is None else _fit(rgb, image_size))
+            return np.asarray(rgb if image_size is None else _fit(rgb, image_size)), deep
     except InputError:
         raise
     except FileNotFoundError as error:
@@ -191,28 +201,6 @@ def natural_size(contents: Contents) -> int:
             return height
     faults.refuse("images cannot be used")
     raise InputError("there are no images; give a folder that holds some")
-
-
-def check_not_dark(picture: Picture, pixels: np.ndarray) -> None:
-    """Refuse a picture of values of 12 bits in a file of 16, which would be all but black.
-
-    Raises:
-        InputError: if it is one.
-    """
-    if 0 < pixels.max() <= BRIGHTEST_OF_12_BITS and has_deep_values(picture):
-        raise InputError(
-            f"{picture.origin} is nowhere brighter than {pixels.max()} of 255, as values of 12 "
-            "bits or fewer in a file of 16 are; save it with 8 bits a channel"
-        )
-
-
-def has_deep_values(picture: Picture) -> bool:
-    """Say whether an image that can be read has more than 8 bits a value."""
-    if not isinstance(picture.payload, bytes | Path):
-        return False
-    content = picture.payload if isinstance(picture.payload, bytes) else _read(picture.payload)
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        return _is_deep(image)
 
 
 def _read(path: Path) -> bytes:
