@@ -1,6 +1,7 @@
 """Weights of the hub, against a server on this machine that answers as the hub does."""
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save
 
 from blocklab.errors import BlocklabError, InputError, RunError
+from blocklab.models.expected_images import normalisation_of
 from blocklab.models.factory import create_model
 from blocklab.models.hub_weights import hub_file
 from blocklab.models.weights import load_weights
@@ -97,6 +99,19 @@ def test_a_models_weights_are_fetched_once(hub: Hub, address: str) -> None:
         load_weights(model, address)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert hub.fetched == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_models_images_are_known_by_its_configuration(hub: Hub, nested: bool) -> None:
+    images = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 0.5], "input_size": [3, 224, 224]}
+    hub.files["model.safetensors"] = _weights()[1]
+    file = hub_file("hf:someone/net")
+    assert normalisation_of(file) is None
+    hub.files["config.json"] = json.dumps({"pretrained_cfg": images} if nested else images).encode()
+    assert hub_file("hf:someone/net") == file
+    assert normalisation_of(file) == ((0.5, 0.5, 0.5), (0.25, 0.5, 0.5))
+    file.with_name("config.json").write_text('{"mean": [1], "std": "x"}')
+    assert normalisation_of(file) is None
 
 
 def test_older_models_have_a_pytorch_file(hub: Hub, tmp_path: Path) -> None:

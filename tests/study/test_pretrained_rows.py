@@ -9,11 +9,17 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from blocklab.data.image_data import open_data
+from blocklab.data.normalisation import normalised_by
+from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
 from blocklab.execution.plan import make_plan
 from blocklab.execution.verify import verify_run
+from blocklab.models.expected_images import normalisation_of
 from blocklab.models.factory import create_model
+from blocklab.models.model_file import save_model
 from blocklab.models.pretrained import Pretrained
 from blocklab.running import run_study
 from blocklab.study.study import Study
@@ -98,6 +104,41 @@ def test_a_run_starts_from_its_weights_and_says_tensor_by_tensor(
     assert set(told["fresh"]) == {"fc.weight", "fc.bias"}
     assert all(torch.equal(given[name], trained[name]) for name in told["loaded"])
     assert verify_run(run).same
+
+
+@pytest.mark.parametrize(
+    ("normalize", "std", "remedy"),
+    [
+        ("imagenet", IMAGENET_DEFAULT_STD, None),
+        ("dataset", IMAGENET_DEFAULT_STD, "set normalize: imagenet"),
+        ("imagenet", (0.5, 0.5, 0.5), "no `normalize` of a recipe does that"),
+        ("half", None, "set normalize: dataset"),
+        ("dataset", None, None),
+    ],
+)
+def test_images_that_weights_were_not_trained_with_are_noted(
+    normalize: str, std: Any, remedy: str | None, tmp_path: Path
+) -> None:
+    data = open_data(DataSpec.parse("digits"))
+    mean, std = (data.mean, data.std) if std is None else (IMAGENET_DEFAULT_MEAN, std)
+    model: Any = _model(5)
+    save_model(model, tmp_path / "said.safetensors", mean=mean, std=std)
+    row = {"model": MODEL, "pretrained": str(tmp_path / "said.safetensors")}
+    row["recipe"] = {"normalize": normalize}
+    study = Study.parse(_study(tmp_path, row=row) | {"varies": ["recipe"]}, "s")
+    notes: list[str] = []
+    run = execute_run(study.rows[0].definition(0), tmp_path / "runs", on_note=notes.append)
+    (start,) = [note for note in notes if note.startswith("starts from")]
+    notes.remove(start)
+    if remedy is None:
+        assert notes == []
+    else:
+        (note,) = notes
+        assert note.startswith("the weights were trained on images normalised by mean ")
+        assert note.endswith(f"; {remedy}")
+    # A run's folder says it of its own weights.
+    mine = normalisation_of(run / "model.safetensors")
+    assert mine == normalised_by(normalize, tuple(data.mean), tuple(data.std))
 
 
 def test_a_head_of_as_many_classes_is_taken(tmp_path: Path) -> None:

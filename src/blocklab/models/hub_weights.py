@@ -5,13 +5,15 @@ again.
 """
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from blocklab.download import offline
-from blocklab.errors import InputError
+from blocklab.errors import InputError, RunError
 from blocklab.hub_access import asking, endpoint
 
 PREFIXES = ("hf:", "hf-hub:")  # the second is timm's
+CONFIG = "config.json"
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _ADDRESS = re.compile(r"((?![.-])[\w.-]{1,96}/(?![.-])[\w.-]{1,96})(?:@([\w./-]{1,96}))?", re.ASCII)
 
@@ -24,6 +26,8 @@ def is_hub_address(source: str) -> bool:
 def hub_file(address: str) -> Path:
     """Return the file of weights of a model on the hub, fetched once.
 
+    Its ``config.json``, which says of what images, comes to lie beside it, if there is one.
+
     Raises:
         InputError: if it is no address, there is no such model, it holds no weights, or downloads
             are switched off.
@@ -35,28 +39,12 @@ def hub_file(address: str) -> Path:
             f"'{address}' is no model of the hub; write hf:USER/NAME, or hf:USER/NAME@REVISION"
         )
     repository, revision = found.groups()
-    from huggingface_hub import hf_hub_download  # slow to import, seldom needed
-    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
-
     switch = offline()
     for name in _FILES:
-        try:
-            with asking(address, repository, "model"):
-                try:
-                    return Path(
-                        hf_hub_download(
-                            repository,
-                            name,
-                            revision=revision,
-                            endpoint=endpoint(),
-                            local_files_only=switch is not None,
-                        )
-                    )
-                except LocalEntryNotFoundError:
-                    if switch is None:
-                        raise
-        except RemoteEntryNotFoundError:
-            continue
+        if (file := _fetched(address, repository, name, revision, switch is not None)) is not None:
+            with suppress(InputError, RunError):  # the weights do without it
+                _fetched(address, repository, CONFIG, revision, switch is not None)
+            return file
     if switch is not None:
         raise InputError(
             f"{address} is not among the hub's files here and {switch} is set; unset it, or give "
@@ -65,3 +53,30 @@ def hub_file(address: str) -> Path:
     raise InputError(
         f"{address} holds neither {' nor '.join(_FILES)}; name another model, or a file"
     )
+
+
+def _fetched(
+    address: str, repository: str, name: str, revision: str | None, local: bool
+) -> Path | None:
+    """Return a file of a model; None where the model has none or, of `local` ones, it is not."""
+    from huggingface_hub import hf_hub_download  # slow to import, seldom needed
+    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+
+    try:
+        with asking(address, repository, "model"):
+            try:
+                return Path(
+                    hf_hub_download(
+                        repository,
+                        name,
+                        revision=revision,
+                        endpoint=endpoint(),
+                        local_files_only=local,
+                    )
+                )
+            except LocalEntryNotFoundError:
+                if local:
+                    return None
+                raise
+    except RemoteEntryNotFoundError:
+        return None

@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError
 from torch import nn
 
+from blocklab.data.normalisation import Channels
 from blocklab.errors import InputError, one_line
 from blocklab.files import file_sha256
 from blocklab.models.checkpoint import weights_file
+from blocklab.models.expected_images import normalisation_of
 from blocklab.models.hub_weights import is_hub_address
 from blocklab.models.parts import head_names
 from blocklab.models.weights import LoadReport, Match, load_weights, match_weights
@@ -107,6 +109,14 @@ class Pretrained:
         """
         head: Literal["load", "fresh"] = "fresh" if self._match(model).report.fresh else "load"
         return load_weights(model, self._file(), self.strict, head, "adapt")
+
+    def normalisation(self) -> tuple[Channels, Channels] | None:
+        """Return mean and SD of the images that they were trained with, where that is known.
+
+        Raises:
+            InputError, RunError: as `check`.
+        """
+        return normalisation_of(self._file())
 
     def _match(self, model: nn.Module) -> Match:
         file = self._file()

@@ -22,7 +22,13 @@ from blocklab.training.logits import limit_mb, too_many
 from blocklab.training.loop import OnStep, Record, State, prepare, train
 from blocklab.training.provenance import describe_run, described_start, taken_over
 from blocklab.training.recipe import Recipe
-from blocklab.training.run_checks import check_batches_fill, check_start, count, training_memory
+from blocklab.training.run_checks import (
+    check_batches_fill,
+    check_start,
+    count,
+    normalisation_warning,
+    training_memory,
+)
 from blocklab.training.run_definition import RunDefinition, row_hash
 from blocklab.training.run_files import CHECKPOINT, LOG, RUN, RUN_HASH
 from blocklab.training.run_folder import RunFolder
@@ -131,6 +137,8 @@ def train_to_the_end(
         notes.append(f"{RUN} is damaged or gone; written again from the checkpoint")
         folder.write_run(begun)
     if warning := recipe.warning(len(data.train)):
+        notes.append(warning)
+    if checkpoint is None and (warning := normalisation_warning(definition, data)):
         notes.append(warning)
     kept, shorter = begun or {}, None
     if begun is None and setup is None and recipe.schedule in GOING_ON:

@@ -1,6 +1,10 @@
 """What is looked at before a run is trained: whether its parts fit each other and the machine."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from blocklab.data.image_data import ImageData
+from blocklab.data.normalisation import CONSTANTS, normalised_by
 from blocklab.errors import InputError
 from blocklab.measure.cost import Cost, cost
 from blocklab.measure.footprint import Footprint, footprint
@@ -69,6 +73,42 @@ def check_start(definition: RunDefinition, classes: int, image_size: int) -> Non
     check_rates(network, recipe)
     if definition.pretrained is not None:
         definition.pretrained.check(network)
+
+
+def normalisation_warning(definition: RunDefinition, data: ImageData) -> str | None:
+    """Say where weights to start from were trained on images normalised otherwise than these are.
+
+    Raises:
+        InputError: if the weights are not there.
+        RunError: if they cannot be downloaded.
+    """
+    known = None if definition.pretrained is None else definition.pretrained.normalisation()
+    if known is None:
+        return None
+    given = normalised_by(definition.recipe.normalize, data.mean, data.std)
+    if _is_close(known, given):
+        return None
+    choices = {**CONSTANTS, "dataset": (data.mean, data.std)}
+    named = next((name for name, one in choices.items() if _is_close(known, one)), None)
+    remedy = f"set normalize: {named}" if named else "no `normalize` of a recipe does that"
+    return (
+        f"the weights were trained on images normalised {_said(*known)}, and these are "
+        f"{_said(*given)}; {remedy}"
+    )
+
+
+def _is_close(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    """Whether the same image comes out much the same: what two splits of a data set differ by."""
+    (mean, std), (other_mean, other_std) = one, other
+    return all(
+        abs(a - b) < 0.1 * d and 0.9 < c / d < 1.1
+        for a, c, b, d in zip(mean, std, other_mean, other_std, strict=True)
+    )
+
+
+def _said(mean: Sequence[float], std: Sequence[float]) -> str:
+    by, sd = (", ".join(f"{value:.3g}" for value in values) for values in (mean, std))
+    return f"by mean {by} and SD {sd}"
 
 
 def training_memory(taken: Footprint, recipe: Recipe, train_images: int) -> int:
