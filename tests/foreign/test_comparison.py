@@ -4,6 +4,7 @@ import csv as csv_format
 import io
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
@@ -271,8 +272,34 @@ def test_advice_on_uneven_rows_goes_by_the_spreads_of_those_it_names() -> None:
     gain = results.metric.gain / sd
     solved = TTestIndPower().solve_power(gain, power=0.8, alpha=0.05 / 3)
     (line,) = results.advice
-    assert line.startswith(f"{math.ceil(solved) - 5} more seeds of calm, and of the baseline, ")
+    calm_needs = math.ceil(solved) - 5
+    assert line.startswith(f"{calm_needs} more seeds of calm, and of the baseline, ")
     assert results.planning.seeds_among_all and results.planning.seeds_among_all > 5 * solved
+    # A wilder row in doubt does not speak for the calm one.
+    rows = {"plain": plain, "calm": calm, "wild": [68.0, 72.4, 65.1, 75.0, 69.9], "other": wild}
+    results = compare_runs(runs_of(rows), Asked(gain=0.3))
+    (line,) = results.advice
+    number = re.match(r"(\d+) more seeds of calm; ([\d,]+) of wild, and as many of the", line)
+    assert number and int(number[1]) == calm_needs
+    assert int(number[2].replace(",", "")) > 50 * calm_needs
+
+
+def test_advice_names_a_baseline_of_two_seeds_where_three_are_needed() -> None:
+    rows = {"plain": [70.0, 70.1], "a": [70.0, 95.0, 60.0], "b": [71.0, 71.1, 71.2]}
+    results = compare_runs(runs_of(rows))
+    assert set(words(results).values()) == {"too few seeds"}
+    assert results.advice[0].startswith("one more seed of plain, a, b, to see how much seeds ")
+
+
+def test_a_row_apart_is_told_how_many_seeds_its_own_test_takes() -> None:
+    rows = {"plain": [70.2, 69.9, 70.4]} | {
+        name: [70.0 + i, 70.3 + i, 69.7 + i] for i, name in enumerate("abcdef")
+    }
+    results = compare_runs(runs_of({**rows, "wild": [95.0, 40.0, 70.0]}))
+    assert results.family.apart == ("wild",) and words(results)["wild"] == "too few seeds"
+    assert results.advice[0] == (
+        "two more seeds of plain, wild: five in all are judged by their own spread"
+    )
 
 
 def test_the_last_epoch_counts_unless_the_best_is_asked_for() -> None:

@@ -284,7 +284,11 @@ class StudyResults:
     @cached_property
     def advice(self) -> tuple[str, ...]:
         """Which rows want more seeds, and how many, a line each."""
-        return more_seeds(self.rows, self.comparisons, self.planning, self.metric, self._has_looks)
+        return more_seeds(
+            *(self.rows, self.comparisons, self.planning, self.metric),
+            has_looks=self._has_looks,
+            apart=self.family.apart,
+        )
 
     @cached_property
     def identical(self) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
