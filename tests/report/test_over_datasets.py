@@ -1,5 +1,6 @@
 """One study on several data sets: what is said over all of them, and how it is shown."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,8 +116,16 @@ def test_the_page_of_all_shows_it(make_results: MakeResults, tmp_path: Path) -> 
     ):
         assert said in page
     assert (tmp_path / "over" / "figures" / "mean_ranks.png").stat().st_size > 1000
-    table = (tmp_path / "over" / "over_datasets.csv").read_text().splitlines()
-    assert table[0].startswith("row,top-1 on d0,top-1 on d1") and len(table) == 4
+    base, up, _ = table = list(csv.DictReader((tmp_path / "over" / "over_datasets.csv").open()))
+    assert len(table) == 3 and base["gain_top1_points_mean"] == base["verdict"] == ""
+    assert float(base["test_top1_percent_mean on d1"]) == 90.17
+    row = over.rows[1]
+    assert row.interval and row.elsewhere and row.p
+    assert float(up["gain_top1_points_mean"]) == round(row.gain or 0, 2) > 0
+    assert float(up["gain_top1_points_low"]) == round(row.interval[0], 2)
+    assert float(up["gain_top1_points_other_datasets_high"]) == round(row.elsewhere[1], 2)
+    assert float(up["p"]) == pytest.approx(row.p, rel=1e-3)
+    assert up["verdict"] == "better" and up["mean_rank"] == "1.0"
     two = _over(make_results, [{r: t[r] for r in ("base", "up")} for t in CLEAR[:2]])
     page = write_index(tmp_path / "over", entries[:2], "Over", two).read_text()
     assert "<svg" not in page and "Fewer than three data sets say nothing of others." in page

@@ -1,6 +1,7 @@
 """What holds over several data sets, as a table, files and the diagram of mean ranks."""
 
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 
@@ -14,7 +15,7 @@ from blocklab.report.cell_text import (
 )
 from blocklab.report.drawing import Figure, data, specification
 from blocklab.report.figures import save_figures
-from blocklab.report.table_files import csv_text
+from blocklab.report.table_files import csv_text, rounded
 from blocklab.results.over_datasets import OverDatasets, RowOverDatasets
 from blocklab.statistics.datasets import Ranks
 
@@ -60,6 +61,26 @@ def _line(row: RowOverDatasets, over: OverDatasets) -> list[str]:
     ]
 
 
+def _numbers(row: RowOverDatasets, over: OverDatasets) -> dict[str, Any]:
+    """Return what a line says as numbers, by name."""
+    low, high = row.interval or (None, None)
+    low_elsewhere, high_elsewhere = row.elsewhere or (None, None)
+    means = zip(over.datasets, row.means, strict=True)
+    return {
+        "row": row.name,
+        **{f"test_top1_percent_mean on {name}": mean for name, mean in means},
+        "gain_top1_points_mean": row.gain,
+        "gain_top1_points_low": low,
+        "gain_top1_points_high": high,
+        "gain_top1_points_other_datasets_low": low_elsewhere,
+        "gain_top1_points_other_datasets_high": high_elsewhere,
+        "mean_rank": row.rank,
+        "p": row.p,
+        "verdict": row.word or None,
+        "verdict_reason": row.reason or None,
+    }
+
+
 def claim_lines(over: OverDatasets) -> list[tuple[str, str, str, str]]:
     """Return each claim over data sets with its judgement, p (Holm) and numbers."""
     return [(one.claim, one.word, chance(one.p_holm), one.numbers) for one in over.judgements]
@@ -71,8 +92,11 @@ def write_over_datasets(over: OverDatasets, folder: Path) -> Figure | None:
     Raises:
         RunError: if the folder cannot be written.
     """
-    table = [dict(zip(headings(over), line, strict=True)) for line in lines(over)]
-    write_atomically(folder / TABLE, csv_text(table, headings(over)))
+    table = [
+        {name: rounded(name, cell) for name, cell in _numbers(row, over).items()}
+        for row in over.rows
+    ]
+    write_atomically(folder / TABLE, csv_text(table))
     figure = None if over.ranks is None else rank_diagram(over.ranks)
     if figure is not None:
         save_figures((figure,), folder / "figures")

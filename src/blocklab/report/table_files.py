@@ -68,7 +68,7 @@ def csv(results: StudyResults) -> str:
     """
     lines, metric = results.summary_lines, results.metric
     return csv_text(
-        [{name: _rounded(name, cell, metric) for name, cell in line.items()} for line in lines]
+        [{name: rounded(name, cell, metric) for name, cell in line.items()} for line in lines]
     )
 
 
@@ -114,7 +114,8 @@ def _escape_latex(text: str) -> str:
     )
 
 
-def _rounded(name: str, cell: Any, metric: Metric) -> Any:
+def rounded(name: str, cell: Any, metric: Metric = TOP1) -> Any:
+    """Round a number to the decimals that a table shows of it; anything else stays."""
     if not isinstance(cell, float):
         return cell
     of = re.sub(r"^(difference_|expected_(gain_)?)", "", name)
