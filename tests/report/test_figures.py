@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from blocklab.report.cost_figures import MOST_LABELS
-from blocklab.report.curves import MOST_LINES, MOST_NAMES, MOST_POINTS_A_LINE
+from blocklab.report.curves import MOST_LINES, MOST_NAMES, MOST_POINTS_A_LINE, left_out
 from blocklab.report.drawing import COLOURS, ON_PAPER, spread
 from blocklab.report.figures import MOST_DIFFERENCES, figures, save_figures, svg
 from blocklab.report.seed_figure import seeds_as_dots
@@ -139,6 +139,14 @@ def test_small_costs_keep_their_digits(make_results: MakeResults) -> None:
     assert {"0.001", "0.002", "0.01"} <= set(texts)
     assert "narrow: 97.15 %, MACs 0.0006545 G" in drawn
     assert not re.search(r' (?:d|transform)="[^"]*\d\.\d{3}', drawn)  # half of a page's bytes
+
+
+def test_rows_without_a_run_are_not_said_to_be_left_out(make_results: MakeResults) -> None:
+    rows: dict[str, list[Any]] = {f"row{n}": [20.0 + n] for n in range(MOST_NAMES)}
+    all_named = make_results({**rows, "none": ["missing"], "gone": ["missing"]})
+    assert left_out(all_named, MOST_NAMES) == ""
+    one_not = make_results({**rows, "more": [50.0], "gone": ["missing"]})
+    assert left_out(one_not, MOST_NAMES).startswith(f" Of {MOST_NAMES + 2} rows {MOST_NAMES} are")
 
 
 def test_a_name_does_not_stand_on_the_front(make_results: MakeResults) -> None:

@@ -65,6 +65,7 @@ def test_what_is_not_tested_says_why(make_results: MakeResults) -> None:
     assert up.word == "no difference shown" and up.interval is None
     baseless = _over(make_results, [{"base": ["missing"], "up": [1.0]}] * 2)
     assert baseless.rows[1].word == "too few seeds" and baseless.ranks is None
+    assert baseless.sentences[0] == "Gains are means over 2 data sets, each of the same weight."
 
 
 def test_claims_on_all_on_average_and_on_some(make_results: MakeResults) -> None:

@@ -212,12 +212,14 @@ class OverDatasets:
         """How the figures over data sets were reached, and what they assume."""
         count = len(self.datasets)
         tested = sum(row.p is not None for row in self.rows) + len(self.dropped)
-        lines = [
-            f"Gains are means over {count} data sets, each of the same weight; rows and data sets "
-            "keep spreads of their own (Satterthwaite's degrees of freedom), seeds and rows count "
-            f"as independent, and intervals and p hold for {_rows(tested)} at once (Bonferroni). "
-            "They say what training again on these data sets would show."
-        ]
+        lines = [f"Gains are means over {count} data sets, each of the same weight."]
+        if tested:
+            lines[0] += (
+                " Rows and data sets keep spreads of their own (Satterthwaite's degrees of "
+                "freedom), seeds and rows count as independent, and intervals and p hold for "
+                f"{_rows(tested)} at once (Bonferroni). They say what training again on these data "
+                "sets would show."
+            )
         if self.dropped:
             lines.append(
                 "Dropped after they had run, and counted among these: "
