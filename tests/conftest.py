@@ -41,6 +41,14 @@ def one_thread_for_runs() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk() -> Iterator[None]:
+    """Files are not synced, of which a test sees nothing but the time: only power cuts undo it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture
 def one_thread_and_a_fixed_seed() -> Iterator[None]:
     """The same numbers whatever ran before, on however many cores."""

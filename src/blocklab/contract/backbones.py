@@ -35,6 +35,7 @@ from blocklab.contract.trial import (
     forward,
     gradients_of,
     randomised,
+    set_seed,
     where,
 )
 from blocklab.measure.cost import cost
@@ -54,7 +55,7 @@ class BackboneSubject(Subject):
 
     def network(self, classes: int = CLASSES, in_chans: int = 3, **added: Any) -> OwnBackbone:
         """Build a network of it from a seed."""
-        torch.manual_seed(0)
+        set_seed(0)
         return own_family(self.info)[0](self.config(**added), classes, in_chans)
 
     @property
@@ -82,7 +83,7 @@ class BackboneSubject(Subject):
         dtype: torch.dtype = torch.float32,
         random: bool = True,
     ) -> nn.Module:
-        torch.manual_seed(seed)
+        set_seed(seed)
         network = own_family(self.info)[0](self.config(spec), CLASSES, 3).to(dtype)
         return randomised(network) if random else network
 
@@ -260,7 +261,7 @@ def slots(subject: BackboneSubject) -> str:
         raise CheckFailed("two runs in training drop the same")
     if takes:
         still = subject.network(drop_path_rate=0.5).train()
-        torch.manual_seed(0)
+        set_seed(0)
         if torch.equal(still(x), still(x)):
             raise CheckFailed("drop_path_rate drops nothing; use it or take it out")
     said = ["dropout", *["attention"] * ("attention" in added), *["stochastic depth"] * takes]

@@ -25,6 +25,7 @@ from blocklab.contract.trial import (
     Subject,
     difference,
     listed,
+    set_seed,
     where,
 )
 from blocklab.errors import InputError
@@ -101,7 +102,7 @@ def trained(spec: ModelSpec, classes: int, size: int) -> tuple[nn.Module, Tensor
     """Do with a network what a study does; return it with the images that it was tried on."""
     with where("counted"):
         cost(spec, size, classes)
-    torch.manual_seed(0)
+    set_seed(0)
     with where("built"):
         model: nn.Module = spec.build(classes, input_size=size)
     count = max(4, smallest_batch(model))
