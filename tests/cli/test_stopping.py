@@ -175,3 +175,31 @@ def test_a_stop_while_the_program_is_being_imported_is_one_line() -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
     assert done.returncode == 130 and done.stdout == ""
     assert done.stderr == "stopped: nothing had begun; run the same command again\n"
+
+
+TWICE = """\
+import atexit, os, signal, sys
+import blocklab_command
+from blocklab.cli import app
+
+name, moment = sys.argv[1:]
+
+def stop(*_):
+    os.kill(os.getpid(), getattr(signal, name))
+
+if moment == "at the end":
+    atexit.register(stop)
+else:
+    app._say = stop
+    app.typer.main.get_command = stop
+sys.argv[1:] = ["models"]
+blocklab_command.main()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("moment", ["at the end", "while the first is told"])
+def test_a_second_stop_prints_no_traceback(name: str, moment: str) -> None:
+    command = [sys.executable, "-c", TWICE, name, moment]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")

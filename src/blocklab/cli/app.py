@@ -199,4 +199,16 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="blocklab.spell")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop in order, as Ctrl-C is
-    sys.exit(run(sys.argv[1:]))
+    try:
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:  # a second one, while the first was being told
+        status = Stopped.exit_status
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(stop) is not signal.SIG_IGN:
+            signal.signal(stop, _end_at_once)
+    sys.exit(status)
+
+
+def _end_at_once(*_: object) -> None:
+    """Answer a stop once all is said: Python, which is ending, would print a traceback."""
+    os._exit(Stopped.exit_status)
