@@ -183,6 +183,19 @@ HEAD = "import torch\nfrom torch import nn\nfrom blocklab import register_block\
         (PLUGIN.replace("float = 0.5", "float = 'x'"), 6, "defaults of block 'halve': factor"),
         (PLUGIN.replace("float = 0.5", "type = nn.ReLU"), 6, "numbers, words or lists"),
         (PLUGIN.replace("float = 0.5", "Missing = 1"), 8, "NameError"),
+        *(
+            (
+                PLUGIN.replace(
+                    "    def __init__", f"    width_options = {named}\n    def __init__"
+                ),
+                6,
+                said,
+            )
+            for named, said in (
+                ("('factr',)", "'factr', which is no option of it; did you mean 'factor'"),
+                ("'factor'", r"width_options of Halve is one text; write \("),
+            )
+        ),
         (PLUGIN + PLUGIN.replace("Halve", "Other"), 19, "'halve' is already"),
     ],
 )

@@ -27,7 +27,7 @@ from blocklab.backbones.metaformer_blocks import BLOCKS, MIXER_KINDS, BlockPlan,
 from blocklab.blocks.activation import create_activation
 from blocklab.blocks.folding import fold, fold_before
 from blocklab.blocks.option_types import Activation
-from blocklab.blocks.registry import BlockSpec, parse_block, width_options
+from blocklab.blocks.registry import BlockSpec, block_info, parse_block
 from blocklab.errors import InputError
 from blocklab.kernels.strided import StridedConv2d
 
@@ -35,7 +35,7 @@ from blocklab.kernels.strided import StridedConv2d
 def _parse_mixer(value: object) -> BlockSpec:
     mixer = parse_block(MIXER_KINDS, value)
     usual = parse_block(MIXER_KINDS, mixer["type"])
-    for option in width_options(MIXER_KINDS, mixer["type"]):
+    for option in block_info(MIXER_KINDS, mixer["type"]).width_options:
         if mixer.get(option) != usual.get(option):
             raise InputError(
                 f"{option} is the width inside a ResNet's block; in a MetaFormer '{mixer['type']}' "

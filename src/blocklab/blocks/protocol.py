@@ -89,8 +89,12 @@ def inner_width(mixer: type[nn.Module], planes: int, options: Mapping[str, Any])
     return _channels(width, f"inner_width() of {mixer.__name__} gives")
 
 
-def only_for_width(mixer: type[nn.Module]) -> tuple[str, ...]:
-    """Names of a mixer's options that do nothing where no width is asked for."""
+def width_options(mixer: type[nn.Module]) -> tuple[str, ...]:
+    """Names of a mixer's options that `inner_width` alone reads: without effect elsewhere.
+
+    Raises:
+        InputError: if one text is given for the names.
+    """
     said = _said(mixer, "width_options")
     if isinstance(said, str):
         raise InputError(f'width_options of {mixer.__name__} is one text; write ("{said}",)')

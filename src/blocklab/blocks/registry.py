@@ -28,7 +28,7 @@ from pydantic_core import PydanticSerializationError
 from torch import nn
 
 from blocklab.blocks.option_types import ADDED_LATER
-from blocklab.blocks.protocol import inner_width, only_for_width
+from blocklab.blocks.protocol import inner_width, width_options
 from blocklab.errors import (
     BlocklabError,
     InputError,
@@ -81,6 +81,7 @@ class BlockInfo:
     slot_parameters: tuple[str, ...]
     options: type[BaseModel]
     digest: str | None = None  # of the user's file that it comes from
+    width_options: tuple[str, ...] = ()  # that a mixer's `inner_width` alone reads
 
     @property
     def versioned_name(self) -> str:
@@ -137,7 +138,15 @@ def register_block(name: str, kind: str = "attention") -> Callable[[_BlockClass]
                 "register yours under another name"
             )
         slot_parameters, options = _read_signature(name, kind, cls)
-        _REGISTRY[kind, name] = BlockInfo(name, kind, cls, slot_parameters, options)
+        for_width = width_options(cls)
+        for option in for_width:
+            if option not in options.model_fields:
+                raise InputError(
+                    f"width_options of {cls.__name__} names '{option}', which is no option of it"
+                    f"{did_you_mean(option, options.model_fields) or ';'} name one, or leave it out"
+                )
+        info = BlockInfo(name, kind, cls, slot_parameters, options, width_options=for_width)
+        _REGISTRY[kind, name] = info
         return cls
 
     return register
@@ -355,11 +364,6 @@ def create_chain(specs: list[BlockSpec], channels: int) -> nn.Module:
     if not blocks:
         return nn.Identity()
     return blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
-
-
-def width_options(kinds: str | tuple[str, ...], name: str) -> tuple[str, ...]:
-    """Names of a mixer's options that `inner_width` alone reads: without effect elsewhere."""
-    return only_for_width(block_info(kinds, name).cls)
 
 
 def mixer_width(spec: BlockSpec, planes: int) -> int:
