@@ -32,6 +32,21 @@ class Halve(nn.Module):
 """
 
 
+MIXER = """\
+from torch import nn
+
+from blocklab import register_block
+
+
+@register_block("halve", kind="mixer")
+class Halve(nn.Conv2d):
+    width_options = {}
+
+    def __init__(self, in_channels: int, out_channels: int, *, factor: float = 0.5) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+"""
+
+
 pytestmark = pytest.mark.usefixtures("registry_as_it_was")
 
 
@@ -151,6 +166,21 @@ def test_what_a_shell_is_given_is_quoted(tmp_path: Path) -> None:
 HEAD = "import torch\nfrom torch import nn\nfrom blocklab import register_block\n"
 
 
+def test_options_of_the_width_may_be_those_of_a_class_that_has_more(tmp_path: Path) -> None:
+    inherits = MIXER.replace("(nn.Conv2d)", "(GroupedConv3x3)").replace(
+        "    width_options = {}\n", ""
+    )
+    head = "from blocklab.blocks.grouped_convolution import GroupedConv3x3\n"
+    (tmp_path / "mine.py").write_text(
+        head + inherits.partition("        super()")[0] + "        pass\n"
+    )
+    (block,) = load_plugin(tmp_path / "mine.py")
+    assert block.cls.width_options == ("group_width",) and block.width_options == ()
+    (tmp_path / "own.py").write_text(MIXER.format("('factor',)").replace("halve", "own"))
+    (block,) = load_plugin(tmp_path / "own.py")
+    assert block.width_options == ("factor",)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
@@ -183,19 +213,13 @@ HEAD = "import torch\nfrom torch import nn\nfrom blocklab import register_block\
         (PLUGIN.replace("float = 0.5", "float = 'x'"), 6, "defaults of block 'halve': factor"),
         (PLUGIN.replace("float = 0.5", "type = nn.ReLU"), 6, "numbers, words or lists"),
         (PLUGIN.replace("float = 0.5", "Missing = 1"), 8, "NameError"),
-        *(
-            (
-                PLUGIN.replace(
-                    "    def __init__", f"    width_options = {named}\n    def __init__"
-                ),
-                6,
-                said,
-            )
-            for named, said in (
-                ("('factr',)", "'factr', which is no option of it; did you mean 'factor'"),
-                ("'factor'", r"width_options of Halve is one text; write \("),
-            )
+        (MIXER.format("('factr',)"), 6, "'factr', which is no option of it; did you mean 'factor'"),
+        (
+            MIXER.format("'factor'"),
+            6,
+            r"width_options of Halve is 'factor'; write a tuple",
         ),
+        (MIXER.format("None"), 6, "width_options of Halve is None; write a tuple of names"),
         (PLUGIN + PLUGIN.replace("Halve", "Other"), 19, "'halve' is already"),
     ],
 )

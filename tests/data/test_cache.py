@@ -221,7 +221,7 @@ def _slowly(seconds: float) -> None:
     decoding.IMAGES_AT_ONCE = 2
     plain = decoding.decode_with_depth
 
-    def slow(*given: object) -> tuple[np.ndarray, bool]:
+    def slow(*given: object) -> tuple[np.ndarray, int | None]:
         time.sleep(seconds)
         return plain(*given)  # pyright: ignore[reportArgumentType]
 

@@ -115,6 +115,21 @@ def test_a_cameras_12_bits_are_refused_beside_8_bits(
         opened(data / "set")
 
 
+def test_a_cameras_12_bits_are_seen_before_edges_overshoot(tmp_path: Path) -> None:
+    for name in "ab":
+        for number in range(9):
+            values = np.zeros((16, 16, 1), np.uint16)
+            values[4:12, number : number + 7] = 4095
+            place = tmp_path / "set" / name / f"{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(png16(values))
+    assert decode(Picture("x", place.read_bytes()), 13).max() > 15  # as its edges overshoot
+    with pytest.raises(InputError, match="brighter than 15 of 255"):
+        opened(tmp_path / "set", image_size=13)
+    with pytest.raises(InputError, match="nowhere brighter than 15 of 255"):
+        as_tensor("a", place, 13)
+
+
 def test_a_cameras_12_bits_are_refused_where_they_are_measured_alone(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:

@@ -279,26 +279,42 @@ def test_advice_on_uneven_rows_goes_by_the_spreads_of_those_it_names() -> None:
     rows = {"plain": plain, "calm": calm, "wild": [68.0, 72.4, 65.1, 75.0, 69.9], "other": wild}
     results = compare_runs(runs_of(rows), Asked(gain=0.3))
     (line,) = results.advice
-    number = re.match(r"(\d+) more seeds of calm; ([\d,]+) of wild, and as many of the", line)
+    number = re.match(r"(\d+) more seeds of calm; ([\d,]+) of wild, and \2 of the base", line)
     assert number and int(number[1]) == calm_needs
     assert int(number[2].replace(",", "")) > 50 * calm_needs
+
+
+def test_few_uneven_seeds_are_not_called_enough() -> None:
+    rows = {"plain": [70.0, 70.05, 70.1], "calm": [70.02, 70.07, 70.12], "wild": [65.0, 75.0, 70.0]}
+    results = compare_runs(runs_of(rows))
+    assert results.family.method == "uneven" and words(results)["calm"] == "no difference shown"
+    gap = results.comparisons["calm"].difference
+    assert gap and gap.high and gap.high > 5  # half a point could not have been shown
+    assert results.advice[0].startswith("two more seeds of calm; ")  # five, judged by their own
 
 
 def test_advice_names_a_baseline_of_two_seeds_where_three_are_needed() -> None:
     rows = {"plain": [70.0, 70.1], "a": [70.0, 95.0, 60.0], "b": [71.0, 71.1, 71.2]}
     results = compare_runs(runs_of(rows))
     assert set(words(results).values()) == {"too few seeds"}
-    assert results.advice[0].startswith("one more seed of plain, a, b, to see how much seeds ")
+    assert results.advice[0].startswith("one more seed of plain, to see how much seeds differ; ")
+    one = compare_runs(runs_of({"plain": [70.0], "a": [70.0, 71.0]}))
+    assert one.advice[0].startswith("one more seed of plain, to see")
 
 
-def test_a_row_apart_is_told_how_many_seeds_its_own_test_takes() -> None:
+def test_even_rows_beside_one_apart_are_counted_by_the_spread_that_judges_them() -> None:
+    scatter = [(0.0, 0.4, -0.4), (0.3, -0.2, 0.0), (-0.5, 0.2, 0.3), (0.1, 0.1, -0.3)]
     rows = {"plain": [70.2, 69.9, 70.4]} | {
-        name: [70.0 + i, 70.3 + i, 69.7 + i] for i, name in enumerate("abcdef")
+        name: [70.1 + gap for gap in gaps] for name, gaps in zip("abcd", scatter, strict=True)
     }
-    results = compare_runs(runs_of({**rows, "wild": [95.0, 40.0, 70.0]}))
-    assert results.family.apart == ("wild",) and words(results)["wild"] == "too few seeds"
-    assert results.advice[0] == (
-        "two more seeds of plain, wild: five in all are judged by their own spread"
+    results = compare_runs(runs_of({**rows, "wild": [95.0, 40.0, 70.0]}), Asked(gain=0.3))
+    assert results.family.apart == ("wild",) and results.planning
+    assert results.planning.stretch != 1
+    needed = results.planning.seeds_among_all
+    assert needed and results.advice == (
+        "wild: judged by its own spread once it and the baseline have five seeds",
+        f"{needed - 3} more seeds of a, b, c, d, and of the baseline, would show a difference of "
+        "0.3 points four times in five",
     )
 
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save
 
 from blocklab.errors import BlocklabError, InputError, RunError
-from blocklab.models.expected_images import normalisation_of
 from blocklab.models.factory import create_model
-from blocklab.models.hub_weights import hub_file
+from blocklab.models.hub_weights import hub_config, hub_file
+from blocklab.models.pretrained import Pretrained
 from blocklab.models.weights import load_weights
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -105,13 +105,18 @@ def test_a_models_weights_are_fetched_once(hub: Hub, address: str) -> None:
 def test_a_models_images_are_known_by_its_configuration(hub: Hub, nested: bool) -> None:
     images = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 0.5], "input_size": [3, 224, 224]}
     hub.files["model.safetensors"] = _weights()[1]
-    file = hub_file("hf:someone/net")
-    assert normalisation_of(file) is None
+    start = Pretrained.parse("hf:someone/net")
+    assert start.normalisation() is None and hub.fetched == ["model.safetensors"]
     hub.files["config.json"] = json.dumps({"pretrained_cfg": images} if nested else images).encode()
-    assert hub_file("hf:someone/net") == file
-    assert normalisation_of(file) == ((0.5, 0.5, 0.5), (0.25, 0.5, 0.5))
-    file.with_name("config.json").write_text('{"mean": [1], "std": "x"}')
-    assert normalisation_of(file) is None
+    assert start.normalisation() == ((0.5, 0.5, 0.5), (0.25, 0.5, 0.5))
+    Path(hub_config("hf:someone/net") or "").write_text('{"mean": [1], "std": "x"}')
+    assert start.normalisation() is None
+
+
+def test_a_file_beside_anothers_configuration_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.safetensors").write_bytes(_weights()[1])
+    (tmp_path / "config.json").write_text('{"mean": [1, 1, 1], "std": [1, 1, 1]}')
+    assert Pretrained.parse(str(tmp_path / "mine.safetensors")).normalisation() is None
 
 
 def test_older_models_have_a_pytorch_file(hub: Hub, tmp_path: Path) -> None:

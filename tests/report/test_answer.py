@@ -1,8 +1,10 @@
 """The sentence at the top of the page, for every kind of outcome."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from blocklab.report.answer import answer, in_words, listed, verdict_counts
@@ -193,3 +195,25 @@ def test_a_study_that_has_begun_says_which_rows_have_not(
     make_results: MakeResults, runs: dict[str, list[float]], why: str
 ) -> None:
     assert answer(make_results({"plain": [60.0], **runs})).startswith(why)
+
+
+def test_paired_rows_want_the_seeds_that_all_of_them_share(make_results: MakeResults) -> None:
+    """The row that wants most speaks for all: seeds that others lack are in no pair."""
+    seeds = [50.2, 49.9, 50.4, 49.6, 50.1]
+    gaps = {
+        "calm": (0.1, -0.1, 0.2, 0.0, -0.2),
+        "wild": (4.0, -6.0, 1.0, -2.0, 3.0),
+        "wilder": (-9.0, 4.0, 13.0, 1.0, -7.0),
+    }
+    rows = {
+        name: [one + gap for one, gap in zip(seeds, row, strict=True)] for name, row in gaps.items()
+    }
+    results = make_results({"plain": seeds, **rows}, paired=True)
+    assert results.family.method == "own"
+    (line,) = results.advice
+    assert re.match(r"[\d,]{3,} more seeds of calm, wild, wilder, and of the baseline, would", line)
+    rng, base = np.random.default_rng(0), [50.1, 49.9, 50.2]
+    even = {name: [one + rng.normal(0, 0.3) for one in base] for name in "abcdefghij"}
+    results = make_results({"plain": base, **even, "wild": [90.0, 10.0, 50.0]}, paired=True)
+    assert results.family.apart == ("wild",)
+    assert results.advice[0] == ("wild: judged by its own spread once all rows share five seeds")

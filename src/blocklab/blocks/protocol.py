@@ -5,7 +5,7 @@ from it: any `nn.Module` whose class has one of its names says that. Only classe
 a part of a block which happens to be called ``merge`` is a part.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import FunctionType
 from typing import Any, ClassVar, Literal
 
@@ -19,7 +19,7 @@ from blocklab.blocks.obstacles import (
     obstacle_within,
     replaced_method,
 )
-from blocklab.errors import BlocklabError, InputError
+from blocklab.errors import BlocklabError, InputError, did_you_mean
 
 
 class Block:
@@ -89,16 +89,24 @@ def inner_width(mixer: type[nn.Module], planes: int, options: Mapping[str, Any])
     return _channels(width, f"inner_width() of {mixer.__name__} gives")
 
 
-def width_options(mixer: type[nn.Module]) -> tuple[str, ...]:
-    """Names of a mixer's options that `inner_width` alone reads: without effect elsewhere.
+def width_options(mixer: type[nn.Module], options: Collection[str]) -> tuple[str, ...]:
+    """Which of a mixer's `options` `inner_width` alone reads: without effect elsewhere.
+
+    Those of a class that it comes from are left out where it has them not.
 
     Raises:
-        InputError: if one text is given for the names.
+        InputError: if it says something else than names of its options.
     """
     said = _said(mixer, "width_options")
-    if isinstance(said, str):
-        raise InputError(f'width_options of {mixer.__name__} is one text; write ("{said}",)')
-    return tuple(said)
+    if not isinstance(said, tuple | list) or not all(isinstance(name, str) for name in said):
+        raise InputError(f"width_options of {mixer.__name__} is {said!r}; write a tuple of names")
+    for name in vars(mixer).get("width_options", ()):
+        if name not in options:
+            raise InputError(
+                f"width_options of {mixer.__name__} names '{name}', which is no option of it"
+                f"{did_you_mean(name, options) or ';'} name one, or leave it out"
+            )
+    return tuple(name for name in said if name in options)
 
 
 def width_of(block: nn.Module, channels: int) -> int:

@@ -114,8 +114,8 @@ def register_block(name: str, kind: str = "attention") -> Callable[[_BlockClass]
 
     Raises:
         InputError: if the kind is unknown, the name is taken by another class or no word that a
-            study can write, or the constructor asks for something that slots of this kind do not
-            tell.
+            study can write, the constructor asks for something that slots of this kind do not
+            tell, or `width_options` of a mixer are none of its options.
     """
     if not isinstance(name, str):
         raise InputError("register_block takes a name; write @register_block('my_block')")
@@ -138,13 +138,7 @@ def register_block(name: str, kind: str = "attention") -> Callable[[_BlockClass]
                 "register yours under another name"
             )
         slot_parameters, options = _read_signature(name, kind, cls)
-        for_width = width_options(cls)
-        for option in for_width:
-            if option not in options.model_fields:
-                raise InputError(
-                    f"width_options of {cls.__name__} names '{option}', which is no option of it"
-                    f"{did_you_mean(option, options.model_fields) or ';'} name one, or leave it out"
-                )
+        for_width = width_options(cls, options.model_fields) if kind == "mixer" else ()
         info = BlockInfo(name, kind, cls, slot_parameters, options, width_options=for_width)
         _REGISTRY[kind, name] = info
         return cls

@@ -118,7 +118,7 @@ def _attention(name: str) -> TimmAttention:
         ) from None
     cls: Any = make.func if isinstance(make, functools.partial) else make
     schema = options_model(full, options)
-    return TimmAttention(full, "attention", cls, ("channels",), schema, digest, make)
+    return TimmAttention(full, "attention", cls, ("channels",), schema, digest, make=make)
 
 
 FINDERS[TIMM] = timm_attention

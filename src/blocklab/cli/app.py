@@ -14,6 +14,7 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from itertools import pairwise
 from typing import Annotated, Any, TextIO
 
@@ -203,12 +204,11 @@ def main() -> None:
         status = run(sys.argv[1:])
     except KeyboardInterrupt:  # a second one, while the first was being told
         status = Stopped.exit_status
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    # All is done and said: of a stop that comes now, Python, which is ending, would print a
+    # traceback.
     for stop in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(stop) is not signal.SIG_IGN:
-            signal.signal(stop, _end_at_once)
+            signal.signal(stop, lambda number, frame: os._exit(status))
     sys.exit(status)
-
-
-def _end_at_once(*_: object) -> None:
-    """Answer a stop once all is said: Python, which is ending, would print a traceback."""
-    os._exit(Stopped.exit_status)

@@ -34,7 +34,7 @@ from blocklab.data.pictures import Contents, Source, natural_size
 from blocklab.errors import RunError
 from blocklab.files import cache_folder, write_json
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 LARGEST_CHECKED = 1 << 30
 SPARE_BYTES = 64 << 20  # of the volume, that a store leaves free
 SPLITS = ("train", "test", "validation")

@@ -66,7 +66,7 @@ def decoded(
 
     def one(picture: Picture) -> _One | InputError:
         try:
-            pixels, is_deep = decode_with_depth(picture, image_size, draft)
+            pixels, brightest = decode_with_depth(picture, image_size, draft)
         except InputError as error:
             return error
         if pixels.shape != (size, size, 3):
@@ -78,7 +78,7 @@ def decoded(
         # Contiguous: pixels out of a pickle lie channel by channel.
         pixels = np.ascontiguousarray(pixels)
         digest = hashlib.blake2b(pixels.data, digest_size=8).digest()
-        deep = (int(pixels.max()), picture.origin) if is_deep else None
+        deep = None if brightest is None else (brightest, picture.origin)
         return _One(pixels, int.from_bytes(digest, "little"), zlib.crc32(pixels.data), deep)
 
     items, count, last = pictures.items(), 0, "the first image"

@@ -83,10 +83,10 @@ def as_tensor(
     else:
         payload = image if isinstance(image, Image.Image) else Path(image)
     picture = Picture(name, payload, upright)
-    read, deep = decode_with_depth(picture, kept_size or size, kept_size is not None)
-    if deep and 0 < read.max() <= BRIGHTEST_OF_12_BITS:
+    read, brightest = decode_with_depth(picture, kept_size or size, kept_size is not None)
+    if 0 < (brightest or 0) <= BRIGHTEST_OF_12_BITS:
         raise InputError(
-            f"{name} is nowhere brighter than {read.max()} of 255, as values of 12 bits or fewer "
+            f"{name} is nowhere brighter than {brightest} of 255, as values of 12 bits or fewer "
             "in a file of 16 are; save it with 8 bits a channel"
         )
     (inner,) = centre(torch.from_numpy(read.copy())[None], (size, size))

@@ -114,10 +114,11 @@ def decode(picture: Picture, image_size: int | None, draft: bool = False) -> np.
 
 def decode_with_depth(
     picture: Picture, image_size: int | None, draft: bool = False
-) -> tuple[np.ndarray, bool]:
+) -> tuple[np.ndarray, int | None]:
     """Decode to uint8 (H, W, 3); with `image_size` to (image_size, image_size, 3).
 
-    With it comes whether the file has more than 8 bits a value.
+    With it comes, of a file of more than 8 bits a value, the largest of its values in 8, before
+    any resizing, whose edges overshoot.
 
     The shorter side is resized (bicubic, antialiased) and the centre is cropped. Grey, palette,
     CMYK and 16-bit images become 8-bit RGB, transparency is dropped, and the rotation that a
@@ -136,7 +137,7 @@ def decode_with_depth(
     if isinstance(payload, np.ndarray) and (
         image_size is None or payload.shape[:2] == (image_size, image_size)
     ):
-        return payload, False
+        return payload, None
     try:
         with _opened(payload) as image:
             deep = _is_deep(image)  # which its pixels, once decoded, do not tell
@@ -150,7 +151,8 @@ def decode_with_depth(
             rgb = _to_rgb(image)
             if picture.upright:
                 rgb = _turned(rgb, image)
-            return np.asarray(rgb if image_size is None else _fit(rgb, image_size)), deep
+            brightest = int(np.asarray(rgb).max()) if deep else None
+            return np.asarray(rgb if image_size is None else _fit(rgb, image_size)), brightest
     except InputError:
         raise
     except FileNotFoundError as error:

@@ -26,24 +26,15 @@ def is_hub_address(source: str) -> bool:
 def hub_file(address: str) -> Path:
     """Return the file of weights of a model on the hub, fetched once.
 
-    Its ``config.json``, which says of what images, comes to lie beside it, if there is one.
-
     Raises:
         InputError: if it is no address, there is no such model, it holds no weights, or downloads
             are switched off.
         RunError: if the hub does not answer.
     """
-    found = _ADDRESS.fullmatch(address.partition(":")[2])
-    if found is None or ".." in address:
-        raise InputError(
-            f"'{address}' is no model of the hub; write hf:USER/NAME, or hf:USER/NAME@REVISION"
-        )
-    repository, revision = found.groups()
+    repository, revision = _parsed(address)
     switch = offline()
     for name in _FILES:
         if (file := _fetched(address, repository, name, revision, switch is not None)) is not None:
-            with suppress(InputError, RunError):  # the weights do without it
-                _fetched(address, repository, CONFIG, revision, switch is not None)
             return file
     if switch is not None:
         raise InputError(
@@ -53,6 +44,27 @@ def hub_file(address: str) -> Path:
     raise InputError(
         f"{address} holds neither {' nor '.join(_FILES)}; name another model, or a file"
     )
+
+
+def hub_config(address: str) -> Path | None:
+    """Return the ``config.json`` of a model on the hub, which says what images it was trained with.
+
+    None where it has none or, of a note's worth, where the hub does not answer.
+    """
+    repository, revision = _parsed(address)
+    with suppress(InputError, RunError):
+        return _fetched(address, repository, CONFIG, revision, offline() is not None)
+    return None
+
+
+def _parsed(address: str) -> tuple[str, str | None]:
+    found = _ADDRESS.fullmatch(address.partition(":")[2])
+    if found is None or ".." in address:
+        raise InputError(
+            f"'{address}' is no model of the hub; write hf:USER/NAME, or hf:USER/NAME@REVISION"
+        )
+    repository, revision = found.groups()
+    return repository, revision
 
 
 def _fetched(

@@ -15,7 +15,7 @@ from blocklab.errors import InputError, one_line
 from blocklab.files import file_sha256
 from blocklab.models.checkpoint import weights_file
 from blocklab.models.expected_images import normalisation_of
-from blocklab.models.hub_weights import is_hub_address
+from blocklab.models.hub_weights import hub_config, is_hub_address
 from blocklab.models.parts import head_names
 from blocklab.models.weights import LoadReport, Match, load_weights, match_weights
 from blocklab.yaml_files import PlainModel
@@ -116,7 +116,8 @@ class Pretrained:
         Raises:
             InputError, RunError: as `check`.
         """
-        return normalisation_of(self._file())
+        file, weights = self._file(), self.weights or ""
+        return normalisation_of(file, hub_config(weights) if is_hub_address(weights) else None)
 
     def _match(self, model: nn.Module) -> Match:
         file = self._file()

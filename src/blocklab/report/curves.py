@@ -46,9 +46,10 @@ def shown_rows(results: StudyResults, most: int) -> list[RowResult]:
 
 def left_out(results: StudyResults, most: int, drawn: int | None = None) -> str:
     """Say which rows a figure does not name, and how many it draws, if not all."""
-    rows, shown = len(results.rows), len(shown_rows(results, most))
-    there = sum(row.score is not None or row.name == results.baseline for row in results.rows)
-    if shown >= there:  # what has no finished run is in no figure
+    # What has no finished run is in no figure.
+    rows = sum(row.score is not None or row.name == results.baseline for row in results.rows)
+    shown = len(shown_rows(results, most))
+    if shown >= rows:
         return ""
     ones = "most accurate" if results.metric == TOP1 else "best"
     which = f"the baseline and the {ones} ones" if results.baseline else f"the {ones}"

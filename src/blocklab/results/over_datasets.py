@@ -211,14 +211,15 @@ class OverDatasets:
     def sentences(self) -> tuple[str, ...]:
         """How the figures over data sets were reached, and what they assume."""
         count = len(self.datasets)
-        tested = sum(row.p is not None for row in self.rows) + len(self.dropped)
+        tested = sum(row.p is not None for row in self.rows)
+        tested += len(self.dropped) if tested else 0
         lines = [f"Gains are means over {count} data sets, each of the same weight."]
-        if tested:
+        if tested or any(one.p is not None for one in self.judgements):
+            held = f", and intervals and p hold for {_rows(tested)} at once (Bonferroni)"
             lines[0] += (
                 " Rows and data sets keep spreads of their own (Satterthwaite's degrees of "
-                "freedom), seeds and rows count as independent, and intervals and p hold for "
-                f"{_rows(tested)} at once (Bonferroni). They say what training again on these data "
-                "sets would show."
+                f"freedom), seeds and rows count as independent{held if tested else ''}. They say "
+                "what training again on these data sets would show."
             )
         if self.dropped:
             lines.append(

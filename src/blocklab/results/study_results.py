@@ -285,9 +285,8 @@ class StudyResults:
     def advice(self) -> tuple[str, ...]:
         """Which rows want more seeds, and how many, a line each."""
         return more_seeds(
-            *(self.rows, self.comparisons, self.planning, self.metric),
-            has_looks=self._has_looks,
-            apart=self.family.apart,
+            *(self.rows, self.comparisons, self.planning, self.metric, self.family),
+            self._has_looks,
         )
 
     @cached_property

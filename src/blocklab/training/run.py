@@ -138,8 +138,6 @@ def train_to_the_end(
         folder.write_run(begun)
     if warning := recipe.warning(len(data.train)):
         notes.append(warning)
-    if checkpoint is None and (warning := normalisation_warning(definition, data)):
-        notes.append(warning)
     kept, shorter = begun or {}, None
     if begun is None and setup is None and recipe.schedule in GOING_ON:
         shorter = shorter_run(definition.to_dict(), folder.path.parent)
@@ -150,6 +148,8 @@ def train_to_the_end(
             notes.append(
                 f"goes on from {shorter.folder}, which has its epochs up to {shorter.epochs}"
             )
+    if checkpoint is None and (warning := normalisation_warning(definition, data)):
+        notes.append(warning)
     for note in notes:
         if on_note is not None:
             on_note(note)
