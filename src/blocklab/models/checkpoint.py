@@ -33,7 +33,7 @@ _HARMLESS: list[Any] = [
     np.dtype,
     *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
 ]
-_FILES_OF_A_FOLDER = ("model.safetensors", "last.ckpt")
+FILES_OF_A_FOLDER = ("model.safetensors", "last.ckpt")
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+(?:\.\w+)?$")  # as torch.hub names files
 LONGEST_NAME = 200  # of a file in the cache: a file system takes 255 bytes
 _FRAGMENT = re.compile(r"sha256=([0-9a-fA-F]{8,64})")
@@ -72,7 +72,7 @@ def weights_file(source: str) -> Path:
         return fetch(source)
     path = Path(source)
     if path.is_dir():
-        found = next((path / name for name in _FILES_OF_A_FOLDER if (path / name).is_file()), None)
+        found = next((path / name for name in FILES_OF_A_FOLDER if (path / name).is_file()), None)
         if found is None:
             raise InputError(
                 f"{path} has neither model.safetensors nor last.ckpt; name a checkpoint or the "

@@ -7,9 +7,8 @@ from typing import Any
 from blocklab.data.normalisation import Channels
 from blocklab.errors import BlocklabError
 from blocklab.files import LARGEST_JSON, parse_json, read_checked_json, read_regular
-from blocklab.models.model_file import RUN, WEIGHTS, read_description, use_of_run
-
-_OF_A_RUN = (WEIGHTS, "last.ckpt")
+from blocklab.models.checkpoint import FILES_OF_A_FOLDER
+from blocklab.models.model_file import RUN, read_description, use_of_run
 
 
 def normalisation_of(file: Path, config: Path | None = None) -> tuple[Channels, Channels] | None:
@@ -24,7 +23,7 @@ def normalisation_of(file: Path, config: Path | None = None) -> tuple[Channels, 
         said = {}
     try:
         if "mean" not in said:
-            run = read_checked_json(file.with_name(RUN)) if file.name in _OF_A_RUN else None
+            run = read_checked_json(file.with_name(RUN)) if file.name in FILES_OF_A_FOLDER else None
             said = use_of_run(run) if run else _hub_config(config)
         mean, std = _channels(said["mean"]), _channels(said["std"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
