@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from blocklab.data.cache import open_store
+from blocklab.data.cache import FORMAT_VERSION, open_store
 from blocklab.data.checksums import JoinedChecksum
 from blocklab.data.given_images import as_tensor
 from blocklab.data.image_data import open_data
@@ -82,11 +82,11 @@ def test_larger_pictures_are_kept_and_old_stores_stay(folder: Path, cache: Path)
 
 
 def test_a_store_without_drafts_is_named_as_it_always_was(cache: Path) -> None:
-    """By the SHA-256 of what it was decoded from, as written then: or all would be decoded anew."""
+    """By the SHA-256 of the format and what it was decoded from: more, and all are decoded anew."""
     image = Picture("one", np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
     pictures = Pictures(np.zeros(1, np.int64), lambda: iter([image]))
     source = Source("mine", ["there"], lambda _: Contents(("a",), pictures, pictures))
-    key = b'[2, "mine", ["there"], 4]'
+    key = f'[{FORMAT_VERSION}, "mine", ["there"], 4]'.encode()
     open_store(source, 4)
     names = {place.name for place in (cache / "data").iterdir() if place.is_dir()}
     assert names == {f"mine-{hashlib.sha256(key).hexdigest()[:16]}"}
