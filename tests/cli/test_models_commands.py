@@ -1,6 +1,7 @@
 """``blocklab``, ``blocklab models`` and ``blocklab describe``."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from blocklab.blocks.registry import registered_blocks
 from blocklab.measure.block_list import block_lines
 
 Blocklab = Any
+OWN_BACKBONE = Path(__file__).parents[2] / "examples" / "my_backbone.py"
 SE = {"reduction": 16, "gate_bias": None}
 
 
@@ -27,6 +29,14 @@ def test_help_names_every_command(blocklab: Blocklab) -> None:
 def test_models_lists_names(blocklab: Blocklab) -> None:
     assert blocklab("models").out.split() == list_models()
     assert blocklab("models", "res2net50*").out.split() == list_models("res2net50*")
+
+
+def test_models_of_ones_own_are_listed(blocklab: Blocklab, registry_as_it_was: None) -> None:
+    own = ("--plugin", OWN_BACKBONE)
+    assert blocklab("models", "fire*", *own).out == "fire_net\n"
+    assert blocklab("models", *own).out.splitlines()[-1] == "fire_net"
+    (line,) = json.loads(blocklab("models", "fire_net", *own, "--cost", "--json").out)
+    assert line["model"] == "fire_net" and line["macs"] > 0
 
 
 def test_models_with_costs(blocklab: Blocklab) -> None:
@@ -137,6 +147,8 @@ def test_a_small_network_is_described_at_its_native_size(blocklab: Blocklab) -> 
         (("describe", "resnet50", "--input-size", "64x96x3"), "not '64x96x3'"),
         (("bench", "resnet20", "--input-size", "0x32"), "not (0, 32)"),
         (("models", "--cost", "--input-size", -3), "positive"),
+        (("models", "--input-size", 64), "goes with --cost"),
+        (("models", "--plugin", "nowhere.py"), "nowhere.py"),
         (("describe", "resnet50", "--num-classes", -1), "num_classes"),
     ],
 )

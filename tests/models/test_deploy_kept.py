@@ -22,6 +22,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "skresnet18": {"widths": (8, 8), "depths": (2, 1)},
     "van_b0_bn": {"widths": (4, 6), "depths": (2, 1), "ffn_ratios": (2, 2)},
     "replknet_31n": {"widths": (4, 6), "depths": (1, 1), "kernels": (7, 5)},
+    "inception_next_atto": {"widths": (8, 8), "depths": (1, 1), "mlp_ratios": (2, 2)},
+    "convnextv2_atto": {
+        **{"widths": (4, 6), "depths": (1, 1), "mlp_ratios": (2, 2), "layer_scale": 0.5},
+        **{"norm": "batch", "outer_norm": "batch", "embedding": "two_convs"},
+    },
 }
 
 
@@ -45,6 +50,8 @@ def randomised(model: nn.Module) -> nn.Module:
     for name, parameter in model.named_parameters():
         if "layer_scale" in name:
             parameter.uniform_(0.5, 1.5)
+        elif name.endswith(("fc1.weight", "fc2.weight")):  # or a clamp changes nothing
+            parameter.uniform_(-2.0, 2.0)
     return model.double().eval()
 
 

@@ -12,15 +12,18 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import blocklab
 from blocklab import create_model
 from blocklab.errors import InputError
 from blocklab.models.deploy import deploy
+from blocklab.models.expected_images import normalisation_of
 from blocklab.models.export import export_model
 from blocklab.models.hub import Card, from_pretrained, save_pretrained
 from blocklab.models.model_file import KEY, load_model, read_description, save_model
+from blocklab.models.spec import model_spec
 
 MEAN, STD = (0.3, 0.4, 0.5), (0.2, 0.25, 0.3)
 OURS = Card(mean=MEAN, std=STD)
@@ -184,6 +187,63 @@ def test_what_is_loaded_knows_what_goes_in(model: Any, tmp_path: Path) -> None:
     with torch.inference_mode():
         images = torch.randn(3, 3, 16, 24)
         assert torch.equal(theirs(images), model(images))
+
+
+def test_what_weights_say_is_what_the_next_export_says(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(model, path, list("abcd"), (16, 24), MEAN, STD)
+    again: Any = create_model("resnet20_se", 4, depths=(1, 1), pretrained=path)
+    cfg = again.pretrained_cfg
+    assert (cfg["mean"], cfg["std"], cfg["input_size"]) == (MEAN, STD, (3, 16, 24))
+    done = export_model(again, tmp_path / "again.onnx", "onnx", normalized=True)
+    said = onnx_metadata(done.path)
+    assert said["mean"] == list(MEAN) and said["class_names"] == list("abcd")
+    assert said["input_size"] == [16, 24]
+    # Names are of a head, and means of channels.
+    save_model(again, tmp_path / "again.safetensors")
+    assert load_model(tmp_path / "again.safetensors").pretrained_cfg["label_names"] == list("abcd")
+    again.reset_classifier(4)
+    done = export_model(again, tmp_path / "b", "safetensors")
+    assert read_description(done.path)["class_names"] == []
+    for other in ({"head": "fresh"}, {"first_conv": "adapt", "in_chans": 1, "head": "fresh"}):
+        loaded: Any = create_model("resnet20_se", 4, depths=(1, 1), pretrained=path, **other)
+        cfg = loaded.pretrained_cfg
+        assert "label_names" not in cfg
+        assert (cfg["mean"] == MEAN) is (other.get("in_chans") is None)
+
+
+def test_a_hub_folder_of_other_channels_is_read_back(tmp_path: Path) -> None:
+    model = create_model("resnet20", 4, in_chans=1).eval()
+    export_model(model, tmp_path, "hub")
+    cfg = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]
+    assert "mean" not in cfg and "std" not in cfg  # ImageNet's are of three
+    x = torch.randn(2, 1, 32, 32)
+    assert torch.equal(from_pretrained(tmp_path)(x), model(x))
+    export_model(model, tmp_path, "hub", card=Card(mean=[0.5], std=[0.25]))
+    assert from_pretrained(tmp_path).pretrained_cfg["mean"] == (0.5,)
+
+
+def test_a_part_without_tensors_that_was_changed_is_refused(model: Any, tmp_path: Path) -> None:
+    for part in model.modules():
+        if hasattr(part, "act"):
+            part.act = nn.GELU()
+    for write, place in ((save_model, tmp_path / "m"), (save_pretrained, tmp_path)):
+        with pytest.raises(InputError, match="computes something else than its specification"):
+            write(model, place)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_file_says_of_itself_is_no_traceback(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    usual: dict[str, Any] = {"model": "resnet20", "num_classes": 4, "in_chans": 3}
+    for said in ("[" * 100_000 + "]" * 100_000, json.dumps(usual), '{"model": 3}'):
+        save_file(model.state_dict(), path, metadata={KEY: said})
+        with pytest.raises(InputError):
+            load_model(path)
+        assert normalisation_of(path) is None
+    usual["model"] = model_spec("resnet20_se", depths=(1, 1)).to_dict()
+    save_file(model.state_dict(), path, metadata={KEY: json.dumps(usual | {"class_names": 5})})
+    assert "label_names" not in load_model(path).pretrained_cfg
 
 
 def test_config_json_is_what_counts(model: Any, tmp_path: Path) -> None:

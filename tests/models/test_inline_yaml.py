@@ -22,6 +22,15 @@ def test_braces_hold_yaml(text: str, as_data: dict[str, object]) -> None:
     assert model_spec(text) == wanted
 
 
+def test_a_block_and_its_options_stand_in_any_order() -> None:
+    options_first = "resnet18_se:attention.reduction=4,attention=se"
+    wanted = {"base": "resnet18", "attention": {"type": "se", "reduction": 4}}
+    assert model_spec(options_first) == model_spec(wanted)
+    assert model_spec("resnet18_se", **{"attention.reduction": 4, "attention": "se"}) == model_spec(
+        wanted
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -222,6 +222,19 @@ def test_features_only(load: Load) -> None:
     assert not hasattr(features.model.stages, "1")
 
 
+def test_intermediates_end_as_features_do(load: Load) -> None:
+    load()
+    network: Any = blocklab.create_model("my_net").eval()
+    torch.nn.init.constant_(network.norm.bias, 2.0)
+    x = torch.randn(2, 3, 16, 20)
+    last, maps = network.forward_intermediates(x, norm=True)
+    assert torch.equal(last, network.forward_features(x)) and torch.equal(last, maps[-1])
+    plain = network.forward_intermediates(x, intermediates_only=True)[-1]
+    assert not torch.equal(plain, last) and torch.equal(network.norm(plain), last)
+    network.prune_intermediate_layers((0,), prune_norm=True)
+    assert torch.equal(network.forward_intermediates(x, norm=True)[0], maps[0])
+
+
 # Its check.
 @pytest.fixture
 def failures(load: Load) -> Load:
@@ -243,6 +256,10 @@ def test_a_sound_backbone_keeps_timms_conventions(failures: Load) -> None:
     [
         ("*[nn.GELU()] * gelu", "", "options", "gelu=True changes nothing"),
         ("DropPath(rate)", "nn.Identity()", "slots", "drop_path_rate drops nothing"),
+        (
+            "x + self.drop_path(x)", "nn.functional.dropout2d(x, 0.1, self.training)", "slots",
+            "drop_path_rate drops nothing",
+        ),
         ("x = self.bn", "x = x + x.mean(0)\n        x = self.bn", "samples", "changes with the"),
         ("self.conv(x)).relu()", "self.conv(x)).detach()", "gradients", "gets no gradient"),
         ("self.drop_path(x)", "torch.rand_like(x)", "deterministic", "differ in evaluation"),

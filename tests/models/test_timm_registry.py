@@ -38,6 +38,20 @@ def test_timm_builds_what_we_build() -> None:
     assert theirs.num_classes == 7
 
 
+def test_a_filled_slot_says_what_images_it_takes() -> None:
+    cifar: Any = timm.create_model("blocklab_resnet18", stem="cifar")
+    deep: Any = timm.create_model("blocklab_resnet18", stem="deep")
+    ours: Any = blocklab.create_model("resnet18", stem="cifar")
+    for key in ("input_size", "pool_size", "crop_pct", "first_conv"):
+        assert cifar.pretrained_cfg[key] == ours.pretrained_cfg[key]
+    assert cifar.pretrained_cfg["input_size"] == (3, 32, 32)
+    assert deep.pretrained_cfg["first_conv"] == "conv1.0"
+    said: Any = timm.create_model(
+        "blocklab_resnet18", stem="cifar", pretrained_cfg_overlay={"input_size": (3, 48, 48)}
+    )
+    assert said.pretrained_cfg["input_size"] == (3, 48, 48)
+
+
 def test_features_of_chosen_stages() -> None:
     features: Any = timm.create_model(
         "blocklab_resnet50_se", num_classes=10, in_chans=1, features_only=True, out_indices=(1, 2)
@@ -73,6 +87,14 @@ def test_pretrained_weights_that_are_named(kind: str, tmp_path: Path) -> None:
     )
     assert torch.equal(ours.layer4[0].attention.fc1.weight, theirs["layer4.0.se.fc1.weight"])
     assert torch.equal(ours.fc.weight, theirs["fc.weight"])
+    pooled: Any = timm.create_model(
+        "blocklab_resnet50_se",
+        pretrained_cfg_overlay={**overlay, "num_classes": 10},
+        num_classes=10,
+        global_pool="avg",  # as it is
+        **options,
+    )
+    assert torch.equal(pooled.fc.weight, theirs["fc.weight"])
     # For other classes and channels, as timm does: a fresh head, an adapted first convolution.
     other: Any = timm.create_model(
         "blocklab_resnet50_se",

@@ -170,6 +170,9 @@ def test_diagnose_draws_what_it_can(study: Path, capsys: Any) -> None:
         (("kernels", "nowhere/plain:0"), "there is no run 'nowhere/plain:0'"),
         (("figure_36", "--out", "nowhere"), "`blocklab study figure_36` trains it"),
         (("learning_rate", "reprot"), "did you mean 'report'"),
+        (("dead_neurons", "resnet20", "--layer", "conv1"), "dead_neurons shows no other layer"),
+        (("receptive_field", "resnet20", "--layer", "conv1"), "(kernels, grad_cam: they do)"),
+        (("accuracy", "nowhere", "--input-size", "32"), "accuracy shows no other input_size"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_in_a_line(

@@ -204,7 +204,7 @@ class Backbone(nn.Module):
         chosen = self.chosen_stages(indices)
         count = len(self.stage_modules)
         run = max(chosen) + 1 if stop_early else count
-        normed = run == len(self.config.blocks_per_stage)  # the norm is the last stage's
+        normed = run == count  # the norm is the last stage's, and goes where that is pruned
         x = self.forward_stem(x)
         maps: list[Tensor] = []
         for stage in range(run):
@@ -285,6 +285,7 @@ class Backbone(nn.Module):
             self.global_pool = "avg"
         reference = next(self.parameters())
         self.num_classes = num_classes
+        self.pretrained_cfg.pop("label_names", None)  # another head's
         classifier = self._classifier(num_classes).to(reference.device, reference.dtype)
         self.init_classifier(classifier)
         setattr(self, self.classifier_name, classifier)

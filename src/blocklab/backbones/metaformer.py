@@ -25,7 +25,7 @@ from blocklab.backbones.config import (
 )
 from blocklab.backbones.metaformer_blocks import BLOCKS, MIXER_KINDS, BlockPlan, Norm, make_norm
 from blocklab.blocks.activation import create_activation
-from blocklab.blocks.folding import fold, fold_before
+from blocklab.blocks.folding import fold, fold_before, is_norm
 from blocklab.blocks.option_types import Activation
 from blocklab.blocks.registry import BlockSpec, block_info, parse_block
 from blocklab.errors import InputError
@@ -142,7 +142,7 @@ class _Convolution(nn.Module):
 
     def fold_norms(self) -> None:
         """Fold BatchNorm into the convolution before it; for evaluation alone."""
-        if isinstance(self.norm, nn.BatchNorm2d):
+        if is_norm(self.norm):
             fold(self, "conv", "norm")
 
 
@@ -165,7 +165,7 @@ class _TwoConvStem(nn.Module):
     def fold_norms(self) -> None:
         """Fold each BatchNorm into the convolution before it; for evaluation alone."""
         for index in (1, 2):
-            if isinstance(self.get_submodule(f"norm{index}"), nn.BatchNorm2d):
+            if is_norm(self.get_submodule(f"norm{index}")):
                 fold(self, f"conv{index}", f"norm{index}")
 
 
@@ -182,7 +182,7 @@ class _PatchDownsample(nn.Module):
 
     def fold_norms(self) -> None:
         """Fold BatchNorm into the convolution after it; for evaluation alone."""
-        if isinstance(self.norm, nn.BatchNorm2d):
+        if is_norm(self.norm):
             fold_before(self, "norm", "conv")
 
 

@@ -15,6 +15,7 @@ from blocklab.blocks.folding import (
     drop_obstacle,
     fold,
     fold_before,
+    is_norm,
     part_obstacle,
     set_convolution,
 )
@@ -110,7 +111,7 @@ class MLP(nn.Module):
 
     def fold_norms(self) -> None:
         """Fold BatchNorm into the convolution before it; for evaluation alone."""
-        if isinstance(self.norm, nn.BatchNorm2d):
+        if is_norm(self.norm):
             fold(self, "fc2", "norm")
 
 
@@ -122,7 +123,7 @@ def _fold_scale(block: nn.Module, name: str) -> None:
     assert isinstance(mlp, MLP)
     mlp.fold_norms()
     if (
-        not isinstance(mlp.norm, nn.Identity)
+        part_obstacle(mlp, "norm", nn.Identity)
         or drop_obstacle(block, "drop_path")
         or convolution_obstacle(block, "mlp.fc2")
     ):
@@ -153,7 +154,7 @@ class SingleBlock(nn.Module):
 
     def fold_norms(self) -> None:
         """Fold BatchNorm into a convolution beside it and the scale into the last; evaluation."""
-        if isinstance(self.norm, nn.BatchNorm2d):
+        if is_norm(self.norm):
             if self.gate is None:
                 if not part_obstacle(self, "mlp", MLP):
                     fold_before(self, "norm", "mlp.fc1")
@@ -190,7 +191,7 @@ class DoubleBlock(nn.Module):
 
     def fold_norms(self) -> None:
         """Fold BatchNorm into the MLP after it, and the scale into its end; for evaluation."""
-        if isinstance(self.norm2, nn.BatchNorm2d) and not part_obstacle(self, "mlp", MLP):
+        if is_norm(self.norm2) and not part_obstacle(self, "mlp", MLP):
             fold_before(self, "norm2", "mlp.fc1")
         _fold_scale(self, "layer_scale2")
 
@@ -228,9 +229,9 @@ class GatedBlock(nn.Module):
 
     def fold_norms(self) -> None:
         """Fold BatchNorm into the 1x1 convolutions beside it; for evaluation alone."""
-        if isinstance(self.norm, nn.BatchNorm2d):
+        if is_norm(self.norm):
             fold_before(self, "norm", "fc1")
-        if isinstance(self.mlp_norm, nn.BatchNorm2d):
+        if is_norm(self.mlp_norm):
             fold(self, "fc2", "mlp_norm")
 
 

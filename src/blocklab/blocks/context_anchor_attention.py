@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from blocklab.blocks.authors_start import AuthorsStart, start_by_default
-from blocklab.blocks.folding import fold
+from blocklab.blocks.folding import fold, is_norm
 from blocklab.blocks.option_types import OddInt
 from blocklab.blocks.registry import register_block
 from blocklab.kernels.depthwise import DepthwiseConv2d
@@ -20,7 +20,7 @@ class _Pointwise(nn.Module):
 
     def fold_norms(self) -> None:
         """Fold the BatchNorm into the convolution before it; for evaluation alone."""
-        if isinstance(self.bn, nn.BatchNorm2d):
+        if is_norm(self.bn):
             fold(self, "conv", "bn")
 
     def forward(self, x: Tensor) -> Tensor:

@@ -36,14 +36,21 @@ def models(
     plugin: Plugins = [],  # noqa: B006 - read only
     json: Json = False,
 ) -> None:
-    """List the named models, or the blocks that fill their slots."""
+    """List the named models, then those of plugins; or the blocks that fill their slots."""
+    if input_size is not None and (with_blocks or not with_cost):
+        raise InputError("--input-size is what models are counted at; it goes with --cost")
+    load_plugins(plugin)
+    own: list[str] = []
+    if plugin:
+        from blocklab.backbones.registry import own_names
+
+        own = list(own_names())
     if with_blocks:
-        load_plugins(plugin)
         _list_blocks(pattern, json)
         return
-    names = list_models(pattern)
+    names = [*list_models(pattern), *(name for name in own if fnmatch(name, pattern))]
     if not names:
-        close = did_you_mean(pattern.strip("*?"), list_models())
+        close = did_you_mean(pattern.strip("*?"), [*list_models(), *own])
         raise InputError(f"no model matches '{pattern}'{close or ';'} `blocklab models` lists all")
     if not with_cost:
         if json:

@@ -167,8 +167,12 @@ def intermediates(subject: BackboneSubject) -> str:
         chosen = copy.deepcopy(network)
         stages = chosen.prune_intermediate_layers((0,), prune_norm=True)
         first = FeatureGetterNet(chosen, out_indices=tuple(stages), prune=False)(x)[0]
+        end, normed = cast(Any, network.forward_intermediates(x, norm=True))
+        features = network.forward_features(x)
     if not torch.equal(first, maps[0]):
         raise CheckFailed("without the later stages the first stage's map is another")
+    if not (torch.equal(end, features) and torch.equal(normed[-1], features)):
+        raise CheckFailed("forward_intermediates ends in another map than forward_features")
     return f"{count} stages"
 
 
@@ -260,9 +264,12 @@ def slots(subject: BackboneSubject) -> str:
     if torch.equal(one, two):
         raise CheckFailed("two runs in training drop the same")
     if takes:
-        still = subject.network(drop_path_rate=0.5).train()
-        set_seed(0)
-        if torch.equal(still(x), still(x)):
+        # By the same seed, so that dropout of its own is no sign of it.
+        for rate in (0.0, 0.5):
+            still = subject.network(drop_path_rate=rate).train()
+            set_seed(0)
+            one, two = two, still(x)
+        if torch.equal(one, two):
             raise CheckFailed("drop_path_rate drops nothing; use it or take it out")
     said = ["dropout", *["attention"] * ("attention" in added), *["stochastic depth"] * takes]
     return ", ".join(said)

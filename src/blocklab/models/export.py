@@ -36,6 +36,7 @@ from blocklab.models.model_file import (
     describe_saved,
     describe_use,
     is_described,
+    kept_names,
     load_model,
     write_tensors,
 )
@@ -109,7 +110,7 @@ def export_model(
         deploy: write the form for use: kernels merged and, where height and width are fixed, cut to
             the images, BatchNorm folded; in ``safetensors`` and ``hub``, whose tensors keep their
             names, kernels merged alone.
-        class_names: names of the outputs, kept in the file.
+        class_names: names of the outputs, kept in the file (default: those it was loaded with).
         card: what the model card of ``hub`` tells besides. Its mean and SD (else those of
             ``pretrained_cfg``) are kept in every format.
         dynamic: of a graph: which of ``batch``, ``height`` and ``width`` are free (default: the
@@ -222,7 +223,8 @@ def _about(
     except InputError:
         logits = len(outputs) == 1 and outputs[0].ndim == 2
         classes = outputs[0].shape[1] if logits else None
-        return describe_use(classes, channels_of(model, size), class_names, size, mean, std)
+        names = class_names or kept_names(model)
+        return describe_use(classes, channels_of(model, size), names, size, mean, std)
 
 
 def _deployed(network: nn.Module, graph: bool, size: tuple[int, int] | None) -> nn.Module:

@@ -9,6 +9,8 @@ from torch import nn
 from blocklab.backbones.base import Backbone
 from blocklab.errors import InputError
 from blocklab.models.checkpoint import Source
+from blocklab.models.expected_images import use_of_weights
+from blocklab.models.model_file import set_use
 from blocklab.models.spec import model_spec
 from blocklab.models.timm_models import TimmConfig, timm_features
 from blocklab.models.weights import load_weights
@@ -33,9 +35,11 @@ def create_model(
         num_classes: outputs of the head; 0 leaves the pooled features.
         in_chans: channels of the image.
         features_only: return a network that gives the maps after its stages, as timm's do.
-        out_indices: which stages those are: the last n, or a tuple of them (default: all).
+        out_indices: which stages those are: the last n, or a tuple of them from 0 (default: all);
+            the stem is none of them.
         pretrained: a checkpoint's path, its address (downloaded once, hash checked) or its tensors
-            by name; every tensor must fit (`load_weights` loads what fits).
+            by name; every tensor must fit (`load_weights` loads what fits). What is said beside
+            them of images and, where the head is theirs, of classes, ``pretrained_cfg`` says then.
         head: ``fresh`` leaves the head as initialised, for another number of classes.
         first_conv: ``adapt`` changes the checkpoint's first convolution to `in_chans`.
         **slot_overrides: slots to fill otherwise, such as ``stem="cifar"``.
@@ -65,6 +69,8 @@ def create_model(
         if features_only and head == "load":
             head = "fresh"  # it has none
         load_weights(model, pretrained, head=head, first_conv=first_conv)
+        known = use_of_weights(pretrained, in_chans, num_classes if head == "load" else None)
+        set_use(model, known, str(pretrained))
     if not features_only:
         if out_indices is not None:
             raise InputError("out_indices goes with features_only=True")

@@ -28,6 +28,7 @@ from blocklab.models.export_place import check_own
 from blocklab.models.model_file import (
     CONFIG,
     WEIGHTS,
+    check_computes,
     describe_saved,
     is_described,
     load_model,
@@ -88,7 +89,7 @@ def save_pretrained(
     """Write ``config.json``, ``model.safetensors`` and ``README.md`` into a folder.
 
     Raises:
-        InputError: as `model_file.describe_saved`, or if one of the files is there and not as
+        InputError: as `model_file.save_model`, or if one of the files is there and not as
             blocklab wrote it, without `force`; before anything is written.
         RunError: if the folder cannot be written.
     """
@@ -96,6 +97,7 @@ def save_pretrained(
     size = model.pretrained_cfg["input_size"][1:] if input_size is None else input_size
     about = describe_saved(model, class_names, size, *normalisation(model, card))
     about |= preparation(model)
+    check_computes(model, size)
     check_own(changed_files(folder), force)
     write_hub(model, folder, about, card)
 
@@ -184,10 +186,12 @@ def _config(model: Backbone, about: Mapping[str, Any]) -> dict[str, Any]:
     cfg |= {
         "input_size": [model.in_chans, *about["input_size"]],
         "num_classes": model.num_classes,
-        "mean": list(about.get("mean", cfg["mean"])),
-        "std": list(about.get("std", cfg["std"])),
         **{key: about[key] for key in ("crop_pct", "interpolation") if key in about},
     }
+    for key in ("mean", "std"):
+        values = list(about.get(key, cfg.pop(key, ())))
+        if len(values) == model.in_chans:  # ImageNet's say nothing of other channels
+            cfg[key] = values
     return {
         "architecture": architecture,
         "num_classes": model.num_classes,

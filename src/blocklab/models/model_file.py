@@ -20,14 +20,17 @@ from torch import Tensor, nn
 from blocklab.backbones.base import Backbone
 from blocklab.data.normalisation import INTERPOLATION, crop_share, normalised_by
 from blocklab.errors import InputError, RunError, error_line
-from blocklab.files import file_sha256, read_checked_json, write_atomically
+from blocklab.files import file_sha256, parse_json, read_checked_json, write_atomically
+from blocklab.models.deploy import copy_of
+from blocklab.models.export_trial import compare, make_trials
+from blocklab.models.hub_weights import CONFIG
 from blocklab.models.probe import ImageSize, check_input_size
 from blocklab.models.random_state import random_state_kept
 from blocklab.models.spec import ModelSpec, spec_of
 from blocklab.models.weights import load_weights, match_weights
 
 KEY = "blocklab"
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS = "model.safetensors"
 RUN, RESULT = "run.json", "result.json"  # of a run's folder, whose weights say nothing themselves
 
 
@@ -46,9 +49,10 @@ def describe_saved(
             for each channel.
     """
     check_rebuilds(model)
+    names = class_names or kept_names(model)
     return {
         "model": specification(model).to_dict(),
-        **describe_use(model.num_classes, model.in_chans, class_names, input_size, mean, std),
+        **describe_use(model.num_classes, model.in_chans, names, input_size, mean, std),
     }
 
 
@@ -80,6 +84,14 @@ def describe_use(
         "version": version("blocklab"),
         **known,
     }
+
+
+def kept_names(model: nn.Module) -> Sequence[str]:
+    """Return the names of a network's classes that it was loaded with; none of another head."""
+    if not isinstance(model, Backbone):  # timm's keep them when the head is another
+        return ()
+    names = model.pretrained_cfg.get("label_names") or ()
+    return names if len(names) == model.num_classes else ()
 
 
 def _channels(values: Any, what: str, in_chans: int) -> list[float]:
@@ -122,6 +134,27 @@ def check_rebuilds(model: nn.Module) -> None:
         ) from None
 
 
+def check_computes(model: nn.Module, size: ImageSize) -> None:
+    """Refuse a network that gives something else than its specification with the same tensors.
+
+    Raises:
+        InputError: if it does, or does not take images of this size.
+    """
+    known, sides = cast(Any, model), check_input_size(size)
+    with random_state_kept():
+        given = copy_of(model).eval().cpu().float()
+        rebuilt = specification(model).build(known.num_classes, known.in_chans, sides).eval()
+        load_weights(rebuilt, given.state_dict())
+        trials = make_trials(given, sides, ("batch",), ())
+        try:
+            compare(rebuilt, given, trials, deploy=False, fp16=False)
+        except RunError:
+            raise InputError(
+                "the network computes something else than its specification, by the same tensors "
+                "(a part without tensors was changed by hand); export it as onnx or torch_export"
+            ) from None
+
+
 def specification(model: nn.Module) -> ModelSpec:
     """Return what builds such a network.
 
@@ -151,7 +184,9 @@ def save_model(
         InputError: as `describe_saved`, before anything is written.
         RunError: if the file cannot be written.
     """
-    write_tensors(model, path, describe_saved(model, class_names, input_size, mean, std))
+    about = describe_saved(model, class_names, input_size, mean, std)
+    check_computes(model, input_size or model.pretrained_cfg["input_size"][1:])
+    write_tensors(model, path, about)
 
 
 def write_tensors(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
@@ -191,7 +226,7 @@ def load_model(path: str | Path) -> Backbone:
         spec = ModelSpec.from_dict(about["model"])
         with random_state_kept():
             model = spec.build(about["num_classes"], about["in_chans"], about.get("input_size"))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{file} does not say what network it holds ({error_line(error)})"
         ) from None
@@ -219,8 +254,9 @@ def set_use(model: Backbone, about: Mapping[str, Any], what: str) -> None:
         raise InputError(f"{what}: {error}; export the network again") from None
     if isinstance(how := about.get("interpolation"), str):
         cfg["interpolation"] = how
-    if about.get("class_names"):
-        cfg["label_names"] = list(about["class_names"])
+    names = about.get("class_names")
+    if isinstance(names, list | tuple) and names:
+        cfg["label_names"] = list(names)
 
 
 def _share(value: Any) -> float:
@@ -271,7 +307,7 @@ def _metadata(file: Path) -> Any:
     """Return what a file says of its network; None where it says nothing."""
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata() or {}
-    return json.loads(metadata.get(KEY, "null"))
+    return parse_json(metadata.get(KEY, "null").encode())
 
 
 def _of_run(folder: Path) -> dict[str, Any]:
@@ -314,10 +350,12 @@ __all__ = [
     "CONFIG",
     "KEY",
     "WEIGHTS",
+    "check_computes",
     "check_rebuilds",
     "describe_saved",
     "describe_use",
     "is_described",
+    "kept_names",
     "load_model",
     "read_description",
     "save_model",

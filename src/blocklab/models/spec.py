@@ -136,7 +136,8 @@ def _expand(
             f"Backbones: {', '.join(known)}"
         )
     known = _slots(family, fields)
-    for key, change in changes.items():
+    # Blocks before their options: in whatever order they are written, both are meant.
+    for key, change in sorted(changes.items(), key=lambda one: "." in str(one[0])):
         slot, _, option = str(key).partition(".")
         if slot not in known:
             own = family.partition("@")[0]

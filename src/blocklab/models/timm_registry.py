@@ -131,6 +131,13 @@ def _build(
     else:
         network = create_model(model, **options)
     assert isinstance(network, Backbone)
+    if isinstance(model, str):  # what a filled slot changes of it, where the caller says no other
+        usual, own = timm_cfg(model_spec(model)), input_cfg(type(network), network.config)
+        cfg |= {
+            key: own[key] for key in own if own[key] != usual[key] and cfg.get(key) == usual[key]
+        }
+    if global_pool is not None:  # before weights are loaded: it puts a fresh head
+        network.reset_classifier(network.num_classes, global_pool)
     network.pretrained_cfg = network.default_cfg = cfg
     if pretrained:
         source = next((cfg[key] for key in _SOURCES if cfg.get(key)), None)
@@ -141,8 +148,6 @@ def _build(
             )
         other = features_only or network.num_classes != cfg["num_classes"]
         load_weights(network, source, head="fresh" if other else "load", first_conv="adapt")
-    if global_pool is not None:
-        network.reset_classifier(network.num_classes, global_pool)
     if not features_only:
         if out_indices is not None:
             raise InputError("out_indices goes with features_only=True")

@@ -30,6 +30,14 @@ from blocklab.training.run_reader import RunReader
 PICTURES = "pictures"  # the folder, in a study's or a run's
 OF_NETWORKS = ("receptive_field", "kernels", "dead_neurons", "grad_cam", "attention")
 NAMES = (*OF_NETWORKS, "learning_rate", "accuracy")
+# Of what may be said besides, what each shows.
+_TAKES = {
+    "receptive_field": {"input_size"},
+    "kernels": {"layer", "input_size"},
+    "dead_neurons": {"input_size"},
+    "grad_cam": {"images", "layer"},
+    "attention": {"images"},
+}
 # The report's own, by their numbers: what is drawn, of which study.
 OF_THE_REPORT = {
     "figure_35": ("learning_rate", "figure_35"),
@@ -94,7 +102,7 @@ def draw(
             accuracies a study's folder or runs.
         images: to look at; by default test images that tell most.
         layer: of the network, for kernels and Grad-CAM.
-        input_size: of a model; a run has its own.
+        input_size: of a model, for receptive fields, kernels and dead neurons.
         out: where the folders of the report's studies lie.
         on_fault: is told of an image that cannot be read, and the others are shown.
 
@@ -113,6 +121,11 @@ def draw(
         raise InputError(
             f"{name} of what? Name a run (its folder, or STUDY_DIR/ROW:SEED){_OR[name]}"
         )
+    said = {"images": bool(images), "layer": layer is not None, "input_size": bool(input_size)}
+    for option in (option for option, given in said.items() if given):
+        if option not in _TAKES.get(name, ()):
+            takers = ", ".join(figure for figure in _TAKES if option in _TAKES[figure])
+            raise InputError(f"{name} shows no other {option}; leave it out ({takers}: they do)")
     place = _place(subjects)
     if name == "learning_rate":
         return Drawn(_rates(subjects), place)
@@ -120,9 +133,11 @@ def draw(
         figures, notes = _accuracies(subjects)
         return Drawn(figures, place, notes)
     opened = [Subject.open(named, input_size=input_size) for named in subjects]
+    if input_size is not None and all(one.run for one in opened):
+        raise InputError("a run has an input size of its own; leave input_size out")
     # What else is asked for stands in a file's name, too: other sizes, layers and images of the
     # same network are other pictures.
-    asked = [] if input_size is None or all(one.run for one in opened) else [size_text(input_size)]
+    asked = [] if input_size is None else [size_text(input_size)]
     if name == "receptive_field":
         fields = [field for one in opened for field in one.fields()]
         return Drawn((_named_after(receptive_field_figure(fields), asked),), place)
