@@ -20,7 +20,8 @@ def file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """A study's file; its runs are made up, but for slow tests."""
-    for name, value in (("made", 0), ("dies_at", None), ("fails", ()), ("make_run", make_run)):
+    nothing = dict.fromkeys(("dies_at", "fails_from", "meanwhile"))
+    for name, value in {"made": 0, "fails": (), "make_run": make_run, **nothing}.items():
         monkeypatch.setattr(MadeUp, name, value, raising=False)
     if "slow" not in request.keywords:
         monkeypatch.setattr(training, "Crew", MadeUp)

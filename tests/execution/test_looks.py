@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from made_up_crew import (
 
 from blocklab.errors import InputError
 from blocklab.execution.dry_run import look_lines
+from blocklab.execution.study_folder import check_as_it_ran
 from blocklab.report.page import write_report
 from blocklab.results.design_file import write_design
 from blocklab.results.records import keep_records
@@ -96,6 +98,85 @@ def test_runs_that_fail_are_seen_and_a_row_without_any_stops(file: Path) -> None
     (file.parent / "runs").rename(file.parent / "before")
     run(file)
     assert design(file).looks == []  # there is nothing to compare with
+
+
+def test_runs_that_failed_once_are_waited_for(file: Path) -> None:
+    """The disk was full for an hour: by the next command they finish, and a look reads them."""
+    whole = words(run(file)), undated(file)
+    (file.parent / "runs").rename(file.parent / "before")
+    MadeUp.made, MadeUp.fails_from = 0, 17
+    told = Told()
+    run(file, told)
+    assert undated(file) == whole[1][:1]  # the first look had all of its runs
+    assert told.said[-1].startswith("look 2 of 3: ")
+    MadeUp.fails_from = None
+    assert (words(run(file)), undated(file)) == whole
+
+
+def test_runs_that_fail_again_are_seen(file: Path) -> None:
+    run(file)
+    assert len(design(file).looks) > 1
+    (file.parent / "runs").rename(file.parent / "before")
+    MadeUp.made, MadeUp.fails_from = 0, 17
+    run(file)
+    MadeUp.made = 16
+    run(file)
+    second = design(file).looks[1]
+    assert len(second.seeds["plain"]) < 10 and second.planned == 5
+    assert all(len(second.seeds[row]) < 5 for row in design(file).looks[0].going[1:])
+
+
+@pytest.mark.parametrize("other_dies_at", [None, 17])
+def test_two_commands_on_one_study_take_each_look_once(
+    file: Path, other_dies_at: int | None
+) -> None:
+    whole = words(run(file)), undated(file), MadeUp.made
+    (file.parent / "runs").rename(file.parent / "before")
+
+    def other() -> None:
+        MadeUp.dies_at = other_dies_at
+        with suppress(KeyboardInterrupt):
+            run(file)
+        MadeUp.dies_at = None
+
+    MadeUp.made, MadeUp.meanwhile = 0, other
+    assert (words(run(file)), undated(file), MadeUp.made) == whole
+
+
+def test_a_row_that_was_taken_out_and_put_back_is_looked_at(file: Path) -> None:
+    MadeUp.dies_at = 16
+    with pytest.raises(KeyboardInterrupt):
+        run(file)
+    MadeUp.dies_at = None
+    (first,) = design(file).looks
+    assert "gct" in first.going
+    row = f"  gct: {TINY[:-1]}, attention: gct}}\n"
+    rewrite(file, row, "")
+    before = run(file)
+    looks = design(file).looks
+    assert len(looks) > 1 and all("gct" not in look.verdicts for look in looks[1:])
+    rewrite(file, "claims:", f"{row}claims:")
+    results = run(file)
+    assert words(results)["gct"] != "too few seeds"
+    after = design(file).looks
+    late = [look for look in after[len(looks) :] if look.looked_at == {"gct"}]
+    assert after[: len(looks)] == looks and [one.planned for one in late] == [3, 5, 8][: len(late)]
+    assert late and "gct: back after a look, so with looks of its own" in "".join(
+        results.design_notes
+    )
+    # What it was, of the others: their looks counted the row before, and go on to.
+    assert shown(results, ["se", "eca"]) == shown(before, ["se", "eca"])
+    assert undated(file) == (run(file) and undated(file))
+
+
+def test_records_of_a_tuned_study_are_kept(file: Path) -> None:
+    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3\ntune: {lr: [0.1, 0.2], seeds: [7]}")
+    run(file)
+    check_as_it_ran(Study.load(file), file.parent / "runs")
+    rewrite(file, "claims:", "title: Another\nclaims:")
+    rewrite(file, "\ntitle: Looks\n", "\n")
+    with pytest.raises(InputError, match="its title is 'Looks'"):
+        check_as_it_ran(Study.load(file), file.parent / "runs")
 
 
 def shown(results: StudyResults, rows: Sequence[str]) -> list[Any]:

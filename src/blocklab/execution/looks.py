@@ -5,7 +5,7 @@ ended. What a look decides is a function of the runs that had finished at it, an
 a study that was killed goes on from there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from blocklab.results.design_file import (
     LookJson,
     LooksJson,
     Wave,
+    held,
     read_design,
     write_design,
 )
@@ -100,24 +101,57 @@ def fewest_and_most_runs(study: Study, folder: Path) -> tuple[int, int]:
     return fewest, most
 
 
-def look(study: Study, folder: Path, results: StudyResults) -> Study | None:
+def look(
+    study: Study, folder: Path, results: StudyResults, failed: Collection[str] = ()
+) -> Study | None:
     """Look at a study whose planned runs have all ended, and write down what was seen.
 
-    Returns the study with the seeds that come next; None where there are none.
+    A run that failed for the first time may well finish by the next command, when the disk is no
+    longer full: until then nothing is looked at, as no look would read what it gives. Of a row of
+    which no run has finished the others do not wait.
+
+    Args:
+        study: with the seeds that were trained.
+        folder: the study's.
+        results: read from it since.
+        failed: the hashes of the runs that failed now for the first time.
+
+    Returns:
+        The study with the seeds that come next, by this look or by that of another process; None
+        where there are none.
 
     Raises:
         RunError: if design.json is gone, damaged, or cannot be written.
     """
-    design = read_design(folder)
-    if design is None:
-        raise RunError(f"{folder / DESIGN} has gone while the study ran; run it again")
-    if study.looks is None:
-        _look_at_fixed(study, folder, design, results)
-        return None
+    with held(folder):
+        design = read_design(folder)
+        if design is None:
+            raise RunError(f"{folder / DESIGN} has gone while the study ran; run it again")
+        if study.looks is None:
+            _look_at_fixed(study, folder, design, results)
+            return None
+        assert results.design is not None
+        coming = _with_seeds(study, study.looks, design)
+        # Another process may have looked meanwhile: then its seeds come first.
+        unseen = coming.seeds_by_row == study.seeds_by_row and design.looks == results.design.looks
+        if unseen and not _waits(study, results, failed):
+            design = _looked(study.looks, folder, design, results)
+            coming = _with_seeds(study, study.looks, design)
+        return None if coming.seeds_by_row == study.seeds_by_row else coming
+
+
+def _waits(study: Study, results: StudyResults, failed: Collection[str]) -> bool:
+    """Whether a run failed now, of a row of which others have finished."""
+    begun = {row.name for row in results.rows if row.finished}
+    return any(run.row.name in begun and run.definition.hash in failed for run in study.plan())
+
+
+def _looked(looks: Looks, folder: Path, design: DesignJson, results: StudyResults) -> DesignJson:
+    """Take the next look of each wave; return the design with them."""
     seen = [
         LookJson(
             at=moment(),
-            planned=study.looks.seeds[len(one.wave.looks)],
+            planned=looks.seeds[len(one.wave.looks)],
             level=one.looks[-1].level,
             rows=one.looks[-1].family.rows,
             seeds={row: list(seeds) for row, seeds in one.looks[-1].seeds.items()},
@@ -126,13 +160,11 @@ def look(study: Study, folder: Path, results: StudyResults) -> Study | None:
         )
         for one in results.next_looks()
     ]
-    if not seen:  # or no row and its baseline have a run that finished
-        return None
+    if not seen:  # no row and its baseline have a run that finished
+        return design
     design = design.model_copy(update={"looks": [*design.looks, *seen]})
     write_design(folder, design)
-    if not any(one.going for one in seen):
-        return None
-    return _with_seeds(study, study.looks, design)
+    return design
 
 
 def look_text(study: Study, folder: Path) -> str | None:

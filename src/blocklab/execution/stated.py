@@ -10,6 +10,7 @@ from blocklab.results.design_file import (
     DesignRowJson,
     LooksJson,
     StatedJson,
+    held,
     pairing,
     read_design,
     write_design,
@@ -32,6 +33,12 @@ def state_design(study: Study, folder: Path, before: StudyJson | None) -> None:
     Raises:
         RunError: if design.json is damaged, or cannot be written.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder):
+        write_design(folder, _stated_design(study, folder, before))
+
+
+def _stated_design(study: Study, folder: Path, before: StudyJson | None) -> DesignJson:
     there, now = read_design(folder), moment()
     out = folder.parent
     runs = {
@@ -75,27 +82,24 @@ def state_design(study: Study, folder: Path, before: StudyJson | None) -> None:
     baselines, pairings = _set_up_before(there, before)
     over = there.claims_over if there else {}
     looks = there.looks if there else looks_elsewhere(runs, study, folder)
-    write_design(
-        folder,
-        DesignJson(
-            at=there.at if there else now,
-            finished_before=there.finished_before if there else done,
-            baseline=study.baseline,
-            paired=study.paired,
-            alpha=ALPHA,
-            until_decided=LooksJson.of(study.looks),
-            rows=rows,
-            claims=claims,
-            left_out=_stated(study.claims_left_out, of_file, now, late),
-            claims_over={**over, **_stated(study.claims_over, over, now, late)},
-            margins=margins,
-            baselines={**baselines, **_stated([study.baseline or ""], baselines, now, late)},
-            pairings={**pairings, **_stated([pairing(study.paired)], pairings, now, late)},
-            margin=study.margin,
-            looks=looks,
-            looks_elsewhere=other_looks(
-                runs, study, folder, looks, there.looks_elsewhere if there else ()
-            ),
+    return DesignJson(
+        at=there.at if there else now,
+        finished_before=there.finished_before if there else done,
+        baseline=study.baseline,
+        paired=study.paired,
+        alpha=ALPHA,
+        until_decided=LooksJson.of(study.looks),
+        rows=rows,
+        claims=claims,
+        left_out=_stated(study.claims_left_out, of_file, now, late),
+        claims_over={**over, **_stated(study.claims_over, over, now, late)},
+        margins=margins,
+        baselines={**baselines, **_stated([study.baseline or ""], baselines, now, late)},
+        pairings={**pairings, **_stated([pairing(study.paired)], pairings, now, late)},
+        margin=study.margin,
+        looks=looks,
+        looks_elsewhere=other_looks(
+            runs, study, folder, looks, there.looks_elsewhere if there else ()
         ),
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from blocklab.errors import BlocklabError, InputError
 from blocklab.execution.looks import check_design, check_looked_at
+from blocklab.execution.tuning import is_choice
 from blocklab.files import write_checked_json
 from blocklab.measure.cost import Cost
 from blocklab.results.design_file import read_design
@@ -98,7 +99,10 @@ def _stated_otherwise(there: StudyJson, study: Study, decided: bool) -> str | No
             return f"its {what} is '{getattr(there, what)}'"
     if set(there.claims) != set(study.claims):
         return "its claims are others"
-    return "its notes are others" if there.notes != _notes(study) else None
+    notes = there.notes
+    if study.tune is not None:  # what was chosen is said in notes, too
+        notes = [note for note in notes if not is_choice(note)]
+    return "its notes are others" if notes != _notes(study) else None
 
 
 def _notes(study: Study) -> list[str]:

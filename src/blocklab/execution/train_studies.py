@@ -22,6 +22,7 @@ from blocklab.execution.tuning import candidates, choose
 from blocklab.results.study_folder import read_study_folder
 from blocklab.results.study_results import StudyResults
 from blocklab.study.study import Study
+from blocklab.training.run_reader import RunReader
 from blocklab.training.shorter_run import why_anew
 
 
@@ -68,6 +69,7 @@ def train_studies(
     if ray is None:
         check_memory_of(plan)
     failures: dict[str, str] = {}
+    before = {job.hash for job in plan.jobs if RunReader(out / job.hash).failure is not None}
     while True:
         for study in plan.studies:
             folder = study_folder(study, out)
@@ -78,7 +80,7 @@ def train_studies(
         ]
         _train(plan, watcher, plugins, ray, failures)
         looked = [
-            (study, look(study, folder, read_study_folder(folder, failures)))
+            (study, look(study, folder, read_study_folder(folder, failures), {*failures} - before))
             for study, folder in zip(plan.studies, folders, strict=True)
         ]
         if not any(more for _, more in looked):

@@ -16,6 +16,7 @@ from blocklab.study.rows import Row
 from blocklab.study.study import Study
 
 _SCORE = "validation_top1_percent"
+_CHOSEN = "chosen by validation top-1"
 
 
 def candidates(study: Study) -> Study | None:
@@ -114,13 +115,18 @@ def _tuned(row: Row, best: float, tried: dict[float, float], study: Study) -> Ro
 
 def _note(row: Row, best: float, tried: dict[float, float], given: Sequence[float]) -> str:
     scores = ", ".join(f"{lr:g}: {score:.2f} %" for lr, score in tried.items())
-    note = f"{row.name}: lr {best:g} chosen by validation top-1 ({scores})"
+    note = f"{row.name}: lr {best:g} {_CHOSEN} ({scores})"
     if failed := [lr for lr in given if lr not in tried]:
         note += f"; not finished: {_listed(failed)}"
     if best in (min(given), max(given)):
         end = "smallest" if best == min(given) else "largest"
         note += f"; the best is the {end} tried, so a better one may lie beyond"
     return note
+
+
+def is_choice(note: str) -> bool:
+    """Whether a study's note is one that `choose` wrote."""
+    return f" {_CHOSEN} (" in note
 
 
 def _listed(rates: Sequence[float]) -> str:

@@ -5,10 +5,11 @@ older versions have none.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Self
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blocklab.files import write_checked_json
@@ -104,7 +105,8 @@ class Wave:
     Attributes:
         rows: those that the study's file has, but the baseline.
         looks: so far.
-        dropped: how many others were among them and are still counted.
+        dropped: how many others were among them and are still counted, also where they came back
+            in a later wave.
     """
 
     rows: tuple[str, ...]
@@ -117,6 +119,15 @@ class Wave:
         if not self.looks:
             return self.rows
         return tuple(row for row in self.rows if row in self.looks[-1].going)
+
+
+@dataclass
+class _Members:
+    """The rows of a wave as its looks are read, and those that had left it by a later look."""
+
+    names: set[str]
+    looks: list[LookJson]
+    left: set[str] = field(default_factory=set)
 
 
 class DesignJson(_Strict):
@@ -151,27 +162,33 @@ class DesignJson(_Strict):
     def waves(self, rows: Iterable[str]) -> tuple[Wave, ...]:
         """Return which rows of a study are looked at together, those without a look last.
 
+        A row that missed a look of its wave, as it was not in the file then, has left it: if it
+        comes back it is one that comes later.
+
         Args:
             rows: of the study's file.
         """
-        found: list[tuple[set[str], list[LookJson]]] = []
+        found: list[_Members] = []
         for look in self.looks:
-            wave = next((one for one in found if one[0] & look.looked_at), None)
+            wave = next((one for one in found if one.names & look.looked_at), None)
             if wave is None:
-                found.append((set(look.looked_at), [look]))
-            else:
-                wave[0].update(look.looked_at)
-                wave[1].append(look)
+                found.append(_Members(set(look.looked_at), [look]))
+                continue
+            missed = {*wave.looks[-1].going} - look.looked_at
+            wave.left |= missed & wave.names
+            wave.names = (wave.names | look.looked_at) - missed
+            wave.looks.append(look)
         others = [row for row in dict.fromkeys([*rows, *self.rows]) if row != self.baseline]
         there = set(rows)
-        found.append((set(others).difference(*(names for names, _ in found)), []))
+        gone = {row for wave in found for row in wave.left} - there
+        found.append(_Members(set(others).difference(gone, *(wave.names for wave in found)), []))
         waves = [
             Wave(
-                tuple(row for row in others if row in names and row in there),
-                tuple(looks),
-                len([row for row in others if row in names and row not in there]),
+                tuple(row for row in others if row in wave.names and row in there),
+                tuple(wave.looks),
+                len(wave.left) + sum(row in wave.names and row not in there for row in others),
             )
-            for names, looks in found
+            for wave in found
         ]
         return tuple(wave for wave in waves if wave.rows or wave.looks)
 
@@ -179,6 +196,11 @@ class DesignJson(_Strict):
 def pairing(paired: bool) -> str:
     """Say in words whether seeds are blocks."""
     return "paired" if paired else "not paired"
+
+
+def held(folder: Path) -> FileLock:
+    """Return the lock under which a study's design.json is read, changed and written."""
+    return FileLock(folder / f"{DESIGN}.lock")
 
 
 def read_design(folder: Path) -> DesignJson | None:

@@ -86,8 +86,10 @@ def _until_decided(design: DesignJson, waves: Sequence[WaveTaken]) -> list[str]:
         )
     for number, one in enumerate(waves):
         if number and one.wave.rows:
+            earlier = [look.looked_at for other in waves[:number] for look in other.wave.looks]
+            came = "back" if frozenset().union(*earlier).issuperset(one.wave.rows) else "first run"
             notes.append(
-                f"{', '.join(map(in_list, one.wave.rows))}: first run after a look, so with looks "
+                f"{', '.join(map(in_list, one.wave.rows))}: {came} after a look, so with looks "
                 f"of {'their' if len(one.wave.rows) > 1 else 'its'} own, at "
                 f"{100 * design.alpha:g} % of {'them' if len(one.wave.rows) > 1 else 'it'} alone"
             )
