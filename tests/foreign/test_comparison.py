@@ -130,7 +130,7 @@ def test_an_error_below_one_is_not_taken_for_a_fraction(
     percent: bool, unit: str | None, shown: str
 ) -> None:
     """MNIST's are: 0.45 % would read 45 %."""
-    found = replace(runs_of(ERRORS, "top-1 error"), percent=percent)
+    found = replace(runs_of(ERRORS, "top-1 error"), signed="all" if percent else "none")
     results = compare_runs(found, Asked(unit=unit))
     assert results.rows[0].score and results.rows[0].score.mean == pytest.approx(29 / 60)
     assert results.metric.unit == shown
@@ -142,9 +142,24 @@ def test_a_percent_sign_speaks_for_no_figure_without_one(tmp_path: Path) -> None
     table.write_text("row,seed,acc\na,0,77.1%\na,1,77.3%\nb,0,0.78\nb,1,78.1%\n")
     with pytest.raises(InputError, match="percentages and fractions are mixed"):
         compare_runs(read_runs([table], Wanted(metric="acc")))
+    for metric, other in (("score", 0.771), ("score", "0.5%"), ("val_err", 0.23), ("val_err", 0.3)):
+        first = "23.5%" if other != "0.5%" else "0.4"
+        table.write_text(f"row,seed,{metric}\na,0,{first}\na,1,{first}\nb,0,{other}\nb,1,{other}\n")
+        with pytest.raises(InputError, match="percentages and fractions are mixed"):
+            compare_runs(read_runs([table], Wanted(metric=metric)))
     table.write_text("row,seed,acc\na,0,0.71%\na,1,0.73%\nb,0,0.78%\nb,1,0.8%\n")
     results = compare_runs(read_runs([table], Wanted(metric="acc")))
     assert results.rows[0].score and results.rows[0].score.mean == pytest.approx(0.72)
+
+
+def test_errors_of_two_scales_are_refused() -> None:
+    mixed = {"plain": [23.9, 23.7, 24.0], "se": [0.231, 0.229, 0.232]}
+    with pytest.raises(InputError, match=r"seem mixed \(0.232 in se, 23.7 in plain\); write all"):
+        compare_runs(runs_of(mixed, "val_error"))
+    assert compare_runs(runs_of(mixed, "val_error"), Asked(unit="m")).metric.unit == "m"
+    near = {"plain": [1.3, 1.2, 1.25], "se": [0.9, 0.95, 1.0]}  # percent, of digits
+    assert not compare_runs(runs_of(near, "val_error")).metric.unit
+    assert not compare_runs(runs_of(mixed, "loss")).metric.unit
 
 
 def test_a_gain_is_of_what_is_better() -> None:

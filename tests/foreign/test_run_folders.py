@@ -160,6 +160,10 @@ def test_a_run_without_the_figure_is_named_and_counts_for_nothing(tmp_path: Path
         (folder / "summary.csv").write_text(text)
     one, other = read_runs([tmp_path], Wanted()).runs
     assert one.figures and not other.figures
+    with pytest.raises(InputError, match=r"0 has no 'epcoh'; did you mean 'epoch'"):
+        read_runs([tmp_path], Wanted(epoch="epcoh"))
+    with pytest.raises(InputError, match="leave --row and --seed out"):
+        read_runs([tmp_path], Wanted(name="{row}_{seed}", row="model"))
     assert other.trouble == f"no eval_top1 in {tmp_path / '1'}"
 
 

@@ -102,6 +102,28 @@ def test_an_export_of_mlflow_needs_no_prefixes(tmp_path: Path) -> None:
     assert trouble.startswith("its status is 'FAILED'")
 
 
+STATED = "Name,State,model,seed,epoch,top1\n"
+
+
+def test_a_line_of_an_export_is_a_whole_run_at_whatever_epoch(tmp_path: Path) -> None:
+    """Newest first: the run that was done again stands above the one that crashed."""
+    lines = "s0b,finished,se,0,89,76.9\ns0a,crashed,se,0,12,41\ns1,finished,se,1,90,77\n"
+    path = table(tmp_path, STATED + lines)
+    found = read_runs([path], ASKED)
+    assert figures(found.runs) == {("se", 0): [76.9], ("se", 1): [77.0]}
+    assert not any(run.trouble for run in found.runs)
+    (note,) = found.notes
+    assert note == f"se, seed 0: a run is left out, its state is 'crashed' ({path}, line 3)"
+    twice = table(tmp_path, STATED + lines + "s1b,finished,se,1,12,70\n")
+    with pytest.raises(InputError, match=r"row 'se' has seed 1 twice: .*line 4 and .*line 5"):
+        read_runs([twice], ASKED)
+    # Without seeds each line is a run, too.
+    unseeded = table(
+        tmp_path, "Name,State,model,epoch,top1\na,finished,se,1,76\nb,finished,se,1,77\n"
+    )
+    assert figures(read_runs([unseeded], ASKED).runs) == {("se", 0): [76.0], ("se", 1): [77.0]}
+
+
 def test_without_seeds_a_rows_runs_are_numbered_and_that_is_said(tmp_path: Path) -> None:
     path = table(tmp_path, "row,top1\nplain,76.5\nse,77.25\nplain,76\n")
     found = read_runs([path], ASKED)
@@ -140,6 +162,13 @@ def test_several_tables_are_read_as_one(tmp_path: Path) -> None:
         ("model,seed,top1\nse,0\n", ASKED, "line 2 has 2 cells, and the heading 3"),
         ("model,seed,top1,top1\nse,0,1,2\n", ASKED, "has 2 columns 'top1'"),
         ("model,seed,top1\n", ASKED, "no line under its heading"),
+        ("model,seed,epoch,top1\nse,0,1,5\nse,0,nan,6\n", ASKED, "line 3: epoch is nan, which"),
+        ("model,seed,epoch,top1\nse,0,inf,6\n", ASKED, "line 2: epoch is inf, which is no epoch"),
+        (
+            "model,seed,top1\nse_s1,0,6\n",
+            Wanted(metric="top1", name="{row}_s{seed}", seed="seed"),
+            "--name tells a run's seed; leave --seed out",
+        ),
         ("", ASKED, "no line under its heading"),
     ],
 )

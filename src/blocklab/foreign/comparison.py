@@ -34,6 +34,7 @@ _LOWER = re.compile(
 _LOWER_ALONE = re.compile(
     r"(?<![a-z])(r?mse|s?map?e|fid|wer|cer|(run)?time|ms|hours?|memory)(?![a-z])", re.IGNORECASE
 )
+_ERROR = re.compile(r"misclassified|(?<![a-z])(top\d?)?err(ors?)?(?![a-z])", re.IGNORECASE)
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MOST_DECIMALS = 6
 _LARGEST = 1e100
@@ -204,9 +205,10 @@ def _factor_and_unit(found: ForeignRuns, unit: str | None, higher: bool) -> tupl
     Raises:
         InputError: if some are percentages and others fractions, or none can be what is said.
     """
-    if unit not in (None, "%") or (
-        unit is None and not found.percent and not _SHARE.search(found.metric)
-    ):
+    if unit is None and found.signed == "none":
+        _check_errors(found)
+    is_share = found.signed != "none" or _SHARE.search(found.metric)
+    if unit not in (None, "%") or (unit is None and not is_share):
         return 1.0, unit or ""
     told = [(run, value) for run in found.runs for _, value in run.figures if math.isfinite(value)]
     if not told:
@@ -219,7 +221,7 @@ def _factor_and_unit(found: ForeignRuns, unit: str | None, higher: bool) -> tupl
         raise InputError(f"{run.source}: {found.metric} is {value:g}, which is no percentage")
     last = [(run, run.figures[-1][1]) for run in found.runs if run.figures]
     fractions = [one for one in last if math.isfinite(one[1]) and one[1] <= 1]
-    if high[1] <= 1 and not found.percent:
+    if high[1] <= 1 and found.signed == "none":
         if not higher:
             return 1.0, unit or ""
         if unit:
@@ -228,13 +230,35 @@ def _factor_and_unit(found: ForeignRuns, unit: str | None, higher: bool) -> tupl
                 "out, and they are shown as percentages"
             )
         return 100.0, "%"
-    if fractions and unit is None and not found.percent:
+    if fractions and unit is None and found.signed != "all":
         raise InputError(
             f"{found.metric}: percentages and fractions are mixed ({fractions[0][1]:g} in "
             f"{fractions[0][0].source}, {high[1]:g} in {high[0].source}); write all in one, or add "
             "--unit % if all are percentages"
         )
     return 1.0, "%"
+
+
+def _check_errors(found: ForeignRuns) -> None:
+    """Refuse errors of which some rows' look like fractions and others' like percentages.
+
+    Both may lie below 1 (MNIST's errors in percent do), but no row errs 20 times as often.
+    """
+    if not _ERROR.search(_CAMEL.sub("_", found.metric)):
+        return
+    of_rows: dict[str, list[float]] = {}
+    for run in found.runs:
+        of_rows.setdefault(run.row, []).extend(
+            value for _, value in run.figures[-1:] if math.isfinite(value)
+        )
+    small = {row: max(values) for row, values in of_rows.items() if values and max(values) <= 1}
+    large = {row: min(values) for row, values in of_rows.items() if values and min(values) > 1}
+    if small and large and min(large.values()) >= 20 * max(small.values()) > 0:
+        one, other = max(small, key=lambda row: small[row]), min(large, key=lambda row: large[row])
+        raise InputError(
+            f"{found.metric}: percentages and fractions seem mixed ({small[one]:g} in {one}, "
+            f"{large[other]:g} in {other}); write all in one, or say with --unit what they are"
+        )
 
 
 def _metric(

@@ -26,6 +26,8 @@ _TIMESTAMP = re.compile(r"[\d_-]{8,}|version_\d+")
 
 
 def runs_of_folders(found: Sequence[FoundRun], root: Path, wanted: Wanted) -> ForeignRuns:
+    if wanted.name and (wanted.row or wanted.seed):
+        raise InputError("--name tells a run's row and seed; leave --row and --seed out")
     kinds = dict.fromkeys(run.kind.name for run in found)
     metric = wanted.metric or _usual_metric(found, root)
     columns = list(dict.fromkeys(column for run in found for column in run.columns))
@@ -35,6 +37,8 @@ def runs_of_folders(found: Sequence[FoundRun], root: Path, wanted: Wanted) -> Fo
     for run in found:
         row, seed = _row_and_seed(run, wanted)
         epoch = wanted.epoch or run.kind.epoch
+        if wanted.epoch and wanted.epoch not in run.columns:
+            raise InputError(f"{run.folder} has no '{epoch}'{choices(wanted.epoch, run.columns)}")
         column = epoch if epoch in run.columns else None
         figures = by_epoch(run.records, metric, column)
         trouble = None if figures else f"no {metric} in {run.folder}"

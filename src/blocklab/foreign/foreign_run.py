@@ -4,12 +4,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from blocklab.errors import InputError, shortened
 from blocklab.foreign.table_file import Record, choices, find_name, number
 from blocklab.study.schema import is_row_name
 
+Signed = Literal["none", "some", "all"]
 EPOCH, STEP = "epoch", "step"
 _STEPS = re.compile(r"(?<![a-z])(step|iter)", re.IGNORECASE)
 
@@ -60,7 +61,7 @@ class ForeignRuns:
     """All runs that were read, in order, what they are measured by, and what a reader must know.
 
     `by` is what a run's figures are told after each of: an epoch, a step, or what its column says;
-    `percent` whether all figures are written with a percent sign.
+    `signed` which figures are written with a percent sign.
     """
 
     runs: tuple[ForeignRun, ...]
@@ -68,7 +69,7 @@ class ForeignRuns:
     origin: str
     notes: tuple[str, ...] = ()
     by: str = EPOCH
-    percent: bool = False
+    signed: Signed = "none"
 
 
 def named(pattern: str, name: str, place: str) -> tuple[str, int]:
@@ -97,6 +98,20 @@ def row_name(value: Any, place: str) -> str:
     return name
 
 
+def epoch_number(record: Record, column: str) -> float | None:
+    """Return the epoch of a line; None where that is empty.
+
+    Raises:
+        InputError: if it is no finite number.
+    """
+    found = number(record.cells.get(column), record.place, column)
+    if found is not None and not math.isfinite(found):
+        raise InputError(
+            f"{record.place}: {column} is {found:g}, which is no epoch; mend or empty it"
+        )
+    return found
+
+
 def by_epoch(
     records: Sequence[Record], metric: str, epoch: str | None
 ) -> tuple[tuple[float | None, float], ...]:
@@ -106,7 +121,7 @@ def by_epoch(
         value = number(record.cells.get(metric), record.place, metric)
         if value is None:
             continue
-        when = order if epoch is None else number(record.cells.get(epoch), record.place, epoch)
+        when = order if epoch is None else epoch_number(record, epoch)
         found[when] = value
     return tuple(sorted(found.items(), key=lambda pair: -math.inf if pair[0] is None else pair[0]))
 
@@ -120,7 +135,7 @@ def empty_after(
     last = figures[-1][0] if figures else None
     if epoch is None or last is None:
         return ()
-    told = (number(record.cells.get(epoch), record.place, epoch) for record in records)
+    told = (epoch_number(record, epoch) for record in records)
     return tuple(sorted({one for one in told if one is not None and one > last}))
 
 

@@ -8,7 +8,7 @@ from blocklab.errors import InputError
 from blocklab.files import name_beside
 from blocklab.foreign.costs import counted_columns
 from blocklab.foreign.folder_runs import runs_of_folders
-from blocklab.foreign.foreign_run import ForeignRun, ForeignRuns, Wanted
+from blocklab.foreign.foreign_run import ForeignRun, ForeignRuns, Signed, Wanted
 from blocklab.foreign.run_folders import find_runs
 from blocklab.foreign.table_file import ENDINGS, read_table
 from blocklab.foreign.table_runs import runs_of_table
@@ -39,8 +39,9 @@ def read_runs(paths: Sequence[Path], wanted: Wanted) -> ForeignRuns:
     notes = dict.fromkeys(note for part in parts for note in part.notes)
     origin = " and ".join(part.origin for part in parts)
     by = " or ".join(sorted({part.by for part in parts}))
-    percent = all(part.percent for part in parts)
-    return ForeignRuns(tuple(runs), metrics[0], origin, tuple(notes), by, percent)
+    signed = {part.signed for part in parts}
+    all_signed: Signed = signed.pop() if len(signed) == 1 else "some"
+    return ForeignRuns(tuple(runs), metrics[0], origin, tuple(notes), by, all_signed)
 
 
 def _read(path: Path, wanted: Wanted) -> ForeignRuns:

@@ -11,6 +11,7 @@ from blocklab.foreign.foreign_run import (
     costs_of,
     counted_by,
     empty_after,
+    epoch_number,
     named,
     row_name,
 )
@@ -20,7 +21,6 @@ from blocklab.foreign.table_file import (
     TextTable,
     choices,
     find_name,
-    number,
     whole_number,
 )
 
@@ -36,6 +36,8 @@ def runs_of_table(table: TextTable, wanted: Wanted) -> ForeignRuns:
             f"name what the runs in {table.path} are compared by with --metric"
             f"{choices('', table.columns)}"
         )
+    if wanted.name and wanted.seed:
+        raise InputError("--name tells a run's seed; leave --seed out")
     metric = table.column(wanted.metric, "--metric")
     row = _column(table, wanted.row, ROW_COLUMNS, "--row")
     if row is None:
@@ -58,9 +60,12 @@ def runs_of_table(table: TextTable, wanted: Wanted) -> ForeignRuns:
             given = counts[name] - 1 if seed is None else record.cells.get(seed)
             key = name, whole_number(given, record.place, seed or "its number")
         found.setdefault(key, []).append(record)
-    notes = []
+    notes: list[str] = []
+    if state is not None:  # a line is a whole run, whatever epoch it tells of
+        for key, records in found.items():
+            found[key] = _ended(records, key, state, notes)
     if seed is None and not wanted.name:
-        if epoch is not None:
+        if epoch is not None and state is None:
             raise InputError(
                 f"{table.path} has a column '{epoch}' but none of seeds, so that runs cannot be "
                 f"told apart; name it with --seed{choices('', table.columns)}"
@@ -72,17 +77,37 @@ def runs_of_table(table: TextTable, wanted: Wanted) -> ForeignRuns:
     figures = [
         one for record in table.records if (one := record.cells.get(metric)) not in (None, "")
     ]
-    percent = all(isinstance(one, str) and one.rstrip().endswith("%") for one in figures)
+    signs = {isinstance(one, str) and one.rstrip().endswith("%") for one in figures}
+    signed = "some" if len(signs) > 1 else "all" if True in signs else "none"
     by = counted_by(epoch)
-    return ForeignRuns(
-        runs, wanted.metric, table.path.name, tuple(notes), by, bool(figures) and percent
-    )
+    return ForeignRuns(runs, wanted.metric, table.path.name, tuple(notes), by, signed)
 
 
 def _column(table: TextTable, given: str | None, usual: Sequence[str], what: str) -> str | None:
     if given is not None:
         return table.column(given, what)
     return next((found for name in usual if (found := find_name(name, table.columns))), None)
+
+
+def _ended(
+    records: list[Record], key: tuple[str, int], state: tuple[str, str, str], notes: list[str]
+) -> list[Record]:
+    """Return a run's one line of an export: of several the one that says that it has ended.
+
+    Raises:
+        InputError: if several do.
+    """
+    ended = [one for one in records if one.cells.get(state[1]) == state[2]]
+    if len(ended) > 1:
+        raise InputError(
+            f"row '{key[0]}' has seed {key[1]} twice: {ended[0].place} and {ended[1].place}; "
+            "remove one, or name the column that tells them apart (--row, --seed)"
+        )
+    for one in records if ended else records[:-1]:
+        if one not in ended:
+            said = f"its {state[1].lower()} is {shortened(one.cells.get(state[1]))}"
+            notes.append(f"{key[0]}, seed {key[1]}: a run is left out, {said} ({one.place})")
+    return ended or records[-1:]
 
 
 def _of_records(
@@ -97,7 +122,7 @@ def _of_records(
     (name, seed), first, last = key, records[0], records[-1]
     seen: dict[float | None, Record] = {}
     for record in records:
-        when = number(record.cells.get(epoch), record.place, epoch) if epoch else None
+        when = epoch_number(record, epoch) if epoch else None
         if (other := seen.setdefault(when, record)) is not record:
             at = "" if when is None else f", epoch {when:g},"
             remedy = "" if epoch else ", or name the epochs' column by --epoch"
