@@ -80,7 +80,8 @@ class MadeUp:
             forget_failure(self.out / job.hash)
             seed = job.definition.seed
             noise = np.random.default_rng([seed, sum(map(ord, job.label))]).normal()
-            top1 = MEANS[job.label.partition(" at lr")[0]] + 0.3 * noise
+            row = job.label.partition(" at lr")[0].rpartition(": ")[2]
+            top1 = MEANS[row] + 0.3 * noise
             definition = job.definition.to_dict()
             result = {"validation_top1_percent": top1}
             MadeUp.make_run(

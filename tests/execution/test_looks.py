@@ -28,7 +28,8 @@ from made_up_crew import (
 
 from blocklab.errors import InputError
 from blocklab.execution.dry_run import look_lines
-from blocklab.execution.study_folder import check_as_it_ran
+from blocklab.execution.study_folder import check_as_it_ran, threads_begun_with
+from blocklab.execution.train_studies import train_studies
 from blocklab.report.page import write_report
 from blocklab.results.design_file import write_design
 from blocklab.results.records import keep_records
@@ -167,6 +168,26 @@ def test_a_row_that_was_taken_out_and_put_back_is_looked_at(file: Path) -> None:
     # What it was, of the others: their looks counted the row before, and go on to.
     assert shown(results, ["se", "eca"]) == shown(before, ["se", "eca"])
     assert undated(file) == (run(file) and undated(file))
+
+
+def test_each_study_keeps_the_threads_that_it_began_with(file: Path) -> None:
+    """Also where both run together: they decide bits."""
+    other = file.with_name("other.yaml")
+    other.write_text(file.read_text().replace("title: Looks", "title: Other"))
+    out, both = file.parent / "runs", [Study.load(file), Study.load(other)]
+    MadeUp.dies_at = 3
+    for study, threads in zip(both, (1, 2), strict=True):
+        with pytest.raises(KeyboardInterrupt):
+            train_studies((study,), out, 1, threads=threads)
+        MadeUp.dies_at = MadeUp.made + 3
+    MadeUp.dies_at = None
+    train_studies(both, out, 1)
+    assert [threads_begun_with(out / one.folder_name) for one in both] == [1, 2]
+
+
+def test_a_cluster_takes_no_number_of_workers(file: Path) -> None:
+    with pytest.raises(InputError, match="leave --workers out"):
+        train_studies((Study.load(file),), file.parent / "runs", 2, ray="auto")
 
 
 def test_records_of_a_tuned_study_are_kept(file: Path) -> None:

@@ -10,12 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, RunError
-from blocklab.execution.verify import compare_runs
+from blocklab.execution.verify import compare_runs, unequal_predictions
 from blocklab.models.spec import model_spec
 from blocklab.report.what_ran import setups
 from blocklab.results.ended_run import EndedRun, read_ended_run
@@ -67,6 +68,26 @@ def test_a_finished_run_keeps_its_checkpoint_only_if_asked(
     kept = execute_run(definition(), tmp_path, threads=1, checkpoints=Checkpoints(keep=True))
     assert epochs_kept(kept) == 4 and not (kept / "previous.ckpt").exists()
     assert compare_runs(whole, RunReader(kept))[0] is None
+
+
+def test_a_loss_that_is_no_number_twice_is_the_same(
+    tmp_path: Path, make_run: Callable[..., Path]
+) -> None:
+    folder = make_run(tmp_path, images=20)
+    arrays = RunReader(folder).arrays()
+    ours = {name: values.copy() for name, values in arrays.items()}
+    ours["loss"][3] = np.nan
+    assert unequal_predictions(ours, {name: values.copy() for name, values in ours.items()}) is None
+    assert unequal_predictions(arrays, ours) == "loss of test image 3"
+    assert unequal_predictions(ours, arrays) == "loss of test image 3"
+    assert unequal_predictions({}, ours) == f"the shape of {next(iter(ours))}"
+    result = RunReader(folder).require_result() | {"test_loss": None}
+    written = RunFolder(folder)
+    with written.locked():
+        written.write_predictions(ours)
+        written.finish(result)
+    ended = read_ended_run(RunReader(folder))
+    assert ended is not None and ended.notes == () and ended.figure("test_loss") is None
 
 
 def test_a_caught_stop_keeps_the_last_whole_epoch(tmp_path: Path, whole: RunReader) -> None:

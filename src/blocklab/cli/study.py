@@ -103,6 +103,8 @@ def study(
     collection = load_studies(file, data, recipe, seeds, rows, settings)
     studies = collection.studies
     if dry_run:
+        if ray is not None:
+            raise InputError("--dry-run plans what this machine would do; leave --ray out")
         from blocklab.execution.dry_run import plan_lines
 
         lines = plan_lines(studies, out, _worker_count(workers), threads, plugins)

@@ -56,6 +56,7 @@ class Plan:
     out: Path
     costs: tuple[Costs, ...]
     sharing: Sharing
+    threads: tuple[int, ...]  # of each study's runs that begin now
     jobs: tuple[Job, ...]
     finished: int
     memory: Mapping[str, int]  # hash -> about how many bytes that run takes
@@ -132,21 +133,18 @@ def make_plan(
     pending = tuple(replace(job, threads=threads or job.threads or sharing.threads) for job in left)
     done = len(runs) - len(pending)
     runs |= {job.hash: job for job in pending}
-    return Plan(tuple(studies), out, tuple(costs), sharing, pending, done, memory, runs)
+    begin = tuple(threads or one or sharing.threads for one in kept)
+    return Plan(tuple(studies), out, tuple(costs), sharing, begin, pending, done, memory, runs)
 
 
-def grown_plan(plan: Plan, studies: Sequence[Study], threads: int | None = None) -> Plan:
-    """Return the plan of the same studies with more seeds, which nothing need be opened for.
-
-    `threads` are those that were asked for.
-    """
+def grown_plan(plan: Plan, studies: Sequence[Study]) -> Plan:
+    """Return the plan of the same studies with more seeds, which nothing need be opened for."""
     runs = dict(plan.runs)
-    for study in studies:
+    for study, of_it in zip(studies, plan.threads, strict=True):
         for run in study.plan():
             row, run_hash = run.row, run.definition.hash
             if run_hash not in runs:
                 like = runs[row.definition(study.seeds_of(row.name)[0]).hash]
-                of_it = threads or plan.sharing.threads
                 runs[run_hash] = replace(
                     like, definition=run.definition, hash=run_hash, threads=of_it
                 )

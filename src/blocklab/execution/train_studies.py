@@ -7,6 +7,7 @@ fails ends no other, and whatever dies, the same command goes on from the last w
 from collections.abc import Sequence
 from pathlib import Path
 
+from blocklab.errors import InputError
 from blocklab.execution.crew import Crew, Silent, Watcher
 from blocklab.execution.diagnosis import diagnose_studies
 from blocklab.execution.looks import look, look_text, resumed
@@ -42,7 +43,7 @@ def train_studies(
     Args:
         studies: what to run.
         out: the folder of run folders, and of each study's own folder.
-        workers: runs beside each other; None is decided by `share_machine`.
+        workers: runs beside each other; None is decided by `share_machine`, or by the cluster.
         threads: of each run that begins now; a run that has begun keeps its own. None is as
             many as the study's earlier runs, or decided with `workers`.
         watcher: is told what happens.
@@ -56,6 +57,11 @@ def train_studies(
         RunError: if a study's own folder cannot be written. A run that fails does not raise: its
             row says so.
     """
+    if ray is not None and workers is not None:
+        raise InputError(
+            "a cluster runs as many at a time as it has room for; leave --workers out (--threads "
+            "says how many cores each takes)"
+        )
     watcher = watcher or Silent()
     tried = [one for study in studies if (one := candidates(study)) is not None]
     if tried:  # first what chooses the learning rates, then what they are chosen for
@@ -75,8 +81,8 @@ def train_studies(
             folder = study_folder(study, out)
             state_design(study, folder, study_there(folder))
         folders = [
-            write_study_folder(study, out, costs, command, plan.sharing.threads)
-            for study, costs in zip(plan.studies, plan.costs, strict=True)
+            write_study_folder(study, out, costs, command, begin)
+            for study, costs, begin in zip(plan.studies, plan.costs, plan.threads, strict=True)
         ]
         _train(plan, watcher, plugins, ray, failures)
         looked = [
@@ -85,7 +91,7 @@ def train_studies(
         ]
         if not any(more for _, more in looked):
             break
-        plan = grown_plan(plan, [more or study for study, more in looked], threads)
+        plan = grown_plan(plan, [more or study for study, more in looked])
     for study, folder in zip(plan.studies, folders, strict=True):
         if text := look_text(study, folder):
             watcher.looked(study.name, text)

@@ -98,6 +98,19 @@ def verify_run(
     )
 
 
+def unequal_predictions(
+    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
+) -> str | None:
+    """Return where arrays by image first differ; NaN, as the loss of one may be, is as NaN."""
+    for name, now in after.items():
+        then = before.get(name)
+        if then is None or then.shape != now.shape:
+            return f"the shape of {name}"
+        if np.any(unequal := (then != now) & ~((then != then) & (now != now))):
+            return f"{name} of test image {int(np.nonzero(unequal)[0][0])}"
+    return None
+
+
 def compare_runs(before: RunReader, after: RunReader) -> tuple[str | None, tuple[str, ...]]:
     """Return where two finished runs first differ (None: nowhere), and what was compared."""
     compared = ["log", "result"]
@@ -114,13 +127,8 @@ def compare_runs(before: RunReader, after: RunReader) -> tuple[str | None, tuple
     if results[0]["status"] != FINISHED:
         return None, tuple(compared)
     compared.append("predictions")
-    ours, theirs = before.arrays(), after.arrays()
-    for name, array in theirs.items():
-        if name not in ours or ours[name].shape != array.shape:
-            return f"predictions, the shape of {name}", tuple(compared)
-        if np.any(unequal := ours[name] != array):
-            image = int(np.nonzero(unequal)[0][0])
-            return f"predictions, {name} of test image {image}", tuple(compared)
+    if found := unequal_predictions(before.arrays(), after.arrays()):
+        return f"predictions, {found}", tuple(compared)
     compared.append("weights")
     if WEIGHTS in before.left_out:  # a record still says which bits they had
         old, new = (run.require_result()["files"][WEIGHTS]["sha256"] for run in (before, after))

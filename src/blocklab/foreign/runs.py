@@ -39,7 +39,7 @@ def read_runs(paths: Sequence[Path], wanted: Wanted) -> ForeignRuns:
     notes = dict.fromkeys(note for part in parts for note in part.notes)
     origin = " and ".join(part.origin for part in parts)
     by = " or ".join(sorted({part.by for part in parts}))
-    signed = {part.signed for part in parts}
+    signed: set[Signed] = {part.signed for part in parts}
     all_signed: Signed = signed.pop() if len(signed) == 1 else "some"
     return ForeignRuns(tuple(runs), metrics[0], origin, tuple(notes), by, all_signed)
 
