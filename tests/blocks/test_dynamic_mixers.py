@@ -211,3 +211,24 @@ def test_a_built_network_costs_what_its_name_does(name: str) -> None:
     assert blocklab.cost(blocklab.deploy(built), 32).macs <= expected
     if name == "involution":
         assert blocklab.cost(blocklab.deploy(built), 32).macs == expected
+
+
+@pytest.mark.parametrize("kernel", [7, 15])
+def test_many_taps_are_added_up_before_they_are_rounded(kernel: int) -> None:
+    """Added up in bf16, 225 taps lose six per cent."""
+    torch.manual_seed(0)
+    x = torch.rand(2, 8, 9, 10).bfloat16().requires_grad_()
+    kernels = torch.rand(2, 2 * kernel**2, 9, 10).bfloat16().requires_grad_()
+    grad = torch.rand(2, 8, 9, 10).bfloat16()
+    exact = [one.detach().double().requires_grad_() for one in (x, kernels)]
+    found = local_product(x, kernels, kernel, 1)
+    wanted = local_product(*exact, kernel, 1)
+    assert found.dtype == torch.bfloat16
+    pairs = [(found, wanted)]
+    pairs += zip(
+        torch.autograd.grad(found, (x, kernels), grad),
+        torch.autograd.grad(wanted, exact, grad.double()),
+        strict=True,
+    )
+    for ours, right in pairs:
+        assert (ours.double() - right).norm() < 5e-3 * right.norm()

@@ -11,6 +11,7 @@ from scipy import stats
 
 from blocklab.execution import seed_planning
 from blocklab.execution.seed_planning import Pilot, read_pilot
+from blocklab.measure.cost import cost
 from blocklab.results.study_folder import read_study_folder
 from blocklab.statistics.planning import power, seeds_needed
 from blocklab.study.study import Study
@@ -25,6 +26,7 @@ def test_a_pilot_is_planned_from_its_runs(
     for number, run in enumerate(Study.load(study_file).plan()):
         ended = {"train_seconds": 60.0 + number}
         made_up = {"definition": run.definition.to_dict(), "epochs": 2, "result": ended}
+        made_up["run"] = {"class_names": list("0123456789")}
         make_run(out, run.row.name, run.definition.seed, 50.0 + number**2, **made_up)
     assert blocklab("study", study_file, "--out", out).status == 0  # trains nothing
     folder = out / "tiny"
@@ -46,6 +48,17 @@ def test_a_pilot_is_planned_from_its_runs(
     assert by_file.status == 0
     assert "2 degrees of freedom know that SD as" in by_file.out
     assert "hours: as long as the finished runs took" in by_file.out
+    # rows that the file has besides, or has no more, are in its hours, too
+    before, text = json.loads(said.out)["hours_a_seed"], study_file.read_text()
+    study_file.write_text(f"{text}  eca: {{base: resnet20, attention: eca}}\n")
+    asked = blocklab("plan", study_file, "--gain", 2, "--out", out, "--json")
+    assert asked.status == 0, asked.err
+    more = json.loads(asked.out)
+    eca = Study.load(study_file).rows[2].model
+    share = cost(eca, results.rows[0].input_size or 0, 10).macs / sum(row.macs or 0 for row in results.rows)
+    assert more["rows"] == 2
+    assert more["hours_a_seed"] == pytest.approx(before * (1 + share))
+    study_file.write_text(text)
     # a row without a spread is left out of it, and named
     study = json.loads((folder / "study.json").read_text())
     runs = next(row for row in study["rows"] if row["name"] == "se")["runs"]

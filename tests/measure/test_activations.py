@@ -60,6 +60,26 @@ def test_every_zero_of_a_network_made_by_hand() -> None:
     assert both["0", "residual block"] == (96, 32, 3, 0)
 
 
+def test_channels_of_maps_that_a_linear_layer_gives_are_the_last_axis() -> None:
+    """(B, H, W, C), as timm's ConvNeXt has them inside its blocks."""
+
+    class Inside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 5, 1)
+            self.fc1, self.act = nn.Linear(5, 6), nn.ReLU()
+            nn.init.zeros_(self.fc1.weight)
+            self.fc1.bias.data = torch.tensor([1.0, -1.0, 1.0, -1.0, -1.0, 1.0])
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.act(self.fc1(F.relu(self.conv(x)).permute(0, 2, 3, 1)))
+            return x.permute(0, 3, 1, 2)
+
+    found = counts(count_zeros(Inside(), batches(1.0), 1, 1))
+    assert found["act", "activation"] == (2 * 2 * 4 * 6, 2 * 2 * 4 * 3, 6, 3)
+    assert found["(1)", "activation"][2] == 5  # of the convolution before, the second
+
+
 def test_batches_are_counted_from_one_and_both_ends_count() -> None:
     model = nn.Sequential(nn.ReLU())
     seen: list[float] = []

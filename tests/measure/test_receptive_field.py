@@ -1,5 +1,6 @@
 """Taps that can meet a pixel, by trying each; receptive fields whose extent is known."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from blocklab import create_model
 from blocklab.errors import InputError
-from blocklab.measure.receptive_field import ReceptiveField, live_taps, receptive_field
+from blocklab.measure.receptive_field import LiveTaps, ReceptiveField, live_taps, receptive_field
 from blocklab.models.spec import model_spec
 
 
@@ -78,6 +79,13 @@ def test_dilated_kernels_and_networks_without_large_ones() -> None:
     dilated = [row for row in rows if row.dilation == (3, 3)]
     assert [row.live for row in dilated] == [(5, 5), (3, 3), (1, 1), (1, 1)]
     assert live_taps(model_spec("resnet18").build_meta(10), 64) == ()
+
+
+def test_unlike_dilations_are_both_said() -> None:
+    row = LiveTaps("conv", 1, (3, 5), (1, 2), (8, 8), (3, 5))
+    assert row.cells()[0] == "conv (3x5, dilation 1x2)"
+    assert replace(row, dilation=(2, 2)).cells()[0] == "conv (3x5, dilation 2)"
+    assert replace(row, dilation=(1, 1)).cells()[0] == "conv (3x5)"
 
 
 @pytest.mark.parametrize("size", [0, -3])

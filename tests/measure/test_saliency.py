@@ -66,6 +66,18 @@ def test_grad_cam_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("learns", [False, True])
+def test_a_frozen_network_is_weighed_as_one_that_learns(learns: bool) -> None:
+    model = create_model(TINY, num_classes=5).eval()
+    images = torch.randn(2, 3, 32, 24)
+    wanted = grad_cam(model, images, [1, 2])
+    model.requires_grad_(False)
+    model.get_submodule("fc").requires_grad_(learns)
+    found = grad_cam(model, images, [1, 2])
+    assert found.layer == wanted.layer and np.array_equal(found.values, wanted.values)
+    assert not images.requires_grad
+
+
 def test_a_map_of_one_pixel_says_nothing_so_an_earlier_one_is_taken() -> None:
     model = create_model({**TINY, "backbone": "resnet18", "stem": "imagenet"}, 5)
     found = grad_cam(model, torch.randn(1, 3, 32, 32), [0])  # maps of 8, 4, 2 and 1 pixels
@@ -126,6 +138,8 @@ def test_what_cannot_be_weighed_is_said_in_a_line() -> None:
         grad_cam(model, torch.randn(1, 3, 32, 32), [0], "layer3.9")
     with pytest.raises(InputError, match="'fc' gives no map"):
         grad_cam(model, torch.randn(1, 3, 32, 32), [0], "fc")
+    with pytest.raises(InputError, match="1 or more, not 0"):
+        let_through(create_model({**TINY, "attention": "se"}), torch.randn(1, 3, 32, 32), most=0)
     with pytest.raises(InputError, match="no attention that gates a map"):
         let_through(model, torch.randn(1, 3, 32, 32))
 

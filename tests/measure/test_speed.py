@@ -97,6 +97,29 @@ def test_a_mode_that_fails_is_named_and_the_rest_is_timed(monkeypatch: pytest.Mo
     assert report.notes[0] in report.title
 
 
+def test_a_mode_that_fails_on_one_image_alone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(network: nn.Module, dynamic: bool, disable: bool) -> nn.Module:
+        def refuse(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+            if len(inputs[0]) == 1:
+                raise RuntimeError("not for one")
+
+        if not disable:
+            network.register_forward_pre_hook(refuse)
+        return network
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    report = bench("resnet20:depths=[1],widths=[8]", 8, 4, rounds=1, compiled=True)
+    assert [one.work for one in report.speeds if one.mode == "compiled"] == ["training"]
+    assert report.notes == ("inference, compiled: left out (RuntimeError: not for one)",)
+
+
+def test_a_network_that_mixes_the_images_of_a_batch_has_no_latency() -> None:
+    mixing = "{base: resnet20_triplet_gate_softmax_as_run, depths: [1], widths: [8]}"
+    report = bench(mixing, 8, 4, rounds=1)
+    assert len(report.speeds) == 12 and {one.latency_ms for one in report.speeds} == {None}
+    assert "left out: one image alone is none, " in report.title
+
+
 def test_without_onnxruntime_a_word_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways.importlib.util, "find_spec", lambda name: None)
     found = onnxruntime_latency(create_model("resnet20", depths=(1,), widths=(8,)), 8, 1)
@@ -104,7 +127,7 @@ def test_without_onnxruntime_a_word_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_onnxruntime_times_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime")
+    onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     shapes = []
     write = ways.write_onnx
@@ -114,10 +137,18 @@ def test_onnxruntime_times_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
         return lambda images: (shapes.append(tuple(images.shape)), run(images))
 
     monkeypatch.setattr(ways, "write_onnx", watched)
+    threads, session = [], onnxruntime.InferenceSession
+
+    def on_threads(path: str, options: Any, providers: Any) -> Any:
+        threads.append(options.intra_op_num_threads)
+        return session(path, options, providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_threads)
     network = create_model("resnet20", depths=(1,), widths=(8,)).eval()
     milliseconds, word = onnxruntime_latency(network, (8, 12), 1)
     assert milliseconds is not None and milliseconds > 0 and word.startswith("ONNX Runtime ")
     assert set(shapes) == {(1, 3, 8, 12)} and len(shapes) == 6
+    assert threads == [1]
 
 
 @pytest.mark.parametrize(

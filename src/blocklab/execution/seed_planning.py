@@ -18,6 +18,7 @@ from blocklab.errors import InputError
 from blocklab.execution.dry_run import plan_lines
 from blocklab.execution.seed_plan import SeedPlan, verdict
 from blocklab.execution.study_folder import study_folder
+from blocklab.measure.cost import cost
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_file import STUDY
 from blocklab.results.study_folder import read_study_folder
@@ -155,7 +156,7 @@ def read_pilot(
     elif sd is None:
         sd, df = _pilot_spread(study, results, lines)
         lines.append("no row can be judged by these runs, so the page names no number of seeds")
-    measured = None if results is None else _measured_seconds(results)
+    measured = None if results is None else _measured_seconds(results, asked)
     if measured is not None:
         lines.append("hours: as long as the finished runs took, one after another")
     elif asked is not None and (measured := _estimated_seconds(asked, out, plugins)) is not None:
@@ -228,20 +229,31 @@ def _no_spread(row: RowResult, values: list[float], apart: Sequence[str]) -> str
     return "its seeds scatter far beyond the others'" if row.name in apart else ""
 
 
-def _measured_seconds(results: StudyResults) -> float | None:
-    """Return seconds of one run of each row together; a row without runs goes by its MACs."""
+def _measured_seconds(results: StudyResults, asked: Study | None) -> float | None:
+    """Return seconds of one run of each row together; a row without runs goes by its MACs.
+
+    Of the rows of what is asked for, where that is more or less than what has run.
+    """
     taken = {row.name: one for row in results.rows if (one := row.over_seeds("train_seconds"))}
     if not taken:
         return None
-    missing = [row for row in results.rows if row.name not in taken]
-    together = math.fsum(one.mean for one in taken.values())
-    if not missing:
+    macs = {row.name: row.macs for row in results.rows}
+    wanted = list(macs) if asked is None else [row.name for row in asked.rows]
+    together = math.fsum(taken[name].mean for name in wanted if name in taken)
+    if all(name in taken for name in wanted):
         return together
-    macs = [row.macs for row in results.rows]
-    if not all(macs):  # of runs from elsewhere, where nothing says what a row costs
+    if not all(macs.values()):  # of runs from elsewhere, where nothing says what a row costs
         return None
-    of_taken = sum(row.macs or 0 for row in results.rows if row.name in taken)
-    return together * sum(one or 0 for one in macs) / of_taken
+    size = next(row.input_size for row in results.rows)
+    assert size is not None  # costs are counted at one
+    classes = len(next(one for row in results.rows for one in row.finished).run["class_names"])
+    for row in asked.rows if asked is not None else ():
+        if row.name not in macs:
+            macs[row.name] = cost(row.model, size, classes).macs
+    seconds_of_mac = math.fsum(one.mean for one in taken.values()) / sum(
+        macs[name] or 0 for name in taken
+    )
+    return together + seconds_of_mac * sum(macs[name] or 0 for name in wanted if name not in taken)
 
 
 def _estimated_seconds(study: Study, out: Path, plugins: Sequence[str]) -> float | None:

@@ -61,9 +61,9 @@ class _LocalProduct(torch.autograd.Function):
         out: Tensor | None = None
         for tap, (rows, columns) in enumerate(_taps(size, stride, kernels)):
             term = padded[..., rows, columns] * weights[:, :, :, tap]
-            out = term if out is None else out.add_(term)
+            out = _wide(term) if out is None else out.add_(term)
         assert out is not None
-        return out.flatten(1, 2)
+        return out.to(x.dtype).flatten(1, 2)
 
     @staticmethod
     def backward(  # type: ignore[override]
@@ -81,7 +81,7 @@ class _LocalProduct(torch.autograd.Function):
         weights = kernels.unflatten(1, (groups, 1, -1))
         padded = _padded(x, size, groups)
         grad = grad.unflatten(1, (groups, -1))
-        grad_padded = torch.zeros_like(padded) if learns_x else None
+        grad_padded = _wide(torch.zeros_like(padded)) if learns_x else None
         grad_weights = torch.empty_like(weights) if learns_kernels else None
         for tap, (rows, columns) in enumerate(_taps(size, stride, kernels)):
             if grad_padded is not None:
@@ -92,13 +92,19 @@ class _LocalProduct(torch.autograd.Function):
         half = size // 2
         height, width = x.shape[2], x.shape[3]
         if grad_padded is not None:
-            grad_padded = grad_padded[..., half : half + height, half : half + width].flatten(1, 2)
+            inner = grad_padded[..., half : half + height, half : half + width]
+            grad_padded = inner.to(x.dtype).flatten(1, 2)
         return (
             grad_padded,
             None if grad_weights is None else grad_weights.view_as(kernels),
             None,
             None,
         )
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Return values to add many more to: of half precision in float32, rounded once at the end."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _padded(x: Tensor, size: int, groups: int) -> Tensor:

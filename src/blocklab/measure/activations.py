@@ -113,10 +113,11 @@ class _Tally:
         self.outputs = self.zeros = 0
         self.dead: Tensor | None = None  # (C,) bool
 
-    def add(self, output: Tensor) -> None:
+    def add(self, output: Tensor, channels_last: bool) -> None:
         zero = output.detach() == 0
         # Channels are the second axis of maps and vectors, the last one of token sequences.
-        axis = zero.ndim - 1 if zero.ndim == 3 else min(1, zero.ndim - 1)
+        last = channels_last or zero.ndim == 3
+        axis = zero.ndim - 1 if last else min(1, zero.ndim - 1)
         dead = zero.movedim(axis, 0).flatten(1).all(1)
         self.outputs += zero.numel()
         self.zeros += int(zero.sum())
@@ -131,6 +132,8 @@ class _Watch(TorchDispatchMode):
         self.tallies: dict[tuple[str, str], _Tally] = {}
         self.inside: list[str] = []
         self.seen: dict[str, int] = {}  # how often a module has activated in this batch
+        # What a linear layer gave last, whose channels are the last axis: (B, H, W, C) maps, too.
+        self.of_linear: Tensor | None = None
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -140,11 +143,17 @@ class _Watch(TorchDispatchMode):
             module = self.inside[-1] if self.inside else ""
             times = self.seen[module] = self.seen.get(module, 0) + 1
             name = module if times == 1 else f"{module} ({times})"
-            self.count(name or f"({times})", ACTIVATION, out)
+            given = self.of_linear
+            last = given is not None and _shares_memory(args[0], given)
+            self.count(name or f"({times})", ACTIVATION, out, last)
         return out
 
-    def count(self, layer: str, kind: str, output: Tensor) -> None:
-        self.tallies.setdefault((layer, kind), _Tally(kind)).add(output)
+    def count(self, layer: str, kind: str, output: Tensor, channels_last: bool) -> None:
+        self.tallies.setdefault((layer, kind), _Tally(kind)).add(output, channels_last)
+
+
+def _shares_memory(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def residual_blocks(model: nn.Module) -> list[str]:
@@ -205,16 +214,23 @@ def count_zeros(
 def _hooks(model: nn.Module, watch: _Watch) -> Iterator[None]:
     """Keep the name of the module that runs, and count what each residual block gives."""
     blocks = set(residual_blocks(model))
+    maps_last = getattr(model, "output_fmt", "") == "NHWC"  # as timm says of its Swin
     with ExitStack() as stack:
         for name, module in model.named_modules():
 
             def enter(_: nn.Module, __: Any, name: str = name) -> None:
                 watch.inside.append(name)
 
-            def leave(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
+            linear = isinstance(module, nn.Linear)
+
+            def leave(
+                _: nn.Module, __: Any, output: Any, name: str = name, linear: bool = linear
+            ) -> None:
                 watch.inside.pop()
+                if linear:
+                    watch.of_linear = output
                 if name in blocks and isinstance(output, Tensor):
-                    watch.count(name, BLOCK, output)
+                    watch.count(name, BLOCK, output, maps_last)
 
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(leave).remove)

@@ -107,7 +107,7 @@ def _by_stages(model: Backbone, input_size: ImageSize) -> Description:
         params = sum(p.numel() for key, p in used.found.items() if key not in seen)
         seen |= used.found.keys()
         x = part.output
-        if name != "stem" or counts:  # a stem may be part of the first stage
+        if name != "stem" or counts or params:  # a stem may be part of the first stage
             parts.append(Part(name, tuple(x.shape[1:]), sum(counts) // len(x), params))
     idle = Counter[str]()  # what an image does not meet, such as what training alone uses
     for name, parameter in model.named_parameters():

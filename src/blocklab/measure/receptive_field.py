@@ -55,7 +55,9 @@ class LiveTaps:
 
     def cells(self) -> tuple[str, str, str, str]:
         """Return kernel, map, live taps and all taps as text."""
-        dilated = f", dilation {self.dilation[0]}" if max(self.dilation) > 1 else ""
+        alike = self.dilation[0] == self.dilation[1]
+        by = self.dilation[0] if alike else _by(self.dilation)
+        dilated = f", dilation {by}" if max(self.dilation) > 1 else ""
         times = f", {self.modules} of them" if self.modules > 1 else ""
         return (
             f"{self.module} ({_by(self.kernel)}{dilated}{times})",

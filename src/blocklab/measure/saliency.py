@@ -69,7 +69,7 @@ def grad_cam(
     if layer is not None and layer not in modules:
         raise InputError(f"the network has no module '{layer}'{did_you_mean(layer, modules) or ''}")
     with evaluating(model), torch.enable_grad(), _outputs(modules, names) as given:
-        logits = model(images)
+        logits = model(images.detach().requires_grad_())  # a frozen network's maps need one, too
         found = {name: one for name, one in given.items() if _is_map(one)}
         if not names:
             raise InputError(
@@ -136,6 +136,8 @@ def let_through(model: nn.Module, images: Tensor, most: int = 4) -> LetThrough:
             "no attention gates: the network has no attention that gates a map; name one that has, "
             "such as resnet18_se"
         )
+    if most < 1:
+        raise InputError(f"most is how many attentions to show, 1 or more, not {most}")
     by_size = {tuple(one.shape[1:]): name for name, one in found.items()}  # the last of each
     others = [name for name in reversed(found) if name not in by_size.values()]
     chosen = {*list(by_size.values())[-most:], *others[: max(0, most - len(by_size))]}

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from blocklab.backbones.base import check_count
+from blocklab.blocks.protocol import mixed_by
 from blocklab.errors import error_line
 from blocklab.measure.alone import alone_on_device
 from blocklab.measure.cost import Cost, cost
@@ -60,9 +61,12 @@ class Speed:
     `images_per_second` is the median over rounds, `slowest` and `fastest` its spread.
     `memory_bytes` is what a batch takes besides the weights: activations, and in training
     gradients; None of a graph, which keeps its memory.
-    `latency_ms` is the median time of a single image, of inference alone.
+    `latency_ms` is the median time of a single image, of inference alone; None of a network that
+    mixes the images of a batch.
     `peak_percent` is the share of the matrix-product peak measured here in the same precision:
     MACs of the forward pass, deployed of the merged network's; of a training step three times that.
+    Before it is deployed those are of whole kernels, also where only some taps meet the map and
+    are computed.
     """
 
     work: str
@@ -251,10 +255,11 @@ class _Timed:
         """Add a way, and warm it up."""
         step = make_step(network, way, self.size, self.batch)
         memory = _memory_of(step, self.device)
+        if way.work != TRAINING and not mixed_by(network):
+            one = make_step(network, way, self.size, 1)
+            one()
+            self.of_one[way] = one  # a way that failed is not among those that are timed
         self.memory[way] = None if way.mode == GRAPH else memory
-        if way.work != TRAINING:
-            self.of_one[way] = make_step(network, way, self.size, 1)
-            self.of_one[way]()
         self.steps[way] = step
 
     def add_modes(self, networks: Mapping[str, nn.Module], modes: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from blocklab.blocks.protocol import mixed_by
 from blocklab.errors import BlocklabError
 from blocklab.measure.device import LAYOUTS, PRECISIONS, has_fast_bf16, probe_device
 from blocklab.measure.graphs import WARM_UP_STEPS, aside
@@ -95,6 +96,8 @@ def onnxruntime_latency(
     missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         return None, f"left out: {', '.join(missing)} not installed"
+    if said := mixed_by(network):
+        return None, f"left out: one image alone is none, {said}"
     import onnxruntime
 
     try:

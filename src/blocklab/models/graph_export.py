@@ -96,6 +96,7 @@ def write_onnx(
     program.save(path, external_data=weights > _LARGEST_PROTOBUF)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = torch.get_num_threads()
     try:
         session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     except Exception as error:  # its errors have no class in common
