@@ -55,7 +55,9 @@ def test_a_pilot_is_planned_from_its_runs(
     assert asked.status == 0, asked.err
     more = json.loads(asked.out)
     eca = Study.load(study_file).rows[2].model
-    share = cost(eca, results.rows[0].input_size or 0, 10).macs / sum(row.macs or 0 for row in results.rows)
+    share = cost(eca, results.rows[0].input_size or 0, 10).macs / sum(
+        row.macs or 0 for row in results.rows
+    )
     assert more["rows"] == 2
     assert more["hours_a_seed"] == pytest.approx(before * (1 + share))
     study_file.write_text(text)

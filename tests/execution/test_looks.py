@@ -144,6 +144,23 @@ def test_two_commands_on_one_study_take_each_look_once(
     assert (words(run(file)), undated(file), MadeUp.made) == whole
 
 
+def test_a_look_reads_the_seeds_that_it_planned(file: Path) -> None:
+    """Another command that began before a look may write its fewer seeds after it."""
+    whole = words(run(file)), undated(file)
+    (file.parent / "runs").rename(file.parent / "before")
+    record, written = file.parent / "runs/looks/study.json", dict[int, bytes]()
+    for dies_at in (4, 17):
+        MadeUp.made, MadeUp.dies_at = 0 if dies_at == 4 else 4, dies_at
+        with pytest.raises(KeyboardInterrupt):
+            run(file)
+        written[dies_at] = record.read_bytes()
+    assert len(written[4]) < len(written[17]) and len(design(file).looks) == 1
+    MadeUp.dies_at, MadeUp.meanwhile = None, lambda: record.write_bytes(written[4])
+    run(file)
+    assert len(design(file).looks) == 1
+    assert (words(run(file)), undated(file)) == whole
+
+
 def test_a_row_that_was_taken_out_and_put_back_is_looked_at(file: Path) -> None:
     MadeUp.dies_at = 16
     with pytest.raises(KeyboardInterrupt):

@@ -132,9 +132,11 @@ def look(
             return None
         assert results.design is not None
         coming = _with_seeds(study, study.looks, design)
-        # Another process may have looked meanwhile: then its seeds come first.
+        # Another process may have looked meanwhile: then its seeds come first. Or it has just
+        # begun, and written a study.json of before this study's look.
         unseen = coming.seeds_by_row == study.seeds_by_row and design.looks == results.design.looks
-        if unseen and not _waits(study, results, failed):
+        whole = all(row.planned_seeds == study.seeds_of(row.name) for row in results.rows)
+        if unseen and whole and not _waits(study, results, failed):
             design = _looked(study.looks, folder, design, results)
             coming = _with_seeds(study, study.looks, design)
         return None if coming.seeds_by_row == study.seeds_by_row else coming
