@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from blocklab.errors import RunError
+from blocklab.errors import InputError, RunError
+from blocklab.execution.plan import make_plan
 from blocklab.execution.train_studies import train_studies
 from blocklab.execution.tuning import candidates, choose, with_candidates
 from blocklab.results.ended_run import EndedRun
@@ -67,6 +69,23 @@ def test_every_row_is_tried_at_every_rate_with_equal_budgets_and_other_seeds() -
     assert candidates(plain) is None
     assert with_candidates([plain]) == (plain,)
     assert choose(plain, results(plain, {})) is plain
+
+
+def test_the_data_say_whether_there_are_validation_images(tmp_path: Path) -> None:
+    """A folder's own are used whatever the fraction is; of none nothing can be chosen."""
+    none = study(data={"source": "digits", "train_images": 40, "validation_fraction": 0})
+    with pytest.raises(InputError, match=r"'plain at lr 0.05' has none; set data"):
+        make_plan([candidates(none) or none], tmp_path / "runs")
+    assert not make_plan([study(tune=None)], tmp_path / "runs").finished
+    for split in ("train", "val", "test"):
+        for label in ("a", "b"):
+            (tmp_path / "images" / split / label).mkdir(parents=True)
+            for number in range(10):
+                picture = Image.new("RGB", (32, 32), (25 * number, 9, 90 if label == "a" else 0))
+                picture.save(tmp_path / "images" / split / label / f"{split}{number}.png")
+    folder = {"source": f"folder:{tmp_path / 'images'}", "image_size": 32, "validation_fraction": 0}
+    own = study(data=folder)
+    assert len(make_plan([candidates(own) or own], tmp_path / "runs").jobs) == 12
 
 
 def test_the_test_set_is_not_read_on_the_way() -> None:

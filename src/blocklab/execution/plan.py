@@ -94,6 +94,11 @@ def make_plan(
         for row in study.rows:
             data = opened.get(row.data) or opened.setdefault(row.data, open_data(row.data))
             check_batches(study, row, data)
+            if study.by_validation and not len(data.validation):
+                raise InputError(
+                    f"study '{study.name}': tune chooses by validation images, and the data of "
+                    f"row '{row.name}' has none; set data.validation_fraction=0.1"
+                )
             try:
                 check_batches_fill(row.recipe, data)
                 key = canonical_json(row.model.to_dict()), len(data.class_names), data.image_size

@@ -37,6 +37,7 @@ def candidates(study: Study) -> Study | None:
         claims=(),
         claim_notes={},
         tune=None,
+        by_validation=True,
         diagnose=None,
         looks=None,
         seeds_by_row={},

@@ -69,7 +69,7 @@ def check_tune(
         tuned_from: seeds to try them from.
 
     Raises:
-        InputError: if a row has no validation images or a rate of its own, or seeds are shared.
+        InputError: if a row has a rate of its own, or seeds are shared.
     """
     what = f"study '{study}': tune"
     for values, of in ((rates, "lr"), (tuned_from, "seeds")):
@@ -81,11 +81,6 @@ def check_tune(
             "that no run is both chosen and reported"
         )
     for row in rows:
-        if row.data.validation_fraction == 0:
-            raise InputError(
-                f"{what} chooses by validation images, and row '{row.name}' has none; set "
-                "data.validation_fraction=0.1"
-            )
         if row.recipe.lr != rows[0].recipe.lr:
             raise InputError(
                 f"{what} sets the learning rate of every row; leave lr out of row '{row.name}'"

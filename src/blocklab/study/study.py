@@ -91,7 +91,8 @@ class Study:
     """Rows x seeds, checked: rows differ only in what `varies` says.
 
     `claims_left_out` are those of the file about rows that are not here, as `--rows` chose others;
-    `claims_over` those over the data sets, of which this study is of one.
+    `claims_over` those over the data sets, of which this study is of one. `by_validation` is one
+    that chooses learning rates.
     `claim_notes` says of a claim what it stands for and which errata a reader should know;
     `changes` what is not as the file of that name has it, such as ``seeds=1``; `file` which one
     that is, as a digest of its path. With `looks`, `seeds` are all that may be needed, and
@@ -114,6 +115,7 @@ class Study:
     claims_over: tuple[str, ...] = ()
     claim_notes: Mapping[str, str] = field(default_factory=dict, hash=False)
     tune: Tune | None = None
+    by_validation: bool = False
     diagnose: Batches | None = None
     changes: tuple[str, ...] = ()
     file: str | None = None
