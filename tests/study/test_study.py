@@ -391,11 +391,6 @@ MISTAKES: list[tuple[str, Callable[[], object], str]] = [
     ("tune a rate twice", lambda: fields(tune={"lr": [0.1, 0.1]}), "tune.lr has a value twice"),
     ("tune from used seeds", lambda: fields(tune={"lr": [1, 2], "seeds": [1]}), "share 1"),
     (
-        "tune without validation",
-        lambda: fields(tune={"lr": [1, 2]}, data={"source": "digits", "validation_fraction": 0}),
-        "has none; set data.validation_fraction=0.1",
-    ),
-    (
         "tune what a row sets",
         lambda: fields(
             tune={"lr": [1, 2]},

@@ -33,7 +33,6 @@ def state_design(study: Study, folder: Path, before: StudyJson | None) -> None:
     Raises:
         RunError: if design.json is damaged, or cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with held(folder):
         write_design(folder, _stated_design(study, folder, before))
 
