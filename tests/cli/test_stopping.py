@@ -87,7 +87,7 @@ def epochs(folder: Path) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("devices", "by"),
     [
-        (1, signal.SIGINT),
+        pytest.param(1, signal.SIGINT, marks=pytest.mark.slow),
         pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param(2, signal.SIGINT, marks=pytest.mark.slow),
         (2, signal.SIGTERM),  # to one process, which has to end the other

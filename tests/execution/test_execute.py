@@ -172,6 +172,7 @@ print("at the top level, once")
 """
 
 
+@pytest.mark.slow
 def test_a_script_runs_a_study_of_ones_own_block_at_its_top_level(tmp_path: Path) -> None:
     """A worker registers the block by itself, and does not run the script again."""
     script = tmp_path / "script.py"

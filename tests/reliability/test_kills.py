@@ -10,6 +10,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kills.py"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 def test_a_kill_at_a_random_moment_loses_nothing() -> None:
     """To a worker, after which all are killed; to the study alone: `tests/cli/test_stopping.py`."""
