@@ -117,6 +117,9 @@ def test_a_line_of_an_export_is_a_whole_run_at_whatever_epoch(tmp_path: Path) ->
     twice = table(tmp_path, STATED + lines + "s1b,finished,se,1,12,70\n")
     with pytest.raises(InputError, match=r"row 'se' has seed 1 twice: .*line 4 and .*line 5"):
         read_runs([twice], ASKED)
+    # A name of several lines is a run's curve.
+    curve = table(tmp_path, STATED + "s0,finished,se,0,1,70\ns0,finished,se,0,2,76.9\n")
+    assert figures(read_runs([curve], ASKED).runs) == {("se", 0): [70.0, 76.9]}
     # Without seeds each line is a run, too.
     unseeded = table(
         tmp_path, "Name,State,model,epoch,top1\na,finished,se,1,76\nb,finished,se,1,77\n"

@@ -80,6 +80,21 @@ def test_channels_of_maps_that_a_linear_layer_gives_are_the_last_axis() -> None:
     assert found["(1)", "activation"][2] == 5  # of the convolution before, the second
 
 
+def test_a_permuted_view_of_a_linear_layer_has_its_channels_second() -> None:
+    class Permuted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.act = nn.Linear(3, 5), nn.ReLU()
+            nn.init.zeros_(self.fc.weight)
+            self.fc.bias.data = torch.tensor([1.0, -1.0, 1.0, -1.0, -1.0])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.act(self.fc(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+    found = counts(count_zeros(Permuted(), batches(1.0), 1, 1))
+    assert found["act", "activation"][2:] == (5, 3)
+
+
 def test_batches_are_counted_from_one_and_both_ends_count() -> None:
     model = nn.Sequential(nn.ReLU())
     seen: list[float] = []

@@ -49,6 +49,8 @@ def runs_of_table(table: TextTable, wanted: Wanted) -> ForeignRuns:
     epoch = _column(table, wanted.epoch, (EPOCH_COLUMN,), "--epoch")
     columns = set(table.columns)
     state = next((one for one in STATES if {one[0], one[1]} <= columns), None)
+    names = [record.cells.get(state[0]) for record in table.records] if state else []
+    whole = state is not None and len(set(names)) == len(names)  # a line a run, else of its epochs
     found: dict[tuple[str, int], list[Record]] = {}
     counts: dict[str, int] = {}
     for record in table.records:
@@ -61,11 +63,11 @@ def runs_of_table(table: TextTable, wanted: Wanted) -> ForeignRuns:
             key = name, whole_number(given, record.place, seed or "its number")
         found.setdefault(key, []).append(record)
     notes: list[str] = []
-    if state is not None:  # a line is a whole run, whatever epoch it tells of
+    if state is not None and whole:  # whatever epoch it tells of
         for key, records in found.items():
             found[key] = _ended(records, key, state, notes)
     if seed is None and not wanted.name:
-        if epoch is not None and state is None:
+        if epoch is not None and not whole:
             raise InputError(
                 f"{table.path} has a column '{epoch}' but none of seeds, so that runs cannot be "
                 f"told apart; name it with --seed{choices('', table.columns)}"

@@ -144,7 +144,7 @@ class _Watch(TorchDispatchMode):
             times = self.seen[module] = self.seen.get(module, 0) + 1
             name = module if times == 1 else f"{module} ({times})"
             given = self.of_linear
-            last = given is not None and _shares_memory(args[0], given)
+            last = given is not None and _is_same(args[0], given)
             self.count(name or f"({times})", ACTIVATION, out, last)
         return out
 
@@ -152,8 +152,10 @@ class _Watch(TorchDispatchMode):
         self.tallies.setdefault((layer, kind), _Tally(kind)).add(output, channels_last)
 
 
-def _shares_memory(one: Tensor, other: Tensor) -> bool:
-    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether both are the same values in the same axes, and not a permuted view."""
+    here = one.data_ptr() == other.data_ptr()
+    return here and (one.shape, one.stride()) == (other.shape, other.stride())
 
 
 def residual_blocks(model: nn.Module) -> list[str]:

@@ -50,7 +50,7 @@ def footprint(model: nn.Module, image_size: ImageSize, lean: bool = True) -> Foo
     # Of what grows with the batch alone the backward pass needs more for more images.
     fewer, more = (_kept(model, image_size, lean, images) for images in (2, 4))
     weights = sum(4 * parameter.numel() for parameter in model.parameters())
-    per_image = (more - fewer) // 2
+    per_image = max(0, more - fewer) // 2
     return Footprint(weights, per_image, max(0, fewer - 2 * per_image))
 
 

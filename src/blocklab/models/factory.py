@@ -70,7 +70,8 @@ def create_model(
             head = "fresh"  # it has none
         load_weights(model, pretrained, head=head, first_conv=first_conv)
         known = use_of_weights(pretrained, in_chans, num_classes if head == "load" else None)
-        set_use(model, known, str(pretrained))
+        if known:  # of tensors by name nothing is said
+            set_use(model, known, str(pretrained))
     if not features_only:
         if out_indices is not None:
             raise InputError("out_indices goes with features_only=True")

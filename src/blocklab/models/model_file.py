@@ -146,6 +146,8 @@ def check_computes(model: nn.Module, size: ImageSize) -> None:
         rebuilt = specification(model).build(known.num_classes, known.in_chans, sides).eval()
         load_weights(rebuilt, given.state_dict())
         trials = make_trials(given, sides, ("batch",), ())
+        if not all(bool(one.isfinite().all()) for one in trials[0].expected):
+            return  # what is no number cannot be compared
         try:
             compare(rebuilt, given, trials, deploy=False, fp16=False)
         except RunError:
