@@ -215,7 +215,7 @@ def test_a_built_network_costs_what_its_name_does(name: str) -> None:
 
 @pytest.mark.parametrize("kernel", [7, 15])
 def test_many_taps_are_added_up_before_they_are_rounded(kernel: int) -> None:
-    """Added up in bf16, 225 taps lose six per cent."""
+    """Added up in bf16, each of 225 taps would round the sum."""
     torch.manual_seed(0)
     x = torch.rand(2, 8, 9, 10).bfloat16().requires_grad_()
     kernels = torch.rand(2, 2 * kernel**2, 9, 10).bfloat16().requires_grad_()
