@@ -16,12 +16,13 @@ import shutil
 import stat
 import time
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import FileLock
 from platformdirs import user_cache_path
 
 from blocklab.errors import RunError
@@ -86,6 +87,28 @@ def write_atomically(
             f"cannot write {path}: {error.strerror or error}; free some space or choose "
             "another folder"
         ) from error
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold a lock that is kept in a file, once whoever holds it has let it go.
+
+    Raises:
+        RunError: if the disk is full or the folder cannot be written.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose "
+            "another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_json(path: Path, value: Any, check: Callable[[], None] | None = None) -> None:

@@ -159,7 +159,8 @@ def test_errors_of_two_scales_are_refused() -> None:
     assert compare_runs(runs_of(mixed, "val_error"), Asked(unit="m")).metric.unit == "m"
     near = {"plain": [1.3, 1.2, 1.25], "se": [0.9, 0.95, 1.0]}  # percent, of digits
     assert not compare_runs(runs_of(near, "val_error")).metric.unit
-    assert not compare_runs(runs_of(mixed, "loss")).metric.unit
+    for other in ("loss", "reconstruction_error", "mean_abs_error"):
+        assert not compare_runs(runs_of(mixed, other)).metric.unit
 
 
 def test_a_gain_is_of_what_is_better() -> None:

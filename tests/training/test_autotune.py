@@ -419,7 +419,7 @@ def test_a_rows_damaged_choice_is_made_again(
 
 def test_an_unwritable_folder_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / autotune.SETUPS).write_text("")
-    with pytest.raises(RunError, match="choose another --out"):
+    with pytest.raises(RunError, match="choose another folder"):
         row_setup(_work(), tmp_path, "row")
 
 

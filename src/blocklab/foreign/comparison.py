@@ -34,7 +34,9 @@ _LOWER = re.compile(
 _LOWER_ALONE = re.compile(
     r"(?<![a-z])(r?mse|s?map?e|fid|wer|cer|(run)?time|ms|hours?|memory)(?![a-z])", re.IGNORECASE
 )
-_ERROR = re.compile(r"misclassified|(?<![a-z])(top\d?)?err(ors?)?(?![a-z])", re.IGNORECASE)
+# Names of these words alone are of the share of images that are told wrongly.
+_ERROR_WORDS = {"err", "error", "errors", "misclassified", "top1err", "top5err"}
+_OF_ERRORS = {*"val valid validation test eval train top top1 top5 1 5 rate percent".split()}
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MOST_DECIMALS = 6
 _LARGEST = 1e100
@@ -244,7 +246,8 @@ def _check_errors(found: ForeignRuns) -> None:
 
     Both may lie below 1 (MNIST's errors in percent do), but no row errs 20 times as often.
     """
-    if not _ERROR.search(_CAMEL.sub("_", found.metric)):
+    words = {*re.findall(r"[a-z0-9]+", _CAMEL.sub("_", found.metric).lower())}
+    if not (words & _ERROR_WORDS and words <= _ERROR_WORDS | _OF_ERRORS):
         return
     of_rows: dict[str, list[float]] = {}
     for run in found.runs:

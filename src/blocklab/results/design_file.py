@@ -4,17 +4,15 @@ It lies beside study.json, is written at the study's first run and only ever add
 older versions have none.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Self
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from blocklab.errors import RunError
-from blocklab.files import write_checked_json
+from blocklab.files import file_lock, write_checked_json
 from blocklab.results.checked_model import read_checked_model
 from blocklab.results.study_file import RowName, RunHash, Seed
 from blocklab.statistics.sequential import FUTILE, Looks, Seen
@@ -200,26 +198,13 @@ def pairing(paired: bool) -> str:
     return "paired" if paired else "not paired"
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold the lock under which a study's design.json is read, changed and written.
+def held(folder: Path) -> AbstractContextManager[None]:
+    """Return the lock under which a study's design.json is read, changed and written.
 
     Raises:
-        RunError: if the folder cannot be written.
+        RunError: as it is taken, if the folder cannot be written.
     """
-    lock = FileLock(folder / f"{DESIGN}.lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        raise RunError(
-            f"cannot write {lock.lock_file}: {error.strerror or error}; free some space or choose "
-            "another --out"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    return file_lock(folder / f"{DESIGN}.lock")
 
 
 def read_design(folder: Path) -> DesignJson | None:

@@ -3,14 +3,12 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock
-
 from blocklab.errors import RunError
-from blocklab.files import cache_folder, write_json
+from blocklab.files import cache_folder, file_lock, write_json
 from blocklab.measure.alone import alone_on_device
 from blocklab.models.random_state import random_state_kept
 
@@ -52,24 +50,18 @@ def read_or_make(
     """
     if (value := _read(file, read)) is not None:
         return value
-    lock = FileLock(file.with_suffix(".lock"))
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        if not needed:
+    with ExitStack() as held:
+        try:
+            held.enter_context(file_lock(file.with_suffix(".lock")))
+        except RunError:
+            if needed:
+                raise
             return make()
-        raise RunError(
-            f"cannot write {file}: {error.strerror or error}; choose another --out"
-        ) from error
-    try:
         if (value := _read(file, read)) is None:
             value = make()
             with suppress(*() if needed else (RunError,)):
                 write_json(file, write(value))
         return value
-    finally:
-        lock.release()
 
 
 def _read(file: Path, read: Callable[[Any], Value | None]) -> Value | None:
