@@ -10,11 +10,13 @@ import torch
 from one_of_each import one_of_each
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from blocklab import cost, create_model, deploy, list_models
 from blocklab.blocks.large_kernel_attention import LargeKernelAttention
 from blocklab.errors import InputError
 from blocklab.kernels.depthwise import DepthwiseConv2d
+from blocklab.models.deploy import copy_of
 from blocklab.models.spec import ModelSpec, model_spec
 
 _ACTIVATION = re.compile(r'"((?:inner_)?activation)": "\w+"')
@@ -237,6 +239,43 @@ def test_networks_of_others_are_copied() -> None:
         "1": "no fold_norms() takes it"
     }
     assert difference(deployed, model, images()) == 0
+
+
+class _NewMemory(TorchDispatchMode):
+    """Count the bytes that operations take on the processor besides memory that is known."""
+
+    def __init__(self, known: nn.Module) -> None:
+        super().__init__()
+        tensors = known.state_dict().values()
+        self.known = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.device.type == "cpu":
+            storage = out.untyped_storage()
+            self.bytes += storage.nbytes() * (storage.data_ptr() not in self.known)
+        return out
+
+
+def test_a_copy_on_another_device_takes_no_memory_where_the_network_is() -> None:
+    model = create_model("resnet20", num_classes=5)
+    model.layer2 = model.layer1  # a shared part stays one
+    with _NewMemory(model) as taken:
+        there = cast(Any, copy_of(model, "meta"))
+    assert taken.bytes == 0 and there.layer2 is there.layer1
+    for name, tensor in there.state_dict(keep_vars=True).items():
+        before = model.state_dict(keep_vars=True)[name]
+        assert tensor.is_meta and not before.is_meta
+        assert (tensor.shape, type(tensor)) == (before.shape, type(before))
+        assert tensor.requires_grad == before.requires_grad
+    here, again = copy_of(model, "cpu"), copy_of(model)
+    for name, tensor in model.state_dict().items():
+        for copied in (here, again):
+            assert torch.equal(copied.state_dict()[name], tensor)
+            assert copied.state_dict()[name].data_ptr() != tensor.data_ptr()
+    lazy = copy_of(nn.Sequential(nn.LazyConv2d(4, 3)), "cpu")
+    assert lazy(images()).shape[1] == 4
 
 
 def test_what_is_wrong_is_said() -> None:

@@ -19,9 +19,10 @@ from blocklab.blocks.protocol import mixed_by
 from blocklab.errors import InputError, RunError
 from blocklab.models.export import Exported, export_model
 from blocklab.models.hub import Card, from_pretrained, save_pretrained
-from blocklab.models.model_file import load_model, save_model, set_use, use_of_run
+from blocklab.models.model_file import load_model, save_model
 from blocklab.models.names import declared_params
 from blocklab.models.spec import model_spec
+from blocklab.models.use import set_use, use_of_run
 
 TEN: dict[str, Any] = {"num_classes": 10}
 # Each family, and each block in one of them; every named model is exported in the slow test.

@@ -8,9 +8,11 @@ stays as it is.
 import copy
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from blocklab.blocks.folding import (
     DROPS,
@@ -145,19 +147,32 @@ def _merged(asked: Iterable[str], gone: Collection[str]) -> tuple[str, ...]:
     )
 
 
-def copy_of(model: nn.Module) -> nn.Module:
-    """Return a copy of a network.
+def copy_of(model: nn.Module, device: torch.device | str | None = None) -> nn.Module:
+    """Return a copy of a network, on `device` where one is said: then none is made where it is.
 
     Raises:
         InputError: if it holds what cannot be copied.
     """
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, _copied_to(model, device) if device else {})
     except (RuntimeError, TypeError) as error:  # results that are kept, locks, open files
         raise InputError(
             f"the network cannot be copied ({error_line(error)}); take out what it keeps besides "
             "its parameters and buffers"
         ) from None
+
+
+def _copied_to(model: nn.Module, device: torch.device | str) -> dict[int, Any]:
+    """Return a network's parameters and buffers on a device, as `copy.deepcopy` remembers them."""
+    found: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        if is_lazy(tensor):  # of a layer that has not seen a map yet: no memory
+            continue
+        moved = tensor.detach().to(device, copy=True)
+        if isinstance(tensor, nn.Parameter):
+            moved = nn.Parameter(moved, tensor.requires_grad)
+        found[id(tensor)] = moved
+    return found
 
 
 def _why_kept(parts: Mapping[str, nn.Module], kept: Mapping[nn.Module, str]) -> dict[str, str]:

@@ -10,7 +10,8 @@ from blocklab.errors import BlocklabError
 from blocklab.files import LARGEST_JSON, parse_json, read_checked_json, read_regular
 from blocklab.models.checkpoint import FILES_OF_A_FOLDER, Source, weights_file
 from blocklab.models.hub_weights import hub_config, is_hub_address
-from blocklab.models.model_file import RUN, read_description, use_of_run
+from blocklab.models.model_file import RUN, read_description
+from blocklab.models.use import use_of_run
 
 
 def normalisation_of(file: Path, config: Path | None = None) -> tuple[Channels, Channels] | None:

@@ -31,17 +31,11 @@ from blocklab.models.graph_export import (
 )
 from blocklab.models.graph_form import InGraph, in_half
 from blocklab.models.hub import Card, changed_files, normalisation, preparation, write_hub
-from blocklab.models.model_file import (
-    check_rebuilds,
-    describe_saved,
-    describe_use,
-    is_described,
-    kept_names,
-    load_model,
-    write_tensors,
-)
+from blocklab.models.model_file import describe_saved, is_described, load_model, write_tensors
 from blocklab.models.probe import ImageSize, channels_of, check_input_size, plain_size, size_text
 from blocklab.models.random_state import random_state_kept
+from blocklab.models.rebuilding import check_rebuilds
+from blocklab.models.use import describe_use, kept_names
 
 ExportFormat = Literal["safetensors", "onnx", "torch_export", "hub"]
 ENDINGS: dict[str, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2"}
@@ -143,7 +137,7 @@ def export_model(
     if normalized and (mean is None or std is None):
         raise InputError("mean and SD are not known; give a card: Card(mean=..., std=...)")
     with random_state_kept():
-        original = copy_of(model).eval().cpu().float()
+        original = copy_of(model, "cpu").eval().float()
         inside = (mean, std) if normalized else ()
         trials = make_trials(original, _size(model, input_size), form.dynamic, inside)
         size, outputs = trials[0].size, trials[0].expected

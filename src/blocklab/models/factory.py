@@ -10,9 +10,9 @@ from blocklab.backbones.base import Backbone
 from blocklab.errors import InputError
 from blocklab.models.checkpoint import Source
 from blocklab.models.expected_images import use_of_weights
-from blocklab.models.model_file import set_use
 from blocklab.models.spec import model_spec
 from blocklab.models.timm_models import TimmConfig, timm_features
+from blocklab.models.use import set_use
 from blocklab.models.weights import load_weights
 
 

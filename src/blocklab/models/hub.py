@@ -25,19 +25,18 @@ from blocklab.files import (
     write_checked_json,
 )
 from blocklab.models.export_place import check_own
+from blocklab.models.hub_weights import CONFIG
 from blocklab.models.model_file import (
-    CONFIG,
     WEIGHTS,
-    check_computes,
     describe_saved,
     is_described,
     load_model,
-    set_use,
-    specification,
     write_tensors,
 )
 from blocklab.models.probe import ImageSize, channels_of, size_text
+from blocklab.models.rebuilding import check_computes, specification
 from blocklab.models.timm_models import TimmConfig, timm_arguments
+from blocklab.models.use import set_use
 
 CARD = "README.md"
 FROM_SPEC = "blocklab"  # timm's name for a model that a specification says

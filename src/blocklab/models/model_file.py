@@ -1,33 +1,27 @@
 """A network in one file that rebuilds itself: its tensors, and as metadata what it is.
 
-The file is ``.safetensors``; its metadata's ``blocklab`` is JSON: ``model`` (the specification),
-``num_classes``, ``in_chans``, ``class_names``, ``version`` and, where they are known,
-``input_size`` (height, width) and ``mean`` and ``std``, a channel each, that images from 0 to 1 are
-normalised with.
+The file is ``.safetensors``; its metadata's ``blocklab`` is JSON: ``model`` (the specification)
+and what `blocklab.models.use` says of images and classes.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
-from blocklab.data.normalisation import INTERPOLATION, crop_share, normalised_by
 from blocklab.errors import InputError, RunError, error_line
 from blocklab.files import file_sha256, parse_json, read_checked_json, write_atomically
-from blocklab.models.deploy import copy_of
-from blocklab.models.export_trial import compare, make_trials
-from blocklab.models.hub_weights import CONFIG
-from blocklab.models.probe import ImageSize, check_input_size
+from blocklab.models.probe import ImageSize
 from blocklab.models.random_state import random_state_kept
-from blocklab.models.spec import ModelSpec, spec_of
-from blocklab.models.weights import load_weights, match_weights
+from blocklab.models.rebuilding import check_computes, check_rebuilds, specification
+from blocklab.models.spec import ModelSpec
+from blocklab.models.use import describe_use, kept_names, set_use, use_of_run
+from blocklab.models.weights import load_weights
 
 KEY = "blocklab"
 WEIGHTS = "model.safetensors"
@@ -54,122 +48,6 @@ def describe_saved(
         "model": specification(model).to_dict(),
         **describe_use(model.num_classes, model.in_chans, names, input_size, mean, std),
     }
-
-
-def describe_use(
-    num_classes: int | None,
-    in_chans: int,
-    class_names: Sequence[str] = (),
-    input_size: ImageSize | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> dict[str, Any]:
-    """Return what goes into a network and comes out, as plain JSON; what is not known is left out.
-
-    Raises:
-        InputError: as `describe_saved`.
-    """
-    if class_names and len(class_names) != num_classes:
-        raise InputError(
-            f"{len(class_names)} class names for {num_classes or 'no'} outputs; give one for each"
-        )
-    known: dict[str, Any] = {"mean": mean, "std": std}
-    known = {key: _channels(value, key, in_chans) for key, value in known.items() if value}
-    if input_size is not None:
-        known["input_size"] = list(check_input_size(input_size))
-    return {
-        "num_classes": num_classes,
-        "in_chans": in_chans,
-        "class_names": list(class_names),
-        "version": version("blocklab"),
-        **known,
-    }
-
-
-def kept_names(model: nn.Module) -> Sequence[str]:
-    """Return the names of a network's classes that it was loaded with; none of another head."""
-    if not isinstance(model, Backbone):  # timm's keep them when the head is another
-        return ()
-    names = model.pretrained_cfg.get("label_names") or ()
-    return names if len(names) == model.num_classes else ()
-
-
-def _channels(values: Any, what: str, in_chans: int) -> list[float]:
-    """Return the mean or SD of each channel as plain numbers."""
-    try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
-        numbers = []
-    good = len(numbers) == in_chans and all(map(math.isfinite, numbers))
-    if not good or (what == "std" and min(numbers) <= 0):
-        above = " above 0" if what == "std" else ""
-        raise InputError(f"{what} is a number{above} for each of {in_chans} channels, not {values}")
-    return numbers
-
-
-def check_rebuilds(model: nn.Module) -> None:
-    """Refuse a network that its specification does not rebuild, by its tensors' names and shapes.
-
-    Raises:
-        InputError: if it is one of somebody else's, was pruned, deployed, or changed by hand.
-    """
-    spec = specification(model)
-    if getattr(model, "pruned", ()):
-        raise InputError("the network was pruned to some stages; take the whole one")
-    if isinstance(model, Backbone) and model.global_pool != "avg":
-        raise InputError(
-            "the network gives a map (global_pool=''), which its specification does not; export it "
-            "as onnx or torch_export"
-        )
-    known = cast(Any, model)
-    size = known.pretrained_cfg["input_size"][1:]
-    meta = spec.build_meta(known.num_classes, known.in_chans, tuple(size))
-    try:
-        match_weights(meta, model.state_dict())
-    except InputError as error:
-        raise InputError(
-            "the network is not as its specification builds it (deployed, or a part or the head "
-            f"changed by hand): {error}. Take the one before it was deployed, reset_classifier() "
-            "for another head, or export it as onnx or torch_export"
-        ) from None
-
-
-def check_computes(model: nn.Module, size: ImageSize) -> None:
-    """Refuse a network that gives something else than its specification with the same tensors.
-
-    Raises:
-        InputError: if it does, or does not take images of this size.
-    """
-    known, sides = cast(Any, model), check_input_size(size)
-    with random_state_kept():
-        given = copy_of(model).eval().cpu().float()
-        rebuilt = specification(model).build(known.num_classes, known.in_chans, sides).eval()
-        load_weights(rebuilt, given.state_dict())
-        trials = make_trials(given, sides, ("batch",), ())
-        if not all(bool(one.isfinite().all()) for one in trials[0].expected):
-            return  # what is no number cannot be compared
-        try:
-            compare(rebuilt, given, trials, deploy=False, fp16=False)
-        except RunError:
-            raise InputError(
-                "the network computes something else than its specification, by the same tensors "
-                "(a part without tensors was changed by hand); export it as onnx or torch_export"
-            ) from None
-
-
-def specification(model: nn.Module) -> ModelSpec:
-    """Return what builds such a network.
-
-    Raises:
-        InputError: if it is one of somebody else's.
-    """
-    spec = spec_of(model)
-    if spec is None:
-        raise InputError(
-            f"a file of tensors rebuilds a network of blocklab's, and this is a "
-            f"{type(model).__name__}; export it as onnx or torch_export"
-        )
-    return spec
 
 
 def save_model(
@@ -235,36 +113,6 @@ def load_model(path: str | Path) -> Backbone:
     load_weights(model, file)
     set_use(model, about, str(file))
     return model.eval()
-
-
-def set_use(model: Backbone, about: Mapping[str, Any], what: str) -> None:
-    """Put what is known of images and classes into a network's ``pretrained_cfg``, as timm has it.
-
-    Raises:
-        InputError: if it is not as `describe_use` says it; `what` says of what.
-    """
-    cfg = model.pretrained_cfg
-    try:
-        for key in ("mean", "std"):
-            if about.get(key) is not None:
-                cfg[key] = tuple(_channels(about[key], key, model.in_chans))
-        if (size := about.get("input_size")) is not None:
-            cfg["input_size"] = (model.in_chans, *check_input_size(size))
-        if (share := about.get("crop_pct")) is not None:
-            cfg["crop_pct"] = _share(share)
-    except InputError as error:
-        raise InputError(f"{what}: {error}; export the network again") from None
-    if isinstance(how := about.get("interpolation"), str):
-        cfg["interpolation"] = how
-    names = about.get("class_names")
-    if isinstance(names, list | tuple) and names:
-        cfg["label_names"] = list(names)
-
-
-def _share(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
-        raise InputError(f"crop_pct is a number above 0 and up to 1, not {value!r}")
-    return float(value)
 
 
 def read_description(file: Path) -> dict[str, Any]:
@@ -333,36 +181,3 @@ def _of_run(folder: Path) -> dict[str, Any]:
         "in_chans": 3,
         **use,
     }
-
-
-def use_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Say by its run.json what goes into a run's network and comes out, as `set_use` takes it."""
-    use: dict[str, Any] = {"class_names": list(run["class_names"])}
-    if (side := run.get("image_size")) is None:  # of a version that did not say it
-        return use
-    definition = run["definition"]
-    normalize = definition["recipe"].get("normalize", "dataset")
-    mean, std = normalised_by(normalize, run["data_mean"], run["data_std"])
-    crop_pct = crop_share(side, definition["data"].get("kept_size"))
-    use |= {"input_size": [side] * 2, "mean": list(mean), "std": list(std), "crop_pct": crop_pct}
-    return use | {"interpolation": INTERPOLATION}
-
-
-__all__ = [
-    "CONFIG",
-    "KEY",
-    "WEIGHTS",
-    "check_computes",
-    "check_rebuilds",
-    "describe_saved",
-    "describe_use",
-    "is_described",
-    "kept_names",
-    "load_model",
-    "read_description",
-    "save_model",
-    "set_use",
-    "specification",
-    "use_of_run",
-    "write_tensors",
-]

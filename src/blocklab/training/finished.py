@@ -21,9 +21,9 @@ from blocklab.measure.activations import Diagnosis, count_zeros
 from blocklab.measure.answers import Answers
 from blocklab.models.export import ENDINGS, Exported, export_model
 from blocklab.models.hub import Card
-from blocklab.models.model_file import set_use, use_of_run
 from blocklab.models.probe import ImageSize
 from blocklab.models.spec import ModelSpec
+from blocklab.models.use import set_use, use_of_run
 from blocklab.models.weights import load_weights
 from blocklab.notebook import fields_html
 from blocklab.training.batches import make_batches
