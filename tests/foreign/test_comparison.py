@@ -13,9 +13,10 @@ import pytest
 from statsmodels.stats.power import TTestIndPower
 
 from blocklab.errors import InputError
-from blocklab.foreign.comparison import Asked, compare_runs
+from blocklab.foreign.comparison import compare_runs
 from blocklab.foreign.costs import RowCosts, sorted_costs
 from blocklab.foreign.foreign_run import ForeignRun, ForeignRuns, Wanted, counted_by
+from blocklab.foreign.metric import Asked
 from blocklab.foreign.runs import read_runs
 from blocklab.report.figures import figures
 from blocklab.report.page import html

@@ -71,10 +71,11 @@ def compare(
     """
     from dataclasses import replace
 
-    from blocklab.foreign.comparison import Asked, compare_runs
+    from blocklab.foreign.comparison import compare_runs
     from blocklab.foreign.costs import read_costs
     from blocklab.foreign.folder import claim_folder
     from blocklab.foreign.foreign_run import Wanted
+    from blocklab.foreign.metric import Asked
     from blocklab.foreign.runs import read_runs
     from blocklab.report.page import write_report
     from blocklab.results.study_file import STUDY
