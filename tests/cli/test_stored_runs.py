@@ -88,6 +88,19 @@ def test_runs_are_listed_with_their_studies_and_the_disk_they_take(
     assert stored["alone"].name in table and "6 runs, 0." in table and "mine/plain" in table
 
 
+def test_a_study_that_cannot_be_read_may_have_any_run(blocklab: Blocklab, stored: Stored) -> None:
+    """Cut short by a full disk, or of a later version: its runs are not of no study."""
+    out = stored["alone"].parent
+    text = (out / "mine" / "study.json").read_text()
+    (out / "mine" / "study.json").write_text(text[: len(text) // 2])
+    assert listed(blocklab, stored, "--no-study") == set()
+    assert listed(blocklab, stored, "--study", "other") == {"shared"}
+    said = blocklab("runs", "--out", out, "--no-study", "--delete", "--yes")
+    assert said.status == 0 and "deleted 0 runs" in said.out
+    assert "mine: its study.json or design.json cannot be read, so any run may be" in said.err
+    assert all(folder.is_dir() for folder in stored.values())
+
+
 def test_runs_are_chosen(blocklab: Blocklab, stored: Stored) -> None:
     def found(*arguments: object) -> set[str]:
         return listed(blocklab, stored, *arguments)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from blocklab.errors import InputError, RunError
 from blocklab.execution.study_folder import study_folder
 from blocklab.report.page import write_report
 from blocklab.results.design_file import read_design, write_design
+from blocklab.results.records import keep_records
+from blocklab.results.stored_runs import matching, stored_runs
 from blocklab.results.study_folder import read_study_folder
 from blocklab.study.study import Study
 
@@ -33,14 +36,61 @@ def test_what_comes_after_the_runs_is_marked_and_what_is_dropped_still_counts(fi
     assert "stated after 12 runs had finished: claim eca < se" in notes
     assert "stated and dropped, and counted in p (Holm): claim se > plain" in notes
     assert results.judgements[0].numbers.endswith("; stated after the runs")
-    assert results.family.critical and first.family.critical
-    four = results.family.critical
     rewrite(file, f"  simam: {TINY[:-1]}, attention: simam}}\n", "")
     fewer = run(file)
-    assert fewer.family.rows == 4 and fewer.family.critical  # the dropped ones count
-    assert fewer.family.critical > four * 0.99  # four rows, by fewer degrees of freedom
+    assert fewer.family.rows == 4 == results.family.rows  # the dropped ones count
+    assert fewer.family.critical == results.family.critical
     folder = file.parent / "runs/looks"
     assert "counted among the rows: gct" in write_report(fewer, folder).read_text()
+
+
+def take_out(file: Path, *rows: str) -> None:
+    lines = file.read_text().splitlines(True)
+    file.write_text("".join(one for one in lines if not one.strip().startswith(rows)))
+
+
+@pytest.mark.parametrize("looks", [False, True])
+@pytest.mark.parametrize("paired", [False, True])
+def test_rows_that_are_taken_out_change_no_verdict_of_the_others(
+    file: Path, looks: bool, paired: bool
+) -> None:
+    """Nor an interval or p: whoever takes them out has seen what they do to the spread."""
+    if not looks:
+        rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "4")
+    if paired:
+        rewrite(file, "varies: [attention]", "varies: [attention]\npaired: true")
+    rewrite(file, "claims:", f"{LATE}claims:")
+    before = run(file)
+    assert before.family.rows == 5
+    take_out(file, "eca:", "gct:", "ela:")
+    after = run(file)
+    assert [row.name for row in after.rows] == ["plain", "se", "simam"]
+    for row in ("se", "simam"):
+        one, was = after.comparisons[row], before.comparisons[row]
+        assert one == was and one.difference and one.difference.p
+    assert after.family.unevenness_p == before.family.unevenness_p
+    assert after.judgements == before.judgements and "supported" in str(after.judgements)
+    assert not [note for note in after.design_notes if "its runs as they are now" in note]
+    keep_records(file.parent / "runs/looks", file.parent / "kept")
+    kept = read_study_folder(file.parent / "kept")
+    assert kept.comparisons == after.comparisons and kept.judgements == after.judgements
+
+
+def test_a_row_that_was_taken_out_counts_when_its_runs_are_gone(file: Path) -> None:
+    rewrite(file, "{until_decided: {looks: [3, 5, 8]}}", "3")
+    before = run(file)
+    take_out(file, "eca:", "gct:")
+    run(file)
+    out = file.parent / "runs"
+    assert matching(stored_runs(out), no_study=True) == []
+    for row in ("eca", "gct"):
+        for run_hash in design(file).rows[row].runs.values():
+            shutil.rmtree(out / run_hash)
+    after = run(file)
+    assert after.family.rows == before.family.rows == 3
+    assert len([note for note in after.design_notes if "counted among the rows" in note]) == 2
+    gap, was = after.comparisons["se"].difference, before.comparisons["se"].difference
+    assert gap and was and gap.mean == was.mean and gap.p != was.p  # by fewer degrees of freedom
 
 
 def test_a_row_whose_runs_are_others_now_was_not_stated_before_them(file: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.row_result import RowResult, identical_seeds, shared_runs
+from blocklab.results.same_function import twins
 from blocklab.results.study_results import StudyResults
 from blocklab.study.reported import Reported
 from blocklab.study.study import Study
@@ -162,7 +163,7 @@ def test_rows_of_one_function_are_found_by_way_of_a_third(
         for name, mine in zip("abc", seeds, strict=True)
     ]
     results = study(base, *rows)
-    assert results._twins == {"b": "a", "c": "a"}
+    assert twins(results.rows, "base") == {"b": "a", "c": "a"}
     verdicts = {one.word for one in results.comparisons.values()}
     assert len(verdicts) == 1
 

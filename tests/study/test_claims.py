@@ -390,7 +390,8 @@ def test_counts_are_shown_with_the_digits_that_decide() -> None:
         "f > d by 0.4 in macs": ("supported", "4.589 against 4.089 G, counted"),
         "d == d2 in macs": ("supported", "4.089 against 4.089 G, counted"),
         "d best of e, f in macs": ("supported", "4.0891 against 4.0894 G, of e, counted"),
-        "gain(e) > gain(d) in macs": ("supported", "-0.4995 against -0.4998 G, counted"),
+        # fewer is better, so a gain is how many fewer: as of losses
+        "gain(d) > gain(e) in macs": ("supported", "0.4998 against 0.4995 G, counted"),
     }
     same = row("d2", [], macs=4_089_100_000)
     made = replace(study(*rows, same, claims=tuple(claims)), baseline="f")
@@ -500,13 +501,14 @@ def test_gains_of_costs_are_counted() -> None:
     rows = [row(name, [], macs=macs) for name, macs in (("base", 10**9), ("a", 2 * 10**9))]
     rows.append(row("b", [], macs=4 * 10**9))
     claims = {
-        "gain(a) < 0.5 * gain(b) in macs": "supported",
-        "gain(a) > 0.5 * gain(b) in macs": "contradicted",
+        "gain(a) > 0.5 * gain(b) in macs": "supported",  # a gain is how much less: both lose
+        "gain(a) < 0.5 * gain(b) in macs": "contradicted",
         "gain(b) == 3 * gain(a) in macs": "supported",
     }
     judged = study(*rows, claims=tuple(claims)).judgements
     assert [one.word for one in judged] == list(claims.values())
-    assert judged[0].numbers == "1.000 against 1.500 G, counted"
+    assert judged[0].numbers == "-1.000 against -1.500 G, counted"
+    assert study(*rows, claims=("a best of b in macs",)).judgements[0].word == "supported"
 
 
 def test_zeros_are_compared_where_they_were_counted_over_the_same_images() -> None:

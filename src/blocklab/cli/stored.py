@@ -69,8 +69,15 @@ def runs(
         )
     if delete and not yes and (json or not sys.stdin.isatty()):
         raise InputError("--delete asks first, and here is nobody to answer; add --yes")
+    stored = stored_runs(out)
+    if unread := sorted({name for run in stored for name in run.unread}):
+        print(
+            f"warning: {', '.join(unread)}: its study.json or design.json cannot be read, so any "
+            "run may be one of its runs; run the study again, or `blocklab report` says more",
+            file=sys.stderr,
+        )
     found = matching(
-        stored_runs(out),
+        stored,
         study=study,
         no_study=no_study,
         model=model,

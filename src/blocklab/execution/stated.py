@@ -49,7 +49,12 @@ def _stated_design(study: Study, folder: Path, before: StudyJson | None) -> Desi
     done = _finished(known | {run for of_row in runs.values() for run in of_row.values()}, out)
     late = done if old else 0
     rows = {name: _dropped(row, now) for name, row in old.items() if name not in runs}
-    rows = {name: row for name, row in rows.items() if _finished(row.runs.values(), out)}
+    # What was dropped before, or looked at, stays: its runs may be gone.
+    seen = {row for look in there.looks for row in look.looked_at} if there else set[str]()
+    seen |= {name for name, row in old.items() if row.dropped}
+    rows = {
+        name: row for name, row in rows.items() if name in seen or _finished(row.runs.values(), out)
+    }
     # Of a row whose runs are others now (a block's file has changed) nothing was stated before.
     anew = {
         name
@@ -60,6 +65,7 @@ def _stated_design(study: Study, folder: Path, before: StudyJson | None) -> Desi
         had = None if name in anew else old.get(name)
         had = had or DesignRowJson(at=now, after_runs=late, runs={})
         rows[name] = had.model_copy(update={"runs": had.runs | of_row, "dropped": None})
+    rows = {name: rows[name] for name in dict.fromkeys([*old, *rows]) if name in rows}
     said = there.claims if there else _claims_before(before)
     said = {
         claim: stated

@@ -55,7 +55,8 @@ def expected_of_rows(
 ) -> dict[str, Expected]:
     """Return what is expected of each row's mean; rows of one function share it."""
     first = None if baseline is None else tested.first(baseline)
-    pool, higher = tested.pool(tested.metric.name), tested.metric.higher_is_better
+    pool = tested.pool(tested.metric.name, dropped=False)
+    higher = tested.metric.higher_is_better
     found = expected_rows(pool, first, higher_is_better=higher)
     of_rows = {row.name: found.get(tested.first(row.name)) for row in rows}
     return {name: one for name, one in of_rows.items() if one is not None}

@@ -25,7 +25,7 @@ def _compared(claim: Claim | GainClaim, rows: Mapping[str, RowResult]) -> Judgem
     if isinstance(claim, Claim):
         ours, theirs = counts[claim.left] / unit, counts[claim.right] / unit
     else:
-        ours = (counts[claim.left] - counts[claim.baseline]) / unit
+        ours = (counts[claim.baseline] - counts[claim.left]) / unit  # how much less it has
         theirs = ours - gap
     shown = counted_apart(ours, theirs, lambda gap: _holds(claim, gap))
     numbers = f"{' against '.join(shown)} {letter}, counted"

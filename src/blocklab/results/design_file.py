@@ -193,6 +193,12 @@ class DesignJson(_Strict):
         return tuple(wave for wave in waves if wave.rows or wave.looks)
 
 
+def dropped_runs(design: DesignJson | None) -> Mapping[str, str]:
+    """Return the runs of rows that were taken out of a study's file, each with its row."""
+    rows = design.rows if design else {}
+    return {run: name for name, row in rows.items() if row.dropped for run in row.runs.values()}
+
+
 def pairing(paired: bool) -> str:
     """Say in words whether seeds are blocks."""
     return "paired" if paired else "not paired"

@@ -99,8 +99,9 @@ def read_ended_run(reader: RunReader) -> EndedRun | None:
     own = reader.per_image.figures if reader.per_image else {}
     for name, value in own.items():
         written = result.get(name)
-        if written is None and math.isnan(value):
-            continue  # as it is written: JSON has no such number
+        if written is None and not math.isfinite(value):  # as it is written: JSON has no such
+            notes.append(f"{name} is {value:g}, which no mean or test can count")
+            continue
         if written is None or not math.isclose(written, value, rel_tol=ROUNDING, abs_tol=ROUNDING):
             notes.append(
                 f"result.json has {name} {written}, its predictions give {value:g}: those count"

@@ -13,7 +13,7 @@ from pathlib import Path
 from blocklab.errors import InputError, RunError
 from blocklab.files import write_atomically, write_checked_json, write_json
 from blocklab.results.collection_file import CollectionJson, write_collection_file
-from blocklab.results.design_file import DESIGN, read_design
+from blocklab.results.design_file import DESIGN, dropped_runs, read_design
 from blocklab.results.study_file import (
     COLLECTION,
     RECORDS,
@@ -121,10 +121,15 @@ def _keep_runs(studies: Sequence[tuple[StudyJson, Path]], to: Path) -> KeptRecor
         for row in study.rows
         for run_hash in row.runs.values()
     }
-    runs, size = 0, 0
+    asked = set(found)
+    for _, folder in studies:  # those of rows that were dropped count in its tests
+        dropped = dropped_runs(read_design(folder))
+        found |= {run_hash: runs_of(folder) / run_hash for run_hash in dropped}
+    runs, missing, size = 0, 0, 0
     for run_hash, folder in found.items():
         reader = RunReader(folder)
         if reader.result is None:
+            missing += run_hash in asked
             continue
         target = to / run_hash
         left_out = [name for name in LEFT_OUT if name in reader.result["files"]]
@@ -137,7 +142,7 @@ def _keep_runs(studies: Sequence[tuple[StudyJson, Path]], to: Path) -> KeptRecor
             size += len(content)
             write_atomically(target / name, content)
         runs += 1
-    return KeptRecords(runs, len(found) - runs, size)
+    return KeptRecords(runs, missing, size)
 
 
 def _has_diagnosis(reader: RunReader) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from blocklab.errors import BlocklabError, InputError, RunError
 from blocklab.models.names import list_models
 from blocklab.models.spec import model_spec
+from blocklab.results.design_file import dropped_runs, read_design
 from blocklab.results.study_file import RECORDS, STUDY, read_study_file, runs_of
 from blocklab.training.run_files import CHECKPOINT, LOCK, LOG, RUN
 from blocklab.training.run_folder import RunFolder
@@ -35,7 +36,9 @@ class StoredRun:
         status: `training` where a process is at it now; `unfinished` where none is.
         epochs, epochs_asked: done, and in the recipe.
         top1: of the test set, in percent, of a run that finished.
-        studies: those of the same folder that have it, each as ``STUDY/ROW``.
+        studies: those of the same folder that have it, each as ``STUDY/ROW``; a row that was taken
+            out of the study's file is one of them, as it still counts.
+        unread: names of studies that cannot be read, and may have it.
         bytes: of all its files.
         seconds: since one of them last changed.
         model: its specification, as run.json has it.
@@ -52,10 +55,12 @@ class StoredRun:
     bytes: int
     seconds: float
     model: Mapping[str, Any] | None
+    unread: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON, the model left out."""
         fields = asdict(self) | {"folder": str(self.folder), "studies": list(self.studies)}
+        fields["unread"] = list(self.unread)
         del fields["model"]
         return fields
 
@@ -77,9 +82,11 @@ def stored_runs(out: Path) -> list[StoredRun]:
     """
     if not out.is_dir():
         raise InputError(f"there is no folder {out}; give the folder of run folders with --out")
-    studies = _studies(out)
+    studies, unread = _studies(out)
     now = time.time()
-    runs = [_stored(folder, studies.get(folder.name, ()), now) for folder in _run_folders(out)]
+    runs = [
+        _stored(folder, studies.get(folder.name, ()), unread, now) for folder in _run_folders(out)
+    ]
     return sorted(runs, key=lambda run: (run.seconds, run.folder.name))
 
 
@@ -97,7 +104,7 @@ def matching(
     Args:
         runs: of `stored_runs`.
         study: a shell pattern for the name of a study's folder.
-        no_study: only runs that no study of the folder has.
+        no_study: only runs that no study of the folder has, or may have.
         model: a shell pattern for the name of a model, or for a run's label.
         statuses: any of these.
         older_than: how long ago the run last changed, ``30m``, ``12h``, ``7d`` or ``2w``.
@@ -111,7 +118,7 @@ def matching(
         run
         for run in runs
         if (study is None or run.of_study(study))
-        and not (no_study and run.studies)
+        and not (no_study and (run.studies or run.unread))
         and (model is None or fnmatch.fnmatchcase(run.label, model) or run.model in named)
         and (not statuses or run.status in statuses)
         and (least is None or run.seconds >= least)
@@ -148,9 +155,10 @@ def _run_folders(out: Path) -> Iterator[Path]:
             yield folder
 
 
-def _studies(out: Path) -> dict[str, tuple[str, ...]]:
-    """Return which rows of which studies have each run; a damaged study has none."""
+def _studies(out: Path) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """Return which rows of which studies have each run, and which studies cannot be read."""
     found: dict[str, list[str]] = {}
+    unread: list[str] = []
     above = out.resolve().parent  # of records: their study's folder, or their collection's
     around = [above / STUDY, *above.glob(f"*/{STUDY}")] if out.resolve().name == RECORDS else []
     owners = [
@@ -158,16 +166,19 @@ def _studies(out: Path) -> dict[str, tuple[str, ...]]:
     ]
     for file in sorted((*out.glob(f"*/{STUDY}"), *owners)):
         try:
-            study = read_study_file(file.parent)
+            study, design = read_study_file(file.parent), read_design(file.parent)
         except BlocklabError:
+            unread.append(file.parent.name)
             continue
-        for row in study.rows:
-            for run_hash in row.runs.values():
-                found.setdefault(run_hash, []).append(f"{file.parent.name}/{row.name}")
-    return {run_hash: tuple(rows) for run_hash, rows in found.items()}
+        runs = {run_hash: row.name for row in study.rows for run_hash in row.runs.values()}
+        for run_hash, row in {**dropped_runs(design), **runs}.items():
+            found.setdefault(run_hash, []).append(f"{file.parent.name}/{row}")
+    return {run_hash: tuple(rows) for run_hash, rows in found.items()}, tuple(unread)
 
 
-def _stored(folder: Path, studies: tuple[str, ...], now: float) -> StoredRun:
+def _stored(
+    folder: Path, studies: tuple[str, ...], unread: tuple[str, ...], now: float
+) -> StoredRun:
     reader = RunReader(folder)
     run, result = reader.run or {}, reader.result or {}
     definition = run.get("definition", {})
@@ -185,6 +196,7 @@ def _stored(folder: Path, studies: tuple[str, ...], now: float) -> StoredRun:
         size,
         max(0.0, now - changed),
         definition.get("model"),
+        unread,
     )
 
 

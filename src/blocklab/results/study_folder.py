@@ -60,7 +60,22 @@ def read_study_folder(folder: Path, failures: Mapping[str, str] | None = None) -
         paired=study.paired,
         margin=study.margin,
         design=design,
+        dropped_rows=_dropped_rows(design, study, runs_of(folder)),
     )
+
+
+def _dropped_rows(design: DesignJson | None, study: StudyJson, out: Path) -> tuple[RowResult, ...]:
+    """Read what is left of the rows that were taken out of a study's file after they had run."""
+    there = {row.name for row in study.rows}
+    found = []
+    for name, row in design.rows.items() if design else ():
+        if not row.dropped or name in there:
+            continue
+        runs = {seed: read_ended_run(RunReader(out / one)) for seed, one in row.runs.items()}
+        whole = tuple(run for seed, run in runs.items() if run and run.seed == int(seed))
+        seeds = tuple(map(int, row.runs))
+        found.append(RowResult(name, {}, None, None, None, runs=whole, planned_seeds=seeds))
+    return tuple(found)
 
 
 def _not_of(design: DesignJson, study: StudyJson) -> str:

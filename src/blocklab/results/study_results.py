@@ -12,6 +12,7 @@ from blocklab.results.best_row import BestRow, best_row, expected_of_rows
 from blocklab.results.design_file import DesignJson
 from blocklab.results.design_notes import design_notes, dropped_claims, late_claims
 from blocklab.results.dominance import dominated_rows, verdict_texts
+from blocklab.results.dropped_rows import counted_figures
 from blocklab.results.ended_run import EndedRun
 from blocklab.results.judgement import UNDECIDED, Judgement
 from blocklab.results.judgements import judge_claims, judge_together
@@ -25,6 +26,7 @@ from blocklab.results.lines import (
 )
 from blocklab.results.notebook_table import rows_html
 from blocklab.results.row_result import RowResult, identical_seeds
+from blocklab.results.same_function import Identical, identical_rows, twins
 from blocklab.results.tested_claims import TestedRows
 from blocklab.results.unlike_runs import unlike_runs
 from blocklab.results.waves import (
@@ -78,6 +80,7 @@ class StudyResults:
     origin: str | None = None
     axis: str = "epoch"  # what each line of a run's log is one of
     margin: float | None = None  # the difference that begins to matter, in the metric's units
+    dropped_rows: tuple[RowResult, ...] = ()  # not in its file any more; their runs still count
     family: Family = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,8 +105,11 @@ class StudyResults:
         if self.design and self.design.until_decided:
             return family_of(self.design, self._figures, self.waves)
         dropped = [row for row in self.design.rows.values() if row.dropped] if self.design else []
-        how = {**self._compared_by, "more_rows": len(dropped)}
-        return self._with_margin(compare_rows(self._figures, baseline.name, **how))
+        counted = self._counted
+        figures = self._in_order({**self._figures, **counted})
+        how = {**self._compared_by, "more_rows": len(dropped) - len(counted)}
+        how["twins"] = {a: b for a, b in how["twins"].items() if {a, b} <= figures.keys()}
+        return self._with_margin(compare_rows(figures, baseline.name, **how).of_rows(self._figures))
 
     def _with_margin(self, family: Family) -> Family:
         if not self.margin:
@@ -116,33 +122,31 @@ class StudyResults:
         return {row.name: row.by_seed(self.metric.figure) for row in self.rows}
 
     @cached_property
+    def _dropped_figures(self) -> Mapping[str, Mapping[int, float]]:
+        return {row.name: row.by_seed(self.metric.figure) for row in self.dropped_rows}
+
+    @cached_property
+    def _counted(self) -> Mapping[str, Mapping[int, float]]:
+        return counted_figures(self._figures, self._dropped_figures, self.paired)
+
+    def _in_order(self, rows: Mapping[str, Any]) -> dict[str, Any]:
+        """Return rows as they stood before some were dropped: made-up studies hang on the order."""
+        first = self.design.rows if self.design and self._counted else ()
+        return {row: rows[row] for row in dict.fromkeys([*first, *rows]) if row in rows}
+
+    @cached_property
     def _compared_by(self) -> dict[str, Any]:
+        rows = (*self.rows, *self.dropped_rows)
         baseline = next(row for row in self.rows if row.name == self.baseline)
-        others = [row for row in self.rows if row is not baseline]
+        others = [row for row in rows if row is not baseline]
         return {
             "identical": {row.name for row in others if identical_seeds(row, baseline)},
-            "twins": self._twins,
-            "at_chance": {row.name for row in self.rows if row.at_chance},
+            "twins": twins(rows, self.baseline),
+            "at_chance": {row.name for row in rows if row.at_chance},
             "paired": self.paired,
             "bounds": self.metric.difference_bounds,
             "higher_is_better": self.metric.higher_is_better,
         }
-
-    @property
-    def _twins(self) -> Mapping[str, str]:
-        """Rows that compute the function of one before them, each with the first of those.
-
-        Also by way of a third, where no two of them share a seed.
-        """
-        first: dict[str, str] = {}
-        places = {row.name: place for place, row in enumerate(self.rows)}
-        for names, _ in self.identical:
-            if self.baseline not in names:
-                joined = {first.get(name, name) for name in names}
-                top = min(joined, key=places.__getitem__)
-                first |= {row: top for row, one in first.items() if one in joined}
-                first |= dict.fromkeys((*names, *joined), top)
-        return {row: one for row, one in first.items() if row != one}
 
     @cached_property
     def waves(self) -> tuple[WaveTaken, ...]:
@@ -153,7 +157,7 @@ class StudyResults:
         if not self._has_looks:
             return ()
         assert self.design is not None
-        return take_waves(self.design, self._figures, list(self._figures), **self._looked_by)
+        return take_waves(self.design, *self._looked_at, **self._looked_by)
 
     @property
     def held_for(self) -> str:
@@ -166,12 +170,16 @@ class StudyResults:
         if not self._has_looks:
             return ()
         assert self.design is not None
-        return next_looks(self.design, self._figures, list(self._figures), **self._looked_by)
+        return next_looks(self.design, *self._looked_at, **self._looked_by)
 
     @property
     def _has_looks(self) -> bool:
         looks = self.design is not None and self.design.until_decided is not None
         return looks and self.baseline in self._figures
+
+    @property
+    def _looked_at(self) -> tuple[Mapping[str, Mapping[int, float]], list[str]]:
+        return {**self._dropped_figures, **self._figures}, list(self._figures)
 
     @property
     def _looked_by(self) -> dict[str, Any]:
@@ -235,9 +243,13 @@ class StudyResults:
     @cached_property
     def tested(self) -> TestedRows:
         """Its rows as claims are tested on them: those of one function counted once."""
-        identical = [names for names, _ in self.identical]
         rows = {row.name: row for row in self.rows}
-        return TestedRows(rows, self.paired, identical, self.metric)
+        dropped = {row.name: row for row in self.dropped_rows if row.name in self._counted}
+        alike = identical_rows([*rows.values(), *dropped.values()])
+        order = [*self._in_order({**rows, **dropped})]
+        return TestedRows(
+            rows, self.paired, [names for names, _ in alike], self.metric, dropped, order
+        )
 
     @cached_property
     def scatters(self) -> bool:
@@ -290,20 +302,9 @@ class StudyResults:
         )
 
     @cached_property
-    def identical(self) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
+    def identical(self) -> Identical:
         """Names of rows that compute one function, with the seeds that show it."""
-        by_bits: dict[Any, list[RowResult]] = {}
-        for row in self.rows:
-            for run in row.finished:
-                if run.per_image is not None:
-                    by_bits.setdefault((run.seed, run.per_image.bits), []).append(row)
-        found: dict[tuple[str, ...], tuple[int, ...]] = {}
-        for rows in by_bits.values():
-            first, *others = rows
-            same = [(row, identical_seeds(first, row)) for row in others]
-            if names := tuple(row.name for row, seeds in same if seeds):
-                found[first.name, *names] = min((s for _, s in same if s), key=len)
-        return tuple(found.items())
+        return identical_rows(self.rows)
 
     @cached_property
     def identical_lines(self) -> tuple[str, ...]:

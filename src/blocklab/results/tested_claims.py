@@ -27,14 +27,18 @@ _Over = frozenset[tuple[int, int, int]]  # test batches and images over which ze
 class TestedRows:
     """A study's rows, and what one run of them varies by in each metric.
 
-    `identical` are sets of rows that compute one function: their runs are counted once.
+    `identical` are sets of rows that compute one function: their runs are counted once. `dropped`
+    are rows that it has no more, whose runs say what one run varies by as before; their
+    common order is `order` (default: the rows' own).
     """
 
     rows: Mapping[str, RowResult]
     paired: bool = False
     identical: Sequence[Sequence[str]] = ()
     metric: Metric = TOP1
-    _pools: dict[tuple[str, _Over], Pool] = field(default_factory=dict, repr=False)
+    dropped: Mapping[str, RowResult] = field(default_factory=dict)
+    order: Sequence[str] = ()
+    _pools: dict[tuple[str, _Over, bool], Pool] = field(default_factory=dict, repr=False)
 
     def judge(self, claim: AnyClaim) -> Judgement:
         """Judge a claim; of one that was tested, the word is for a p that is small enough."""
@@ -93,15 +97,19 @@ class TestedRows:
         p, _, numbers = max(found, key=lambda one: (one[0], -one[1]))  # of equal p the nearest
         return Judgement(claim.text, SUPPORTED, f"{numbers}, the least clear of {len(found)}", p)
 
-    def pool(self, metric: str, over: _Over = frozenset()) -> Pool:
+    def pool(self, metric: str, over: _Over = frozenset(), dropped: bool = True) -> Pool:
         """Return the rows that learned, one for each function, and what one run of them varies by.
 
-        Zeros are of the rows for which they were counted `over` the same images.
+        Zeros are of the rows for which they were counted `over` the same images. `dropped`: with
+        the rows that the study has no more.
         """
-        key = metric, over if metric == ZEROS else frozenset()
+        key = metric, over if metric == ZEROS else frozenset(), dropped
         if key not in self._pools:
             values: dict[str, dict[int, float]] = {}
-            for name, row in self.rows.items():
+            rows = {**self.rows, **(self.dropped if dropped else {})}
+            for name in dict.fromkeys([*self.order, *rows]):
+                if (row := rows.get(name)) is None:
+                    continue
                 other_images = metric == ZEROS and frozenset(_over(row)) != over
                 lost = metric != ZEROS and row.at_chance
                 if not other_images and not lost:

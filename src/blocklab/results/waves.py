@@ -42,7 +42,7 @@ def take_waves(
 
     Args:
         design: with `until_decided`.
-        figures: what rows are compared by.
+        figures: what rows are compared by, those of rows that were dropped too.
         rows: the study's, the baseline among them.
         how: what `take_looks` takes beside them.
     """
@@ -121,13 +121,22 @@ def smallest_level(design: DesignJson, waves: Sequence[WaveTaken]) -> float:
     return min(found, default=0.0)
 
 
+def _has_all(wave: Wave, row: str, by_seed: Mapping[int, float]) -> bool:
+    """Whether all of a row's runs are there that the looks saw."""
+    return all(set(look.seeds.get(row, ())) <= by_seed.keys() for look in wave.looks)
+
+
 def _taken(
     design: DesignJson, figures: Figures, wave: Wave, seen: Collection[Seen], how: Mapping[str, Any]
 ) -> tuple[LookTaken, ...]:
     assert design.until_decided is not None
     if not seen or not wave.rows:
         return ()
-    values = {row: figures[row] for row in figures if row in (design.baseline, *wave.rows)}
+    left = frozenset[str]().union(*(look.looked_at for look in wave.looks)).difference(wave.rows)
+    dropped = [row for row in figures if row in left and _has_all(wave, row, figures[row])]
+    rows = {design.baseline, *wave.rows, *dropped}
+    first = wave.looks[0].seeds if wave.looks else ()  # in whose order rows were resampled
+    values = {row: figures[row] for row in dict.fromkeys([*first, *figures]) if row in rows}
     looks = design.until_decided.looks()
-    how = {**how, "more_rows": wave.dropped}
+    how = {**how, "more_rows": wave.dropped - len(dropped), "dropped": dropped}
     return tuple(take_looks(values, design.baseline, looks, seen, **how))

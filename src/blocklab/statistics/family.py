@@ -19,7 +19,7 @@ The interval of a difference excludes 0 just where its verdict is better or wors
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from blocklab.statistics.judging import (
     FEWEST_SEEDS,
@@ -117,6 +117,11 @@ class Family:
     apart: tuple[str, ...] = ()
     margin: float | None = None
 
+    def of_rows(self, rows: Collection[str]) -> "Family":
+        """Return it with the verdicts of these rows alone; the tests stay those of all."""
+        kept = {row: one for row, one in self.comparisons.items() if row in rows}
+        return replace(self, comparisons=kept)
+
     @property
     def open_rows(self) -> int:
         """How many rows are compared, tested yet or not: all but those that need no test."""
@@ -186,7 +191,11 @@ class Family:
         if not self.apart:
             return ()
         one = len(self.apart) == 1
-        judged = [name for name in self.apart if self.comparisons[name].p is not None]
+        judged = [
+            name
+            for name in self.apart
+            if name in self.comparisons and self.comparisons[name].p is not None
+        ]
         own = "judged by Welch's test and" if judged else "not judged, but"
         if 0 < len(judged) < len(self.apart):
             own = f"{', '.join(judged)} judged by Welch's test, the others not; all"

@@ -173,6 +173,7 @@ def take_looks(
     bounds: tuple[float, float] = UNBOUNDED,
     higher_is_better: bool = True,
     more_rows: int = 0,
+    dropped: Collection[str] = (),
     alpha: float = ALPHA,
     reworded: Callable[[Family], Family] | None = None,
 ) -> Iterator[LookTaken]:
@@ -190,19 +191,26 @@ def take_looks(
         bounds: what a difference can be.
         higher_is_better: which sign is `better`.
         more_rows: rows that were run and are not among `values`.
+        dropped: rows among `values` that are the study's no more. They have ended where a look does
+            not see them any longer, count by the seeds of the look before it, and have no verdict.
         alpha: over all rows and looks.
         reworded: gives a look's family words that are read off its intervals, such as `as good`.
     """
     rows = [row for row in values if row != baseline]
     compared_rows = max(1, len(rows) + more_rows)
     going, ended = rows, dict[str, Comparison]()
+    before: dict[str, Collection[int]] = {}  # the seeds of dropped rows
     for look, there in enumerate(seen):
+        gone = {row: seeds for row, seeds in before.items() if not there.seeds.get(row)}
+        seeds = {**there.seeds, **gone}
+        before |= {row: there.seeds[row] for row in dropped if there.seeds.get(row)}
+        going = [row for row in going if row not in gone]
         # Of a paired study only seeds that all rows have count, and a row that ended has few.
         compared = [baseline, *(going if paired else rows)]
         figures = {
             row: {
                 seed: values[row][seed]
-                for seed in sorted(there.seeds.get(row, ()))
+                for seed in sorted(seeds.get(row, ()))
                 if seed in values[row]
             }
             for row in compared
@@ -238,9 +246,10 @@ def take_looks(
             going = [row for row in going if row in there.going or not there.seeds.get(row)]
         else:
             going = [row for row in going if ended[row].word not in ENDED and not last]
-        kept = {row: ended[row] for row in rows}
-        used = {row: tuple(of_row) for row, of_row in figures.items()}
-        yield LookTaken(used, level, replace(family, comparisons=kept), tuple(going))
+        kept = {row: ended[row] for row in rows if row not in dropped}
+        used = {row: tuple(of_row) for row, of_row in figures.items() if row not in dropped}
+        on = tuple(row for row in going if row not in dropped)
+        yield LookTaken(used, level, replace(family, comparisons=kept), on)
 
 
 def before_looks(values: Mapping[str, Mapping[int, float]], baseline: str, looks: Looks) -> Family:

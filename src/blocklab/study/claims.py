@@ -236,7 +236,8 @@ def _gains(
         raise InputError(f"claim '{text}': '{baseline}' is the baseline, whose gain is 0")
     offset = _offset(found, text) if found["offset"] else None
     metric, margin = _metric_and_margin(found, text, of, offset)
-    lower = not of.higher_is_better if metric == of.name else metric == "loss"
+    own = metric == of.name
+    lower = not of.higher_is_better if own else metric not in HIGHER_IS_BETTER
     return GainClaim(text, left, found["operator"], tuple(terms), baseline, metric, margin, lower)
 
 
