@@ -392,6 +392,17 @@ def test_costs_are_told_by_their_names_and_nothing_is_a_column_of_dashes() -> No
     assert sorted_costs({"plain": {"param_count": 11220132}}, "c")["plain"].params == 11_220_132
 
 
+def test_a_notebook_shows_the_figure_that_rows_are_compared_by() -> None:
+    told = compare_runs(runs_of(LOSS, "val_loss"))._repr_html_()
+    assert "val_loss" in told and "top-1" not in told and "points" not in told
+    found = compare_runs(runs_of(LOSS, "val_loss")).rows[1]
+    assert found.score and found.difference
+    decimals = found.metric.decimals
+    assert f"{found.score.mean:.{decimals}f}" in told
+    assert f"{found.difference.mean:+.{decimals}f}" in told and decimals > 2
+    assert "top-1 (%)" in compare_runs(runs_of(TOP1))._repr_html_() or "%" in told
+
+
 def test_small_figures_and_costs_keep_their_digits_in_the_table() -> None:
     small = {"plain": [0.00120, 0.00125, 0.00123], "se": [0.00109, 0.00111, 0.00110]}
     costs = sorted_costs({"plain": {"kwh": 0.000414}, "se": {"kwh": 0.000512}}, "c")

@@ -60,6 +60,13 @@ def test_what_is_not_tested_says_why(make_results: MakeResults) -> None:
         "one seed on a data set has no spread to test against",
     )
     assert even.gain is not None and even.interval is None and even.elsewhere is None
+    unfinished: Top1 = {**CLEAR[1], "up": ["missing"], "even": ["missing"]}
+    of_three = _over(make_results, [*CLEAR[:2], unfinished])
+    assert not [line for line in of_three.sentences if "Fewer than three" in line]
+    assert (
+        "Fewer than three data sets say nothing of others."
+        in _over(make_results, CLEAR[:2]).sentences
+    )
     level: Top1 = {"base": [50.0, 50.0], "up": [51.0, 51.0]}
     _, up = _over(make_results, [level, level]).rows
     assert up.word == "no difference shown" and up.interval is None

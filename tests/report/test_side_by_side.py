@@ -116,6 +116,11 @@ def test_seeds_and_shared_runs_are_told(
 
 def test_what_differs_and_what_to_know_is_listed(studies: dict[str, StudyResults]) -> None:
     assert what_differs(studies) == [("recipe.epochs", "5", "9")]
+    judged = {**studies, "strong": replace(studies["strong"], paired=True, margin=0.5)}
+    assert what_differs(judged)[1:] == [
+        ("seeds as blocks", "not paired", "paired"),
+        ("margin", "none", "0.5"),
+    ]
     assert notes_of(studies) == []
     other = replace(
         studies["strong"],

@@ -71,6 +71,30 @@ def test_before_the_first_look_no_claim_is_decided() -> None:
     results = study(rows, ("se > plain",), design())
     assert results.comparisons["se"].word == "too few seeds"
     assert [one.word for one in results.judgements] == ["undecided"]
+    assert results.judgements[0].numbers.endswith("seeds; no look has been taken")
+
+
+def test_a_claim_that_a_look_leaves_undecided_says_so() -> None:
+    seen = LookJson(
+        at="",
+        planned=3,
+        level=0.0171,
+        rows=1,
+        seeds={"plain": [0, 1, 2], "se": [0, 1, 2]},
+        verdicts={"se": "no difference shown"},
+        going=["se"],
+    )
+    rows = [row("plain", [50.0, 50.1, 50.2]), row("se", [50.3, 50.25, 50.45])]
+    assert study(rows, ("se > plain",)).judgements[0].word == "supported"
+    (judged,) = study(rows, ("se > plain",), design(seen)).judgements
+    assert judged.p_holm is not None and 0.0171 < judged.p_holm < 0.05
+    assert judged.word == "undecided"
+    assert "; p is not below 1." in judged.numbers
+    assert judged.numbers.endswith(" %, the smallest level of the looks")
+    unclear = [row("plain", [50.0, 50.1, 50.2]), row("se", [50.0, 50.1, 50.3])]
+    assert (
+        "smallest level" not in study(unclear, ("se > plain",), design(seen)).judgements[0].numbers
+    )
 
 
 def test_among_several_studies_a_claim_is_held_to_its_look() -> None:

@@ -48,6 +48,12 @@ def test_a_row_that_costs_no_less_and_is_shown_to_reach_less_is_dominated() -> N
     assert results.dominated == results.dominated
 
 
+def test_of_a_study_without_a_baseline_the_first_row_is_one_as_any() -> None:
+    rows = (row("dear", 50, 2.0), row("good", 60, 1.0))
+    results = StudyResults("t", "", {}, {}, "r", (0, 1, 2), (), None, rows)
+    assert results.dominated == {"dear": "good is better at 0.5 of the MACs"}
+
+
 def test_the_baseline_may_be_dominated() -> None:
     assert study(row("base", 60, 2.0), row("up", 62, 2.0)).dominated == {
         "base": "up is better at the same cost"

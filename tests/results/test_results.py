@@ -129,6 +129,14 @@ def with_bits(run: EndedRun, bits: int) -> EndedRun:
     return replace(run, per_image=images)
 
 
+def test_a_row_of_one_function_with_fewer_seeds_ended_at_no_look() -> None:
+    base = row("base", *(with_bits(record(s, 60.0 + s), s) for s in range(3)))
+    twin = row("twin", *(with_bits(record(s, 60.0 + s), s) for s in (2, 0)))
+    (_, of_twin) = study(base, twin).rows
+    assert of_twin.difference and of_twin.difference.n_baseline == 2
+    assert of_twin.notes == ("2 of 3 seeds finished",) and not of_twin.compared_early
+
+
 def test_rows_are_identical_only_where_every_shared_seed_is() -> None:
     base = row("base", *(with_bits(record(s, 60.0 + s), s) for s in range(3)))
     twin = row("twin", *(with_bits(record(s, 60.0 + s), s) for s in (2, 0)))

@@ -145,6 +145,18 @@ def test_what_study_json_says_of_its_runs_is_compared_with_theirs(received: Path
     assert read_study_folder(received).remarks == ()
 
 
+def test_what_one_seed_was_trained_with_is_compared_too(
+    received: Path, make_run: Callable[..., Path]
+) -> None:
+    model, recipe = {"name": "se"}, {"epochs": 5, "lr": 0.5}
+    definition = {"model": model, "data": {"source": "cifar100"}, "recipe": recipe, "seed": 1}
+    other = make_run(received.parent, "se", 1, 43.0, images=100, definition=definition)
+    change(received, "rows.1.runs", {"0": run_of(received, 1, 0).name, "1": other.name})
+    results = read_study_folder(received)
+    assert finished(results) == [[0, 1], [0, 1]]
+    assert results.remarks == ("se: trained with recipe.lr 0.5, where study.json says none",)
+
+
 def test_costs_are_compared_with_the_runs_own(
     received: Path, make_run: MakeRun, tmp_path: Path
 ) -> None:

@@ -497,6 +497,21 @@ def test_gains_are_sums_of_rows_means() -> None:
     assert more.judgements[0].p == pytest.approx(2 * stats.t.sf(-gap / sum(parts) ** 0.5, df))
 
 
+def test_where_seeds_are_blocks_a_row_of_one_seed_takes_none_from_the_others() -> None:
+    """It has no verdict either; those of the others are tested over the seeds that they share."""
+    plain = [90.0, 90.3, 89.7, 90.1, 89.8]
+    more = [value + 1 + e for value, e in zip(plain, (0.05, -0.05, 0.02, 0.0, -0.03), strict=True)]
+    rows = [row("plain", plain), row("a", more), row("b", plain[::-1])]
+    claims = ("a > plain", "a > b", "a best of b")
+    whole = replace(study(*rows, claims=claims), paired=True)
+    part = replace(study(*rows, row("d", [90.2]), claims=(*claims, "d > plain")), paired=True)
+    assert [one.word for one in whole.judgements] == ["supported"] * 3
+    assert [one.p for one in part.judgements[:3]] == [one.p for one in whole.judgements]
+    assert part.judgements[3].word == "undecided"
+    assert "one seed of d, of those that all rows have, shows no" in part.judgements[3].numbers
+    assert part.expected["a"] == whole.expected["a"]
+
+
 def test_gains_of_costs_are_counted() -> None:
     rows = [row(name, [], macs=macs) for name, macs in (("base", 10**9), ("a", 2 * 10**9))]
     rows.append(row("b", [], macs=4 * 10**9))

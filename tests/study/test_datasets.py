@@ -99,6 +99,10 @@ def test_names_paths_and_changes(tmp_path: Path) -> None:
         ("datasets: [digits, cifar10]\nclaims: [se best of all on all]", "two rows, or of gains"),
         ("datasets: [digits, cifar10]\nclaims: [se > plain in macs on all]", "macs are counted"),
         (
+            "datasets: [digits, cifar10]\nclaims: [{claim: se > plain on all, errata: [7]}]",
+            "the claim 'se > plain on all' is over data sets and takes no 'errata'",
+        ),
+        (
             "datasets: [digits, cifar10]\nclaims: [se > plain on all, se > plain on all]",
             "the claim 'se > plain on all' twice",
         ),

@@ -85,6 +85,22 @@ def test_a_row_of_its_own_slots_goes_before_the_slots_of_all() -> None:
     assert [row.model.to_dict()["stem"]["type"] for row in study.rows] == ["deep", "cifar"]
 
 
+@pytest.mark.parametrize("slot", [{"stem": "deep"}, {"drop_rate": 0.3}], ids=str)
+def test_a_slot_beside_a_rows_model_is_a_slot_whatever_field_it_looks_like(
+    slot: dict[str, Any],
+) -> None:
+    rows = {"plain": "resnet20", "other": {"model": "resnet20", **slot}}
+    beside = Study.parse(fields(varies=["model"], rows=rows), "mine").rows[1].model
+    assert beside == model_spec({"base": "resnet20", **slot})
+    with pytest.raises(InputError, match="did you mean 'note'"):
+        Study.parse(fields(rows={**rows, "o": {"model": "resnet20", "nots": "x"}}), "mine")
+
+
+def test_seeds_until_decided_are_a_files_own() -> None:
+    with pytest.raises(InputError, match=r"stands in a study's own file.*give how many, or a list"):
+        Study.parse(fields(), "mine", seeds="until_decided")  # type: ignore[arg-type]
+
+
 def test_changes_from_the_command_line() -> None:
     study = Study.parse(
         fields(),

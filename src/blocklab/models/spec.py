@@ -78,6 +78,11 @@ class ModelSpec:
         return cls(family, _validate(family, fields, "the model"))
 
 
+def slot_names() -> frozenset[str]:
+    """Return what can be said of models of one of blocklab's families or another."""
+    return frozenset(name for _, config in FAMILIES.values() for name in config.model_fields)
+
+
 def spec_of(network: object) -> ModelSpec | None:
     """Return what built a network; None of one that a specification did not build."""
     if isinstance(network, Backbone):

@@ -128,10 +128,14 @@ def agreement(studies: Studies) -> str:
 
 
 def what_differs(studies: Studies) -> list[tuple[str, ...]]:
-    """Return the fields of recipe and data, and seeds, in which the studies differ."""
+    """Return in which fields of recipe and data, seeds and ways to judge the studies differ."""
     fields = [
         dict(flat({"data": results.data, "recipe": results.recipe}))
-        | {"seeds": f"{len(results.seeds)} ({_seeds(results.seeds)})"}
+        | {
+            "seeds": f"{len(results.seeds)} ({_seeds(results.seeds)})",
+            "seeds as blocks": "paired" if results.paired else "not paired",
+            "margin": "none" if results.margin is None else f"{results.margin:g}",
+        }
         for results in studies.values()
     ]
     names = dict.fromkeys(name for one in fields for name in one)

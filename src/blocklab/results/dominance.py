@@ -68,7 +68,9 @@ def dominated_rows(
     about 5 % of studies, or fewer.
     """
     rows = [row for row in rows if None not in (row.macs, row.params)]
-    baseline = next((i for i, row in enumerate(rows) if row.baseline is None), None)
+    # Of a study without a baseline no row has one.
+    firsts_of_all = (i for i, row in enumerate(rows) if row.baseline is None)
+    baseline = next(firsts_of_all, None) if any(row.baseline for row in rows) else None
     firsts = [tested.first(row.name) for row in rows]
     function = np.array([firsts.index(first) for first in firsts], dtype=int)
     pairs = all_pairs(tested.pool(tested.metric.name), alpha)

@@ -15,6 +15,7 @@ from blocklab.results.judgement import CONTRADICTED, SUPPORTED, UNDECIDED, Judge
 from blocklab.results.row_result import RowResult
 from blocklab.results.study_results import StudyResults
 from blocklab.statistics.datasets import (
+    FEWEST_TO_SAMPLE,
     Cell,
     Gap,
     Ranks,
@@ -239,7 +240,7 @@ class OverDatasets:
                 f"The interval for other data sets takes these {count} for a sample of their kind "
                 "(Student's t, each row alone). Data sets that were chosen are rarely one."
             )
-        else:
+        elif count < FEWEST_TO_SAMPLE:
             lines.append("Fewer than three data sets say nothing of others.")
         if self.ranks:
             lines.append(

@@ -27,8 +27,9 @@ class RowResult:
     `runs` holds one record a seed. `failed` holds a message a run that ended in an error.
     `reported_cost` is our count at the size (and with the classes) that `reported` was counted at.
     `tuned` holds what was chosen for this row on validation data, such as ``{"lr": 0.05}``.
-    `metric`, `baseline`, `difference` (its score minus the baseline's, of top-1 in points) and
-    `at_once` (how many rows are compared together) are filled in by `StudyResults`.
+    `metric`, `baseline`, `difference` (its score minus the baseline's, of top-1 in points),
+    `at_once` (how many rows are compared together) and `by_looks` (whether looks said when it had
+    seeds enough) are filled in by `StudyResults`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class RowResult:
     baseline: "RowResult | None" = None
     difference: Difference | None = None
     at_once: int = 1
+    by_looks: bool = False
 
     def __repr__(self) -> str:
         """Name it; the whole would fill many screens."""
@@ -207,7 +209,9 @@ class RowResult:
     @property
     def compared_early(self) -> bool:
         """Whether the baseline has had more seeds since it was compared for the last time."""
-        if self.difference is None or self.baseline is None or self.difference.values:
+        if not self.by_looks or self.difference is None or self.baseline is None:
+            return False
+        if self.difference.values:
             return False
         return self.difference.n_baseline < len(self.baseline.finished)
 

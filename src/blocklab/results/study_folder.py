@@ -6,6 +6,7 @@ says of runs is compared with what they say themselves.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from blocklab.errors import RunError
 from blocklab.results.design_file import DESIGN, DesignJson, pairing, read_design
@@ -139,21 +140,25 @@ def _reported(row: RowJson) -> Reported | None:
 def _contradictions(study: StudyJson, rows: Sequence[RowResult]) -> list[str]:
     """Say where study.json and its runs say different things of recipe, data and cost."""
     of_study = flat_definition({"data": study.data, "recipe": study.recipe, "model": {}})
-    found: dict[str, list[str]] = {}  # what differs -> the rows in which it does
+    found: dict[str, dict[str, None]] = {}  # what differs -> the rows in which it does
     for row in rows:
-        for run in row.runs[:1]:  # the others have the same definition, but for the seed
-            definition = run.run["definition"]
+        told: list[dict[str, Any]] = []  # definitions: the runs of a row have one, but for the seed
+        for run in row.runs:
+            definition = {**run.run["definition"], "seed": 0}
+            if definition in told:
+                continue
+            told.append(definition)
             of_run = flat_definition({**definition, "model": {}})
             for path in differing_paths(of_study, of_run):
                 if not any(covers(varied, path) for varied in study.varies):
                     ours, theirs = of_run.get(path, "none"), of_study.get(path, "none")
                     gap = f"trained with {path} {ours}, where study.json says {theirs}"
-                    found.setdefault(gap, []).append(row.name)
+                    found.setdefault(gap, {})[row.name] = None
             counted = run.run.get("cost") or {}
             for name, value in counted.items():
                 if name in ("macs", "params", "input_size") and value != getattr(row, name):
                     gap = f"counted as {value:,} {name}, where study.json says"
-                    found.setdefault(f"{gap} {getattr(row, name):,}", []).append(row.name)
+                    found.setdefault(f"{gap} {getattr(row, name):,}", {})[row.name] = None
     return [
         f"{'all rows' if len(names) == len(rows) > 1 else ', '.join(map(in_list, names))}: {gap}"
         for gap, names in found.items()

@@ -49,8 +49,14 @@ AT_ONCE = "all rows at once"  # what intervals hold for
 
 
 def _held_to(one: Judgement, level: float) -> Judgement:
-    unclear = one.p_holm is not None and one.p_holm >= level
-    return replace(one, level=level, word=UNDECIDED if unclear else one.word)
+    """Hold a claim to a level below 5 %, and say so where it is that which leaves it undecided."""
+    if one.p_holm is None or one.p_holm < level:
+        return replace(one, level=level)
+    why = "no look has been taken"
+    if level:
+        why = f"p is not below {100 * level:.2f} %, the smallest level of the looks"
+    said = f"{one.numbers}; {why}" if one.p_holm < ALPHA else one.numbers
+    return replace(one, level=level, word=UNDECIDED, numbers=said)
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,10 @@ class StudyResults:
             gap = compared.difference if compared else None
             other = None if row is baseline else baseline
             at_once = of_waves.get(row.name, _tested(family))
-            told.append(replace(row, baseline=other, difference=gap, at_once=at_once))
+            looked = row.name in of_waves
+            told.append(
+                replace(row, baseline=other, difference=gap, at_once=at_once, by_looks=looked)
+            )
         object.__setattr__(self, "family", family)
         object.__setattr__(self, "rows", tuple(told))
 
@@ -356,7 +365,7 @@ class StudyResults:
     def _repr_html_(self) -> str:
         """Show the rows, in a notebook."""
         words = {name: one.word for name, one in self.comparisons.items()}
-        return rows_html(self.title, self.rows, self.baseline, words, self.troubles)
+        return rows_html(self.title, self.rows, self.baseline, words, self.troubles, self.metric)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one line a run that has ended; a figure that it lacks is missing, not 0."""

@@ -66,7 +66,8 @@ class Pool:
     """The rows of a study by one metric, and what one run varies by.
 
     Attributes:
-        values: of each row, by seed; of a study that is paired, the seeds that all rows have.
+        values: of each row, by seed; of a study that is paired, the seeds that all rows of two or
+            more have.
         paired: whether what a seed does to every row is taken out.
         even: whether rows share a spread.
         sd: of one run, pooled; None where no row has two seeds.
@@ -92,7 +93,8 @@ class Pool:
             weight * math.fsum(figures[row]) / len(figures[row]) for row, weight in weights.items()
         )
         if few := [row for row in weights if len(figures[row]) < FEWEST_SEEDS]:
-            return Contrast(mean, seeds, refusal=f"one seed of {few[0]} shows no spread")
+            shared = ", of those that all rows have," if self.paired else ""
+            return Contrast(mean, seeds, refusal=f"one seed of {few[0]}{shared} shows no spread")
         if self.sd is None or self.even:
             error = (self.sd or 0.0) * math.sqrt(
                 math.fsum(w**2 / n for w, n in zip(weights.values(), seeds, strict=True))
@@ -111,7 +113,8 @@ def pool_rows(values: Mapping[str, Mapping[int, float]], *, paired: bool = False
     Args:
         values: a figure of each row, by seed. Rows that never learned, and twins of other rows,
             which say nothing of their own, are to be left out.
-        paired: take out what a seed does to every row, over the seeds that all rows have.
+        paired: take out what a seed does to every row, over the seeds that all rows have; a row of
+            one seed, which no test is of, takes none from the others.
 
     Raises:
         ValueError: if a value is not a finite number.
@@ -120,8 +123,12 @@ def pool_rows(values: Mapping[str, Mapping[int, float]], *, paired: bool = False
     for by_seed in usable.values():
         finite(list(by_seed.values()))
     if paired and usable:
-        shared = sorted(set.intersection(*(set(by_seed) for by_seed in usable.values())))
-        usable = {row: {seed: by_seed[seed] for seed in shared} for row, by_seed in usable.items()}
+        blocks = [set(of_row) for of_row in usable.values() if len(of_row) >= FEWEST_SEEDS]
+        shared = sorted(set.intersection(*(blocks or map(set, usable.values()))))
+        usable = {
+            row: {seed: by_seed[seed] for seed in shared if seed in by_seed}
+            for row, by_seed in usable.items()
+        }
     several = [list(by_seed.values()) for by_seed in usable.values() if len(by_seed) > 1]
     if not several or (paired and len(several) < 2):
         return Pool(usable, paired)

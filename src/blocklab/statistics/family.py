@@ -101,6 +101,7 @@ class Family:
         seeds: the fewest that a tested row or the baseline has.
         margin: the difference that begins to matter; None of a study that names none.
         apart: rows that scatter far beyond the others, if those are even.
+        absent: how many of `rows` left no runs to test.
     """
 
     method: Method
@@ -116,6 +117,7 @@ class Family:
     alpha: float = ALPHA
     apart: tuple[str, ...] = ()
     margin: float | None = None
+    absent: int = 0
 
     def of_rows(self, rows: Collection[str]) -> "Family":
         """Return it with the verdicts of these rows alone; the tests stay those of all."""
@@ -162,7 +164,8 @@ class Family:
         )
         if not self.rows:
             return (differ, "Two seeds say too little of each row's own spread: three or more.")
-        held = 100 * (1 - RESAMPLED_SHARE * self.alpha)
+        # Of rows that are not here nothing could be drawn: each takes its share of alpha.
+        held = 100 * (1 - RESAMPLED_SHARE * self.alpha * (1 - self.absent / self.rows))
         if self.method == "own":
             how = "Welch's test by its own spread and the baseline's"
             if self.paired:
@@ -294,6 +297,7 @@ def compare_rows(
         judged.seeds,
         alpha,
         judged.apart,
+        absent=more_rows if judged.rows else 0,
     )
 
 

@@ -58,6 +58,9 @@ def expected_rows(
     Probabilities are shares of draws from a fixed seed.
     """
     rows = [row for row, seeds in pool.values.items() if seeds]
+    if pool.paired:  # a row of one seed is in no block of the others
+        most = max(map(len, pool.values.values()), default=0)
+        rows = [row for row in rows if len(pool.values[row]) == most]
     if not pool.sd or not rows:
         return {}
     means = np.array([math.fsum(pool.values[row].values()) / len(pool.values[row]) for row in rows])

@@ -108,9 +108,15 @@ def read_dataset_claims(
     names = row_names(value)
     kept = {row.name for row in first.rows}
     claims: list[str] = []
-    for text in stated_claims(value):
+    for item in value.get("claims") or []:
+        text = _text(item)
         if not is_dataset_claim(text):
             continue
+        if isinstance(item, Mapping) and (more := [key for key in item if key != "claim"]):
+            raise InputError(
+                f"study '{name}': the claim '{text}' is over data sets and takes no '{more[0]}'; "
+                "write it as text alone"
+            )
         try:
             claim = parse_dataset_claim(text, names, first.baseline, len(studies))
         except InputError as error:

@@ -12,7 +12,7 @@ from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError, did_you_mean, one_line
 from blocklab.measure.cost import cost
 from blocklab.models.pretrained import Pretrained
-from blocklab.models.spec import ModelSpec, model_spec
+from blocklab.models.spec import ModelSpec, model_spec, slot_names
 from blocklab.study.reported import CostAt, Reported
 from blocklab.study.schema import ReportedFile, RowFile, StudyFile
 from blocklab.training.recipe import Recipe, load_recipe
@@ -107,11 +107,11 @@ def _has_model(value: Mapping[str, Any]) -> bool:
 
 def _slots_in_model(value: Mapping[str, Any]) -> dict[str, Any]:
     """Put the slots that stand beside a row's model into it: ``{model: resnet20, stem: deep}``."""
-    fields = RowFile.model_fields
+    fields, known = RowFile.model_fields, slot_names()
     slots = {
         key: item
         for key, item in value.items()
-        if key not in fields and not did_you_mean(str(key), fields)
+        if key not in fields and (key in known or not did_you_mean(str(key), fields))
     }
     model = value.get("model")
     if not slots or not isinstance(model, str | Mapping):

@@ -223,6 +223,11 @@ def read_seeds(given: object, name: str) -> tuple[int, ...]:
         if not 1 <= given <= MOST_SEEDS:
             raise InputError(f"study '{name}' takes 1 to {MOST_SEEDS} seeds, not {given}")
         return tuple(range(given))
+    if given == UNTIL_DECIDED:
+        raise InputError(
+            f"study '{name}': seeds: {UNTIL_DECIDED} stands in a study's own file, as what it says "
+            "beforehand; for several studies give how many, or a list"
+        )
     seeds = list(given) if isinstance(given, list | tuple) else []
     valid = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
     if not valid or not 1 <= len(seeds) <= MOST_SEEDS or len(set(seeds)) != len(seeds):
