@@ -24,8 +24,10 @@ from image_files import (
     write_shards,
     write_table,
 )
+from PIL import Image
 
 from blocklab.data.image_data import ImageData, open_data
+from blocklab.data.pictures import Picture, decode
 from blocklab.data.sources import portable_address
 from blocklab.data.spec import DataSpec
 from blocklab.data.split import Split
@@ -90,6 +92,26 @@ def test_cifar_is_the_same_in_every_layout(
         for split in ("train", "test"):
             assert pairs(getattr(opened, split)) == pairs(getattr(first, split)), layout
         assert (opened.mean, opened.std) == (first.mean, first.std), layout
+
+
+@pytest.mark.parametrize("layout", ["parquet", "pickles", "class folders"])
+def test_cifar_has_the_same_images_in_every_split_at_every_size(
+    layout: str, data: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of other sizes are compared on the same images, so their order is that of none."""
+    LAYOUTS[layout](make(rng, 10, train=20, test=10), data, "cifar10")
+    monkeypatch.setenv("BLOCKLAB_DATA", str(data))
+    some = {"source": "cifar10", "train_images": 100, "test_images": 50}
+    native = open_data(DataSpec.parse(some))
+    for fields in ({"image_size": 32}, {"image_size": 48}, {"image_size": 32, "kept_size": 40}):
+        other = open_data(DataSpec.parse({**some, **fields}))
+        size = fields.get("kept_size", fields["image_size"])
+        for name in ("train", "validation", "test"):
+            ours, theirs = getattr(native, name), getattr(other, name)
+            assert len(ours) == len(theirs) > 0 and np.array_equal(ours.targets, theirs.targets)
+            of_native = ours.pixels(slice(None))
+            resized = [decode(Picture("", Image.fromarray(one)), size) for one in of_native]
+            assert np.array_equal(np.stack(resized), theirs.pixels(slice(None))), (name, fields)
 
 
 def test_a_changed_pixel_or_label_changes_the_fingerprint(

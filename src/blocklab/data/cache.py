@@ -161,7 +161,8 @@ def _build(source: Source, image_size: int | None, draft: bool, folder: Path) ->
                     shape = (len(pictures.labels), size, size, 3)
                     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(cast("Any", file), header)
-                    for chunk in decoded(pictures, image_size, size, faults, draft):
+                    ordered = contents.order_by_content
+                    for chunk in decoded(pictures, image_size, size, faults, draft, ordered):
                         file.write_images(chunk.pixels.data.cast("B"), chunk.checksums)
                         tally.add(split, chunk)
                         bar.advance(len(chunk.pixels))
@@ -198,7 +199,8 @@ def _in_memory(contents: Contents, image_size: int | None) -> Store:
     size, tally, arrays = image_size or natural_size(contents), Tally(), {}
     for split, pictures in contents.splits().items():
         images: list[np.ndarray] = []
-        for chunk in decoded(pictures, image_size, size, Faults()):
+        ordered = contents.order_by_content
+        for chunk in decoded(pictures, image_size, size, Faults(), by_content=ordered):
             images.append(chunk.pixels)
             tally.add(split, chunk)
         arrays[f"{split}_images"] = np.concatenate(images)

@@ -81,6 +81,14 @@ def find_cifar(cifar: Cifar, root: Path) -> Source | None:
     Raises:
         InputError: if it is there but damaged.
     """
+    found = _found(cifar, root)
+    if found is None:
+        return None
+    # Once its images were ordered by their pixels as stored, another order at each size.
+    return replace(found, identity={"of": found.identity, "ordered by": "pixels as they come"})
+
+
+def _found(cifar: Cifar, root: Path) -> Source | None:
     for folder in _table_folders(cifar, root):
         tables = find_tables(folder)
         if tables["train"] and tables["test"]:  # the data set has no images for validation

@@ -23,6 +23,7 @@ from blocklab.data.pictures import (
     Contents,
     Picture,
     Pictures,
+    decode,
     decode_with_depth,
 )
 from blocklab.errors import InputError
@@ -34,11 +35,13 @@ BYTES_AT_ONCE = 32_000_000  # fewer images at once where they are large; twice a
 class Chunk(NamedTuple):
     """Images in order, uint8 (n, S, S, 3); of each a hash and a CRC-32; of all a histogram.
 
-    Of those that come from files of more than 8 bits a value, the brightest and its name.
+    `origins` are hashes of the images before they were resized. Of those that come from files of
+    more than 8 bits a value, the brightest and its name.
     """
 
     pixels: np.ndarray
     digests: list[int]
+    origins: list[int]
     checksums: list[int]
     histogram: np.ndarray  # int64 (3, 256)
     deep: tuple[int, str] | None
@@ -47,18 +50,24 @@ class Chunk(NamedTuple):
 class _One(NamedTuple):
     pixels: np.ndarray
     digest: int
+    origin: int
     checksum: int
     deep: tuple[int, str] | None  # as in Chunk
 
 
 def decoded(
-    pictures: Pictures, image_size: int | None, size: int, faults: Faults, draft: bool = False
+    pictures: Pictures,
+    image_size: int | None,
+    size: int,
+    faults: Faults,
+    draft: bool = False,
+    by_content: bool = False,
 ) -> Iterator[Chunk]:
     """Decode in order, some at a time; decoders run beside each other and beside the caller.
 
-    An image's hash and checksum are taken by its decoder too. Images that cannot be read are left
-    out and noted in `faults`, for the user to mend all of them at once; with any of them, what
-    comes is not the split.
+    An image's hashes and checksum are taken by its decoder too; with `by_content` also that of the
+    image as it comes. Images that cannot be read are left out and noted in `faults`, for the user
+    to mend all of them at once; with any of them, what comes is not the split.
 
     Raises:
         InputError: if an image is of another size, or there are not as many as labels.
@@ -77,9 +86,11 @@ def decoded(
             )
         # Contiguous: pixels out of a pickle lie channel by channel.
         pixels = np.ascontiguousarray(pixels)
-        digest = hashlib.blake2b(pixels.data, digest_size=8).digest()
+        digest = origin = _digest(pixels)
+        if by_content and image_size is not None:
+            origin = _digest(decode(picture, None))
         deep = None if brightest is None else (brightest, picture.origin)
-        return _One(pixels, int.from_bytes(digest, "little"), zlib.crc32(pixels.data), deep)
+        return _One(pixels, digest, origin, zlib.crc32(pixels.data), deep)
 
     items, count, last = pictures.items(), 0, "the first image"
     workers = _cores()
@@ -111,14 +122,19 @@ def decoded(
         )
 
 
+def _digest(pixels: np.ndarray) -> int:
+    content = np.ascontiguousarray(pixels).data
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
 def _chunk(images: list[_One]) -> Chunk:
-    pixels, digests, checksums, depths = zip(*images, strict=True)
+    pixels, digests, origins, checksums, depths = zip(*images, strict=True)
     stacked = np.stack(pixels)
     # One picture of them all: the numbers of a histogram an image cost more than its pixels.
     tall = Image.fromarray(stacked.reshape(-1, *stacked.shape[2:]))
     histogram = np.array(tall.histogram(), np.int64).reshape(3, 256)
     deep = max((one for one in depths if one is not None), default=None)
-    return Chunk(stacked, list(digests), list(checksums), histogram, deep)
+    return Chunk(stacked, list(digests), list(origins), list(checksums), histogram, deep)
 
 
 def _cores() -> int:
@@ -133,6 +149,7 @@ class Tally:
         self._histogram = np.zeros((3, 256), np.int64)
         self._deep: dict[str, tuple[int, str]] = {}
         self._digests: dict[str, array[int]] = defaultdict(lambda: array("Q"))
+        self._origins: dict[str, array[int]] = defaultdict(lambda: array("Q"))
         self._checksums: dict[str, array[int]] = defaultdict(lambda: array("I"))
         self._fingerprint = hashlib.sha256()
 
@@ -143,12 +160,14 @@ class Tally:
         if images.deep is not None and images.deep > self._deep.get(split, (0, "")):
             self._deep[split] = images.deep
         self._digests[split].extend(images.digests)
+        self._origins[split].extend(images.origins)
         self._checksums[split].extend(images.checksums)
 
     def finish(self, split: str, labels: np.ndarray, by_content: bool) -> dict[str, np.ndarray]:
         """Note a finished split in the fingerprint; return its labels, order and checksums."""
         digests = np.array(self._digests[split], np.uint64)
-        order = np.lexsort((labels, digests)) if by_content else np.arange(len(labels))
+        origins = np.array(self._origins[split], np.uint64)  # at whichever size they are stored
+        order = np.lexsort((labels, origins)) if by_content else np.arange(len(labels))
         self._fingerprint.update(digests[order].tobytes() + labels[order].tobytes())
         checksums = np.array(self._checksums[split], np.uint32)
         return {"labels": labels, "order": order, "crc32": checksums}

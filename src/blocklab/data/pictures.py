@@ -77,7 +77,8 @@ class Contents:
     """What a source holds; `validation` are images that the user keeps for validation.
 
     `order_by_content` is for data that comes in several layouts: rows are put in an order that
-    depends on the pixels alone, so that the same image has the same place in each layout.
+    depends on the pixels as they come alone, so that the same image has the same place in each
+    layout and at each size.
     """
 
     class_names: tuple[str, ...]
