@@ -1,5 +1,6 @@
 """A backbone of a user's own: what is added to it, what is refused in a line, and its check."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,22 @@ def test_the_same_seed_gives_the_same_start(load: Load) -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_its_start_and_what_does_not_decay_are_its_own(load: Load) -> None:
+    own = (
+        "        self.norm = nn.BatchNorm2d(2 * width)\n\n"
+        "    def init_weights(self):\n        nn.init.zeros_(self.stem.bias)\n\n"
+        "    def no_weight_decay(self):\n        return {'stem.weight'}\n"
+    )
+    load("        self.norm = nn.BatchNorm2d(2 * width)\n", own)
+    network = blocklab.create_model("my_net", num_classes=3)
+    assert not network.stem.bias.any() and network.stages[0].conv.bias.any()
+    assert network.no_weight_decay() == {"stem.weight"}
+    again = copy.deepcopy(network)
+    torch.nn.init.ones_(again.stem.bias)
+    again.init_weights()
+    assert not again.stem.bias.any() and "_made" not in str(list(again.state_dict()))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -136,6 +153,18 @@ def test_the_same_seed_gives_the_same_start(load: Load) -> None:
         ("nn.ModuleList([", "list([", "has no stages; give it some"),
         ("self.stem = ", "self.stam = ", "has no stem; give it one"),
         ("self.norm = nn.BatchNorm2d", "self.last = nn.BatchNorm2d", "last.weight is in none of"),
+        ("self.norm =", "self.act = nn.ReLU()\n        self.norm =", "act is in none of"),
+        (
+            "        self.norm = nn.BatchNorm2d(2 * width)\n",
+            "        self.norm = nn.BatchNorm2d(2 * width)\n\n"
+            "    def forward(self, x):\n        return self.stem(x)\n",
+            "backbone 'my_net': a forward of its own is not run; what runs is stem, stages, norm",
+        ),
+        (
+            "nn.ModuleList([",
+            "type('Twice', (nn.ModuleList,), {'forward': lambda self, x: x})([",
+            "the stages of backbone 'my_net': a forward of its own is not run",
+        ),
         ("Block(width, 2 * width, 2", "Block(width + 1, 2 * width, 2", "stage 2 of my_net cannot"),
         ("return x + self.drop_path(x)", "return x.mean((2, 3))", "stage 1 of my_net gives (2, 8)"),
         ("return x + self.drop_path(x)", "return x, x", "stage 1 of my_net gives tuple; it is"),

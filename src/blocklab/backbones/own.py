@@ -25,6 +25,8 @@ from blocklab.errors import BlocklabError, InputError
 
 KIND = "backbone"
 _PARTS = ("stem", "stages", "norm")
+# Of a module that has none of its own, and of the containers that stages are in.
+_FORWARDS = (nn.Module.forward, nn.ModuleList.forward, nn.Sequential.forward)
 _EXAMPLE = "self.stages = nn.ModuleList([...])"
 
 
@@ -106,6 +108,7 @@ class OwnBackbone(Backbone):
         anatomy = config.anatomy(in_chans)  # says what is wrong with it before anything is built
         super().__init__(config, num_classes, in_chans)
         made = cast(Any, _made(config.info, config.options, in_chans, config.drop_path_rate))
+        self._made = (made,)  # no module of this one: its parts are
         self.stem = made.stem
         self.stages = nn.ModuleList(made.stages)
         self.norm = getattr(made, "norm", None) or nn.Identity()
@@ -131,6 +134,16 @@ class OwnBackbone(Backbone):
     def stage_parts(self, stage: int) -> tuple[str, ...]:
         attended = (f"attentions.{stage}",) if hasattr(self, "attentions") else ()
         return (f"stages.{stage}", *attended)
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        own = getattr(self._made[0], "init_weights", None)
+        if callable(own) and not next(self.parameters()).is_meta:
+            own()
+
+    def no_weight_decay(self) -> set[str]:
+        own = getattr(self._made[0], "no_weight_decay", None)
+        return set(cast(Any, own)()) if callable(own) else set()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return {
@@ -197,11 +210,14 @@ def _made(info: BlockInfo, options: dict[str, Any], in_chans: int, rate: float) 
     stages: Any = getattr(made, "stages", None)
     if not isinstance(stages, nn.ModuleList | nn.Sequential) or not len(stages):
         raise InputError(f"{what} has no stages; give it some: {_EXAMPLE}")
-    beside = [
-        name
-        for name in (*dict(made.named_parameters()), *dict(made.named_buffers()))
-        if name.partition(".")[0] not in _PARTS
-    ]
+    for part, of in ((made, what), (stages, f"the stages of {what}")):
+        if type(part).forward not in _FORWARDS:
+            raise InputError(
+                f"{of}: a forward of its own is not run; what runs is {', '.join(_PARTS)}, one "
+                "after the other. Put what else it does into one of them, and take it out"
+            )
+    of_it = (dict(made.named_parameters()), dict(made.named_buffers()), dict(made.named_children()))
+    beside = [name for names in of_it for name in names if name.partition(".")[0] not in _PARTS]
     if beside:
         raise InputError(
             f"{what}: {beside[0]} is in none of {', '.join(_PARTS)}, which are all that runs; "
