@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from blocklab import create_model
 from blocklab.backbones.replknet import RepLKNet
+from blocklab.blocks.dynamic_convolution import OmniDimensionalDynamicConv
 from blocklab.blocks.registry import create_block, parse_block
 from blocklab.kernels.small_map import SmallMapConv2d
 from blocklab.kernels.strided import StridedConv2d
@@ -71,6 +72,8 @@ def test_blocks_and_backbones_on_such_maps() -> None:
     narrow: dict[str, Any] = {"widths": (8, 16), "depths": (1, 1), "num_classes": 3}
     cases: list[tuple[nn.Module, Tensor]] = [
         (mixer, torch.randn(4, 64, 3, 1)),
+        (OmniDimensionalDynamicConv(32, 16, 2), torch.randn(4, 32, 1, 1)),
+        (OmniDimensionalDynamicConv(32, 16, 2), torch.randn(4, 32, 3, 1)),
         (SmallMapConv2d(16, 16, 3, 2, 1), torch.randn(4, 16, 4, 1)),
         (create_model("resnet18", **narrow), torch.randn(4, 3, 8, 1)),
         (create_model("resnet18", stem="deep", **narrow), torch.randn(4, 3, 8, 1)),

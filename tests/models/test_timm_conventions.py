@@ -148,6 +148,7 @@ def test_layers_for_their_own_learning_rates(name: str) -> None:
     names = [key for key, _ in model.named_parameters()]
     blocks = sum(model.config.blocks_per_stage)
     head = {f"{model.default_cfg['classifier']}.{part}" for part in ("weight", "bias")}
+    head |= {key for key in names if key.startswith("pre_logits.")}  # as timm's twins have it
     for coarse in (False, True):
         groups = group_parameters(model, model.group_matcher(coarse=coarse))
         assert sorted(key for group in groups.values() for key in group) == sorted(names)

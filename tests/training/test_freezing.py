@@ -15,6 +15,7 @@ from blocklab.errors import InputError
 from blocklab.models.factory import create_model
 from blocklab.models.parts import parameters_of
 from blocklab.training.device import make_setup
+from blocklab.training.freezing import rate_scales
 from blocklab.training.loop import prepare, train
 from blocklab.training.recipe import Recipe, load_recipe
 
@@ -121,6 +122,21 @@ def test_layers_decay_as_timm_has_it_and_the_head_has_its_own_rate() -> None:
     assert len(set(expected.values())) > 4 and shares.keys() == expected.keys()
     for key, share in shares.items():
         assert share == pytest.approx(4.0 if key in head else expected[key])
+
+
+@pytest.mark.parametrize("name", ["convnextv2_atto", "mambaout_femto", "inception_next_atto"])
+def test_what_follows_the_pool_has_the_heads_rate_as_timms_twin_has(name: str) -> None:
+    def shares(model: Any) -> tuple[dict[str, float], int]:
+        found = rate_scales(model, _recipe(layer_decay=0.5))
+        return {name: found.get(name, 1.0) for name, _ in model.named_parameters()}, len(
+            set(found.values())
+        )
+
+    ours, layers = shares(create_model(name, num_classes=4))
+    theirs, twins = shares(timm.create_model(name, num_classes=4))
+    behind = {share for name, share in ours.items() if name.startswith(("pre_logits", "head"))}
+    assert behind == {1.0} and layers == twins > 4
+    assert sorted(ours.values()) == sorted(theirs.values())
 
 
 def test_a_head_steps_by_its_own_rate(data: ImageData) -> None:

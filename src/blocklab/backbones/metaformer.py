@@ -13,7 +13,6 @@ of the map and then its mean.
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
-from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
 
 from blocklab.backbones.base import Backbone
@@ -292,11 +291,10 @@ class MetaFormer(Backbone):
         self.init_module(classifier)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        # What leads to a stage goes with its first block, what follows the pool with the last.
+        # What leads to a stage goes with its first block; what follows the pool is the head's.
         blocks = [
             (r"^stages\.(\d+)\.downsample", (0,)),
             (r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.blocks\.(\d+)", None),
-            (r"^pre_logits", MATCH_PREV_GROUP),
         ]
         return {"stem": r"^stem", "blocks": blocks[1:] if coarse else blocks}
 

@@ -13,6 +13,7 @@ from blocklab.kernels.channel_groups import ungrouped
 from blocklab.kernels.gates import gated_product
 from blocklab.kernels.pooling import mean_over
 from blocklab.kernels.small_map import SmallMapConv2d
+from blocklab.kernels.strided import widened
 
 _SIZE = 3  # of a kernel
 _TAPS = _SIZE * _SIZE
@@ -112,6 +113,7 @@ class OmniDimensionalDynamicConv(nn.Module):
         own = torch.einsum("bnt,nft->bft", parts, kernels).contiguous()
         own = own.view(-1, self.weight.shape[2] // _TAPS, _SIZE, _SIZE)  # (B * C, C_in, k, k)
         images = gated_product(x, [channels]).flatten(0, 1).unsqueeze(0)  # (1, B * C_in, H, W)
+        images = widened(images, own, self.stride, 1)
         out = F.conv2d(images, own, None, self.stride, 1, 1, x.shape[0])
         out = ungrouped(out.squeeze(0).unsqueeze(1), out_channels, like=x)
         return gated_product(out, [filters])
