@@ -124,6 +124,20 @@ def test_an_image_to_predict_is_read_as_the_store_keeps_it(folder: Path) -> None
     assert np.array_equal((given * 255).round().permute(1, 2, 0).numpy(), first)
 
 
+@pytest.mark.parametrize("side", [56, 64, 70])
+def test_an_array_is_prepared_alike_as_bytes_and_as_floats(
+    side: int, rng: np.random.Generator
+) -> None:
+    pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+    given, floats = (
+        as_tensor("one", image, 56, kept_size=64)
+        for image in (pixels, (pixels / np.float32(255)).astype(np.float32))
+    )
+    assert given.shape == (3, 56, 56) and (given - floats).abs().max() < 1e-6
+    between = np.full((64, 64, 3), 0.3001, np.float32)  # which 8 bits would not hold
+    assert torch.equal(as_tensor("two", between, 56, kept_size=64), torch.full((3, 56, 56), 0.3001))
+
+
 @pytest.mark.parametrize("length", [0, 1, 3072, 99_999])
 def test_checksums_join_to_that_of_the_whole(length: int, rng: np.random.Generator) -> None:
     before, after = rng.bytes(1234), rng.bytes(length)

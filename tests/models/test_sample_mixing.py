@@ -1,5 +1,6 @@
 """A network whose samples mix by design: counted, described, deployed; never written as a graph."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,17 @@ import torch
 
 from blocklab import cost, create_model, deploy
 from blocklab.blocks.protocol import mixed_by
+from blocklab.data.image_data import open_data
+from blocklab.data.spec import DataSpec
 from blocklab.errors import InputError
 from blocklab.measure.description import describe
 from blocklab.measure.receptive_field import live_taps
 from blocklab.models.export import export_model
 from blocklab.models.model_file import load_model
+from blocklab.models.spec import model_spec
+from blocklab.training.recipe import load_recipe
+from blocklab.training.run_checks import check_no_lone_image
+from blocklab.training.run_definition import RunDefinition
 
 MIXING, PLAIN = "resnet20_triplet_gate_softmax_as_run", "resnet20_triplet_gate_softmax"
 SMALL: dict[str, Any] = {"depths": (1, 1), "num_classes": 5}
@@ -50,6 +57,25 @@ def test_no_graph_is_written(format: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\(softmax over the batch\); export it as safetensors"):
         export_model(create_model(MIXING, **SMALL), path, format)
     assert not path.exists()
+
+
+def test_a_run_that_could_not_be_evaluated_is_refused_before_it_trains() -> None:
+    """The last of 251 images would be alone in its batch, once all is trained, and each time."""
+    data = open_data(DataSpec(source="digits", test_images=251))
+    for name, spec, refused in (
+        (MIXING, data, True),
+        (PLAIN, data, False),
+        (MIXING, open_data(DataSpec(source="digits", test_images=250)), False),
+    ):
+        definition = RunDefinition(
+            model_spec(name), DataSpec(source="digits"), load_recipe("quick"), 0
+        )
+        with (
+            pytest.raises(InputError, match="251 test images, evaluated 250 at")
+            if refused
+            else (nullcontext())
+        ):
+            check_no_lone_image(definition, spec)
 
 
 def test_its_tensors_are_written(tmp_path: Path) -> None:

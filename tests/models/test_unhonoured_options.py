@@ -18,11 +18,36 @@ REPARAM = "reparam_large_kernel"
         ({"base": "replknet_31n", "mixer.kernel": 31}, "set kernels"),
         ({"base": "resnet20", "attention": {"type": "gather_excite", "reduction": 4}}, "excite"),
         ({"base": "resnet20", "widths": [32, 32, 16]}, "32 become 16"),
+        (
+            {"base": "resnet20", "attention": {"type": "eca", "kernel": 3, "gamma": 4.0}},
+            "gamma and beta are of the formula for its kernel; give them without kernel",
+        ),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(model: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         create_model(model, num_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            {"base": "poolformer_s12", "stem": "cifar"},
+            {"base": "poolformer_s12", "stem": "cifar", "embedding": "two_convs"},
+        ),
+        (
+            {"base": "resnet18", "depths": [2, 2]},
+            {"base": "resnet18", "depths": [2, 2], "widths": [64, 128, 300]},
+        ),
+    ],
+)
+def test_what_is_not_built_is_no_part_of_what_a_network_is(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    """Bases may say it, so it is not refused; a study has one row of the two."""
+    assert model_spec(one) == model_spec(other)
+    assert ModelSpec.from_dict(model_spec(one).to_dict()) == model_spec(one)
 
 
 def test_a_specification_that_was_written_is_read_again() -> None:

@@ -108,6 +108,14 @@ class MetaFormerConfig(BackboneConfig):
         stages = len(depths) if isinstance(depths, list | tuple) else 4
         return {**data, "attention": parse_staged_chain(data["attention"], stages)}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_embedding_of_cifar(cls, data: Any) -> Any:
+        # The base may say one, and what is not built is no part of what a network is.
+        if isinstance(data, dict) and data.get("stem") == "cifar":
+            return {key: value for key, value in data.items() if key != "embedding"}
+        return data
+
     @model_validator(mode="after")
     def _same_lengths(self) -> "MetaFormerConfig":
         if not len(self.widths) == len(self.depths) == len(self.mlp_ratios):

@@ -77,17 +77,30 @@ def _parse_attention(value: object, info: ValidationInfo) -> list[BlockSpec]:
     return parse_staged_chain(value, _stages(info))
 
 
+_WIDTHS = (64, 128, 256, 512)
+
+
 class ResNetConfig(BackboneConfig):
     """A ResNet as data."""
 
     block: Literal["basic", "bottleneck"]
     depths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=_MAX_STAGES)]
-    widths: tuple[PositiveInt, ...] = (64, 128, 256, 512)
+    widths: tuple[PositiveInt, ...] = _WIDTHS
     stem: Annotated[Stem, BeforeValidator(_parse_stem)] = Stem()
     mixer: Annotated[BlockSpec, BeforeValidator(_parse_mixer)] = USUAL_MIXER
     attention: Annotated[list[BlockSpec], BeforeValidator(_parse_attention)] = []
     activation: Activation = "relu"
     downsample: Literal["conv", "avgpool", "pad"] = "conv"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_width_without_a_stage(cls, data: Any) -> Any:
+        # Those of the base, where fewer stages are named: they are no part of what the network is.
+        depths = data.get("depths") if isinstance(data, dict) else None
+        widths = data.get("widths", _WIDTHS) if isinstance(data, dict) else None
+        if isinstance(depths, list | tuple) and isinstance(widths, list | tuple) and depths:
+            return {**data, "widths": widths[: len(depths)]}
+        return data
 
     @model_validator(mode="after")
     def _a_width_a_stage(self) -> Self:

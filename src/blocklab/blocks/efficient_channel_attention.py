@@ -11,6 +11,8 @@ from blocklab.errors import InputError
 from blocklab.kernels.gates import gated_product
 from blocklab.kernels.pooling import mean_over
 
+_GAMMA, _BETA = 2.0, 1.0
+
 
 def kernel_size(channels: int, gamma: float, beta: float) -> int:
     """Return the odd kernel near abs((log2(channels) + beta) / gamma), equation 12.
@@ -51,10 +53,14 @@ class EfficientChannelAttention(nn.Module):
         channels: int,
         *,
         kernel: OddInt | None = None,
-        gamma: PositiveFloat = 2.0,
-        beta: float = 1.0,
+        gamma: PositiveFloat = _GAMMA,
+        beta: float = _BETA,
     ) -> None:
         super().__init__()
+        if kernel is not None and (gamma, beta) != (_GAMMA, _BETA):
+            raise InputError(
+                "eca's gamma and beta are of the formula for its kernel; give them without kernel"
+            )
         size = kernel_size(channels, gamma, beta) if kernel is None else kernel
         self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
 

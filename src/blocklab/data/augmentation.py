@@ -33,9 +33,9 @@ class Augmentation:
         crop_padding: pixels of black on each side, of which a window of the old size is cut.
         flip: mirror left to right, every second image on average.
         trivial_augment: one of TrivialAugment's 14 operations.
-        cutout: side of a square, in pixels, set to the data's mean; its centre lies anywhere in
-            the image, so it may reach over the border. 0 is none.
-        random_erasing: share of the images of which a random box is set to the data's mean.
+        cutout: side of a square, in pixels, set to the mean that images are normalised by; its
+            centre lies anywhere in the image, so it may reach over the border. 0 is none.
+        random_erasing: share of the images of which a random box is set to that mean.
     """
 
     random_resized_crop: RandomResizedCrop | None = None

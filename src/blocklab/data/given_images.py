@@ -76,8 +76,9 @@ def as_tensor(
     if isinstance(image, np.ndarray | Tensor):
         pixels = _array(name, image)
         if pixels.dtype != np.uint8:
-            if pixels.shape[:2] == (size, size):
-                return torch.from_numpy(pixels).permute(2, 0, 1)
+            if pixels.shape[:2] == (kept_size or size,) * 2:
+                (inner,) = centre(torch.from_numpy(pixels)[None], (size, size))
+                return inner.permute(2, 0, 1)
             pixels = np.rint(pixels * 255).astype(np.uint8)
         payload: Path | Image.Image | np.ndarray = pixels
     else:

@@ -17,7 +17,13 @@ from blocklab.files import canonical_json
 from blocklab.measure.cost import Cost
 from blocklab.measure.footprint import Footprint, check_memory
 from blocklab.study.study import Study
-from blocklab.training.run_checks import check_batches_fill, check_start, count, training_memory
+from blocklab.training.run_checks import (
+    check_batches_fill,
+    check_no_lone_image,
+    check_start,
+    count,
+    training_memory,
+)
 from blocklab.training.run_definition import RunDefinition
 from blocklab.training.run_reader import is_finished
 
@@ -106,11 +112,9 @@ def make_plan(
                     with plugin_errors():
                         counts[key] = count(row.model, *key[1:])
                         check_network(row.model, *key[1:])
-                check_start(
-                    row.definition(study.seeds_of(row.name)[0]),
-                    len(data.class_names),
-                    data.image_size,
-                )
+                definition = row.definition(study.seeds_of(row.name)[0])
+                check_start(definition, len(data.class_names), data.image_size)
+                check_no_lone_image(definition, data)
             except InputError as error:
                 raise InputError(f"study '{study.name}', row '{row.name}': {error}") from None
             cost_of_one, taken = counts[key]

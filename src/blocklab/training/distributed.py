@@ -43,6 +43,7 @@ from blocklab.training.recipe import Recipe
 from blocklab.training.run import OnNote, execute_run, tell_fault, train_to_the_end
 from blocklab.training.run_checks import (
     check_batches_fill,
+    check_no_lone_image,
     check_start,
     check_threads,
     count,
@@ -177,6 +178,7 @@ def _choose(
     check_batches_fill(definition.recipe, data)
     count(definition.model, len(data.class_names), data.image_size)
     check_start(definition, len(data.class_names), data.image_size)
+    check_no_lone_image(definition, data)
     if begun is not None:
         return resumed_setup(begun, devices, nodes)
     work = Workload.of(definition.model, definition.recipe, data, threads)

@@ -24,6 +24,7 @@ from blocklab.training.provenance import describe_run, described_start, taken_ov
 from blocklab.training.recipe import Recipe
 from blocklab.training.run_checks import (
     check_batches_fill,
+    check_no_lone_image,
     check_start,
     count,
     normalisation_warning,
@@ -126,6 +127,7 @@ def train_to_the_end(
     check_batches_fill(recipe, data)
     counted, taken = count(definition.model, len(data.class_names), data.image_size)
     check_start(definition, len(data.class_names), data.image_size)
+    check_no_lone_image(definition, data)
     if setup is None:
         check_memory(training_memory(taken, recipe, len(data.train)), "training")
     checkpoint, notes = folder.load_checkpoint(definition.hash)

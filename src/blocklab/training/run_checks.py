@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from blocklab.blocks.protocol import mixed_by
 from blocklab.data.image_data import ImageData
 from blocklab.data.normalisation import CONSTANTS, normalised_by
 from blocklab.errors import InputError
@@ -10,6 +11,7 @@ from blocklab.measure.cost import Cost, cost
 from blocklab.measure.footprint import Footprint, footprint
 from blocklab.models.spec import ModelSpec
 from blocklab.models.timm_models import check_logits
+from blocklab.training.batches import evaluated_at_once
 from blocklab.training.device import available_cores
 from blocklab.training.freezing import check_rates
 from blocklab.training.optimizer import check_optimizer
@@ -42,6 +44,27 @@ def check_batches_fill(recipe: Recipe, data: ImageData) -> None:
         raise InputError(
             f"{len(data.train)} images leave a last batch of one, which BatchNorm cannot train on; "
             "set drop_last=true or another batch_size"
+        )
+
+
+def check_no_lone_image(definition: RunDefinition, data: ImageData) -> None:
+    """Check that a network which mixes the images of a batch is never evaluated on one alone.
+
+    Raises:
+        InputError: if its run would train to the end, and could not be evaluated.
+    """
+    at_once = evaluated_at_once(definition.recipe.batch_size)
+    splits = {"training": data.train, "validation": data.validation, "test": data.test}
+    lone = [name for name, split in splits.items() if len(split) % at_once == 1]
+    if not lone:
+        return
+    network = definition.model.build_meta(len(data.class_names), input_size=data.image_size)
+    if said := mixed_by(network):
+        count = len(splits[lone[0]])
+        raise InputError(
+            f"{count:,} {lone[0]} images, evaluated {at_once} at once, leave one alone at last, "
+            f"and this network mixes those of a batch ({said}); use one image fewer, or a "
+            f"batch_size above {at_once}"
         )
 
 
