@@ -150,6 +150,31 @@ def test_whole_sets_of_shards(names: tuple[str, ...], data: Path) -> None:
     assert len(opened(data / "set").train) == 16
 
 
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_test_split_whose_labels_are_hidden_is_none(
+    validated: bool, data: Path, caplog: pytest.LogCaptureFixture, rng: np.random.Generator
+) -> None:
+    """As competitions publish theirs: the validation images are what there is to test on."""
+    made = make(rng, 4, train=10, test=2, size=8)
+    folder = data / "set"
+    write_table(folder / "train.parquet", map(png, made.train), made.train_labels, made.names)
+    hidden = [-1] * len(made.test)
+    for number in (0, 1):
+        path = folder / f"test-{number:05}-of-00002.parquet"
+        write_table(path, map(png, made.test), hidden, made.names)
+    if validated:
+        path = folder / "validation.parquet"
+        write_table(path, map(png, made.test), made.test_labels, made.names)
+    found = opened(folder)
+    assert "hides the labels of its test images (-1), so " in caplog.text
+    assert len(found.test) == 8 and len(found.train) == (40 if validated else 32)
+    assert np.bincount(found.test.targets).tolist() == [2] * 4
+    write_table(path, map(png, made.test), [-1] * 7 + [0], made.names)  # some alone are wrong
+    if not validated:
+        with pytest.raises(InputError, match="label -1 is none of the 4 classes"):
+            opened(folder)
+
+
 def test_a_validation_split_is_used_as_such(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     for split, rows in (("train", 4), ("validation", 2), ("test", 1)):
         write(data / "set" / f"{split}.parquet", ALL * rows, ALL)

@@ -27,6 +27,7 @@ IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("fine_label", "label")
 TEST_FRACTION = 0.2  # as of class folders
 ROWS_AT_ONCE = 256
+_HIDDEN = -1  # the label of a row that is not told
 BYTES_AT_ONCE = 1 << 30
 
 Labels = list[int] | list[str]
@@ -46,8 +47,9 @@ AS_USUAL = Columns()
 def parquet_source(root: Path, columns: Columns = AS_USUAL, measure: bool = False) -> Source:
     """Describe a folder with train*.parquet and test*.parquet (or validation*.parquet).
 
-    Without test files, a fixed stratified 20 % of the rows is the test split; with `measure`, all
-    of them are.
+    Without test files, or with ones whose labels are hidden (-1 of every row, as competitions
+    publish them), the validation files are the test split; without those too, a fixed stratified
+    20 % of the rows is; with `measure`, all of them are.
 
     Raises:
         InputError: if it is not such a folder, or a file of a sharded split is missing.
@@ -61,6 +63,7 @@ def tables_source(
 ) -> Source:
     """Describe parquet files by split; see `parquet_source`."""
     identity: list[Any] = [*identify([path for paths in tables.values() for path in paths])]
+    tables, notes = _without_hidden_test(name, tables, columns)
     if columns != AS_USUAL:
         identity.append([columns.image, columns.label])
     if _by_name(tables, columns):
@@ -69,7 +72,34 @@ def tables_source(
         tables = {"test": tables["train"]}
         identity.append("measured whole")
     tables = {"train": [], **tables}
-    return Source(name, identity, lambda _: table_contents(tables, columns))
+    return Source(name, identity, lambda _: table_contents(tables, columns), notes=notes)
+
+
+def _without_hidden_test(
+    name: str, tables: Tables, columns: Columns
+) -> tuple[Tables, tuple[str, ...]]:
+    """Leave out a test split whose labels are all -1; the validation split is one then."""
+    tested = tables.get("test", [])
+    if not tested or not tables.get("train"):
+        return tables, ()
+    for path in tested:
+        column = find_column(path, read_schema(path), columns.label, LABEL_COLUMNS, "label")
+        if not _begins_hidden(path, column) or set(_labels(path, column)) != {_HIDDEN}:
+            return tables, ()
+    kept = {split: paths for split, paths in tables.items() if split != "test"}
+    instead = "a fifth of the rows is set aside for the test"
+    if "validation" in kept:
+        kept["test"] = kept.pop("validation")
+        instead = "the test is on its validation images"
+    return kept, (f"{name} hides the labels of its test images ({_HIDDEN}), so {instead}",)
+
+
+def _begins_hidden(path: Path, column: str) -> bool:
+    """Whether a file's first label is hidden, which tells nearly always without the others."""
+    with readable(path):
+        batches = open_parquet(path).iter_batches(1, columns=[column])
+        first = next(batches, None)
+    return first is not None and first.column(0).to_pylist() == [_HIDDEN]
 
 
 def table_contents(tables: Tables, columns: Columns = AS_USUAL) -> Contents:
