@@ -70,13 +70,14 @@ def test_a_finished_run_keeps_its_checkpoint_only_if_asked(
     assert compare_runs(whole, RunReader(kept))[0] is None
 
 
+@pytest.mark.parametrize("loss", [np.nan, np.inf])
 def test_a_loss_that_is_no_number_twice_is_the_same(
-    tmp_path: Path, make_run: Callable[..., Path]
+    tmp_path: Path, make_run: Callable[..., Path], loss: float
 ) -> None:
     folder = make_run(tmp_path, images=20)
     arrays = RunReader(folder).arrays()
     ours = {name: values.copy() for name, values in arrays.items()}
-    ours["loss"][3] = np.nan
+    ours["loss"][3] = loss
     assert unequal_predictions(ours, {name: values.copy() for name, values in ours.items()}) is None
     assert unequal_predictions(arrays, ours) == "loss of test image 3"
     assert unequal_predictions(ours, arrays) == "loss of test image 3"
@@ -87,7 +88,8 @@ def test_a_loss_that_is_no_number_twice_is_the_same(
         written.write_predictions(ours)
         written.finish(result)
     ended = read_ended_run(RunReader(folder))
-    assert ended is not None and ended.notes == () and ended.figure("test_loss") is None
+    assert ended is not None and ended.figure("test_loss") is None
+    assert ended.notes == (f"test_loss is {loss:g}, which no mean or test can count",)
 
 
 def test_a_caught_stop_keeps_the_last_whole_epoch(tmp_path: Path, whole: RunReader) -> None:
