@@ -77,6 +77,20 @@ def test_common_spellings_of_splits(write: Write, data: Path, rng: np.random.Gen
     assert not len(found.validation)
 
 
+def test_classes_without_a_validation_image_are_named(
+    data: Path, caplog: pytest.LogCaptureFixture, rng: np.random.Generator
+) -> None:
+    made = make(rng, 4, train=4, test=2, size=8)
+    write_class_folders(made, data / "set")
+    shutil.copytree(data / "set" / "test", data / "set" / "val")
+    open_data(DataSpec.parse({"source": f"folder:{data / 'set'}"}))
+    assert "no validation image" not in caplog.text
+    shutil.rmtree(data / "set" / "val" / made.names[1])
+    found = open_data(DataSpec.parse({"source": f"folder:{data / 'set'}"}))
+    assert np.bincount(found.validation.targets, minlength=4).tolist() == [2, 0, 2, 2]
+    assert f"no validation image is of class {made.names[1]}" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["valid", "val", "Validation", "dev"])
 def test_a_users_own_validation_split(
     name: str, data: Path, rng: np.random.Generator, caplog: pytest.LogCaptureFixture

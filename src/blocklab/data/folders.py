@@ -48,14 +48,19 @@ class Listing:
         self.first_left_out = min(self.first_left_out or path, path)
 
     def notes(self) -> tuple[str, ...]:
-        """Say in words what was left out."""
-        if not self.left_out:
-            return ()
-        files = "1 file is" if self.left_out == 1 else f"{self.left_out:,} files are"
-        return (
-            f"{files} left out, of a kind that is not read or in no class folder"
-            f" (the first: {self.first_left_out})",
-        )
+        """Say in words what was left out, and what is not validated on."""
+        notes = []
+        if self.left_out:
+            files = "1 file is" if self.left_out == 1 else f"{self.left_out:,} files are"
+            notes.append(
+                f"{files} left out, of a kind that is not read or in no class folder"
+                f" (the first: {self.first_left_out})"
+            )
+        classes = {split: {f.class_name for f in files} for split, files in self.splits.items()}
+        held = classes.get("validation", set())
+        if lacking := sorted(classes.get("train", held) - held if held else ()):
+            notes.append(f"no validation image is of class {first_few(lacking, most=3)}")
+        return tuple(notes)
 
 
 def folder_source(root: Path, splits: str = "auto", measure: bool = False) -> Source:
