@@ -144,6 +144,9 @@ def test_its_start_and_what_does_not_decay_are_its_own(load: Load) -> None:
     torch.nn.init.ones_(again.stem.bias)
     again.init_weights()
     assert not again.stem.bias.any() and "_made" not in str(list(again.state_dict()))
+    load("        self.norm = nn.BatchNorm2d(2 * width)\n", own.replace("zeros_", "zeroes_"))
+    with pytest.raises(InputError, match=r"init_weights\(\) of MyNet fails: AttributeError"):
+        blocklab.create_model("my_net", num_classes=3)
 
 
 @pytest.mark.parametrize(

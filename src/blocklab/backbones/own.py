@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from blocklab.backbones.base import Backbone
 from blocklab.backbones.config import BackboneConfig, create_staged_chain, parse_staged_chain
 from blocklab.blocks.plugins import fault_line
+from blocklab.blocks.protocol import init_itself
 from blocklab.blocks.registry import LONGEST_LIST, BlockInfo, BlockSpec, block_info, create_block
 from blocklab.errors import BlocklabError, InputError
 
@@ -137,9 +138,8 @@ class OwnBackbone(Backbone):
 
     def init_weights(self) -> None:
         super().init_weights()
-        own = getattr(self._made[0], "init_weights", None)
-        if callable(own) and not next(self.parameters()).is_meta:
-            own()
+        if not next(self.parameters()).is_meta:
+            init_itself(self._made[0])
 
     def no_weight_decay(self) -> set[str]:
         own = getattr(self._made[0], "no_weight_decay", None)

@@ -194,11 +194,8 @@ class Family:
         if not self.apart:
             return ()
         one = len(self.apart) == 1
-        judged = [
-            name
-            for name in self.apart
-            if name in self.comparisons and self.comparisons[name].p is not None
-        ]
+        shown = self.comparisons  # not of rows that were dropped
+        judged = [name for name in self.apart if name in shown and shown[name].p is not None]
         own = "judged by Welch's test and" if judged else "not judged, but"
         if 0 < len(judged) < len(self.apart):
             own = f"{', '.join(judged)} judged by Welch's test, the others not; all"
