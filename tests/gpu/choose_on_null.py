@@ -1,11 +1,12 @@
 """Chooses what a row computes with; run on the null device by `test_choices.py`.
 
-    choose_on_null.py '{"model": ..., "recipe": {...}, "size": 32, "free": 1e9}' FOLDER
+    choose_on_null.py '[{"model": ..., "recipe": {...}, "size": 32, "free": 1e9}]' FOLDER
 
 FOLDER is where the null device lies, `free` are the bytes of memory that the process may take,
-`algorithm` is that of all large kernels, `blocks` a file that registers some. Prints a line of
-JSON: the choice, what a step of it asks for, how many of its kernels are PyTorch's own for
-depth-wise convolutions, and the bytes that choosing kept.
+`algorithm` is that of all large kernels, `blocks` a file that registers some. Each row has a
+process of its own, and PyTorch is imported once. Prints a line of JSON for each: the choice, what
+a step of it asks for, how many of its kernels are PyTorch's own for depth-wise convolutions, and
+the bytes that choosing kept.
 """
 
 import json
@@ -13,6 +14,7 @@ import os
 import runpy
 import sys
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
@@ -30,7 +32,16 @@ from blocklab.training.workload import Workload
 
 
 def main() -> None:
-    given = json.loads(sys.argv[1])
+    for given in json.loads(sys.argv[1]):
+        child = os.fork()  # before the device is begun, which no fork survives
+        if not child:
+            choose_and_count(given)
+        if os.waitpid(child, 0)[1]:
+            sys.exit(1)
+
+
+def choose_and_count(given: dict[str, Any]) -> None:
+    """Print what one row comes to, and end this process."""
     counter = Counter()
 
     def by_launches(step: Step) -> float:

@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parent / "choose_on_null.py"
 REASON = null_device.missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"nothing to choose on: {REASON}")
 
-Choose = Callable[..., dict[str, Any]]
+Choose = Callable[..., list[dict[str, Any]]]
 MB = 10**6
 
 
@@ -25,11 +25,12 @@ def choose(tmp_path_factory: pytest.TempPathFactory) -> Choose:
     built = tmp_path_factory.mktemp("null_cuda")
     null_device.build(built)
 
-    def chosen(model: object, size: int = 32, timeout: int = 900, **given: Any) -> dict[str, Any]:
-        recipe = given.pop("recipe", {})
-        task = {"model": model, "recipe": recipe, "size": size, **given}
-        arguments = [json.dumps(task), str(NULL_CUDA)]
-        return json.loads(null_device.run(SCRIPT, arguments, built, timeout))
+    def chosen(model: object, *varied: dict[str, Any], **given: Any) -> list[dict[str, Any]]:
+        common = {"model": model, "recipe": {}, "size": 32, **given}
+        tasks = [common | one for one in varied or ({},)]
+        arguments = [json.dumps(tasks), str(NULL_CUDA)]
+        printed = null_device.run(SCRIPT, arguments, built, timeout=900)
+        return [json.loads(line) for line in printed.splitlines()]
 
     return chosen
 
@@ -38,8 +39,10 @@ def test_gates_are_lean_where_memory_is_short(choose: Choose) -> None:
     """A step of 512 images takes 740 MB with plain gates and 610 with lean ones."""
     kernels: dict[int, int] = {}
     recipe = {"batch_size": 512, "cuda_graph": "off"}
-    for free, lean in ((10_000, False), (900, False), (700, True)):
-        found = choose("resnet20_triplet", recipe=recipe, free=free * MB)
+    frees = (10_000, 900, 700)
+    given = [{"free": free * MB} for free in frees]
+    for free, found in zip(frees, choose("resnet20_triplet", *given, recipe=recipe), strict=True):
+        lean = free == 700
         assert found["choice"]["lean"] is lean, found["choice"]["note"]
         assert found["kept"] < 200 * MB  # what was measured is given back
         kernels[free] = found["counts"]["kernel"]
@@ -47,15 +50,13 @@ def test_gates_are_lean_where_memory_is_short(choose: Choose) -> None:
     assert kernels[700] > 1.2 * kernels[900]  # the lean form is what runs
 
 
-@pytest.mark.parametrize(("algorithm", "own"), [("direct", False), ("contiguous", True)])
-def test_contiguous_around_a_layer_reaches_pytorchs_own_kernel(
-    choose: Choose, algorithm: str, own: bool
-) -> None:
+def test_contiguous_around_a_layer_reaches_pytorchs_own_kernel(choose: Choose) -> None:
     off = {"cuda_graph": "off", "memory_format": "channels_last"}
-    found = choose("van_b0_replk", 64, algorithm=algorithm, recipe=off)
-    large = len(found["choice"]["algorithms"])
+    both = [{"algorithm": "direct"}, {"algorithm": "contiguous"}]
+    direct, contiguous = choose("van_b0_replk", *both, size=64, recipe=off)
+    large = len(direct["choice"]["algorithms"])
     assert large > 10
-    assert found["own_depthwise"] == own * large
+    assert (direct["own_depthwise"], contiguous["own_depthwise"]) == (0, large)
 
 
 DRAWS = """
@@ -78,7 +79,7 @@ def test_no_graph_is_made_of_a_step_that_draws_in_python(choose: Choose, tmp_pat
     (tmp_path / "sometimes.py").write_text(DRAWS)
     model = {"base": "resnet20", "attention": "sometimes"}
     given = {"blocks": str(tmp_path / "sometimes.py"), "recipe": {"cuda_graph": "on"}}
-    choice = choose(model, **given)["choice"]
+    choice = choose(model, **given)[0]["choice"]
     assert choice["graph"] is False
     assert "the state of Python's random numbers changes in each step" in choice["note"]
 
@@ -86,7 +87,7 @@ def test_no_graph_is_made_of_a_step_that_draws_in_python(choose: Choose, tmp_pat
 @pytest.mark.slow
 def test_compiled_steps_are_measured_and_are_graphs(choose: Choose) -> None:
     row = {"base": "resnet18", "depths": [1], "widths": [16]}
-    found = choose(row, 32, 500, recipe={"compile": "auto", "epochs": 1000})
+    (found,) = choose(row, recipe={"compile": "auto", "epochs": 1000})
     assert found["choice"]["graph"]
     assert (
         "; compile: " in found["choice"]["note"] and " a step against " in found["choice"]["note"]
